@@ -1,0 +1,1 @@
+"""The mechanisms, on arguments in their normal forms. Nothing here is public."""

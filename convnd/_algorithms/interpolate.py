@@ -1,0 +1,86 @@
+"""Resampling over any number of axes, one axis at a time.
+
+Output position ``o`` lies at ``c(o) = (o + 1/2) * scale - 1/2`` of the input (at ``o * scale`` with
+``align_corners``), where ``scale`` is input size over output size. Every mode is a short list of
+input positions around ``c`` and their weights; along several axes the weights multiply.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import native
+
+MODES = ("nearest", "nearest-exact", "linear", "cubic", "area")
+INTERPOLATING = ("linear", "cubic")  # the modes that know align_corners
+
+Taps = list[tuple[Tensor, Tensor | None]]  # input positions, weights; one entry per output position
+
+
+def resample(
+    x: Tensor, sizes: tuple[int, ...], scales: tuple[float | None, ...], mode: str, align_corners: bool
+) -> Tensor:
+    """Resample ``(N, C, *spatial)`` to ``sizes``; ``scales``, output over input, override their ratio."""
+    torch_mode = native.interpolation_mode(mode, len(sizes))
+    if torch_mode is not None and x.is_floating_point():
+        corners = align_corners if mode in INTERPOLATING else None
+        if None in scales:
+            return F.interpolate(x, sizes, mode=torch_mode, align_corners=corners)
+        factors: list[float] = [s for s in scales if s is not None]
+        return F.interpolate(x, scale_factor=factors, mode=torch_mode, align_corners=corners)
+    dtype = x.dtype
+    if dtype in (torch.float16, torch.bfloat16) and not mode.startswith("nearest"):
+        x = x.float()  # round once, at the end
+    for axis, (size, scale) in enumerate(zip(sizes, scales, strict=True), start=2):
+        if size == x.shape[axis] and scale in (None, 1):
+            continue
+        shape = [-1 if a == axis else 1 for a in range(x.ndim)]
+        terms = [
+            x.index_select(axis, at) * (1 if weight is None else weight.to(x.dtype).view(shape))
+            for at, weight in _taps(x, x.shape[axis], size, scale, mode, align_corners)
+        ]
+        x = sum(terms[1:], terms[0])
+    return x.to(dtype)
+
+
+def _taps(x: Tensor, n: int, size: int, scale: float | None, mode: str, align_corners: bool) -> Taps:
+    """The input positions and weights of each output position along one axis of ``n`` entries."""
+    if mode == "area":
+        return _area(n, size, x.device)
+    # torch finds nearest positions in single precision, the others in that of the data.
+    real = torch.float64 if x.dtype == torch.float64 and mode in INTERPOLATING else torch.float32
+    o = torch.arange(size, device=x.device, dtype=real)
+    if align_corners:
+        at = o * torch.tensor((n - 1) / (size - 1) if size > 1 else 0.0, dtype=real, device=x.device)
+    else:
+        step = torch.tensor(n / size if scale is None else 1 / scale, dtype=real, device=x.device)
+        if mode == "nearest":
+            return [((o * step).long().clamp(max=n - 1), None)]
+        if mode == "nearest-exact":
+            return [(((o + 0.5) * step).long().clamp(max=n - 1), None)]
+        at = (o + 0.5) * step - 0.5
+    if mode == "linear":
+        at = at.clamp(min=0)
+        left = at.long().clamp(max=n - 1)
+        fraction = at - left
+        return [(left, 1 - fraction), ((left + 1).clamp(max=n - 1), fraction)]
+    left = at.floor()
+    fraction = at - left
+    offsets = (-1, 0, 1, 2)
+    return [((left.long() + k).clamp(0, n - 1), _keys(fraction - k)) for k in offsets]
+
+
+def _area(n: int, size: int, device: torch.device) -> Taps:
+    """Means over ``[floor(o n / size), ceil((o + 1) n / size))``, as adaptive average pooling."""
+    o = torch.arange(size, device=device)
+    start, stop = o * n // size, -(-(o + 1) * n // size)
+    longest = int(-(-n // size)) + (1 if n % size else 0)
+    return [((start + t).clamp(max=n - 1), (start + t < stop) / (stop - start)) for t in range(longest)]
+
+
+def _keys(distance: Tensor, a: float = -0.75) -> Tensor:
+    """Cubic convolution kernel (Keys 1981, eq. 4) with torch's ``a``."""
+    d = distance.abs()
+    near = ((a + 2) * d - (a + 3)) * d * d + 1
+    far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+    return torch.where(d <= 1, near, far)

@@ -1,0 +1,64 @@
+"""torch's own kernels by number of axes: the one place that names them.
+
+Everything else in convnd is written for any number of axes and comes here with at most three.
+"""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .._arguments import Ints
+
+MAX_AXES = 3
+MAX_AVG_POOL_AXES = 2
+
+_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+_MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+_CUBIC = {2: "bicubic"}
+
+
+def conv(input: Tensor, weight: Tensor, *args: Any) -> Tensor:
+    return _CONV[weight.ndim - 2](input, weight, *args)
+
+
+def conv_transpose(input: Tensor, weight: Tensor, *args: Any) -> Tensor:
+    return _CONV_TRANSPOSE[weight.ndim - 2](input, weight, *args)
+
+
+def max_pool(
+    input: Tensor,
+    kernel: Ints,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    ceil_mode: bool,
+    return_indices: bool,
+) -> Any:
+    args = kernel, stride, padding, dilation
+    options = {"ceil_mode": ceil_mode, "return_indices": return_indices}
+    if len(kernel) > 1 or input.is_floating_point():
+        return _MAX_POOL[len(kernel)](input, *args, **options)
+    # Only the kernels for two and three axes take integers.
+    out = F.max_pool2d(input.unsqueeze(-2), *_with_unit_axis(*args), **options)
+    return tuple(o.squeeze(-2) for o in out) if return_indices else out.squeeze(-2)
+
+
+def avg_pool(input: Tensor, kernel: Ints, stride: Ints, padding: Ints, *args: Any) -> Tensor:
+    """One or two axes: the kernel for three refuses inputs that are shorter without their padding."""
+    if len(kernel) == 1:
+        return F.avg_pool2d(input.unsqueeze(-2), *_with_unit_axis(kernel, stride, padding), *args).squeeze(-2)
+    return F.avg_pool2d(input, kernel, stride, padding, *args)
+
+
+def _with_unit_axis(kernel: Ints, stride: Ints, padding: Ints, *dilation: Ints) -> Any:
+    return (1, *kernel), (1, *stride), (0, *padding), *((1, *d) for d in dilation)
+
+
+def interpolation_mode(mode: str, n: int) -> str | None:
+    """torch's name of an interpolation mode on ``n`` axes, or None where torch has none."""
+    if n > MAX_AXES:
+        return None
+    return {"linear": _LINEAR, "cubic": _CUBIC}.get(mode, {n: mode}).get(n)

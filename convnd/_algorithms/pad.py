@@ -1,0 +1,72 @@
+"""Padding over any number of axes, and its exact adjoint.
+
+The padded axis repeats entries of the axis it came from: position ``j`` takes entry ``i(j)``, with
+
+    circular   i = j mod n
+    replicate  i = min(max(j, 0), n - 1)
+    reflect    i = (n - 1) - |(n - 1) - |j||
+
+so that padding is a gather along each axis, and its adjoint adds back into the entries it read.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .._arguments import Pairs
+from . import native
+from .conv import zero_pad
+
+GATHERED = ("reflect", "replicate", "circular")
+
+_LIMITS = {"reflect": "less than", "circular": "at most"}
+
+
+def check_fits(sizes: tuple[int, ...], pairs: Pairs, modes: tuple[str, ...], name: str) -> None:
+    """Refuse more padding than an axis can supply."""
+    for axis, (size, pair, mode) in enumerate(zip(sizes, pairs, modes, strict=True)):
+        limit = {"reflect": size - 1, "circular": size}.get(mode)
+        if limit is not None and max(pair) > limit:
+            raise ValueError(
+                f"{name} with mode {mode!r} must be {_LIMITS[mode]} the size of the axis, "
+                f"got {pair} on spatial axis {axis} of size {size}"
+            )
+        if mode == "replicate" and size == 0 and max(pair) > 0:
+            raise ValueError(f"{name} cannot replicate the empty spatial axis {axis}")
+
+
+def _source(mode: str, size: int, pair: tuple[int, int], device: torch.device) -> Tensor:
+    j = torch.arange(-pair[0], size + pair[1], device=device)
+    if mode == "circular":
+        return j.remainder(size)
+    if mode == "replicate":
+        return j.clamp(0, size - 1)
+    return (size - 1) - ((size - 1) - j.abs()).abs()
+
+
+def pad_axes(x: Tensor, pairs: Pairs, modes: tuple[str, ...]) -> Tensor:
+    """Pad the last ``len(pairs)`` axes of ``x``, each in its own mode."""
+    n = len(pairs)
+    check_fits(tuple(x.shape[x.ndim - n :]), pairs, modes, "padding")
+    mode = modes[0]
+    if all(m == "zeros" for m in modes):
+        return zero_pad(x, pairs)
+    if n <= native.MAX_AXES and x.ndim == n + 2 and all(m == mode for m in modes):
+        return F.pad(x, [amount for pair in reversed(pairs) for amount in pair], mode=mode)
+    for axis, (pair, mode) in enumerate(zip(pairs, modes, strict=True), start=x.ndim - n):
+        if mode != "zeros" and any(pair):
+            x = x.index_select(axis, _source(mode, x.shape[axis], pair, x.device))
+    return zero_pad(x, tuple(p if m == "zeros" else (0, 0) for p, m in zip(pairs, modes, strict=True)))
+
+
+def pad_axes_adjoint(y: Tensor, pairs: Pairs, modes: tuple[str, ...]) -> Tensor:
+    """The adjoint of :func:`pad_axes`: every padded entry is added to the one it was read from."""
+    n = len(pairs)
+    for axis, (pair, mode) in enumerate(zip(pairs, modes, strict=True), start=y.ndim - n):
+        size = y.shape[axis] - sum(pair)
+        if mode == "zeros" or not any(pair):
+            y = y.narrow(axis, pair[0], size)
+        else:
+            shape = [*y.shape[:axis], size, *y.shape[axis + 1 :]]
+            y = y.new_zeros(shape).index_add(axis, _source(mode, size, pair, y.device), y)
+    return y

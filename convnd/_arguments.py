@@ -1,0 +1,136 @@
+"""Arguments, normalised once.
+
+Every public function and module of convnd passes its arguments through this file, and only the
+normal forms below travel further: one ``int`` per axis, one ``(before, after)`` pair per axis, one
+padding mode per axis. An error names the argument, states the rule and repeats the value received.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Ints = tuple[int, ...]
+Pairs = tuple[tuple[int, int], ...]
+PerAxis = int | Sequence[int]
+Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
+
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool)
+
+
+def integer(value: Any, name: str, minimum: int = 1) -> int:
+    """Check one integer argument against its smallest legal value."""
+    if not _is_int(value):
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            raise TypeError(f"{name} must be an int, got {value!r}")
+        value = value.__index__()
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value}")
+    return value
+
+
+def per_axis(value: Any, n: int, name: str, minimum: int = 1) -> Ints:
+    """One int for all axes, or a sequence with one int per axis, as a tuple of ``n`` ints."""
+    if _is_int(value):
+        return (integer(value, name, minimum),) * n
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        if hasattr(value, "__index__"):
+            return (integer(value, name, minimum),) * n
+        raise TypeError(f"{name} must be an int or a sequence of {n} ints, got {value!r}")
+    if len(value) == 1:
+        value = tuple(value) * n
+    if len(value) != n:
+        raise ValueError(
+            f"{name} must be an int or have one entry for each of the {n} spatial axes, "
+            f"got {len(value)} entries: {value!r}"
+        )
+    return tuple(integer(v, f"{name}[{i}]", minimum) for i, v in enumerate(value))
+
+
+def rank(spatial_dims: Any, input: Tensor, *per_axis_arguments: Any) -> int:
+    """The number of spatial axes of a call whose weight does not tell it.
+
+    It comes from ``spatial_dims`` or from the length of an argument given per axis, and by default
+    is ``input.ndim - 2``. Arguments that disagree are an error.
+    """
+    lengths = {len(a) for a in per_axis_arguments if isinstance(a, Sequence) and len(a) > 1}
+    if spatial_dims is not None:
+        lengths.add(integer(spatial_dims, "spatial_dims"))
+    if len(lengths) > 1:
+        raise ValueError(
+            "spatial_dims and the arguments given per axis must agree on the number of spatial "
+            f"axes, got {sorted(lengths)}"
+        )
+    return lengths.pop() if lengths else input.ndim - 2
+
+
+def batched(input: Tensor, n: int) -> tuple[Tensor, bool]:
+    """View ``(C, *spatial)`` as ``(1, C, *spatial)``; says whether a batch axis was there."""
+    if not isinstance(input, Tensor):
+        raise TypeError(f"input must be a torch.Tensor, got {type(input).__name__}")
+    if n < 1 or input.ndim not in (n + 1, n + 2):
+        raise ValueError(
+            f"input must be (N, C, *spatial) or (C, *spatial) with {max(n, 1)} spatial axes, "
+            f"got shape {tuple(input.shape)}"
+        )
+    return (input, True) if input.ndim == n + 2 else (input.unsqueeze(0), False)
+
+
+def require_floating(input: Tensor, name: str = "input", *, complex: bool = False) -> None:
+    """Refuse integer and boolean tensors, and complex ones unless asked for."""
+    if not (input.is_floating_point() or (complex and input.is_complex())):
+        kinds = "a floating-point or complex" if complex else "a floating-point"
+        raise TypeError(f"{name} must be {kinds} tensor, got dtype {input.dtype}")
+
+
+def choice(value: Any, known: Sequence[str], name: str) -> str:
+    """One of the known names."""
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
+    return value
+
+
+def padding_modes(mode: Any, n: int) -> tuple[str, ...]:
+    """One padding mode for all axes or one per axis."""
+    modes = (mode,) * n if isinstance(mode, str) else tuple(mode)
+    if len(modes) != n:
+        raise ValueError(
+            f"padding_mode must be one name or one for each of the {n} spatial axes, got {mode!r}"
+        )
+    return tuple(choice(m, PADDING_MODES, "padding_mode") for m in modes)
+
+
+def padding_rule(padding: Any, n: int) -> str | Pairs:
+    """``"same"``, or the (before, after) pairs that an int, ints, pairs or ``"valid"`` mean."""
+    if isinstance(padding, str):
+        choice(padding, ("same", "valid"), "padding")
+        return "same" if padding == "same" else ((0, 0),) * n
+    if isinstance(padding, Sequence) and padding and isinstance(padding[0], Sequence):
+        if len(padding) == 1:
+            padding = tuple(padding) * n
+        if len(padding) != n or any(not isinstance(p, Sequence) or len(p) != 2 for p in padding):
+            raise ValueError(
+                f"padding must have one (before, after) pair for each of the {n} spatial axes, "
+                f"got {padding!r}"
+            )
+        return tuple(
+            (integer(a, f"padding[{i}][0]", 0), integer(b, f"padding[{i}][1]", 0))
+            for i, (a, b) in enumerate(padding)
+        )
+    return tuple((p, p) for p in per_axis(padding, n, "padding", 0))
+
+
+def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+    """Zeros before and after an axis so that the output has ``ceil(size / stride)`` entries.
+
+    The odd one goes after, as in torch (stride 1) and in JAX and TensorFlow (any stride).
+    """
+    outputs = -(-size // stride)
+    total = (outputs - 1) * stride + dilation * (kernel - 1) + 1 - size
+    total = max(total, 0)
+    return total // 2, total - total // 2

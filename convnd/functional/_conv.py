@@ -1,0 +1,204 @@
+"""Public convolution and transposed convolution: arguments checked, then the algorithm."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .._algorithms.conv import convolve, convolve_transposed
+from .._algorithms.pad import check_fits, pad_axes, pad_axes_adjoint
+from .._arguments import (
+    Padding,
+    PerAxis,
+    batched,
+    integer,
+    padding_modes,
+    padding_rule,
+    per_axis,
+    require_floating,
+    same_padding,
+)
+
+
+def _check_operands(
+    input: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool, groups: int
+) -> None:
+    """What holds for both convolutions: dtypes, channels and groups; ``input`` is batched."""
+    require_floating(input, complex=True)
+    integer(groups, "groups")
+    if not torch.is_autocast_enabled(input.device.type):
+        for name, other in (("weight", weight), ("bias", bias)):
+            if other is not None and other.dtype != input.dtype:
+                raise TypeError(f"{name} must have the dtype of input, {input.dtype}, got {other.dtype}")
+    if min(weight.shape) < 1:
+        raise ValueError(f"weight must not be empty, got shape {tuple(weight.shape)}")
+    if weight.shape[0] % groups:
+        which = "in_channels" if transposed else "out_channels"
+        raise ValueError(f"groups must divide {which} = weight.shape[0] = {weight.shape[0]}, got {groups}")
+    channels = weight.shape[0] if transposed else weight.shape[1] * groups
+    if input.shape[1] != channels:
+        raise ValueError(
+            f"input must have {channels} channels for weight of shape {tuple(weight.shape)} and "
+            f"groups={groups}, got {input.shape[1]} in shape {tuple(input.shape)}"
+        )
+    outputs = weight.shape[1] * groups if transposed else weight.shape[0]
+    if bias is not None and tuple(bias.shape) != (outputs,):
+        raise ValueError(f"bias must have shape ({outputs},), got {tuple(bias.shape)}")
+
+
+def _weight_rank(weight: Tensor) -> int:
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"weight must be a torch.Tensor, got {type(weight).__name__}")
+    if weight.ndim < 3:
+        raise ValueError(f"weight must have at least one spatial axis, got shape {tuple(weight.shape)}")
+    return weight.ndim - 2
+
+
+def conv(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    groups: int = 1,
+    *,
+    padding_mode: str | Sequence[str] = "zeros",
+) -> Tensor:
+    r"""Convolution (cross-correlation) over as many axes as the weight has.
+
+    .. math:: out[n, c, o] = bias[c] + \sum_{c', t} weight[c, c', t] \, input[n, c', o s + t d - p]
+
+    Args:
+        input: ``(N, C, *spatial)`` or ``(C, *spatial)``, floating-point or complex.
+        weight: ``(O, C / groups, *kernel)``; its number of axes is that of the convolution.
+        bias: ``(O,)`` or None.
+        stride, dilation: int, or one per axis.
+        padding: int, one int per axis, one ``(before, after)`` pair per axis, ``"valid"`` (none) or
+            ``"same"`` (output size ``ceil(size / stride)``, the odd one after).
+        groups: channels are split into this many independent convolutions.
+        padding_mode: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``, or one per axis.
+
+    Returns:
+        ``(N, O, *out)`` with ``out = (size + before + after - dilation * (kernel - 1) - 1) // stride + 1``.
+
+    Raises:
+        ValueError, TypeError: naming the argument, the rule and the value received.
+
+    >>> import torch
+    >>> import convnd.functional as F
+    >>> F.conv(torch.randn(1, 3, 8, 8, 8, 8), torch.randn(16, 3, 3, 3, 3, 3), padding="same").shape
+    torch.Size([1, 16, 8, 8, 8, 8])
+    """
+    n = _weight_rank(weight)
+    x, has_batch = batched(input, n)
+    strides, dilations = per_axis(stride, n, "stride"), per_axis(dilation, n, "dilation")
+    _check_operands(x, weight, bias, False, groups)
+    sizes, kernel = x.shape[2:], weight.shape[2:]
+    pads = padding_rule(padding, n)
+    if isinstance(pads, str):
+        pads = tuple(map(same_padding, sizes, kernel, strides, dilations))
+    for axis, (size, k, d, (a, b)) in enumerate(zip(sizes, kernel, dilations, pads, strict=True)):
+        if size < 1 or d * (k - 1) + 1 > size + a + b:
+            raise ValueError(
+                f"input must be at least as long as the dilated kernel on every axis: spatial axis {axis} "
+                f"of size {size} padded by {(a, b)} is shorter than kernel {k} with dilation {d}"
+            )
+    modes = padding_modes(padding_mode, n)
+    if any(m != "zeros" for m in modes):
+        padded = tuple(p if m != "zeros" else (0, 0) for p, m in zip(pads, modes, strict=True))
+        x = pad_axes(x, padded, modes)
+        pads = tuple(p if m == "zeros" else (0, 0) for p, m in zip(pads, modes, strict=True))
+    out = convolve(x, weight, bias, strides, pads, dilations, groups)
+    return out if has_batch else out.squeeze(0)
+
+
+def conv_transpose(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    output_padding: PerAxis = 0,
+    groups: int = 1,
+    dilation: PerAxis = 1,
+    *,
+    padding_mode: str | Sequence[str] = "zeros",
+) -> Tensor:
+    r"""Transposed convolution: the adjoint of :func:`conv` with the same weight and arguments.
+
+    .. math:: out[n, c, i s + t d - p] \mathrel{+}= weight[c', c, t] \, input[n, c', i]
+
+    Args:
+        input: ``(N, C, *spatial)`` or ``(C, *spatial)``, floating-point or complex.
+        weight: ``(C, O / groups, *kernel)``.
+        bias: ``(O,)`` or None.
+        stride, dilation: int, or one per axis.
+        padding: as in :func:`conv`, whose adjoint this is; ``"same"`` gives ``size * stride``.
+        output_padding: entries added after each axis, less than stride or dilation.
+        groups: channels are split into this many independent convolutions.
+        padding_mode: as in :func:`conv`; what the padded convolution read twice is added up.
+
+    Returns:
+        ``(N, O, *out)`` with ``out = (size - 1) * stride - before - after + dilation * (kernel - 1)
+        + output_padding + 1``.
+
+    Raises:
+        ValueError, TypeError: naming the argument, the rule and the value received.
+
+    >>> import torch
+    >>> import convnd.functional as F
+    >>> F.conv_transpose(torch.randn(1, 16, 4, 4, 4, 4), torch.randn(16, 3, 2, 2, 2, 2), stride=2).shape
+    torch.Size([1, 3, 8, 8, 8, 8])
+    """
+    n = _weight_rank(weight)
+    x, has_batch = batched(input, n)
+    strides, dilations = per_axis(stride, n, "stride"), per_axis(dilation, n, "dilation")
+    extra = per_axis(output_padding, n, "output_padding", 0)
+    _check_operands(x, weight, bias, True, groups)
+    kernel = weight.shape[2:]
+    for axis, (e, s, d) in enumerate(zip(extra, strides, dilations, strict=True)):
+        if e >= max(s, d):
+            raise ValueError(
+                f"output_padding must be less than stride or dilation, got {e} on spatial axis {axis} "
+                f"with stride {s} and dilation {d}"
+            )
+    pads = padding_rule(padding, n)
+    if isinstance(pads, str):
+        sizes = tuple(i * s for i, s in zip(x.shape[2:], strides, strict=True))
+        pads, extra = transposed_same(tuple(x.shape[2:]), sizes, tuple(kernel), strides, dilations)
+    out_sizes = tuple(
+        (i - 1) * s - sum(p) + d * (k - 1) + e + 1
+        for i, s, p, d, k, e in zip(x.shape[2:], strides, pads, dilations, kernel, extra, strict=True)
+    )
+    if min(x.shape[2:]) < 1 or min(out_sizes) < 1:
+        raise ValueError(
+            f"padding must leave at least one entry on every axis: input of size {tuple(x.shape[2:])} with "
+            f"kernel {tuple(kernel)} and padding {pads} would give {out_sizes}"
+        )
+    modes = padding_modes(padding_mode, n)
+    if all(m == "zeros" for m in modes):
+        out = convolve_transposed(x, weight, bias, strides, pads, dilations, groups, extra)
+        return out if has_batch else out.squeeze(0)
+    check_fits(out_sizes, pads, modes, "padding")
+    whole = ((0, 0),) * n
+    out = convolve_transposed(x, weight, None, strides, whole, dilations, groups, extra)
+    out = pad_axes_adjoint(out, pads, modes)
+    if bias is not None:
+        out = out + bias.to(out.dtype).view(-1, *(1,) * n)
+    return out if has_batch else out.squeeze(0)
+
+
+def transposed_same(
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...]]:
+    """Padding and output padding that make ``"same"`` the adjoint of a "same" convolution."""
+    pads = tuple(map(same_padding, outputs, kernel, stride, dilation))
+    reach = (
+        (i - 1) * s + d * (k - 1) + 1 for i, k, s, d in zip(inputs, kernel, stride, dilation, strict=True)
+    )
+    return pads, tuple(o + sum(p) - r for o, p, r in zip(outputs, pads, reach, strict=True))

@@ -1,0 +1,80 @@
+"""Public resampling: arguments checked, then the algorithm."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from .._algorithms.interpolate import INTERPOLATING, MODES, resample
+from .._arguments import PerAxis, choice, per_axis, rank, require_floating
+
+_ALIASES = {"bilinear": "linear", "trilinear": "linear", "bicubic": "cubic"}
+
+
+def interpolate(
+    input: Tensor,
+    size: PerAxis | None = None,
+    scale_factor: float | Sequence[float] | None = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    *,
+    spatial_dims: int | None = None,
+) -> Tensor:
+    """Resample to a size or by a factor.
+
+    Args:
+        input: ``(N, C, *spatial)``, floating-point (any dtype for the nearest modes).
+        size: output size, int or one per axis.
+        scale_factor: output size over input size, a number or one per axis; the size is rounded down.
+        mode: ``"nearest"``, ``"nearest-exact"``, ``"linear"``, ``"cubic"`` or ``"area"``; torch's
+            names of the linear and cubic modes for two and three axes mean the same.
+        align_corners: whether first and last entries coincide, for linear and cubic.
+        recompute_scale_factor: use the ratio of the rounded sizes instead of ``scale_factor``.
+        spatial_dims: if given, the number of spatial axes ``input`` must have.
+
+    Returns:
+        ``(N, C, *size)``.
+
+    Raises:
+        ValueError, TypeError: naming the argument, the rule and the value received.
+
+    >>> import torch
+    >>> import convnd.functional as F
+    >>> F.interpolate(torch.randn(1, 3, 4, 4, 4, 4), scale_factor=2, mode="linear").shape
+    torch.Size([1, 3, 8, 8, 8, 8])
+    """
+    n = rank(spatial_dims, input, size, scale_factor)
+    if n < 1 or input.ndim != n + 2:
+        raise ValueError(
+            f"input must be (N, C, *spatial) with {n} spatial axes, got shape {tuple(input.shape)}"
+        )
+    mode = choice(_ALIASES.get(mode, mode), MODES, "mode")
+    if align_corners is not None and mode not in INTERPOLATING:
+        raise ValueError(f"align_corners must be left out with mode {mode!r}, got {align_corners!r}")
+    if not mode.startswith("nearest"):
+        require_floating(input)
+    if (size is None) == (scale_factor is None):
+        raise ValueError(
+            f"exactly one of size and scale_factor must be given, got {size!r} and {scale_factor!r}"
+        )
+    sizes = tuple(input.shape[2:])
+    if min(sizes) < 1:
+        raise ValueError(f"input must not be empty along a spatial axis, got shape {tuple(input.shape)}")
+    scales: tuple[float | None, ...] = (None,) * n
+    if size is not None:
+        if recompute_scale_factor:
+            raise ValueError("recompute_scale_factor must be left out when size is given, got True")
+        outputs = per_axis(size, n, "size")
+    else:
+        factors: tuple[float, ...]
+        factors = (scale_factor,) * n if isinstance(scale_factor, (int, float)) else tuple(scale_factor or ())
+        if len(factors) != n:
+            raise ValueError(
+                f"scale_factor must be a number or one for each of the {n} axes, got {scale_factor!r}"
+            )
+        outputs = per_axis(
+            [int(s * f) for s, f in zip(sizes, factors, strict=True)], n, "size * scale_factor"
+        )
+        if not recompute_scale_factor and mode != "area":
+            scales = factors
+    return resample(input, outputs, scales, mode, bool(align_corners))

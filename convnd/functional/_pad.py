@@ -1,0 +1,61 @@
+"""Public padding: arguments checked, then the algorithm."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional
+from torch import Tensor
+
+from .._algorithms.pad import GATHERED, pad_axes
+from .._arguments import choice
+
+
+def pad(
+    input: Tensor,
+    pad: Sequence[int],
+    mode: str = "constant",
+    value: float | None = None,
+    *,
+    spatial_dims: int | None = None,
+) -> Tensor:
+    """Pad the last axes of a tensor; negative amounts crop.
+
+    Args:
+        input: a tensor of any rank and dtype.
+        pad: ``(before, after)`` of the last axis, then of the one before it, and so on, flat (torch's order).
+        mode: ``"constant"``, ``"reflect"``, ``"replicate"`` or ``"circular"``.
+        value: what ``"constant"`` fills in; 0 by default.
+        spatial_dims: if given, ``pad`` must have two entries for each of so many axes.
+
+    Returns:
+        The padded tensor; each padded axis grows by its two amounts.
+
+    Raises:
+        ValueError, TypeError: naming the argument, the rule and the value received.
+
+    >>> import torch
+    >>> import convnd.functional as F
+    >>> F.pad(torch.arange(3), (2, 2), mode="circular")
+    tensor([1, 2, 0, 1, 2, 0, 1])
+    """
+    choice(mode, ("constant", *GATHERED), "mode")
+    if len(pad) % 2 or not 2 <= len(pad) <= 2 * input.ndim:
+        raise ValueError(
+            "pad must have two entries, before and after, for each padded axis of an input with "
+            f"{input.ndim} axes, got {tuple(pad)}"
+        )
+    if spatial_dims is not None and len(pad) != 2 * spatial_dims:
+        raise ValueError(
+            f"pad must have {2 * spatial_dims} entries for spatial_dims={spatial_dims}, got {tuple(pad)}"
+        )
+    pairs = tuple((pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2))
+    sizes = input.shape[input.ndim - len(pairs) :]
+    for axis, (size, pair) in enumerate(zip(sizes, pairs, strict=True), start=input.ndim - len(pairs)):
+        if size + sum(pair) < 0 or min(pair) < -size:
+            raise ValueError(
+                f"pad must not crop more than an axis holds, got {pair} on axis {axis} of size {size}"
+            )
+    if mode == "constant":
+        return torch.nn.functional.pad(input, list(pad), value=value)
+    if value not in (None, 0):
+        raise ValueError(f"value must be left out with mode {mode!r}, got {value!r}")
+    return pad_axes(input, pairs, (mode,) * len(pairs))

@@ -1,0 +1,125 @@
+"""Public pooling: arguments checked, then the algorithm."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._algorithms import pool
+from .._arguments import PerAxis, batched, per_axis, rank, require_floating
+
+
+def _pool_arguments(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    ceil_mode: bool,
+    spatial_dims: Any,
+) -> tuple[Tensor, bool, pool.Windows]:
+    n = rank(spatial_dims, input, kernel_size, stride, padding, dilation)
+    x, has_batch = batched(input, n)
+    kernel = per_axis(kernel_size, n, "kernel_size")
+    strides = kernel if stride is None or stride == [] else per_axis(stride, n, "stride")
+    pads, dilations = per_axis(padding, n, "padding", 0), per_axis(dilation, n, "dilation")
+    for axis, (size, k, s, p, d) in enumerate(
+        zip(x.shape[2:], kernel, strides, pads, dilations, strict=True)
+    ):
+        if 2 * p > k:
+            raise ValueError(
+                f"padding must be at most half of kernel_size, got {p} on spatial axis {axis} "
+                f"with kernel_size {k}"
+            )
+        if size < 1 or pool.output_size(size, k, s, p, d, ceil_mode) < 1:
+            raise ValueError(
+                f"kernel_size must fit into the padded input: spatial axis {axis} of size {size} with "
+                f"padding {p} is shorter than kernel_size {k} with dilation {d}"
+            )
+    return x, has_batch, pool.Windows(kernel, strides, pads, dilations)
+
+
+def max_pool(
+    input: Tensor,
+    kernel_size: PerAxis,
+    stride: PerAxis | None = None,
+    padding: PerAxis = 0,
+    dilation: PerAxis = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+    *,
+    spatial_dims: int | None = None,
+) -> Any:
+    r"""Largest entry of each window.
+
+    .. math:: out[n, c, o] = \max_t input[n, c, o s + t d - p]
+
+    Args:
+        input: ``(N, C, *spatial)`` or ``(C, *spatial)``; padding counts as minus infinity.
+        kernel_size, stride, padding, dilation: int, or one per axis; stride is kernel_size by default.
+        ceil_mode: also windows that reach past the end, if they start inside the input or its left pad.
+        return_indices: also the position of each maximum, flat over the spatial axes.
+        spatial_dims: number of axes, where no argument tells; ``input.ndim - 2`` by default.
+
+    Returns:
+        ``(N, C, *out)``, or a pair of it and its int64 indices, with
+        ``out = (size + 2 * padding - dilation * (kernel_size - 1) - 1) // stride + 1``.
+
+    Raises:
+        ValueError, TypeError: naming the argument, the rule and the value received.
+
+    >>> import torch
+    >>> import convnd.functional as F
+    >>> F.max_pool(torch.randn(1, 3, 8, 8, 8, 8), 2).shape
+    torch.Size([1, 3, 4, 4, 4, 4])
+    """
+    x, has_batch, windows = _pool_arguments(
+        input, kernel_size, stride, padding, dilation, ceil_mode, spatial_dims
+    )
+    if x.is_complex() or x.dtype == torch.bool:
+        raise TypeError(f"input must be a real tensor, got dtype {x.dtype}")
+    out = pool.max_pool(x, windows, ceil_mode, return_indices)
+    out = out if has_batch else tuple(o.squeeze(0) for o in out)
+    return out if return_indices else out[0]
+
+
+def avg_pool(
+    input: Tensor,
+    kernel_size: PerAxis,
+    stride: PerAxis | None = None,
+    padding: PerAxis = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+    *,
+    spatial_dims: int | None = None,
+) -> Tensor:
+    r"""Mean of each window.
+
+    .. math:: out[n, c, o] = \frac{1}{count} \sum_t input[n, c, o s + t - p]
+
+    Args:
+        input: ``(N, C, *spatial)`` or ``(C, *spatial)``, floating-point.
+        kernel_size, stride, padding: int, or one per axis; stride is kernel_size by default.
+        ceil_mode: also windows that reach past the end, if they start inside the input or its left pad.
+        count_include_pad: whether padding counts as entries of value zero.
+        divisor_override: divide by this instead of the number of entries.
+        spatial_dims: number of axes, where no argument tells; ``input.ndim - 2`` by default.
+
+    Returns:
+        ``(N, C, *out)`` with ``out = (size + 2 * padding - kernel_size) // stride + 1``.
+
+    Raises:
+        ValueError, TypeError: naming the argument, the rule and the value received.
+
+    >>> import torch
+    >>> import convnd.functional as F
+    >>> F.avg_pool(torch.ones(1, 3, 8, 8, 8, 8), 3, stride=2, padding=1).shape
+    torch.Size([1, 3, 4, 4, 4, 4])
+    """
+    x, has_batch, windows = _pool_arguments(input, kernel_size, stride, padding, 1, ceil_mode, spatial_dims)
+    require_floating(x)
+    if divisor_override is not None and divisor_override == 0:
+        raise ValueError("divisor_override must not be zero, got 0")
+    out = pool.avg_pool(x, windows, ceil_mode, count_include_pad, divisor_override)
+    return out if has_batch else out.squeeze(0)

@@ -1,0 +1,120 @@
+"""PadNd and InterpolateNd."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from .. import functional as F
+from .._algorithms.interpolate import MODES
+from .._algorithms.pad import GATHERED
+from .._arguments import PerAxis, choice, integer
+
+
+class PadNd(nn.Module):
+    """Padding layer, torch's ``ZeroPad``, ``ConstantPad``, ``ReflectionPad``, ... for any number of axes.
+
+    Args:
+        spatial_dims: number of spatial axes, at least 1.
+        padding: int, or ``(before, after)`` of the last axis, then of the one before it and so on, flat
+            (torch's order).
+        mode: ``"constant"``, ``"reflect"``, ``"replicate"`` or ``"circular"``.
+        value: what ``"constant"`` fills in.
+
+    Shape:
+        ``(N, C, *spatial)`` or ``(C, *spatial)``; each axis grows by its two amounts.
+
+    Raises:
+        ValueError, TypeError: naming the argument, the rule and the value received.
+
+    >>> import torch
+    >>> from convnd import PadNd
+    >>> PadNd(4, 1, "circular")(torch.randn(1, 3, 4, 4, 4, 4)).shape
+    torch.Size([1, 3, 6, 6, 6, 6])
+    """
+
+    def __init__(
+        self, spatial_dims: int, padding: int | Sequence[int], mode: str = "constant", value: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.spatial_dims = integer(spatial_dims, "spatial_dims")
+        self.padding = (padding,) * (2 * spatial_dims) if isinstance(padding, int) else tuple(padding)
+        if len(self.padding) != 2 * spatial_dims:
+            raise ValueError(
+                f"padding must be an int or {2 * spatial_dims} ints, two for each axis, got {padding!r}"
+            )
+        self.mode = choice(mode, ("constant", *GATHERED), "mode")
+        if mode != "constant" and value != 0:
+            raise ValueError(f"value must be left out with mode {mode!r}, got {value!r}")
+        self.value = value
+
+    def extra_repr(self) -> str:
+        value = f", value={self.value}" if self.value else ""
+        return f"{self.spatial_dims}, {self.padding}, mode={self.mode!r}{value}"
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim not in (self.spatial_dims + 1, self.spatial_dims + 2):
+            raise ValueError(
+                f"input must be (N, C, *spatial) or (C, *spatial) with {self.spatial_dims} spatial axes, "
+                f"got shape {tuple(input.shape)}"
+            )
+        return F.pad(input, self.padding, self.mode, self.value, spatial_dims=self.spatial_dims)
+
+
+class InterpolateNd(nn.Module):
+    """Resampling layer, ``torch.nn.Upsample`` for any number of axes.
+
+    Args:
+        spatial_dims: number of spatial axes, at least 1.
+        size: output size, int or one per axis.
+        scale_factor: output size over input size, a number or one per axis.
+        mode: ``"nearest"``, ``"nearest-exact"``, ``"linear"``, ``"cubic"`` or ``"area"``.
+        align_corners: whether first and last entries coincide, for linear and cubic.
+        recompute_scale_factor: use the ratio of the rounded sizes instead of ``scale_factor``.
+
+    Shape:
+        ``(N, C, *spatial)`` to ``(N, C, *size)``.
+
+    Raises:
+        ValueError, TypeError: naming the argument, the rule and the value received.
+
+    >>> import torch
+    >>> from convnd import InterpolateNd
+    >>> InterpolateNd(4, scale_factor=2)(torch.randn(1, 3, 4, 4, 4, 4)).shape
+    torch.Size([1, 3, 8, 8, 8, 8])
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        size: PerAxis | None = None,
+        scale_factor: float | Sequence[float] | None = None,
+        mode: str = "nearest",
+        align_corners: bool | None = None,
+        recompute_scale_factor: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.spatial_dims = integer(spatial_dims, "spatial_dims")
+        if (size is None) == (scale_factor is None):
+            raise ValueError(
+                f"exactly one of size and scale_factor must be given, got {size!r} and {scale_factor!r}"
+            )
+        self.size = size
+        self.scale_factor = scale_factor
+        self.mode = choice(mode, MODES, "mode")
+        self.align_corners = align_corners
+        self.recompute_scale_factor = recompute_scale_factor
+
+    def extra_repr(self) -> str:
+        how = f"scale_factor={self.scale_factor}" if self.size is None else f"size={self.size}"
+        return f"{self.spatial_dims}, {how}, mode={self.mode!r}"
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.interpolate(
+            input,
+            self.size,
+            self.scale_factor,
+            self.mode,
+            self.align_corners,
+            self.recompute_scale_factor,
+            spatial_dims=self.spatial_dims,
+        )

@@ -1,0 +1,253 @@
+"""Convolution and transposed convolution against plain loops, torch, and each other."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+import convnd.functional as F
+from convnd.testing import Case, conv_cases, conv_transpose_cases, reference
+
+TORCH_CONV = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
+TORCH_CONV_TRANSPOSE = {1: torch.conv_transpose1d, 2: torch.conv_transpose2d, 3: torch.conv_transpose3d}
+
+
+def operands(case: Case, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor | None]:
+    assert case.weight is not None
+    bias = None if case.bias is None else torch.tensor(case.bias, dtype=dtype)
+    return torch.tensor(case.input, dtype=dtype), torch.tensor(case.weight, dtype=dtype), bias
+
+
+def reference_conv(case: Case) -> np.ndarray:
+    k = case.kwargs
+    args = k["stride"], k["padding"], k["dilation"], k["groups"], k["padding_mode"]
+    assert case.weight is not None
+    return reference.conv(case.input, case.weight, case.bias, *args)
+
+
+def reference_conv_transpose(case: Case) -> np.ndarray:
+    k = case.kwargs
+    args = k["stride"], k["padding"], k["output_padding"], k["groups"], k["dilation"]
+    assert case.weight is not None
+    return reference.conv_transpose(case.input, case.weight, case.bias, *args)
+
+
+@given(conv_cases())
+def test_conv_equals_plain_loops(case: Case) -> None:
+    out = F.conv(*operands(case), **case.kwargs)
+    np.testing.assert_array_equal(out.numpy(), reference_conv(case))
+
+
+@given(conv_transpose_cases())
+def test_conv_transpose_equals_plain_loops(case: Case) -> None:
+    out = F.conv_transpose(*operands(case), **case.kwargs)
+    np.testing.assert_array_equal(out.numpy(), reference_conv_transpose(case))
+
+
+@given(conv_cases(), st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.complex64]))
+def test_conv_is_exact_on_small_integers_in_every_dtype(case: Case, dtype: torch.dtype) -> None:
+    out = F.conv(*operands(case, dtype), **case.kwargs)
+    expected = torch.tensor(reference_conv(case))
+    if dtype == torch.complex64:
+        expected = expected.to(torch.complex128)
+    assert out.dtype == dtype
+    assert torch.equal(out, expected.to(dtype))
+
+
+@given(conv_cases(max_dims=3, padding_modes=False))
+def test_conv_equals_torch_with_gradients(case: Case) -> None:
+    kwargs = dict(case.kwargs)
+    kwargs.pop("padding_mode")
+    kwargs["padding"] = tuple(a for a, _ in kwargs["padding"])
+    x, weight, bias = operands(case)
+    sizes = [
+        n + 2 * p - d * (k - 1)
+        for n, p, d, k in zip(
+            x.shape[2:], kwargs["padding"], kwargs["dilation"], weight.shape[2:], strict=True
+        )
+    ]
+    if min(sizes) < 1:
+        kwargs["padding"] = tuple(p + 4 for p in kwargs["padding"])
+    torch_conv = TORCH_CONV[case.spatial_dims]
+    assert_same_with_gradients(
+        lambda *a: F.conv(*a, **kwargs), lambda *a: torch_conv(*a, **kwargs), x, weight, bias
+    )
+
+
+@given(conv_transpose_cases(max_dims=3))
+def test_conv_transpose_equals_torch_with_gradients(case: Case) -> None:
+    kwargs = dict(case.kwargs, padding=tuple(min(pair) for pair in case.kwargs["padding"]))
+    torch_conv = TORCH_CONV_TRANSPOSE[case.spatial_dims]
+    assert_same_with_gradients(
+        lambda *a: F.conv_transpose(*a, **kwargs), lambda *a: torch_conv(*a, **kwargs), *operands(case)
+    )
+
+
+def assert_same_with_gradients(ours: Any, theirs: Any, *tensors: Tensor | None) -> None:
+    present = [t.requires_grad_() for t in tensors if t is not None]
+    out, expected = ours(*tensors), theirs(*tensors)
+    torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
+    direction = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).reshape(out.shape)
+    gradients = torch.autograd.grad(out, present, direction)
+    expected_gradients = torch.autograd.grad(expected, present, direction)
+    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-10, atol=1e-10)
+
+
+@given(conv_cases())
+def test_gradients_equal_those_of_plain_loops(case: Case) -> None:
+    """Convolution is bilinear, so its gradients are known from its values on unit vectors' sums."""
+    x, weight, bias = operands(case)
+    for tensor in (x, weight):
+        tensor.requires_grad_()
+    out = F.conv(x, weight, bias, **case.kwargs)
+    rng = np.random.default_rng(0)
+    direction = rng.integers(-4, 5, out.shape).astype(float)
+    grad_x, grad_weight = torch.autograd.grad(out, (x, weight), torch.tensor(direction))
+    dx = rng.integers(-4, 5, x.shape).astype(float)
+    dw = rng.integers(-4, 5, weight.shape).astype(float)
+    k = case.kwargs
+    args = None, k["stride"], k["padding"], k["dilation"], k["groups"], k["padding_mode"]
+    assert case.weight is not None
+    along_x = (direction * reference.conv(dx, case.weight, *args)).sum()
+    along_weight = (direction * reference.conv(case.input, dw, *args)).sum()
+    assert (grad_x.numpy() * dx).sum() == along_x
+    assert (grad_weight.numpy() * dw).sum() == along_weight
+
+
+@given(conv_cases())
+def test_conv_transpose_is_the_adjoint_of_conv(case: Case) -> None:
+    """<conv x, y> = <x, conv_transpose y>, for every padding mode and asymmetric padding."""
+    x, weight, _ = operands(case)
+    k = case.kwargs
+    y = F.conv(x, weight, None, **k)
+    direction = torch.randint(-4, 5, y.shape, generator=torch.Generator().manual_seed(0)).to(y)
+    reach = [
+        (o - 1) * s - sum(p) + d * (kk - 1) + 1
+        for o, s, p, d, kk in zip(
+            y.shape[2:], k["stride"], k["padding"], k["dilation"], weight.shape[2:], strict=True
+        )
+    ]
+    # Entries at the end that no window reached: output_padding, or nothing at all beyond its limit.
+    extra = tuple(n - r for n, r in zip(x.shape[2:], reach, strict=True))
+    back = F.conv_transpose(
+        direction, weight, None, k["stride"], k["padding"], extra, k["groups"], k["dilation"],
+        padding_mode=k["padding_mode"],
+    )  # fmt: skip
+    assert back.shape == x.shape
+    assert (y * direction).sum() == (x * back).sum()
+
+
+@given(conv_cases(padding_modes=False), st.integers(0, 5))
+def test_a_size_one_axis_inserted_anywhere_changes_nothing(case: Case, at: int) -> None:
+    at = min(at, case.spatial_dims)
+    x, weight, bias = operands(case)
+    neutral = {"stride": 1, "padding": (0, 0), "dilation": 1, "padding_mode": "zeros"}
+    lifted: dict[str, Any] = {
+        name: (*value[:at], neutral[name], *value[at:]) if name in neutral else value
+        for name, value in case.kwargs.items()
+    }
+    out = F.conv(x.unsqueeze(2 + at), weight.unsqueeze(2 + at), bias, **lifted)
+    assert torch.equal(out.squeeze(2 + at), F.conv(x, weight, bias, **case.kwargs))
+
+
+@given(conv_cases(), st.randoms(use_true_random=False))
+def test_permuting_the_axes_permutes_the_output(case: Case, random: Any) -> None:
+    order = list(range(case.spatial_dims))
+    random.shuffle(order)
+    axes = (0, 1, *(2 + a for a in order))
+    x, weight, bias = operands(case)
+    permuted: dict[str, Any] = {
+        name: tuple(value[a] for a in order) if isinstance(value, tuple) else value
+        for name, value in case.kwargs.items()
+    }
+    out = F.conv(x.permute(axes), weight.permute(axes), bias, **permuted)
+    assert torch.equal(out, F.conv(x, weight, bias, **case.kwargs).permute(axes))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_gradcheck_and_gradgradcheck(n: int, transposed: bool) -> None:
+    generator = torch.Generator().manual_seed(n)
+    sizes, kernel = (4, 3, 3, 2, 2)[:n], (3, 2, 2, 1, 2)[:n]
+    make = lambda *s: torch.randn(*s, dtype=torch.float64, generator=generator, requires_grad=True)  # noqa: E731
+    x, weight, bias = make(1, 2, *sizes), make(2, 1, *kernel), make(2)
+    function = F.conv_transpose if transposed else F.conv
+
+    def call(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return function(x, weight, bias, stride=2, padding=1, groups=2)
+
+    assert torch.autograd.gradcheck(call, (x, weight, bias), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(call, (x, weight, bias), fast_mode=True)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4])
+def test_same_padding_sizes(n: int, stride: int, kernel: int) -> None:
+    sizes = (5, 4, 3, 2, 1)[:n]
+    x = torch.randn(1, 2, *sizes)
+    weight = torch.randn(2, 2, *(kernel,) * n)
+    out = F.conv(x, weight, stride=stride, padding="same")
+    assert tuple(out.shape[2:]) == tuple(-(-s // stride) for s in sizes)
+    back = F.conv_transpose(out, weight, stride=stride, padding="same")
+    assert tuple(back.shape[2:]) == tuple(-(-s // stride) * stride for s in sizes)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_unbatched_input_equals_a_batch_of_one(n: int) -> None:
+    x, weight = torch.randn(2, *(4,) * n), torch.randn(2, 3, *(2,) * n)
+    forward = weight.transpose(0, 1).contiguous()
+    assert torch.equal(F.conv(x, forward), F.conv(x[None], forward)[0])
+    assert torch.equal(F.conv_transpose(x, weight), F.conv_transpose(x[None], weight)[0])
+
+
+@pytest.mark.parametrize("n", [4, 5])
+def test_low_precision_rounds_once(n: int) -> None:
+    """The error of one rounding of the exact sum, not of one per tap."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 8, *(4,) * n, generator=generator).bfloat16()
+    weight = torch.randn(8, 8, *(3,) * n, generator=generator).bfloat16()
+    exact = F.conv(x.double(), weight.double())
+    out = F.conv(x, weight).double()
+    assert (out - exact).norm() / exact.norm() < 2**-9
+
+
+def test_empty_batch() -> None:
+    assert F.conv(torch.zeros(0, 2, 3, 3, 3, 3), torch.zeros(4, 2, 2, 2, 2, 2)).shape == (0, 4, 2, 2, 2, 2)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("function", [F.conv, F.conv_transpose])
+def test_bad_input_is_refused(function: Any, n: int) -> None:
+    x, weight = torch.zeros(1, 4, *(3,) * n), torch.zeros(4, 4, *(2,) * n)
+    for error, pattern, args, kwargs in [
+        (ValueError, r"input must be \(N, C", (x[0, 0], weight), {}),
+        (ValueError, r"input must be \(N, C", (x[None], weight), {}),
+        (ValueError, "input must have 4 channels", (x[:, :3], weight), {}),
+        (ValueError, "groups must", (x, weight[:3]), {"groups": 2}),
+        (ValueError, "groups must be at least 1, got 0", (x, weight), {"groups": 0}),
+        (ValueError, "stride must be at least 1, got 0", (x, weight), {"stride": 0}),
+        (ValueError, "stride must be an int or", (x, weight), {"stride": (1,) * (n + 1)}),
+        (TypeError, "stride must be an int", (x, weight), {"stride": 1.5}),
+        (ValueError, "padding must be at least 0, got -1", (x, weight), {"padding": -1}),
+        (ValueError, "padding must be one of", (x, weight), {"padding": "full"}),
+        (ValueError, "padding_mode must be one of", (x, weight), {"padding_mode": "mirror"}),
+        (TypeError, "input must be a floating-point", (x.long(), weight.long()), {}),
+        (TypeError, "weight must have the dtype", (x, weight.double()), {}),
+        (ValueError, "bias must have shape", (x, weight, torch.zeros(3)), {}),
+        (ValueError, "weight must have at least one spatial axis", (x, torch.zeros(4, 4)), {}),
+    ]:
+        with pytest.raises(error, match=pattern):
+            function(*args, **kwargs)
+    with pytest.raises(ValueError, match="at least as long as the dilated kernel"):
+        F.conv(x, weight, dilation=3)
+    with pytest.raises(ValueError, match="output_padding must be less than stride or dilation, got 1"):
+        F.conv_transpose(x, weight, output_padding=1)
+    with pytest.raises(ValueError, match="padding must leave at least one entry"):
+        F.conv_transpose(x, weight, padding=2)
+    with pytest.raises(ValueError, match="must be less than the size of the axis"):
+        F.conv(x, weight, padding=3, padding_mode="reflect")

@@ -1,0 +1,144 @@
+"""Modules: exchange with torch.nn, seeds, repr, pickling, and refusals."""
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import convnd
+from convnd import AvgPoolNd, BatchNormNd, ConvNd, ConvTransposeNd, InterpolateNd, MaxPoolNd, PadNd
+
+CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+CONV_TRANSPOSE = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"stride": 2, "padding": 1, "dilation": 2},
+        {"groups": 2, "bias": False},
+        {"padding": "same"},
+        {"padding": 1, "padding_mode": "circular"},
+        {"padding": 1, "padding_mode": "reflect"},
+        {"padding": 1, "padding_mode": "replicate"},
+    ],
+)
+def test_conv_exchanges_with_torch(n: int, options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    theirs = CONV[n](4, 6, 3, **options)
+    torch.manual_seed(0)
+    ours = ConvNd(n, 4, 6, 3, **options)
+    x = torch.randn(2, 4, *(7,) * n)
+    for name, parameter in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], parameter), "same seed, same initial weights"
+    assert torch.equal(ours(x), theirs(x))
+    assert repr(ours) == repr(theirs).replace(f"Conv{n}d(", f"ConvNd({n}, ")
+    torch.nn.init.normal_(ours.weight)
+    theirs.load_state_dict(ours.state_dict())
+    assert torch.equal(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("size", [None, 0, 1])
+def test_conv_transpose_exchanges_with_torch(n: int, size: int | None) -> None:
+    torch.manual_seed(0)
+    theirs = CONV_TRANSPOSE[n](4, 6, 3, stride=2, padding=1, groups=2)
+    torch.manual_seed(0)
+    ours = ConvTransposeNd(n, 4, 6, 3, stride=2, padding=1, groups=2)
+    x = torch.randn(2, 4, *(5,) * n)
+    wanted = None if size is None else [9 + size] * n
+    assert torch.equal(ours(x, wanted), theirs(x, wanted))
+    assert repr(ours) == repr(theirs).replace(f"ConvTranspose{n}d(", f"ConvTransposeNd({n}, ")
+    assert isinstance(ours, nn.modules.conv._ConvNd)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_batch_norm_exchanges_with_torch(n: int) -> None:
+    theirs, ours = BATCH_NORM[n](3), BatchNormNd(n, 3)
+    x = torch.randn(4, 3, *(5,) * n)
+    assert torch.equal(ours(x), theirs(x))
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    ours.load_state_dict(theirs.state_dict())
+    assert torch.equal(ours.eval()(x), theirs.eval()(x))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_batch_norm_normalises(n: int) -> None:
+    x = 3 + 2 * torch.randn(4, 3, *(4,) * n, dtype=torch.float64)
+    y = BatchNormNd(n, 3, dtype=torch.float64)(x).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(y.mean(1), torch.zeros(3, dtype=torch.float64))
+    torch.testing.assert_close(y.var(1, correction=0), torch.ones(3, dtype=torch.float64), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_modules_call_their_functions(n: int) -> None:
+    x = torch.randn(2, 3, *(4,) * n)
+    F = convnd.functional
+    assert torch.equal(MaxPoolNd(n, 2, padding=1)(x), F.max_pool(x, 2, padding=1))
+    values, indices = MaxPoolNd(n, 2, return_indices=True)(x)
+    assert torch.equal(x.flatten(2).gather(2, indices.flatten(2)).view(values.shape), values)
+    pooled = AvgPoolNd(n, 3, 2, 1, count_include_pad=False)(x)
+    assert torch.equal(pooled, F.avg_pool(x, 3, 2, 1, count_include_pad=False))
+    assert torch.equal(PadNd(n, 1, "reflect")(x), F.pad(x, (1, 1) * n, "reflect"))
+    assert torch.equal(InterpolateNd(n, size=3, mode="linear")(x), F.interpolate(x, 3, mode="linear"))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_copies_and_pickles(n: int) -> None:
+    x = torch.randn(2, 2, *(3,) * n)
+    module = nn.Sequential(
+        ConvNd(n, 2, 4, 3, padding=[(1, 2)] * n, padding_mode="circular"),
+        BatchNormNd(n, 4),
+        MaxPoolNd(n, 2),
+        ConvTransposeNd(n, 4, 2, 2, stride=2),
+        PadNd(n, 1),
+        AvgPoolNd(n, 2),
+        InterpolateNd(n, scale_factor=2),
+    ).eval()
+    expected = module(x)
+    assert torch.equal(copy.deepcopy(module)(x), expected)
+    assert torch.equal(pickle.loads(pickle.dumps(module))(x), expected)
+
+
+@pytest.mark.parametrize("mode", ["zeros", "circular", "replicate", "reflect"])
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_transposed_same_returns_every_size(n: int, mode: str) -> None:
+    """With the same weight, ConvTransposeNd(..., "same") is the adjoint of ConvNd(..., "same")."""
+    down = ConvNd(n, 2, 3, 3, 2, "same", bias=False, padding_mode=mode, dtype=torch.float64)
+    up = ConvTransposeNd(n, 3, 2, 3, 2, "same", bias=False, padding_mode=mode, dtype=torch.float64)
+    up.load_state_dict(down.state_dict())
+    for size in (4, 5):
+        x = torch.randn(1, 2, *(size,) * n, dtype=torch.float64)
+        y = torch.randn_like(down(x))
+        back = up(y, x.shape)
+        assert back.shape == x.shape
+        torch.testing.assert_close((down(x) * y).sum(), (x * back).sum())
+
+
+def test_bad_arguments_are_refused_when_built() -> None:
+    for error, pattern, build in [
+        (ValueError, "spatial_dims must be at least 1, got 0", lambda: ConvNd(0, 1, 1, 1)),
+        (ValueError, "in_channels must be at least 1, got 0", lambda: ConvNd(2, 0, 1, 1)),
+        (ValueError, "groups must divide out_channels = 3, got 2", lambda: ConvNd(2, 2, 3, 1, groups=2)),
+        (ValueError, "kernel_size must be at least 1, got 0", lambda: ConvNd(2, 1, 1, 0)),
+        (ValueError, "kernel_size must be an int or have one entry", lambda: ConvNd(3, 1, 1, (3, 3))),
+        (ValueError, "padding_mode must be one of", lambda: ConvNd(2, 1, 1, 1, padding_mode="mirror")),
+        (ValueError, "kernel_size must be at least 1, got -1", lambda: MaxPoolNd(2, -1)),
+        (ValueError, "padding must be an int or 4 ints", lambda: PadNd(2, (1, 1))),
+        (ValueError, "mode must be one of", lambda: InterpolateNd(2, 3, mode="spline")),
+        (ValueError, "num_features must be at least 1, got 0", lambda: BatchNormNd(2, 0)),
+    ]:
+        with pytest.raises(error, match=pattern):
+            build()
+    with pytest.raises(ValueError, match="output_size must be between"):
+        ConvTransposeNd(2, 1, 1, 2, 2)(torch.zeros(1, 1, 3, 3), (8, 6))
+    with pytest.raises(ValueError, match=r"input must be \(N, C"):
+        BatchNormNd(2, 1)(torch.zeros(1, 1, 3))
+    with pytest.raises(ValueError, match="num_features = 2"):
+        BatchNormNd(2, 2)(torch.zeros(1, 1, 3, 3))

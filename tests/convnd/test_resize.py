@@ -1,0 +1,116 @@
+"""Padding and resampling against NumPy, plain loops and torch."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+
+import convnd.functional as F
+from convnd.testing import Case, interpolate_cases, pad_cases, reference
+
+TORCH_MODES = {
+    "linear": {1: "linear", 2: "bilinear", 3: "trilinear"},
+    "cubic": {2: "bicubic"},
+}
+
+
+@given(pad_cases())
+def test_pad_equals_numpy(case: Case) -> None:
+    flat, mode = case.kwargs["pad"], case.kwargs["mode"]
+    pairs = [(flat[i], flat[i + 1]) for i in range(len(flat) - 2, -1, -2)]
+    expected = reference.pad(case.input, pairs, [mode] * len(pairs))
+    np.testing.assert_array_equal(F.pad(torch.tensor(case.input), **case.kwargs).numpy(), expected)
+
+
+@given(pad_cases())
+def test_pad_gradient_counts_the_copies(case: Case) -> None:
+    x = torch.tensor(case.input, requires_grad=True)
+    (gradient,) = torch.autograd.grad(F.pad(x, **case.kwargs).sum(), x)
+    # An entry's gradient is the number of its copies: pad a different power of two for each entry.
+    labels = torch.arange(1, x.numel() + 1).view(x.shape).double()
+    copies = torch.bincount(F.pad(labels, **case.kwargs).long().flatten(), minlength=x.numel() + 1)[1:]
+    assert torch.equal(gradient, copies.view(x.shape).double())
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_pad_crops_and_fills_as_torch(n: int) -> None:
+    x = torch.randn(1, 2, *(3,) * n)
+    pad = (-1, 2) * n
+    expected = torch.nn.functional.pad(x, pad, value=3.0)
+    assert torch.equal(F.pad(x, pad, value=3.0), expected)
+
+
+@given(interpolate_cases())
+def test_interpolate_equals_plain_loops(case: Case) -> None:
+    kwargs = dict(case.kwargs)
+    scales = kwargs.get("scale_factor", (None,) * case.spatial_dims)
+    sizes = kwargs.get("size")
+    if sizes is None:
+        sizes = [int(n * s) for n, s in zip(case.input.shape[2:], scales, strict=True)]
+    mode, corners = kwargs["mode"], kwargs.get("align_corners", False)
+    expected = reference.interpolate(case.input, sizes, scales, mode, corners)
+    out = F.interpolate(torch.tensor(case.input), **kwargs)
+    if mode.startswith("nearest"):
+        np.testing.assert_array_equal(out.numpy(), expected)
+    else:
+        np.testing.assert_allclose(out.numpy(), expected, rtol=1e-6, atol=1e-6)
+
+
+@given(interpolate_cases(max_dims=3))
+def test_interpolate_equals_torch_lifted_to_four_axes(case: Case) -> None:
+    """torch on at most three axes, ours on the same data with size-1 axes in front."""
+    kwargs = dict(case.kwargs)
+    n = case.spatial_dims
+    mode = TORCH_MODES.get(kwargs["mode"], {n: kwargs["mode"]}).get(n)
+    if mode is None:
+        return
+    x = torch.tensor(case.input)
+    expected = torch.nn.functional.interpolate(x, **{**kwargs, "mode": mode})
+    missing = (1,) * (4 - n)
+    for name in ("size", "scale_factor"):
+        if name in kwargs:
+            kwargs[name] = (*missing, *kwargs[name])
+    out = F.interpolate(x.reshape(*x.shape[:2], *missing, *x.shape[2:]), **kwargs)
+    torch.testing.assert_close(out.reshape(expected.shape), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "linear", "cubic", "area"])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_interpolate_gradcheck(n: int, mode: str) -> None:
+    x = torch.randn(1, 1, *(3,) * n, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda x: F.interpolate(x, size=(5, 2, 3, 4, 2)[:n], mode=mode), x, fast_mode=True
+    )
+
+
+def test_label_maps_keep_their_values_and_dtype() -> None:
+    labels = torch.arange(16).view(1, 1, 2, 2, 2, 2)
+    out = F.interpolate(labels, scale_factor=2)
+    assert out.dtype == torch.int64
+    assert torch.equal(out[..., ::2, ::2, ::2, ::2], labels)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_bad_input_is_refused(n: int) -> None:
+    x = torch.zeros(1, 2, *(3,) * n)
+    for error, pattern, kwargs in [
+        (ValueError, "mode must be one of 'nearest'", {"size": 2, "mode": "spline"}),
+        (ValueError, "exactly one of size and scale_factor", {}),
+        (ValueError, "exactly one of size and scale_factor", {"size": 2, "scale_factor": 2}),
+        (ValueError, "align_corners must be left out", {"size": 2, "align_corners": True}),
+        (ValueError, "size must be at least 1, got 0", {"size": 0}),
+    ]:
+        with pytest.raises(error, match=pattern):
+            F.interpolate(x, **kwargs)
+    with pytest.raises(TypeError, match="input must be a floating-point"):
+        F.interpolate(x.long(), size=2, mode="linear")
+    with pytest.raises(ValueError, match="pad must have two entries"):
+        F.pad(x, (1,))
+    with pytest.raises(ValueError, match="mode must be one of 'constant'"):
+        F.pad(x, (1, 1), mode="mirror")
+    with pytest.raises(ValueError, match="must be less than the size of the axis"):
+        F.pad(x, (3, 0) * n, mode="reflect")
+    with pytest.raises(ValueError, match="must be at most the size of the axis"):
+        F.pad(x, (4, 0) * n, mode="circular")
+    with pytest.raises(ValueError, match="pad must not crop more"):
+        F.pad(x, (-2, -2))
