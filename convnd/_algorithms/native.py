@@ -15,7 +15,7 @@ MAX_AVG_POOL_AXES = 2
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
-_MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+_MAX_POOL: dict[int, Any] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 _CUBIC = {2: "bicubic"}
 
