@@ -1,5 +1,6 @@
 """dynunet: U-Nets from a list of channels, and diffusion models around them, in any dimension."""
 
+from .diffusion import Diffusion
 from .unet import UNet
 
-__all__ = ["UNet"]
+__all__ = ["Diffusion", "UNet"]

@@ -82,7 +82,7 @@ def levels(
 
 
 def attention_name(value: Any, name: str) -> str | None:
-    return None if value is None else choice(value, tuple(ATTENTIONS), name)
+    return None if value is None else choice(value, tuple(ATTENTIONS), f"{name}, if not None,")
 
 
 def check_heads(level: Level, where: str) -> None:

@@ -13,17 +13,14 @@ every encoder output waits on a stack until the decoder takes it at the same siz
 """
 
 from collections.abc import Iterable, Sequence
-from math import prod
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from .attention import ATTENTIONS
-from .blocks import BLOCKS, NORMS, Activation, Parts, Upsample, make_activation, zero_init
+from .blocks import NORMS, Activation, Parts, Upsample, make_activation, zero_init
 from .embeddings import ClassEmbedding, TimeEmbedding
 from .options import (
-    Level,
     attention_name,
     channel_list,
     check_heads,
@@ -33,6 +30,7 @@ from .options import (
     padding_modes,
     strides_between,
 )
+from .stages import Middle, Stage, as_module, check_axis, resampling_kernel
 
 
 class UNet(nn.Module):
@@ -115,7 +113,7 @@ class UNet(nn.Module):
         self.levels = levels(n, widths, num_blocks, kernel_size, block, attention, num_heads, dropout)
         self.strides = strides_between(n, strides, len(widths))
         if norm is not None:
-            choice(norm, NORMS, "norm")
+            choice(norm, NORMS, "norm, if not None,")
         make_activation(activation)
         bottom = self.levels[-1]
         if attention_name(mid_attention, "mid_attention") is not None:
@@ -132,10 +130,10 @@ class UNet(nn.Module):
 
         self.stem = parts.conv(in_channels, widths[0], self.levels[0].kernel_size)
         self.encoder, skips = self._build_encoder(parts)
-        self.middle = _Middle(parts, bottom, mid_attention)
+        self.middle = Middle(parts, bottom, mid_attention)
         self.decoder = self._build_decoder(parts, skips)
         self.head = nn.Sequential(parts.norm(widths[0]))
-        self.head.append(_as_module(parts.activation()))
+        self.head.append(as_module(parts.activation()))
         self.head.append(zero_init(parts.conv(widths[0], self.out_channels, self.levels[0].kernel_size)))
 
     def _build_encoder(self, parts: Parts) -> tuple[nn.ModuleList, list[int]]:
@@ -144,11 +142,11 @@ class UNet(nn.Module):
         skips = [width]
         for i, level in enumerate(self.levels):
             inputs = [width] + [level.channels] * (level.num_blocks - 1)
-            stage = _Stage(parts, level, inputs)
+            stage = Stage(parts, level, inputs)
             width = level.channels
             skips += [width] * level.num_blocks
             if i < len(self.strides):
-                kernel = _resampling_kernel(level, self.strides[i])
+                kernel = resampling_kernel(level, self.strides[i])
                 stage.down = parts.conv(width, width, kernel, self.strides[i])
                 skips.append(width)
             encoder.append(stage)
@@ -162,9 +160,9 @@ class UNet(nn.Module):
             for _ in range(level.num_blocks + 1):
                 inputs.append(width + skips.pop())
                 width = level.channels
-            stage = _Stage(parts, level, inputs)
+            stage = Stage(parts, level, inputs)
             if i > 0:
-                kernel = _resampling_kernel(level, self.strides[i - 1])
+                kernel = resampling_kernel(level, self.strides[i - 1])
                 stage.up = Upsample(parts, width, kernel, self.strides[i - 1])
             decoder.append(stage)
         return decoder
@@ -182,7 +180,7 @@ class UNet(nn.Module):
 
         x = self.stem(x)
         skips = [x]
-        for stage in cast(Iterable[_Stage], self.encoder):  # down, and push
+        for stage in cast(Iterable[Stage], self.encoder):  # down, and push
             for block, attend in zip(stage.blocks, stage.attentions, strict=True):
                 x = attend(block(x, embedding))
                 skips.append(x)
@@ -192,7 +190,7 @@ class UNet(nn.Module):
 
         x = self.middle(x, embedding)
 
-        for stage in cast(Iterable[_Stage], self.decoder):  # pop, and up
+        for stage in cast(Iterable[Stage], self.decoder):  # pop, and up
             for block, attend in zip(stage.blocks, stage.attentions, strict=True):
                 x = attend(block(torch.cat([x, skips.pop()], dim=1), embedding))
             if stage.up is not None:
@@ -245,87 +243,4 @@ class UNet(nn.Module):
         if min(x.shape[2:]) < 1:
             raise ValueError(f"x must have at least one entry on every axis, got shape {tuple(x.shape)}")
         for axis, (size, mode) in enumerate(zip(x.shape[2:], self.padding_mode, strict=True)):
-            if mode in ("circular", "reflect") and not self._fits(size, axis):
-                nearest = [n for n in (self._nearest(size, axis, -1), self._nearest(size, axis, 1)) if n]
-                raise ValueError(
-                    f"x with {mode} padding must keep its period and supply the padding at every level: "
-                    f"spatial axis {axis} of size {size} does not; nearest that do: "
-                    f"{' and '.join(map(str, nearest))}"
-                )
-
-    def _fits(self, size: int, axis: int) -> bool:
-        """Whether an axis of this size can be padded in its mode at every level."""
-        circular = self.padding_mode[axis] == "circular"
-        factors = [stride[axis] for stride in self.strides]
-        if circular and size % prod(factors):
-            return False
-        for i, level in enumerate(self.levels):
-            kernels = [level.kernel_size[axis]]
-            kernels += [_resampling_kernel(level, s)[axis] for s in self.strides[max(i - 1, 0) : i + 1]]
-            if max(kernels) // 2 > (size if circular else size - 1):
-                return False
-            if i < len(factors):
-                size = -(-size // factors[i])
-        return True
-
-    def _nearest(self, size: int, axis: int, step: int) -> int | None:
-        """The next size in one direction that fits."""
-        widest = max(max(level.kernel_size) for level in self.levels) + 1
-        period = prod(stride[axis] for stride in self.strides)
-        for n in range(size + step, size + step + step * period * (widest + 1), step):
-            if n >= 1 and self._fits(n, axis):
-                return n
-        return None
-
-
-class _Stage(nn.Module):
-    """The blocks of one level on one side of the U, each followed by its attention."""
-
-    def __init__(self, parts: Parts, level: Level, inputs: Sequence[int]) -> None:
-        super().__init__()
-        make = BLOCKS[level.block]
-        self.blocks = nn.ModuleList(
-            make(parts, i, level.channels, level.kernel_size, level.dropout) for i in inputs
-        )
-        self.attentions = nn.ModuleList(_attention(parts, level, level.attention) for _ in inputs)
-        self.down: nn.Module | None = None
-        self.up: nn.Module | None = None
-
-
-class _Middle(nn.Module):
-    """The bottleneck: block, attention, block."""
-
-    def __init__(self, parts: Parts, level: Level, attention: str | None) -> None:
-        super().__init__()
-        make = BLOCKS[level.block]
-        args: Any = (parts, level.channels, level.channels, level.kernel_size, level.dropout)
-        self.block1 = make(*args)
-        self.attention = _attention(parts, level, attention)
-        self.block2 = make(*args)
-
-    def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
-        return self.block2(self.attention(self.block1(x, embedding)), embedding)
-
-
-def _attention(parts: Parts, level: Level, name: str | None) -> nn.Module:
-    return nn.Identity() if name is None else ATTENTIONS[name](parts, level.channels, level.num_heads)
-
-
-def _resampling_kernel(level: Level, stride: Sequence[int]) -> tuple[int, ...]:
-    """A down-sampling kernel reads every entry: it is at least as long as the stride."""
-    return tuple(max(k, s) for k, s in zip(level.kernel_size, stride, strict=True))
-
-
-class _Function(nn.Module):
-    """A plain function as a layer."""
-
-    def __init__(self, function: Activation) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
-def _as_module(activation: Activation) -> nn.Module:
-    return activation if isinstance(activation, nn.Module) else _Function(activation)
+            check_axis(size, axis, mode, self.levels, self.strides)

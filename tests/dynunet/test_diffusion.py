@@ -1,0 +1,389 @@
+"""Schedules, predictions, samplers and the model around them, against closed forms."""
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dynunet import Diffusion, UNet
+from dynunet.diffusion import Cosine, Linear, ddim, ddpm, dpmpp_2m
+from dynunet.diffusion.noise import randn
+from dynunet.diffusion.predictions import PREDICTIONS
+from dynunet.diffusion.samplers import SAMPLERS
+from dynunet.diffusion.schedules import SCHEDULES
+
+MEAN, STD = 0.7, 0.4
+
+
+def scales(schedule: Any, t: float) -> tuple[float, float]:
+    alpha, sigma = schedule(torch.tensor(t, dtype=torch.float64))
+    return alpha.item(), sigma.item()
+
+
+def gaussian_denoiser(schedule: Any) -> Any:
+    """The exact E[x_0 | x_t] of data distributed as N(MEAN, STD^2)."""
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = (s.view(-1, *(1,) * (x.ndim - 1)) for s in schedule(t))
+        gain = alpha * STD**2 / (alpha**2 * STD**2 + sigma**2)
+        return MEAN + gain * (x - alpha * MEAN)
+
+    return denoise
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules(name: str) -> None:
+    t = torch.linspace(0, 1, 1001, dtype=torch.float64)
+    alpha, sigma = SCHEDULES[name](t)
+    torch.testing.assert_close(alpha**2 + sigma**2, torch.ones_like(t))
+    assert alpha[0] == 1
+    assert sigma[0] == 0
+    assert (alpha.diff() < 0).all()
+    assert (sigma.diff() > 0).all()
+
+
+def test_linear_is_the_limit_of_ddpm() -> None:
+    """With ever more steps the discrete product of 1 - beta approaches alpha^2."""
+    t = 0.5
+    errors = []
+    for steps in (1000, 10_000):
+        beta = torch.linspace(0.1, 20, steps, dtype=torch.float64) / steps
+        discrete = torch.cumprod(1 - beta, 0)[: int(t * steps)][-1].sqrt().item()
+        errors.append(abs(discrete - scales(Linear(), t)[0]))
+    assert errors[1] < errors[0] / 8
+    assert errors[0] < 2e-3
+
+
+def test_cosine_values() -> None:
+    assert scales(Cosine(), 1.0) == (0.0, 1.0)
+    assert scales(Cosine(), 2 / 3) == pytest.approx((math.cos(math.pi / 3), math.sin(math.pi / 3)))
+
+
+@pytest.mark.parametrize("name", PREDICTIONS)
+@pytest.mark.parametrize("schedule", SCHEDULES.values())
+def test_predictions_recover_the_data(name: str, schedule: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x0, noise = (torch.randn(50, generator=generator, dtype=torch.float64) for _ in range(2))
+    alpha, sigma = schedule(torch.linspace(0, 1, 50, dtype=torch.float64))
+    x = alpha * x0 + sigma * noise
+    prediction = PREDICTIONS[name]
+    out = prediction.denoised(prediction.target(x0, noise, alpha, sigma), x, alpha, sigma)
+    if name == "epsilon":  # at alpha = 0 the noise does not tell the data
+        assert out[alpha == 0].eq(0).all()
+        out, x0 = out[alpha > 0], x0[alpha > 0]
+    torch.testing.assert_close(out, x0, rtol=1e-9, atol=1e-9)
+
+
+def test_v_prediction_recovers_the_data_off_the_circle() -> None:
+    x0, noise, alpha, sigma = torch.randn(
+        4, 100, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
+    v = PREDICTIONS["v_prediction"]
+    out = v.denoised(v.target(x0, noise, alpha, sigma), alpha * x0 + sigma * noise, alpha, sigma)
+    torch.testing.assert_close(out, x0)
+
+
+def affine_map(sampler: Any, schedule: Any, steps: int, **options: Any) -> tuple[float, Tensor]:
+    """With a Gaussian denoiser x at the end is an affine map of the start and every noise drawn.
+
+    Sample 0 sees no noise at all and gives the mean; sample k sees one unit in its k-th draw only, so
+    its difference to sample 0 is that draw's coefficient: the law of the result without Monte Carlo.
+    """
+    draws = steps + 1
+    count = iter(range(draws))
+
+    def unit(shape: torch.Size) -> Tensor:
+        noise = torch.zeros(shape, dtype=torch.float64)
+        noise[1 + next(count)] = 1
+        return noise
+
+    start = scales(schedule, 1.0)[1] * unit(torch.Size((draws + 1, 1, 1)))
+    times = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+    out = sampler(gaussian_denoiser(schedule), start, schedule, times, unit, **options).flatten()
+    return out[0].item(), out[1:] - out[0]
+
+
+def expected_law(schedule: Any, steps: int, eta: float) -> tuple[float, float]:
+    """Mean and variance of DDIM's recurrence on Gaussian data, as scalars."""
+    times = [1 - i / steps for i in range(steps + 1)]
+    mean, variance = 0.0, scales(schedule, times[0])[1] ** 2
+    for t, t_next in pairwise(times):
+        (a, s), (a_next, s_next) = scales(schedule, t), scales(schedule, t_next)
+        gain = a * STD**2 / (a**2 * STD**2 + s**2)  # x_0 = MEAN + gain (x - a MEAN)
+        step_variance = (s_next**2 / s**2) * (s**2 - (a / a_next) ** 2 * s_next**2) * eta**2
+        direction = math.sqrt(max(s_next**2 - step_variance, 0)) / s
+        slope = a_next * gain + direction * (1 - a * gain)
+        offset = (a_next - direction * a) * (1 - gain * a) * MEAN
+        mean, variance = slope * mean + offset, slope**2 * variance + step_variance
+    return mean, variance
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values())
+@pytest.mark.parametrize("steps", [1, 2, 7, 50])
+@pytest.mark.parametrize(
+    ("sampler", "eta", "options"),
+    [(ddim, 0.0, {}), (ddim, 0.5, {"eta": 0.5}), (ddim, 1.0, {"eta": 1.0}), (ddpm, 1.0, {})],
+)
+def test_samplers_follow_the_closed_law(
+    sampler: Any, eta: float, options: dict[str, float], schedule: Any, steps: int
+) -> None:
+    mean, coefficients = affine_map(sampler, schedule, steps, **options)
+    expected_mean, expected_variance = expected_law(schedule, steps, eta)
+    assert mean == pytest.approx(expected_mean, abs=1e-10)
+    assert coefficients.square().sum().item() == pytest.approx(expected_variance, abs=1e-10)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values())
+@pytest.mark.parametrize("sampler", SAMPLERS.values())
+def test_samplers_converge_to_the_data(sampler: Any, schedule: Any) -> None:
+    mean, coefficients = affine_map(sampler, schedule, 400)
+    assert mean == pytest.approx(MEAN, abs=0.02)
+    assert coefficients.square().sum().sqrt().item() == pytest.approx(STD, abs=0.02)
+
+
+def test_dpmpp_2m_is_the_published_recurrence() -> None:
+    """Lu et al. 2022, algorithm 2, in k-diffusion's form on x / alpha over sigma / alpha."""
+    schedule = Linear()
+    times = torch.linspace(1, 0.02, 12, dtype=torch.float64)
+    denoise = gaussian_denoiser(schedule)
+    x = torch.randn(3, 1, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    out = dpmpp_2m(denoise, x, schedule, times)
+
+    previous, previous_lambda = None, None
+    for t, t_next in pairwise(times.tolist()):
+        (a, s), (a_next, s_next) = scales(schedule, t), scales(schedule, t_next)
+        lam, lam_next = -math.log(s / a), -math.log(s_next / a_next)
+        h = lam_next - lam
+        d = x0 = denoise(x, torch.full((3,), t, dtype=torch.float64))
+        if previous is not None and previous_lambda is not None:
+            r = (lam - previous_lambda) / h
+            d = (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * previous
+        x = a_next * ((s_next / a_next) / (s / a) * (x / a) - math.expm1(-h) * d)
+        previous, previous_lambda = x0, lam
+    torch.testing.assert_close(out, x, rtol=1e-10, atol=1e-10)
+
+
+def test_dpmpp_2m_is_of_second_order_and_ddim_of_first() -> None:
+    """Against the exact solution on Gaussian data: x' = a' MEAN + (x - a MEAN) sd(t') / sd(t)."""
+    schedule = Linear()
+    first, last = 0.9, 0.05
+
+    def spread(t: float) -> float:
+        a, s = scales(schedule, t)
+        return math.sqrt(a**2 * STD**2 + s**2)
+
+    x = torch.full((1, 1, 1), 0.3, dtype=torch.float64)
+    (a, _), (a_last, _) = scales(schedule, first), scales(schedule, last)
+    exact = a_last * MEAN + (0.3 - a * MEAN) * spread(last) / spread(first)
+
+    def order(sampler: Any) -> float:
+        errors = []
+        for steps in (200, 400):
+            times = torch.linspace(first, last, steps + 1, dtype=torch.float64)
+            out = sampler(gaussian_denoiser(schedule), x, schedule, times)
+            errors.append(abs(out.item() - exact))
+        return math.log2(errors[0] / errors[1])
+
+    assert order(ddim) == pytest.approx(1, abs=0.1)
+    assert order(dpmpp_2m) == pytest.approx(2, abs=0.15)
+
+
+def exact_network(schedule: Any, prediction: str) -> Any:
+    """The network that is exact for Gaussian data, whatever it is asked to predict."""
+
+    def model(x: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = (s.view(-1, *(1,) * (x.ndim - 1)) for s in schedule(t.double()))
+        x0 = gaussian_denoiser(schedule)(x, t.double())
+        return PREDICTIONS[prediction].target(x0, (x - alpha * x0) / sigma, alpha, sigma)
+
+    return model
+
+
+@pytest.mark.parametrize("prediction", ["sample", "v_prediction", "epsilon"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_prediction_of_one_denoiser_gives_one_trajectory(prediction: str, sampler: str) -> None:
+    schedule = Linear()
+    results = []
+    for name in ("sample", prediction):
+        diffusion = Diffusion(exact_network(schedule, name), schedule, name)
+        generator = torch.Generator().manual_seed(0)
+        results.append(
+            diffusion.sample(
+                (4, 1, 3), 10, sampler=sampler, generator=generator, dtype=torch.float64, progress=False
+            )
+        )
+    torch.testing.assert_close(results[0], results[1], rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("steps", [1, 2, 20])
+def test_nothing_is_nan(schedule: str, prediction: str, sampler: str, steps: int) -> None:
+    network = UNet(1, 1, channels=(4, 8), num_groups=2, time_embedding=True)
+    diffusion = Diffusion(network, schedule, prediction)
+    assert diffusion.sample((2, 1, 9), steps, sampler=sampler, progress=False).isfinite().all()
+
+
+@pytest.mark.parametrize("sizes", [(1000,), (28, 28), (33, 47), (16, 16, 16), (8, 8, 8, 8)])
+def test_trains_and_samples_in_every_dimension(sizes: tuple[int, ...]) -> None:
+    diffusion = Diffusion(UNet(len(sizes), 1, channels=(8, 16), num_groups=4, time_embedding=True))
+    loss = diffusion.loss(torch.randn(2, 1, *sizes))
+    loss.backward()
+    assert loss.isfinite()
+    assert diffusion.sample((1, 1, *sizes), 2, progress=False).shape == (1, 1, *sizes)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_the_loss_is_least_at_the_exact_denoiser(prediction: str) -> None:
+    """Scaling the exact network up or down raises the loss, at the same times and noise."""
+    schedule = Linear()
+    exact = exact_network(schedule, prediction)
+    x0 = MEAN + STD * torch.randn(
+        20_000, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
+
+    def loss(factor: float) -> float:
+        diffusion = Diffusion(lambda x, t: factor * exact(x, t), schedule, prediction)
+        return diffusion.loss(x0, generator=torch.Generator().manual_seed(0)).item()
+
+    assert loss(1.0) < min(loss(0.95), loss(1.05))
+
+
+class Recorder(nn.Module):
+    """A network that keeps what it was called with and returns its label."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.labels: list[Tensor] = []
+        self.training_modes: list[bool] = []
+
+    def forward(self, x: Tensor, t: Tensor, class_labels: Tensor, context: Tensor | None = None) -> Tensor:
+        self.labels.append(class_labels)
+        self.training_modes.append(self.training)
+        return class_labels.to(x.dtype).view(-1, *(1,) * (x.ndim - 1)).expand_as(x).clone()
+
+
+def test_guidance_extrapolates_from_the_unconditional_estimate() -> None:
+    diffusion = Diffusion(Recorder(), prediction="sample")
+    x, t, labels = torch.zeros(3, 1, 2), torch.full((3,), 0.5), torch.tensor([0, 1, 5])
+    out = diffusion.predict(x, t, guidance_scale=3.0, class_labels=labels)
+    expected = -1 + 3.0 * (labels + 1)
+    assert torch.equal(out[:, 0, 0], expected.to(out.dtype))
+    assert torch.equal(diffusion.predict(x, t, class_labels=labels)[:, 0, 0], labels.to(out.dtype))
+
+
+def test_labels_are_dropped_with_the_given_probability() -> None:
+    recorder = Recorder()
+    labels = torch.ones(10_000, dtype=torch.int64)
+    for probability in (0.0, 0.3, 1.0):
+        diffusion = Diffusion(recorder, cond_dropout=probability)
+        diffusion.loss(
+            torch.zeros(10_000, 1, 1), class_labels=labels, generator=torch.Generator().manual_seed(0)
+        )
+        dropped = (recorder.labels[-1] == -1).double().mean().item()
+        assert dropped == pytest.approx(probability, abs=0.02)
+        assert ((recorder.labels[-1] == -1) | (recorder.labels[-1] == 1)).all()
+    assert torch.equal(labels, torch.ones_like(labels)), "the caller's labels stay as they are"
+
+
+def test_label_and_context_are_dropped_together() -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def model(x: Tensor, t: Tensor, class_labels: Tensor, context: Tensor, cond: Tensor) -> Tensor:
+        seen.append((class_labels, context))
+        assert cond.eq(1).all(), "cond is never dropped"
+        return x
+
+    ones = torch.ones(100, 4, 2)
+    Diffusion(model, cond_dropout=0.5).loss(
+        torch.zeros(100, 1, 1), class_labels=torch.zeros(100).long(), context=ones, cond=ones
+    )
+    labels, context = seen[0]
+    assert torch.equal(labels == -1, context.eq(0).all(-1).all(-1))
+    assert 0 < (labels == -1).sum() < 100
+
+
+def test_sampling_evaluates_and_restores_the_mode() -> None:
+    recorder = Recorder()
+    diffusion = Diffusion(recorder).train()
+    diffusion.sample((2, 1, 3), 2, class_labels=1, progress=False)
+    assert recorder.training_modes == [False, False]
+    assert recorder.training
+    assert torch.equal(recorder.labels[0], torch.tensor([1, 1]))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_one_generator_per_sample_makes_samples_independent_of_the_batch(sampler: str) -> None:
+    diffusion = Diffusion(exact_network(Cosine(), "sample"), Cosine(), "sample")
+
+    def draw(seeds: list[int]) -> Tensor:
+        generators = [torch.Generator().manual_seed(s) for s in seeds]
+        return diffusion.sample(
+            (len(seeds), 1, 4), 5, sampler=sampler, generator=generators, dtype=torch.float64, progress=False
+        )
+
+    together = draw([1, 2, 3])
+    torch.testing.assert_close(torch.cat([draw([1, 2]), draw([3])]), together, rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(together[0], together[1])
+
+
+def test_callback_sees_every_step_and_clip_limits_the_estimates() -> None:
+    diffusion = Diffusion(lambda x, t: 5 * torch.ones_like(x), prediction="sample")
+    seen: list[tuple[int, float, float]] = []
+    out = diffusion.sample(
+        (1, 1, 2),
+        4,
+        progress=False,
+        clip=1.0,
+        callback=lambda step, t, x, x0: seen.append((step, t, x0.max().item())),
+    )
+    assert seen == [(0, 0.75, 1.0), (1, 0.5, 1.0), (2, 0.25, 1.0), (3, 0.0, 1.0)]
+    assert torch.equal(out, torch.ones(1, 1, 2)), "the last step returns the estimate exactly"
+
+
+def test_noise_sources() -> None:
+    one = randn((2, 3), torch.Generator().manual_seed(0), "cpu", torch.float32)
+    assert torch.equal(one, randn((2, 3), torch.Generator().manual_seed(0), "cpu", torch.float32))
+    assert torch.equal(randn((2, 3), torch.zeros, "cpu", torch.float64), torch.zeros(2, 3).double())
+    with pytest.raises(ValueError, match=r"one per sample \(2\), got 1"):
+        randn((2, 3), [torch.Generator()], "cpu", None)
+
+
+def test_data_far_from_unit_scale_warns_once() -> None:
+    diffusion = Diffusion(lambda x, t: x)
+    with pytest.warns(UserWarning, match=r"x0 should be in about \[-1, 1\], got values from 0 to 255"):
+        diffusion.loss(torch.tensor([0.0, 255.0]).view(1, 1, 2))
+    diffusion.loss(torch.tensor([0.0, 255.0]).view(1, 1, 2))
+
+
+def test_bad_arguments_are_refused() -> None:
+    network = UNet(1, 1, channels=(4,), time_embedding=True)
+    diffusion = Diffusion(network)
+    x = torch.zeros(2, 1, 4)
+    for error, pattern, call in [
+        (ValueError, "build the UNet with time_embedding=True", lambda: Diffusion(UNet(1, 1, channels=(4,)))),
+        (TypeError, "model must be a callable", lambda: Diffusion("unet")),  # type: ignore[arg-type]
+        (ValueError, "schedule must be one of 'linear', 'cosine'", lambda: Diffusion(network, "quadratic")),
+        (ValueError, "prediction must be one of 'epsilon'", lambda: Diffusion(network, prediction="score")),
+        (ValueError, r"cond_dropout must be in \[0, 1\], got 2", lambda: Diffusion(network, cond_dropout=2)),
+        (TypeError, "x0 must be a floating-point tensor", lambda: diffusion.loss(x.long())),
+        (ValueError, r"x0 must be \(N, C", lambda: diffusion.loss(x[0])),
+        (ValueError, "steps must be at least 1, got 0", lambda: diffusion.sample((1, 1, 4), 0)),
+        (TypeError, "steps must be an int", lambda: diffusion.sample((1, 1, 4), 2.5)),  # type: ignore[arg-type]
+        (ValueError, "shape must be", lambda: diffusion.sample((1, 4))),
+        (ValueError, "sampler must be one of 'ddpm'", lambda: diffusion.sample((1, 1, 4), sampler="heun2")),
+        (ValueError, "eta must be left out", lambda: diffusion.sample((1, 1, 4), eta=1.0)),
+        (
+            ValueError,
+            "guidance_scale must be 1 without",
+            lambda: diffusion.sample((1, 1, 4), guidance_scale=2.0),
+        ),
+        (ValueError, "model must return the shape", lambda: Diffusion(lambda x, t: x[:, :0]).loss(x)),
+        (ValueError, "clip must be positive", lambda: diffusion.sample((1, 1, 4), clip=0.0)),
+    ]:
+        with pytest.raises(error, match=pattern):
+            call()
