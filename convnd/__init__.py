@@ -5,15 +5,53 @@ Modules take ``spatial_dims`` first and torch's arguments after it; functions ar
 """
 
 from . import functional
-from .modules import AvgPoolNd, BatchNormNd, ConvNd, ConvTransposeNd, InterpolateNd, MaxPoolNd, PadNd
+from ._inflate import inflate
+from .modules import (
+    AdaptiveAvgPoolNd,
+    AdaptiveMaxPoolNd,
+    AvgPoolNd,
+    BatchNormNd,
+    ConvNd,
+    ConvTransposeNd,
+    DropoutNd,
+    FoldNd,
+    FractionalMaxPoolNd,
+    InstanceNormNd,
+    InterpolateNd,
+    LazyBatchNormNd,
+    LazyConvNd,
+    LazyConvTransposeNd,
+    LPPoolNd,
+    MaxPoolNd,
+    MaxUnpoolNd,
+    PadNd,
+    PixelShuffleNd,
+    PixelUnshuffleNd,
+    UnfoldNd,
+)
 
 __all__ = [
+    "AdaptiveAvgPoolNd",
+    "AdaptiveMaxPoolNd",
     "AvgPoolNd",
     "BatchNormNd",
     "ConvNd",
     "ConvTransposeNd",
+    "DropoutNd",
+    "FoldNd",
+    "FractionalMaxPoolNd",
+    "InstanceNormNd",
     "InterpolateNd",
+    "LPPoolNd",
+    "LazyBatchNormNd",
+    "LazyConvNd",
+    "LazyConvTransposeNd",
     "MaxPoolNd",
+    "MaxUnpoolNd",
     "PadNd",
+    "PixelShuffleNd",
+    "PixelUnshuffleNd",
+    "UnfoldNd",
     "functional",
+    "inflate",
 ]

@@ -5,6 +5,8 @@ Output position ``o`` lies at ``c(o) = (o + 1/2) * scale - 1/2`` of the input (a
 input positions around ``c`` and their weights; along several axes the weights multiply.
 """
 
+from math import ceil
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,26 +20,37 @@ Taps = list[tuple[Tensor, Tensor | None]]  # input positions, weights; one entry
 
 
 def resample(
-    x: Tensor, sizes: tuple[int, ...], scales: tuple[float | None, ...], mode: str, align_corners: bool
+    x: Tensor,
+    sizes: tuple[int, ...],
+    scales: tuple[float | None, ...],
+    mode: str,
+    align_corners: bool,
+    antialias: bool = False,
 ) -> Tensor:
     """Resample ``(N, C, *spatial)`` to ``sizes``; ``scales``, output over input, override their ratio."""
     torch_mode = native.interpolation_mode(mode, len(sizes))
+    low_precision = x.dtype in (torch.float16, torch.bfloat16)
+    if antialias and (len(sizes) != 2 or low_precision):
+        torch_mode = None  # torch has it for two axes in single and double precision
     if torch_mode is not None and x.is_floating_point():
         corners = align_corners if mode in INTERPOLATING else None
         if None in scales:
-            return F.interpolate(x, sizes, mode=torch_mode, align_corners=corners)
+            return F.interpolate(x, sizes, mode=torch_mode, align_corners=corners, antialias=antialias)
         factors: list[float] = [s for s in scales if s is not None]
-        return F.interpolate(x, scale_factor=factors, mode=torch_mode, align_corners=corners)
+        return F.interpolate(
+            x, scale_factor=factors, mode=torch_mode, align_corners=corners, antialias=antialias
+        )
     dtype = x.dtype
-    if dtype in (torch.float16, torch.bfloat16) and not mode.startswith("nearest"):
+    if low_precision and not mode.startswith("nearest"):
         x = x.float()  # round once, at the end
     for axis, (size, scale) in enumerate(zip(sizes, scales, strict=True), start=2):
         if size == x.shape[axis] and scale in (None, 1):
             continue
+        make = _antialiased_taps if antialias else _taps
         shape = [-1 if a == axis else 1 for a in range(x.ndim)]
         terms = [
             x.index_select(axis, at) * (1 if weight is None else weight.to(x.dtype).view(shape))
-            for at, weight in _taps(x, x.shape[axis], size, scale, mode, align_corners)
+            for at, weight in make(x, x.shape[axis], size, scale, mode, align_corners)
         ]
         x = sum(terms[1:], terms[0])
     return x.to(dtype)
@@ -68,6 +81,30 @@ def _taps(x: Tensor, n: int, size: int, scale: float | None, mode: str, align_co
     fraction = at - left
     offsets = (-1, 0, 1, 2)
     return [((left.long() + k).clamp(0, n - 1), _keys(fraction - k)) for k in offsets]
+
+
+def _antialiased_taps(
+    x: Tensor, n: int, size: int, scale: float | None, mode: str, align_corners: bool
+) -> Taps:
+    """As :func:`_taps`, with a kernel widened to the step when that is longer than one entry."""
+    real = torch.float64 if x.dtype == torch.float64 else torch.float32
+    if align_corners:
+        step = (n - 1) / (size - 1) if size > 1 else 0.0
+    else:
+        step = n / size if scale is None else 1 / scale
+    widening = max(step, 1.0)
+    support = (1 if mode == "linear" else 2) * widening
+    centre = (torch.arange(size, device=x.device, dtype=real) + 0.5) * step
+    first = (centre - support + 0.5).long().clamp(min=0)
+    stop = (centre + support + 0.5).long().clamp(max=n)
+    positions = [first + t for t in range(2 * ceil(support) + 1)]
+    weights = []
+    for at in positions:
+        distance = ((at - centre + 0.5) / widening).abs()
+        weight = (1 - distance).clamp(min=0) if mode == "linear" else _keys(distance, a=-0.5)
+        weights.append(torch.where((at < stop) & (distance < support / widening), weight, 0))
+    total = torch.stack(weights).sum(0)
+    return [(at.clamp(max=n - 1), weight / total) for at, weight in zip(positions, weights, strict=True)]
 
 
 def _area(n: int, size: int, device: torch.device) -> Taps:

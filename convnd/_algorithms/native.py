@@ -12,10 +12,21 @@ from .._arguments import Ints
 
 MAX_AXES = 3
 MAX_AVG_POOL_AXES = 2
+MAX_FRACTIONAL_AXES = 2
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 _MAX_POOL: dict[int, Any] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+_ADAPTIVE_AVG_POOL: dict[int, Any] = {
+    1: F.adaptive_avg_pool1d,
+    2: F.adaptive_avg_pool2d,
+    3: F.adaptive_avg_pool3d,
+}
+_ADAPTIVE_MAX_POOL: dict[int, Any] = {
+    1: F.adaptive_max_pool1d,
+    2: F.adaptive_max_pool2d,
+    3: F.adaptive_max_pool3d,
+}
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 _CUBIC = {2: "bicubic"}
 
@@ -51,6 +62,25 @@ def avg_pool(input: Tensor, kernel: Ints, stride: Ints, padding: Ints, *args: An
     if len(kernel) == 1:
         return F.avg_pool2d(input.unsqueeze(-2), *_with_unit_axis(kernel, stride, padding), *args).squeeze(-2)
     return F.avg_pool2d(input, kernel, stride, padding, *args)
+
+
+def adaptive_avg_pool(input: Tensor, sizes: Ints) -> Tensor:
+    return _ADAPTIVE_AVG_POOL[len(sizes)](input, sizes)
+
+
+def adaptive_max_pool(input: Tensor, sizes: Ints, return_indices: bool) -> Any:
+    return _ADAPTIVE_MAX_POOL[len(sizes)](input, sizes, return_indices=return_indices)
+
+
+def fractional_max_pool(input: Tensor, kernel: Ints, sizes: Ints, samples: Tensor) -> tuple[Tensor, Tensor]:
+    """One or two axes: the kernel for three refuses windows that just fit. ``samples`` in axis order."""
+    if len(kernel) == 2:  # torch's takes the last axis first
+        samples = samples.flip(-1)
+        return F.fractional_max_pool2d_with_indices(input, kernel, sizes, _random_samples=samples)
+    lifted = input.unsqueeze(-2), (1, *kernel), (1, *sizes), samples.expand(*samples.shape[:2], 2)
+    x, kernel, sizes, samples = lifted
+    out = F.fractional_max_pool2d_with_indices(x, kernel, sizes, _random_samples=samples)
+    return out[0].squeeze(-2), out[1].squeeze(-2)
 
 
 def _with_unit_axis(kernel: Ints, stride: Ints, padding: Ints, *dilation: Ints) -> Any:

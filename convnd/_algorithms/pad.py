@@ -38,7 +38,8 @@ def check_fits(sizes: tuple[int, ...], pairs: Pairs, modes: tuple[str, ...], nam
 def _source(mode: str, size: int, pair: tuple[int, int], device: torch.device) -> Tensor:
     j = torch.arange(-pair[0], size + pair[1], device=device)
     if mode == "circular":
-        return j.remainder(size)
+        start = max(-pair[0], 0)  # what is cropped is not part of the period
+        return (j - start).remainder(size - start - max(-pair[1], 0)) + start
     if mode == "replicate":
         return j.clamp(0, size - 1)
     return (size - 1) - ((size - 1) - j.abs()).abs()

@@ -7,6 +7,7 @@ in row-major order wins and a NaN wins over everything, as in torch, since each 
 """
 
 from collections.abc import Callable, Iterator
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from .._arguments import Ints
 from . import native
+from .conv import zero_pad
 
 LOW_PRECISION = (torch.float16, torch.bfloat16)
 
@@ -51,32 +53,75 @@ def _along(group: slice, op: Callable[..., tuple[Tensor, ...]], *tensors: Tensor
     last = tuple(range(-len(axes), 0))
     moved = [t.movedim(axes, last) for t in tensors]
     lead = moved[0].shape[: -len(axes)]
-    results = op(*(m.reshape(1, lead.numel(), *m.shape[-len(axes) :]) for m in moved))
+    planes = prod(lead)
+    batch = (1, planes) if planes else (0, 1)  # native kernels allow an empty batch only
+    results = op(*(m.reshape(*batch, *m.shape[-len(axes) :]) for m in moved))
     return tuple(r.reshape(*lead, *r.shape[2:]).movedim(last, axes) for r in results)
+
+
+def _maxima(
+    x: Tensor,
+    n: int,
+    some_axes: Callable[[Tensor, slice], tuple[Tensor, ...]],
+    most: int = native.MAX_AXES,
+) -> tuple[Tensor, ...]:
+    """``(values,)`` or ``(values, positions)`` over all axes from those over groups of axes.
+
+    ``some_axes(x, group)`` gives values and, if positions are wanted, flat positions along the group.
+    """
+    if n <= most:
+        return some_axes(x, slice(0, n))
+    sizes = x.shape[2:]
+    values, position = x, None
+    for group in _axis_groups(n, most):
+        values, *found = _along(group, lambda v, group=group: some_axes(v, group), values)
+        if not found:
+            continue
+        winner = found[0]
+        if position is not None:
+            (inner,) = _along(group, _pick, position, winner)
+            winner = winner * prod(sizes[group.stop :]) + inner
+        position = winner
+    return (values,) if position is None else (values, position)
 
 
 def max_pool(x: Tensor, windows: Windows, ceil_mode: bool, indices: bool) -> tuple[Tensor, ...]:
     """``(values,)`` or ``(values, indices)`` with indices flat over the spatial axes."""
-    n = len(windows.kernel)
 
     def some_axes(x: Tensor, group: slice) -> tuple[Tensor, ...]:
         out = native.max_pool(x, *windows.along(group), ceil_mode, indices)
         return out if indices else (out,)
 
-    if n <= native.MAX_AXES:
-        return some_axes(x, slice(0, n))
-    sizes = x.shape[2:]
-    values, position = x, None
-    for group in _axis_groups(n, native.MAX_AXES):
-        values, *found = _along(group, lambda v, group=group: some_axes(v, group), values)
-        if not found:
-            continue
-        winner = found[0]  # flat over the axes of this group
-        if position is not None:
-            (inner,) = _along(group, _pick, position, winner)
-            winner = winner * sizes[group.stop :].numel() + inner
-        position = winner
-    return (values,) if position is None else (values, position)
+    return _maxima(x, len(windows.kernel), some_axes)
+
+
+def adaptive_max_pool(x: Tensor, sizes: Ints, indices: bool) -> tuple[Tensor, ...]:
+    """As :func:`max_pool`, over windows ``[floor(o n / size), ceil((o + 1) n / size))``."""
+
+    def some_axes(x: Tensor, group: slice) -> tuple[Tensor, ...]:
+        out = native.adaptive_max_pool(x, sizes[group], indices)
+        return out if indices else (out,)
+
+    return _maxima(x, len(sizes), some_axes)
+
+
+def fractional_max_pool(x: Tensor, kernel: Ints, sizes: Ints, samples: Tensor) -> tuple[Tensor, ...]:
+    """As :func:`max_pool`, over windows whose starts ``samples`` ``(N, C, axes)`` choose."""
+
+    def some_axes(x: Tensor, group: slice) -> tuple[Tensor, ...]:
+        chosen = samples[..., group]
+        if len(sizes) > native.MAX_FRACTIONAL_AXES:  # repeat the choice along the other axes
+            planes = prod(x.shape[:2]) // max(prod(chosen.shape[:2]), 1)
+            chosen = chosen.flatten(0, 1).repeat_interleave(planes, 0).view(*x.shape[:2], chosen.shape[-1])
+        return native.fractional_max_pool(x, kernel[group], sizes[group], chosen)
+
+    return _maxima(x, len(sizes), some_axes, native.MAX_FRACTIONAL_AXES)
+
+
+def max_unpool(x: Tensor, indices: Tensor, sizes: Ints) -> Tensor:
+    """Zeros everywhere but at ``indices``, flat over the spatial axes of the output."""
+    out = x.new_zeros(*x.shape[:2], prod(sizes))
+    return out.scatter(2, indices.flatten(2), x.flatten(2)).view(*x.shape[:2], *sizes)
 
 
 def _pick(source: Tensor, index: Tensor) -> tuple[Tensor]:
@@ -90,6 +135,10 @@ def avg_pool(
     """Mean over windows; the count of a window is the product of its counts along the axes."""
     n = len(windows.kernel)
     dtype = x.dtype
+    if dtype in LOW_PRECISION and (n > native.MAX_AVG_POOL_AXES or any(d > 1 for d in windows.dilation)):
+        x = x.float()  # round once, at the end
+    if any(d > 1 for d in windows.dilation):
+        return _dilated_mean(x, windows, ceil_mode, count_include_pad, divisor_override).to(dtype)
 
     def some_axes(x: Tensor, group: slice) -> tuple[Tensor]:
         # With an override all groups but the last one done only sum.
@@ -99,8 +148,35 @@ def avg_pool(
 
     if n <= native.MAX_AVG_POOL_AXES:
         return some_axes(x, slice(0, n))[0]
-    if dtype in LOW_PRECISION:
-        x = x.float()  # round once, at the end
     for group in _axis_groups(n, native.MAX_AVG_POOL_AXES):
         (x,) = _along(group, lambda v, group=group: some_axes(v, group), x)
+    return x.to(dtype)
+
+
+def _dilated_mean(
+    x: Tensor, windows: Windows, ceil_mode: bool, count_include_pad: bool, divisor_override: int | None
+) -> Tensor:
+    """Axis by axis: sum the taps of each window, divide by how many of them count."""
+    for axis, (k, s, p, d) in enumerate(zip(*windows, strict=True), start=2):
+        n = x.shape[axis]
+        starts = [i * s - p for i in range(output_size(n, k, s, p, d, ceil_mode))]
+        after = starts[-1] + d * (k - 1) + 1 - n
+        x = zero_pad(x, ((p, after), *((0, 0),) * (x.ndim - 1 - axis)))
+        x = x.unfold(axis, d * (k - 1) + 1, s)[..., ::d].sum(-1)
+        if divisor_override is None:
+            low, high = (-p, n + p) if count_include_pad else (0, n)
+            counts = [sum(low <= start + t * d < high for t in range(k)) for start in starts]
+            x = x / x.new_tensor(counts).view(-1, *(1,) * (x.ndim - 1 - axis))
+    return x if divisor_override is None else x / divisor_override
+
+
+def adaptive_avg_pool(x: Tensor, sizes: Ints) -> Tensor:
+    """Mean over windows ``[floor(o n / size), ceil((o + 1) n / size))``, which multiply over the axes."""
+    n = len(sizes)
+    if n <= native.MAX_AXES:
+        return native.adaptive_avg_pool(x, sizes)
+    dtype = x.dtype
+    x = x.float() if dtype in LOW_PRECISION else x
+    for group in _axis_groups(n, native.MAX_AXES):
+        (x,) = _along(group, lambda v, group=group: (native.adaptive_avg_pool(v, sizes[group]),), x)
     return x.to(dtype)

@@ -20,16 +20,19 @@ from .._arguments import (
 )
 
 
+def _autocasting(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def _check_operands(
     input: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool, groups: int
 ) -> None:
     """What holds for both convolutions: dtypes, channels and groups; ``input`` is batched."""
     require_floating(input, complex=True)
     integer(groups, "groups")
-    if not torch.is_autocast_enabled(input.device.type):
-        for name, other in (("weight", weight), ("bias", bias)):
-            if other is not None and other.dtype != input.dtype:
-                raise TypeError(f"{name} must have the dtype of input, {input.dtype}, got {other.dtype}")
+    for name, other in (("weight", weight), ("bias", bias)):
+        if other is not None and other.dtype != input.dtype and not _autocasting(input.device.type):
+            raise TypeError(f"{name} must have the dtype of input, {input.dtype}, got {other.dtype}")
     if min(weight.shape) < 1:
         raise ValueError(f"weight must not be empty, got shape {tuple(weight.shape)}")
     if weight.shape[0] % groups:

@@ -17,6 +17,7 @@ def interpolate(
     mode: str = "nearest",
     align_corners: bool | None = None,
     recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
     *,
     spatial_dims: int | None = None,
 ) -> Tensor:
@@ -30,6 +31,7 @@ def interpolate(
             names of the linear and cubic modes for two and three axes mean the same.
         align_corners: whether first and last entries coincide, for linear and cubic.
         recompute_scale_factor: use the ratio of the rounded sizes instead of ``scale_factor``.
+        antialias: widen the kernel of the linear and cubic modes where they shrink an axis.
         spatial_dims: if given, the number of spatial axes ``input`` must have.
 
     Returns:
@@ -51,6 +53,8 @@ def interpolate(
     mode = choice(_ALIASES.get(mode, mode), MODES, "mode")
     if align_corners is not None and mode not in INTERPOLATING:
         raise ValueError(f"align_corners must be left out with mode {mode!r}, got {align_corners!r}")
+    if antialias and mode not in INTERPOLATING:
+        raise ValueError(f"antialias must be left out with mode {mode!r}, got True")
     if not mode.startswith("nearest"):
         require_floating(input)
     if (size is None) == (scale_factor is None):
@@ -77,4 +81,4 @@ def interpolate(
         )
         if not recompute_scale_factor and mode != "area":
             scales = factors
-    return resample(input, outputs, scales, mode, bool(align_corners))
+    return resample(input, outputs, scales, mode, bool(align_corners), antialias)

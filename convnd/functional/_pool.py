@@ -1,5 +1,6 @@
 """Public pooling: arguments checked, then the algorithm."""
 
+from math import prod
 from typing import Any
 
 import torch
@@ -7,6 +8,10 @@ from torch import Tensor
 
 from .._algorithms import pool
 from .._arguments import PerAxis, batched, per_axis, rank, require_floating
+
+
+def _empty(stride: Any) -> bool:
+    return isinstance(stride, (list, tuple)) and not stride  # torch's other way to leave it out
 
 
 def _pool_arguments(
@@ -21,7 +26,7 @@ def _pool_arguments(
     n = rank(spatial_dims, input, kernel_size, stride, padding, dilation)
     x, has_batch = batched(input, n)
     kernel = per_axis(kernel_size, n, "kernel_size")
-    strides = kernel if stride is None or stride == [] else per_axis(stride, n, "stride")
+    strides = kernel if stride is None or _empty(stride) else per_axis(stride, n, "stride")
     pads, dilations = per_axis(padding, n, "padding", 0), per_axis(dilation, n, "dilation")
     for axis, (size, k, s, p, d) in enumerate(
         zip(x.shape[2:], kernel, strides, pads, dilations, strict=True)
@@ -92,11 +97,12 @@ def avg_pool(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
     *,
+    dilation: PerAxis = 1,
     spatial_dims: int | None = None,
 ) -> Tensor:
     r"""Mean of each window.
 
-    .. math:: out[n, c, o] = \frac{1}{count} \sum_t input[n, c, o s + t - p]
+    .. math:: out[n, c, o] = \frac{1}{count} \sum_t input[n, c, o s + t d - p]
 
     Args:
         input: ``(N, C, *spatial)`` or ``(C, *spatial)``, floating-point.
@@ -104,10 +110,12 @@ def avg_pool(
         ceil_mode: also windows that reach past the end, if they start inside the input or its left pad.
         count_include_pad: whether padding counts as entries of value zero.
         divisor_override: divide by this instead of the number of entries.
+        dilation: int, or one per axis: distance between the entries of a window.
         spatial_dims: number of axes, where no argument tells; ``input.ndim - 2`` by default.
 
     Returns:
-        ``(N, C, *out)`` with ``out = (size + 2 * padding - kernel_size) // stride + 1``.
+        ``(N, C, *out)`` with
+        ``out = (size + 2 * padding - dilation * (kernel_size - 1) - 1) // stride + 1``.
 
     Raises:
         ValueError, TypeError: naming the argument, the rule and the value received.
@@ -117,9 +125,62 @@ def avg_pool(
     >>> F.avg_pool(torch.ones(1, 3, 8, 8, 8, 8), 3, stride=2, padding=1).shape
     torch.Size([1, 3, 4, 4, 4, 4])
     """
-    x, has_batch, windows = _pool_arguments(input, kernel_size, stride, padding, 1, ceil_mode, spatial_dims)
+    x, has_batch, windows = _pool_arguments(
+        input, kernel_size, stride, padding, dilation, ceil_mode, spatial_dims
+    )
     require_floating(x)
     if divisor_override is not None and divisor_override == 0:
         raise ValueError("divisor_override must not be zero, got 0")
     out = pool.avg_pool(x, windows, ceil_mode, count_include_pad, divisor_override)
+    return out if has_batch else out.squeeze(0)
+
+
+def lp_pool(
+    input: Tensor,
+    norm_type: float,
+    kernel_size: PerAxis,
+    stride: PerAxis | None = None,
+    ceil_mode: bool = False,
+    *,
+    padding: PerAxis = 0,
+    dilation: PerAxis = 1,
+    spatial_dims: int | None = None,
+) -> Tensor:
+    r"""Power mean of each window, without the division by the count.
+
+    .. math:: out[n, c, o] = (\sum_t input[n, c, o s + t d - p]^{norm})^{1 / norm}
+
+    Negative sums give 0, as in torch; windows cut off by ``ceil_mode`` are scaled up to full ones.
+
+    Args:
+        input: ``(N, C, *spatial)`` or ``(C, *spatial)``, floating-point.
+        norm_type: the exponent, not zero; infinity for the largest magnitude, minus infinity for the least.
+        kernel_size, stride, padding, dilation: int, or one per axis; stride is kernel_size by default.
+        ceil_mode: also windows that reach past the end, if they start inside the input or its left pad.
+        spatial_dims: number of axes, where no argument tells; ``input.ndim - 2`` by default.
+
+    Returns:
+        ``(N, C, *out)``, sizes as in :func:`avg_pool`.
+
+    Raises:
+        ValueError, TypeError: naming the argument, the rule and the value received.
+
+    >>> import torch
+    >>> import convnd.functional as F
+    >>> F.lp_pool(torch.ones(1, 1, 2, 2, 2, 2), 2, 2).item()
+    4.0
+    """
+    x, has_batch, windows = _pool_arguments(
+        input, kernel_size, stride, padding, dilation, ceil_mode, spatial_dims
+    )
+    require_floating(x)
+    if norm_type == 0:
+        raise ValueError("norm_type must not be zero, got 0")
+    if abs(norm_type) == float("inf"):
+        sign = 1 if norm_type > 0 else -1
+        out = sign * pool.max_pool(sign * x.abs(), windows, ceil_mode, False)[0]
+    else:
+        mean = pool.avg_pool(x.pow(norm_type), windows, ceil_mode, True, None)
+        total = (torch.sign(mean) * torch.relu(mean.abs())).mul(prod(windows.kernel))
+        out = total.pow(1.0 / norm_type)
     return out if has_batch else out.squeeze(0)

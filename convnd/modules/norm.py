@@ -1,12 +1,13 @@
-"""BatchNormNd."""
+"""Batch and instance normalisation, and dropout of whole channels."""
 
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
+from torch.nn.modules.instancenorm import _InstanceNorm
 
-from .._arguments import integer
+from .._arguments import batched, integer
 
 
 class BatchNormNd(_BatchNorm):
@@ -24,6 +25,7 @@ class BatchNormNd(_BatchNorm):
         affine: whether to learn a scale and a shift for each channel.
         track_running_stats: whether to keep running statistics for evaluation.
         device, dtype: of the parameters.
+        bias: whether an affine layer has a shift.
 
     Shape:
         ``(N, C, *spatial)`` to the same; for one axis also ``(N, C)``, as in torch.
@@ -47,10 +49,12 @@ class BatchNormNd(_BatchNorm):
         track_running_stats: bool = True,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
     ) -> None:
         integer(spatial_dims, "spatial_dims")
         integer(num_features, "num_features")
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
         self.spatial_dims = spatial_dims
 
     def extra_repr(self) -> str:
@@ -68,3 +72,143 @@ class BatchNormNd(_BatchNorm):
                 f"input must have num_features = {self.num_features} channels, got {input.shape[1]} "
                 f"in shape {tuple(input.shape)}"
             )
+
+
+class LazyBatchNormNd(_LazyNormBase, _BatchNorm):
+    """:class:`BatchNormNd` that takes ``num_features`` from its first input.
+
+    Args:
+        spatial_dims: number of spatial axes, at least 1.
+        eps, momentum, affine, track_running_stats, device, dtype, bias: as for :class:`BatchNormNd`.
+
+    Shape:
+        ``(N, C, *spatial)`` to the same.
+
+    Raises:
+        ValueError, TypeError: naming the argument, the rule and the value received.
+
+    >>> import torch
+    >>> from convnd import LazyBatchNormNd
+    >>> layer = LazyBatchNormNd(4)
+    >>> _ = layer(torch.randn(2, 3, 4, 4, 4, 4))
+    >>> layer
+    BatchNormNd(4, 3, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
+    """
+
+    cls_to_become = BatchNormNd  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        integer(spatial_dims, "spatial_dims")
+        super().__init__(eps, momentum, affine, track_running_stats, device, dtype, bias=bias)  # type: ignore
+        self.spatial_dims = spatial_dims
+
+    def extra_repr(self) -> str:
+        return f"{self.spatial_dims}, {super().extra_repr()}"
+
+    _check_input_dim = BatchNormNd._check_input_dim  # type: ignore[assignment]
+
+
+class InstanceNormNd(_InstanceNorm):
+    """Instance normalisation (Ulyanov et al. 2016), ``torch.nn.InstanceNorm2d`` for any number of axes.
+
+    .. math:: y = \\gamma (x - E[x]) / \\sqrt{Var[x] + \\epsilon} + \\beta
+
+    with mean and variance over the spatial axes of each channel of each sample.
+
+    Args:
+        spatial_dims: number of spatial axes, at least 1.
+        num_features: channels of the input.
+        eps: added to the variance.
+        momentum: weight of a new batch in the running statistics.
+        affine: whether to learn a scale and a shift for each channel.
+        track_running_stats: whether to keep running statistics for evaluation.
+        device, dtype: of the parameters.
+        bias: whether an affine layer has a shift.
+
+    Shape:
+        ``(N, C, *spatial)`` or ``(C, *spatial)`` to the same.
+
+    Raises:
+        ValueError, TypeError: naming the argument, the rule and the value received.
+
+    >>> import torch
+    >>> from convnd import InstanceNormNd
+    >>> InstanceNormNd(4, 3)(torch.randn(2, 3, 4, 4, 4, 4)).shape
+    torch.Size([2, 3, 4, 4, 4, 4])
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = False,
+        track_running_stats: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        integer(spatial_dims, "spatial_dims")
+        integer(num_features, "num_features")
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+        self.spatial_dims = spatial_dims
+
+    def extra_repr(self) -> str:
+        return f"{self.spatial_dims}, {super().extra_repr()}"
+
+    def _get_no_batch_dim(self) -> int:
+        return self.spatial_dims + 1
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim not in (self.spatial_dims + 1, self.spatial_dims + 2):
+            raise ValueError(
+                f"input must be (N, C, *spatial) or (C, *spatial) with {self.spatial_dims} spatial axes, "
+                f"got shape {tuple(input.shape)}"
+            )
+
+
+class DropoutNd(nn.modules.dropout._DropoutNd):
+    """Dropout of whole channels (Tompson et al. 2015), ``torch.nn.Dropout2d`` for any number of axes.
+
+    Args:
+        spatial_dims: number of spatial axes, at least 1.
+        p: probability of a channel to become zero; the others are scaled by ``1 / (1 - p)``.
+        inplace: whether to change the input itself.
+
+    Shape:
+        ``(N, C, *spatial)`` or ``(C, *spatial)`` to the same.
+
+    Raises:
+        ValueError, TypeError: naming the argument, the rule and the value received.
+
+    >>> import torch
+    >>> from convnd import DropoutNd
+    >>> sorted(DropoutNd(4, 0.5)(torch.ones(1, 99, 2, 2, 2, 2)).unique().tolist())
+    [0.0, 2.0]
+    """
+
+    def __init__(self, spatial_dims: int, p: float = 0.5, inplace: bool = False) -> None:
+        super().__init__(p, inplace)
+        self.spatial_dims = integer(spatial_dims, "spatial_dims")
+
+    def extra_repr(self) -> str:
+        return f"{self.spatial_dims}, {super().extra_repr()}"
+
+    def forward(self, input: Tensor) -> Tensor:
+        x, has_batch = batched(input, self.spatial_dims)
+        drop = torch.feature_dropout_ if self.inplace else torch.feature_dropout
+        out = drop(x, self.p, self.training)
+        return out if has_batch else out.squeeze(0)

@@ -1,8 +1,8 @@
-"""MaxPoolNd and AvgPoolNd."""
+"""MaxPoolNd, AvgPoolNd and LPPoolNd."""
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
 
 from .. import functional as F
@@ -40,8 +40,10 @@ class MaxPoolNd(_MaxPoolNd):
         return_indices: bool = False,
         ceil_mode: bool = False,
     ) -> None:
-        windows: tuple[Any, Any, Any, Any] = _checked(spatial_dims, kernel_size, stride, padding, dilation)
-        super().__init__(*windows, return_indices, ceil_mode)
+        windows: tuple[Any, Any, Any, Any] = checked_windows(
+            spatial_dims, kernel_size, stride, padding, dilation
+        )
+        super().__init__(*windows, return_indices=return_indices, ceil_mode=ceil_mode)
         self.spatial_dims = spatial_dims
 
     def extra_repr(self) -> str:
@@ -69,6 +71,7 @@ class AvgPoolNd(_AvgPoolNd):
         ceil_mode: also windows that reach past the end.
         count_include_pad: whether padding counts as entries of value zero.
         divisor_override: divide by this instead of the number of entries.
+        dilation: int, or one per axis: distance between the entries of a window.
 
     Shape:
         ``(N, C, *spatial)`` or ``(C, *spatial)``; see :func:`convnd.functional.avg_pool`.
@@ -91,10 +94,12 @@ class AvgPoolNd(_AvgPoolNd):
         ceil_mode: bool = False,
         count_include_pad: bool = True,
         divisor_override: int | None = None,
+        *,
+        dilation: PerAxis = 1,
     ) -> None:
         super().__init__()
-        windows = _checked(spatial_dims, kernel_size, stride, padding, 1)
-        self.kernel_size, self.stride, self.padding, _ = windows
+        windows = checked_windows(spatial_dims, kernel_size, stride, padding, dilation)
+        self.kernel_size, self.stride, self.padding, self.dilation = windows
         self.spatial_dims = spatial_dims
         self.ceil_mode = ceil_mode
         self.count_include_pad = count_include_pad
@@ -112,11 +117,73 @@ class AvgPoolNd(_AvgPoolNd):
             self.ceil_mode,
             self.count_include_pad,
             self.divisor_override,
+            dilation=self.dilation,
             spatial_dims=self.spatial_dims,
         )
 
 
-def _checked(
+class LPPoolNd(nn.Module):
+    """Power mean of each window, ``torch.nn.LPPool2d`` for any number of axes.
+
+    Args:
+        spatial_dims: number of spatial axes, at least 1.
+        norm_type: the exponent, not zero; plus or minus infinity for the largest or least magnitude.
+        kernel_size, stride, padding, dilation: int, or one per axis; stride is kernel_size by default.
+        ceil_mode: also windows that reach past the end.
+
+    Shape:
+        ``(N, C, *spatial)`` or ``(C, *spatial)``; see :func:`convnd.functional.lp_pool`.
+
+    Raises:
+        ValueError, TypeError: naming the argument, the rule and the value received.
+
+    >>> import torch
+    >>> from convnd import LPPoolNd
+    >>> LPPoolNd(4, 2, 3, stride=1, padding=1)(torch.randn(1, 3, 4, 4, 4, 4)).shape
+    torch.Size([1, 3, 4, 4, 4, 4])
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        norm_type: float,
+        kernel_size: PerAxis,
+        stride: PerAxis | None = None,
+        ceil_mode: bool = False,
+        *,
+        padding: PerAxis = 0,
+        dilation: PerAxis = 1,
+    ) -> None:
+        super().__init__()
+        windows = checked_windows(spatial_dims, kernel_size, stride, padding, dilation)
+        self.kernel_size, self.stride, self.padding, self.dilation = windows
+        self.spatial_dims = spatial_dims
+        if norm_type == 0:
+            raise ValueError("norm_type must not be zero, got 0")
+        self.norm_type = norm_type
+        self.ceil_mode = ceil_mode
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.spatial_dims}, norm_type={self.norm_type}, kernel_size={self.kernel_size}, "
+            f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}, "
+            f"ceil_mode={self.ceil_mode}"
+        )
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.lp_pool(
+            input,
+            self.norm_type,
+            self.kernel_size,
+            self.stride,
+            self.ceil_mode,
+            padding=self.padding,
+            dilation=self.dilation,
+            spatial_dims=self.spatial_dims,
+        )
+
+
+def checked_windows(
     spatial_dims: int, kernel_size: PerAxis, stride: PerAxis | None, padding: PerAxis, dilation: PerAxis
 ) -> tuple[PerAxis, PerAxis, PerAxis, PerAxis]:
     """The arguments as they came, as torch's layers keep them, refused now and not at the first call."""

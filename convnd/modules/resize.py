@@ -70,6 +70,7 @@ class InterpolateNd(nn.Module):
         mode: ``"nearest"``, ``"nearest-exact"``, ``"linear"``, ``"cubic"`` or ``"area"``.
         align_corners: whether first and last entries coincide, for linear and cubic.
         recompute_scale_factor: use the ratio of the rounded sizes instead of ``scale_factor``.
+        antialias: widen the kernel of the linear and cubic modes where they shrink an axis.
 
     Shape:
         ``(N, C, *spatial)`` to ``(N, C, *size)``.
@@ -91,6 +92,7 @@ class InterpolateNd(nn.Module):
         mode: str = "nearest",
         align_corners: bool | None = None,
         recompute_scale_factor: bool | None = None,
+        antialias: bool = False,
     ) -> None:
         super().__init__()
         self.spatial_dims = integer(spatial_dims, "spatial_dims")
@@ -103,6 +105,7 @@ class InterpolateNd(nn.Module):
         self.mode = choice(mode, MODES, "mode")
         self.align_corners = align_corners
         self.recompute_scale_factor = recompute_scale_factor
+        self.antialias = antialias
 
     def extra_repr(self) -> str:
         how = f"scale_factor={self.scale_factor}" if self.size is None else f"size={self.size}"
@@ -116,5 +119,6 @@ class InterpolateNd(nn.Module):
             self.mode,
             self.align_corners,
             self.recompute_scale_factor,
+            self.antialias,
             spatial_dims=self.spatial_dims,
         )

@@ -1,8 +1,30 @@
-"""Property-testing kit for spatial operators: strategies, an independent reference and laws.
+"""Property-testing kit for convolution and pooling: does an implementation do what it should?
 
-``strategies`` draws valid inputs together with their arguments on 1 to 5 axes; ``reference`` computes
-the answers with plain NumPy loops and never calls convnd. It needs hypothesis and numpy:
-``pip install 'dynunet[testing]'``.
+An implementation is any function of NumPy arrays or of tensors that takes torch's arguments. The
+shortest test there is draws a hundred cases, compares each with plain loops, tries the laws, and fails
+with the smallest case that is wrong, printed as code:
+
+>>> import torch
+>>> from convnd.testing import check_conv
+>>> check_conv(torch.conv1d, array="torch", max_dims=1, max_examples=20)
+
+- :func:`check_conv`, :func:`check_conv_transpose`, :func:`check_pool`: whole checks. Keywords say what
+  the implementation does not support: ``dims=(2,)``, ``groups=False``, ``padding="none"`` and so on.
+- :mod:`~convnd.testing.laws`: what must hold whatever the values are (adjointness, translation,
+  linearity, permuted axes, ...), one function each; needs no reference, so it also serves where there is
+  none. ``laws.LAWS`` lists those of each operator.
+- ``conv_cases, conv_transpose_cases, pool_cases, pad_cases, interpolate_cases, spatial_shapes``:
+  Hypothesis strategies that draw a :class:`Case`, a valid input with its arguments, on 1 to 6 axes.
+  ``invalid_conv_cases, invalid_pool_cases`` draw calls that must be refused, with the reason.
+- :mod:`~convnd.testing.reference`: the operators as plain NumPy loops that never call convnd.
+
+With a test of your own around the strategies:
+
+    @given(conv_cases(dims=(2,), padding_modes=False))
+    def test_my_conv(case):
+        np.testing.assert_array_equal(call(my_conv, case), reference.evaluate(case))
+
+It needs hypothesis and numpy: ``pip install 'dynunet[testing]'``.
 """
 
 try:
@@ -12,9 +34,11 @@ except ImportError as error:
         "convnd.testing needs hypothesis; install it with: pip install 'dynunet[testing]'"
     ) from error
 
-from . import reference
+from . import laws, reference
+from .cases import Case, Counterexample, array_code, call, torch_on_arrays
+from .checks import check_conv, check_conv_transpose, check_pool
+from .invalid import invalid_conv_cases, invalid_pool_cases
 from .strategies import (
-    Case,
     conv_cases,
     conv_transpose_cases,
     interpolate_cases,
@@ -25,11 +49,21 @@ from .strategies import (
 
 __all__ = [
     "Case",
+    "Counterexample",
+    "array_code",
+    "call",
+    "check_conv",
+    "check_conv_transpose",
+    "check_pool",
     "conv_cases",
     "conv_transpose_cases",
     "interpolate_cases",
+    "invalid_conv_cases",
+    "invalid_pool_cases",
+    "laws",
     "pad_cases",
     "pool_cases",
     "reference",
     "spatial_shapes",
+    "torch_on_arrays",
 ]

@@ -1,7 +1,8 @@
 """Spatial operators as plain NumPy loops: slow, short, and written from the definitions alone.
 
 Arguments are in normal form: one value per axis, padding as one ``(before, after)`` pair per axis;
-``padding`` of a pool is one int per axis. Arrays are ``(N, C, *spatial)``.
+``padding`` of a pool is one int per axis. Arrays are ``(N, C, *spatial)``. :func:`evaluate` answers a
+whole case.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ from math import floor, prod
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from .cases import Array, Case
+
 Ints = Sequence[int]
 Pairs = Sequence[tuple[int, int]]
 
@@ -22,6 +24,27 @@ NUMPY_MODES = {
     "replicate": "edge",
     "circular": "wrap",
 }
+
+
+def evaluate(case: Case) -> Array:
+    """What the operator of a case must give; arguments that the case does not pass are neutral."""
+    k, groups = case.kwargs, case.kwargs.get("groups", 1)
+    stride, dilation, modes = map(case.per_axis, ("stride", "dilation", "padding_mode"))
+    padding, extra = case.padding_pairs, case.per_axis("output_padding")
+    if case.operator == "max_pool":
+        pads, ceil = case.per_axis("padding"), k.get("ceil_mode", False)
+        return max_pool(case.input, k["kernel_size"], stride, pads, dilation, ceil)[0]
+    if case.operator == "avg_pool":
+        pads, ceil = case.per_axis("padding"), k.get("ceil_mode", False)
+        count, divisor = k.get("count_include_pad", True), k.get("divisor_override")
+        return avg_pool(case.input, k["kernel_size"], stride, pads, ceil, count, divisor)
+    assert case.weight is not None
+    operands = case.input, case.weight, case.bias
+    if case.operator == "conv":
+        return conv(*operands, stride, padding, dilation, groups, modes)
+    if case.operator == "conv_transpose" and set(modes) == {"zeros"}:
+        return conv_transpose(*operands, stride, padding, extra, groups, dilation)
+    raise ValueError(f"operator must be a convolution or a pool with a reference, got {case!r}")
 
 
 def pad(x: Array, pairs: Pairs, modes: Sequence[str]) -> Array:
