@@ -174,3 +174,6 @@ class Upsample(nn.Module):
         for axis, n in enumerate(size, start=2):
             x = x.narrow(axis, 0, n)
         return self.conv(x)
+
+    def _inflate_(self, axes: Any) -> None:
+        self.stride = tuple(map(float, axes.extend(self.stride, axes.strides(self.stride))))

@@ -13,7 +13,8 @@ every encoder output waits on a stack until the decoder takes it at the same siz
 """
 
 from collections.abc import Iterable, Sequence
-from typing import cast
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -196,6 +197,16 @@ class UNet(nn.Module):
             if stage.up is not None:
                 x = stage.up(x, skips[-1].shape[2:])
         return self.head(x)
+
+    def _inflate_(self, axes: Any) -> None:
+        """What :func:`convnd.inflate` cannot know: the sizes that the new network takes."""
+        self.spatial_dims = axes.spatial_dims
+        self.padding_mode = axes.extend(self.padding_mode, axes.padding_mode)
+        self.strides = [axes.extend(stride, axes.strides(stride)) for stride in self.strides]
+        self.levels = [
+            replace(level, kernel_size=axes.extend(level.kernel_size, axes.kernel_size))
+            for level in self.levels
+        ]
 
     def _embed(self, x: Tensor, t: Tensor | None, labels: Tensor | None) -> Tensor | None:
         """The sum of time and class embeddings, ``(N, E)``, or None without either."""

@@ -162,10 +162,11 @@ def avg_pool(
     ceil_mode: bool,
     count_include_pad: bool,
     divisor_override: int | None,
+    dilation: Ints | None = None,
 ) -> Array:
     """Mean of each window; positions past the right padding never count."""
     sizes = x.shape[2:]
-    axes = _windows(sizes, kernel_size, stride, padding, [1] * len(kernel_size), ceil_mode)
+    axes = _windows(sizes, kernel_size, stride, padding, dilation or [1] * len(kernel_size), ceil_mode)
     out = np.zeros((*x.shape[:2], *map(len, axes)))
     for o in np.ndindex(*out.shape[2:]):
         windows = [axis[i] for axis, i in zip(axes, o, strict=True)]

@@ -121,6 +121,37 @@ def test_transposed_same_returns_every_size(n: int, mode: str) -> None:
         torch.testing.assert_close((down(x) * y).sum(), (x * back).sum())
 
 
+class SliceConv(nn.Module):
+    """Laid out as the layers of pytorch_convNd: one convolution of lower rank per slice of the kernel."""
+
+    def __init__(self, n: int, kernel: int) -> None:
+        super().__init__()
+        self.conv_layers = nn.ModuleList(
+            nn.Conv3d(2, 3, kernel, bias=False) if n == 4 else SliceConv(n - 1, kernel) for _ in range(kernel)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        count = x.shape[2] - len(self.conv_layers) + 1
+        frames = [
+            sum(layer(x[:, :, o + t]) for t, layer in enumerate(self.conv_layers)) for o in range(count)
+        ]
+        return torch.stack(frames, 2)  # type: ignore[arg-type]
+
+
+def stacked(layer: Any) -> torch.Tensor:
+    """The README's recipe."""
+    inner = getattr(layer, "conv_layers", None)
+    return layer.weight if inner is None else torch.stack([stacked(part) for part in inner], dim=2)
+
+
+@pytest.mark.parametrize("n", [4, 5])
+def test_weights_kept_slice_by_slice_can_be_loaded(n: int) -> None:
+    old, new = SliceConv(n, 2), ConvNd(n, 2, 3, 2, bias=False)
+    new.load_state_dict({"weight": stacked(old)})
+    x = torch.randn(1, 2, *(3,) * n)
+    torch.testing.assert_close(new(x), old(x))
+
+
 def test_bad_arguments_are_refused_when_built() -> None:
     for error, pattern, build in [
         (ValueError, "spatial_dims must be at least 1, got 0", lambda: ConvNd(0, 1, 1, 1)),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import strategies as st
 
 import convnd.functional as F
 from convnd.testing import Case, pool_cases, reference
@@ -55,6 +56,56 @@ def test_max_pool_gradient_goes_to_the_winner(case: Case) -> None:
 def test_avg_pool_equals_plain_loops(case: Case) -> None:
     out = F.avg_pool(torch.tensor(case.input), **case.kwargs)
     np.testing.assert_allclose(out.numpy(), reference.avg_pool(case.input, **case.kwargs), rtol=1e-12)
+
+
+@given(pool_cases(), st.booleans(), st.none() | st.integers(1, 7))
+def test_dilated_avg_pool_equals_plain_loops(case: Case, include: bool, divisor: int | None) -> None:
+    k = case.kwargs
+    out = F.avg_pool(
+        torch.tensor(case.input),
+        k["kernel_size"],
+        k["stride"],
+        k["padding"],
+        k["ceil_mode"],
+        include,
+        divisor,
+        dilation=k["dilation"],
+    )
+    args = k["kernel_size"], k["stride"], k["padding"], k["ceil_mode"], include, divisor, k["dilation"]
+    np.testing.assert_allclose(out.numpy(), reference.avg_pool(case.input, *args), rtol=1e-12)
+
+
+@given(pool_cases(), st.sampled_from([1.0, 2.0, 3.0]))
+def test_lp_pool_is_the_power_sum_of_each_window(case: Case, p: float) -> None:
+    k = {name: value for name, value in case.kwargs.items() if name != "ceil_mode"}
+    x = torch.tensor(case.input).abs()
+    taps = torch.Size(k["kernel_size"]).numel()
+    mean = reference.avg_pool(
+        x.numpy() ** p, k["kernel_size"], k["stride"], k["padding"], False, True, taps, k["dilation"]
+    )
+    kernel = k.pop("kernel_size")
+    np.testing.assert_allclose(F.lp_pool(x, p, kernel, **k).numpy(), (mean * taps) ** (1 / p), rtol=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_lp_pool_of_infinite_order(n: int) -> None:
+    x = torch.randn(1, 2, *(4,) * n)
+    assert torch.equal(F.lp_pool(x, float("inf"), 2), F.max_pool(x.abs(), 2))
+    assert torch.equal(F.lp_pool(x, -float("inf"), 2), -F.max_pool(-x.abs(), 2))
+
+
+@given(pool_cases(max_dims=6))
+def test_max_unpool_puts_maxima_back(case: Case) -> None:
+    """Unpooling what was pooled restores the maxima and leaves zeros, at any legal output size."""
+    x = torch.tensor(case.input) + 10  # no maximum is zero
+    kernel, stride = case.kwargs["kernel_size"], case.kwargs["kernel_size"]
+    if any(size < k for size, k in zip(x.shape[2:], kernel, strict=True)):
+        return
+    values, indices = F.max_pool(x, kernel, stride, return_indices=True)
+    out = F.max_unpool(values, indices, kernel, stride, output_size=x.shape)
+    assert out.shape == x.shape
+    assert torch.equal(out[out != 0], x[out != 0])
+    assert (out != 0).sum() == values.numel()
 
 
 @given(pool_cases(max_dims=3))

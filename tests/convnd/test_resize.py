@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import strategies as st
 
 import convnd.functional as F
 from convnd.testing import Case, interpolate_cases, pad_cases, reference
@@ -72,6 +73,18 @@ def test_interpolate_equals_torch_lifted_to_four_axes(case: Case) -> None:
             kwargs[name] = (*missing, *kwargs[name])
     out = F.interpolate(x.reshape(*x.shape[:2], *missing, *x.shape[2:]), **kwargs)
     torch.testing.assert_close(out.reshape(expected.shape), expected, rtol=1e-6, atol=1e-6)
+
+
+@given(interpolate_cases(min_dims=2, max_dims=2), st.sampled_from(("linear", "cubic")), st.integers(0, 2))
+def test_antialiasing_equals_torch_lifted_to_three_axes(case: Case, mode: str, at: int) -> None:
+    kwargs = {"antialias": True, **case.kwargs, "mode": mode}
+    x = torch.tensor(case.input)
+    expected = torch.nn.functional.interpolate(x, **{**kwargs, "mode": TORCH_MODES[mode][2]})
+    for name in ("size", "scale_factor"):
+        if name in kwargs:
+            kwargs[name] = (*kwargs[name][:at], 1, *kwargs[name][at:])
+    out = F.interpolate(x.unsqueeze(2 + at), **kwargs).squeeze(2 + at)
+    torch.testing.assert_close(out, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "linear", "cubic", "area"])

@@ -63,6 +63,14 @@ def test_convnd_is_right_on_one_to_five_axes() -> None:
     check_pool(F.avg_pool, "avg", array="torch", max_examples=60)
 
 
+def test_convnd_is_right_on_six_axes() -> None:
+    six: dict[str, Any] = {"dims": (6,), "array": "torch", "max_examples": 15}
+    check_conv(F.conv, padding="asymmetric", padding_modes=True, **six)
+    check_conv_transpose(F.conv_transpose, padding="asymmetric", **six)
+    check_pool(F.max_pool, **six)
+    check_pool(F.avg_pool, "avg", **six)
+
+
 def test_torch_is_right_on_one_to_three_axes() -> None:
     check_conv(conv, array="torch", max_dims=3, max_examples=60)
     check_conv_transpose(transpose, array="torch", max_dims=3, max_examples=60)

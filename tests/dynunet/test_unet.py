@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from convnd import inflate
 from convnd.testing import spatial_shapes
 from dynunet import UNet
 
@@ -170,6 +171,21 @@ def test_sizes_that_cannot_be_padded_are_refused_with_the_nearest(mode: str, siz
         small(2, padding_mode=("zeros", mode))(data(small(2), (8, size)))
     for good in nearest.split(" or "):
         small(2, padding_mode=("zeros", mode))(data(small(2), (8, int(good))))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dims", [3, 4])
+def test_an_inflated_network_repeats_the_old_one(dims: int, stride: int) -> None:
+    unet = small(2, attention=(None, None, "full"), mid_attention="full", time_embedding=True)
+    more = inflate(unet, dims, kernel_size=3, stride=stride)
+    x, t = data(unet, (6, 5)), torch.tensor([0.1, 0.7])
+    new = (5, 3)[: dims - 2]
+
+    def repeat(x: Tensor) -> Tensor:
+        shape = (*x.shape[:2], *new, *x.shape[2:])
+        return x.reshape(*x.shape[:2], *(1,) * len(new), *x.shape[2:]).expand(shape)
+
+    torch.testing.assert_close(more(repeat(x), t), repeat(unet(x, t)))
 
 
 def test_every_parameter_receives_a_gradient() -> None:

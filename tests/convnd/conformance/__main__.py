@@ -15,7 +15,7 @@ def main() -> int:
     rows, failures = [], []
     for suite in SUITES:
         passed = total = 0
-        for name, check in tqdm(suite.cases(), desc=suite.name, leave=False):
+        for name, check in tqdm(suite.cases(), desc=suite.name, leave=False, disable=None):
             total += 1
             try:
                 check()

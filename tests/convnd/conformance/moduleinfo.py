@@ -33,6 +33,7 @@ def _counterpart(kind: type[nn.Module]) -> Callable[..., nn.Module] | None:
 
 
 def modules() -> Iterator[Check]:
+    info: Any
     for info in module_db:
         make = _counterpart(info.module_cls)
         if make is None:

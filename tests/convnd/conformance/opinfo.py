@@ -120,6 +120,12 @@ def _gradients(outputs: list[Tensor], inputs: list[Tensor]) -> tuple[Tensor, ...
     return torch.autograd.grad(out, inputs, direction)
 
 
+def _assert_close(got: Tensor, expected: Tensor) -> None:
+    """1e-10 in double precision, torch's own tolerances in single."""
+    tight: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10} if expected.dtype == torch.float64 else {}
+    torch.testing.assert_close(got.reshape(expected.shape), expected, **tight)
+
+
 def _compare(info: Any, operator: Operator, sample: Any, at: int, extra: int) -> None:
     arguments, n = _arguments(operator, sample)
     seed = 42  # the one that torch sets before operators that draw random numbers
@@ -140,17 +146,17 @@ def _compare(info: Any, operator: Operator, sample: Any, at: int, extra: int) ->
     assert len(got) == len(expected)
     for a, b in zip(got, expected, strict=True):
         assert a.numel() == b.numel(), f"shape {tuple(a.shape)}, expected {tuple(b.shape)} with unit axes"
-        torch.testing.assert_close(a.reshape(b.shape), b, rtol=1e-10, atol=1e-10)
+        _assert_close(a, b)
         assert a.shape == b.shape or extra
     if names and expected[0].numel() and expected[0].requires_grad:
         for a, b in zip(_gradients(got, ours_in), _gradients(expected, theirs_in), strict=True):
-            torch.testing.assert_close(a.reshape(b.shape), b, rtol=1e-10, atol=1e-10)
+            _assert_close(a, b)
 
 
-def samples(ranks: Sequence[int]) -> Iterator[Check]:
+def samples(ranks: Sequence[int], dtype: torch.dtype = torch.float64) -> Iterator[Check]:
     """Every sample input at its own rank (0) or lifted to each of ``ranks``, at every place."""
     for info, operator in _infos():
-        for i, sample in enumerate(info.sample_inputs("cpu", torch.float64, requires_grad=True)):
+        for i, sample in enumerate(info.sample_inputs("cpu", dtype, requires_grad=True)):
             _, n = _arguments(operator, sample)
             for rank in ranks:
                 extra = rank - n if rank else 0

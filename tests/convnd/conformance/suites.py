@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import torch
+
 from . import moduleinfo, opinfo, peers
 
 Check = tuple[str, Callable[[], None]]
@@ -25,6 +27,7 @@ SUITES = (
     Suite("torch's samples, lifted to 4 axes", lambda: opinfo.samples((4,)), 7),
     Suite("torch's samples, lifted to 5 axes", lambda: opinfo.samples((5,)), 17),
     Suite("torch's samples, lifted to 6 axes", lambda: opinfo.samples((6,)), 23),
+    Suite("torch's samples, lifted to 4 axes, float32", lambda: opinfo.samples((4,), torch.float32), 29),
     Suite("torch's error inputs", opinfo.errors, 1),
     Suite("torch's modules, own rank", moduleinfo.modules, 1),
     Suite("JAX convolution, 4 and 5 axes", peers.jax_conv, 12),
