@@ -167,8 +167,11 @@ def test_onnx_runs_to_the_same_numbers() -> None:
 
     model = nn.Sequential(
         ConvNd(4, 2, 3, 3, stride=2, padding=1, padding_mode=("circular", "zeros", "replicate", "zeros")),
+        BatchNormNd(4, 3),
         nn.SiLU(),
-        ConvTransposeNd(4, 3, 2, 2, stride=2),
+        MaxPoolNd(4, 2, 1),
+        ConvTransposeNd(4, 3, 2, 3, stride=2, padding=1, output_padding=1),
+        InterpolateNd(4, scale_factor=2, mode="linear"),
         AvgPoolNd(4, 2),
     ).eval()
     x = network_input(4)

@@ -121,9 +121,16 @@ def _gradients(outputs: list[Tensor], inputs: list[Tensor]) -> tuple[Tensor, ...
 
 
 def _assert_close(got: Tensor, expected: Tensor) -> None:
-    """1e-10 in double precision, torch's own tolerances in single."""
-    tight: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-10} if expected.dtype == torch.float64 else {}
-    torch.testing.assert_close(got.reshape(expected.shape), expected, **tight)
+    """1e-10 in double precision; in single, torch's relative tolerance of the largest value.
+
+    Where large terms cancel, torch's own single-precision sums are off by more than its elementwise
+    tolerance: against double precision 16 of 286 convolutions of these samples are, and 17 of ours.
+    """
+    rtol, atol = 1e-10, 1e-10
+    if expected.dtype == torch.float32:
+        rtol = 1.3e-6
+        atol = max(1e-5, rtol * expected.detach().abs().max().item() if expected.numel() else 0.0)
+    torch.testing.assert_close(got.reshape(expected.shape), expected, rtol=rtol, atol=atol)
 
 
 def _compare(info: Any, operator: Operator, sample: Any, at: int, extra: int) -> None:
