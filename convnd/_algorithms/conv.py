@@ -14,6 +14,7 @@ stride 1 with every s-th tap, reversed.
 
 from itertools import product
 from math import gcd, prod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -126,20 +127,30 @@ def _phases(
     )
     axes = zip(weight.shape[2:], stride, dilation, x.shape[2:], first, counts, strict=True)
     residues = [[_residue(r, *axis) for r in range(axis[1])] for axis in axes]
-    blocks: list[Tensor] = []
-    for chosen in product(*residues):
+    # Residues whose taps lie alike share one convolution: all of them when the stride divides the kernel.
+    alike: dict[tuple[Any, ...], dict[int, tuple[slice, ...]]] = {}
+    for i, chosen in enumerate(product(*residues)):
         parts = [part for part in chosen if part is not None]
-        if len(parts) < n_axes:  # no tap reaches these positions
-            fill = x.new_zeros(()) if bias is None else bias.view(-1, *(1,) * n_axes)
-            blocks.append(fill.to(x.dtype).expand(x.shape[0], weight.shape[0], *counts))
-            continue
-        window, amounts, steps = zip(*parts, strict=True)
-        taps = weight[(slice(None), slice(None), *window)]
-        blocks.append(convolve(x, taps, bias, (1,) * n_axes, amounts, steps, groups))
+        if len(parts) == n_axes:
+            window, *layout = zip(*parts, strict=True)
+            alike.setdefault(tuple(layout), {})[i] = window
+    results = {
+        tuple(windows): _side_by_side(x, weight, bias, amounts, steps, groups, tuple(windows.values()))
+        for (amounts, steps, _), windows in alike.items()
+    }
+    out = next(iter(results.values()))  # residue 0 always has a tap
+    if len(out) < prod(stride):
+        # Where no tap reaches, the result is the bias.
+        fill = out.new_zeros(()) if bias is None else bias.to(out.dtype).view(-1, *(1,) * n_axes)
+        blocks = [fill.expand(out.shape[1:])] * prod(stride)
+        for members, result in results.items():
+            for i, block in zip(members, result, strict=True):
+                blocks[i] = block
+        out = torch.stack(blocks)
+    if len(out) == 1:
+        return out[0]
     # (residues, N, C, *counts) -> (N, C, count0 * stride0, ...), then crop to the wanted positions.
-    if len(blocks) == 1:
-        return blocks[0]
-    out = torch.stack(blocks).unflatten(0, stride)
+    out = out.unflatten(0, stride)
     order = [n_axes, n_axes + 1]
     order += [a for axis in range(n_axes) for a in (n_axes + 2 + axis, axis)]
     out = out.permute(order).reshape(
@@ -150,14 +161,32 @@ def _phases(
     return out
 
 
+def _side_by_side(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    pads: Pairs,
+    dilation: Ints,
+    groups: int,
+    windows: tuple[tuple[slice, ...], ...],
+) -> Tensor:
+    """``(len(windows), N, C, *spatial)``: convolutions with parts of one kernel, in a single call."""
+    taps = [weight[(slice(None), slice(None), *window)] for window in windows]
+    kernels = torch.stack([t.unflatten(0, (groups, -1)) for t in taps], 1).flatten(0, 2)
+    if bias is not None:
+        bias = bias.view(groups, 1, -1).expand(-1, len(windows), -1).flatten()
+    out = convolve(x, kernels, bias, (1,) * len(pads), pads, dilation, groups)
+    return out.unflatten(1, (groups, len(windows), -1)).movedim(2, 0).flatten(2, 3)
+
+
 def _residue(
     r: int, kernel: int, stride: int, dilation: int, size: int, first: int, count: int
-) -> tuple[slice, tuple[int, int], int] | None:
-    """Taps (of the reversed kernel), padding and dilation that make positions ``q * stride + r``."""
+) -> tuple[slice, tuple[int, int], int, int] | None:
+    """Taps (of the reversed kernel), padding, dilation, number of taps for positions ``q * stride + r``."""
     taps = [t for t in range(kernel) if (t * dilation - r) % stride == 0]
     if not taps:
         return None
     common = gcd(stride, dilation)
     low, high = ((t * dilation - r) // stride for t in (taps[0], taps[-1]))
     window = slice(kernel - 1 - taps[-1], kernel - taps[0], stride // common)
-    return window, (high - first, first + count - low - size), dilation // common
+    return window, (high - first, first + count - low - size), dilation // common, len(taps)

@@ -283,6 +283,7 @@ def test_autocast_gives_the_dtype_torch_gives(n: int, kind: str) -> None:
         assert function(x, w).dtype == torch.bfloat16
         assert function(x.bfloat16(), w).dtype == torch.bfloat16
         assert function(x, w, padding=1, padding_mode="circular").dtype == torch.bfloat16
+        assert function(x, w, stride=3).dtype == torch.bfloat16, "also where no tap reaches an output"
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
