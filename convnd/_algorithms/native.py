@@ -58,7 +58,7 @@ def max_pool(
 
 
 def avg_pool(input: Tensor, kernel: Ints, stride: Ints, padding: Ints, *args: Any) -> Tensor:
-    """One or two axes: the kernel for three refuses inputs that are shorter without their padding."""
+    """One or two axes: the kernel for three is slow, and refuses inputs shorter without their padding."""
     if len(kernel) == 1:
         return F.avg_pool2d(input.unsqueeze(-2), *_with_unit_axis(kernel, stride, padding), *args).squeeze(-2)
     return F.avg_pool2d(input, kernel, stride, padding, *args)

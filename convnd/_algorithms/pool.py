@@ -1,9 +1,10 @@
 """Pooling over any number of spatial axes.
 
-A maximum or a mean over a box is the maximum or mean over some axes of the one over the others, so
-pooling runs over a few axes at a time, last axes first. Positions compose: the flat index of
-the winner along the outer axes picks the flat index along the inner ones. The first of equal maxima
-in row-major order wins and a NaN wins over everything, as in torch, since each step keeps that rule.
+A maximum or a sum over a box is the maximum or sum over some axes of the one over the others. Sums go
+axis by axis and are divided once; maxima go over a few axes at a time, last axes first, in torch's own
+kernels. Positions compose: the flat index of the winner along the outer axes picks the flat index along
+the inner ones. The first of equal maxima in row-major order wins and a NaN wins over everything, as in
+torch, since each step keeps that rule.
 """
 
 from collections.abc import Callable, Iterator
@@ -132,42 +133,36 @@ def _pick(source: Tensor, index: Tensor) -> tuple[Tensor]:
 def avg_pool(
     x: Tensor, windows: Windows, ceil_mode: bool, count_include_pad: bool, divisor_override: int | None
 ) -> Tensor:
-    """Mean over windows; the count of a window is the product of its counts along the axes."""
-    n = len(windows.kernel)
-    dtype = x.dtype
-    if dtype in LOW_PRECISION and (n > native.MAX_AVG_POOL_AXES or any(d > 1 for d in windows.dilation)):
-        x = x.float()  # round once, at the end
-    if any(d > 1 for d in windows.dilation):
-        return _dilated_mean(x, windows, ceil_mode, count_include_pad, divisor_override).to(dtype)
-
-    def some_axes(x: Tensor, group: slice) -> tuple[Tensor]:
-        # With an override all groups but the last one done only sum.
-        divisor = 1 if divisor_override is not None and group.start else divisor_override
-        kernel, stride, padding, _ = windows.along(group)
-        return (native.avg_pool(x, kernel, stride, padding, ceil_mode, count_include_pad, divisor),)
-
-    if n <= native.MAX_AVG_POOL_AXES:
-        return some_axes(x, slice(0, n))[0]
-    for group in _axis_groups(n, native.MAX_AVG_POOL_AXES):
-        (x,) = _along(group, lambda v, group=group: some_axes(v, group), x)
-    return x.to(dtype)
-
-
-def _dilated_mean(
-    x: Tensor, windows: Windows, ceil_mode: bool, count_include_pad: bool, divisor_override: int | None
-) -> Tensor:
-    """Axis by axis: sum the taps of each window, divide by how many of them count."""
+    """Mean over windows: sums axis by axis, divided once at the end."""
+    kernel, stride, padding, dilation = windows
+    if len(kernel) <= native.MAX_AVG_POOL_AXES and max(dilation) == 1:
+        return native.avg_pool(x, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    dtype, sizes = x.dtype, tuple(x.shape[2:])
+    total = x.float() if dtype in LOW_PRECISION else x  # round once, at the end
     for axis, (k, s, p, d) in enumerate(zip(*windows, strict=True), start=2):
-        n = x.shape[axis]
-        starts = [i * s - p for i in range(output_size(n, k, s, p, d, ceil_mode))]
-        after = starts[-1] + d * (k - 1) + 1 - n
-        x = zero_pad(x, ((p, after), *((0, 0),) * (x.ndim - 1 - axis)))
-        x = x.unfold(axis, d * (k - 1) + 1, s)[..., ::d].sum(-1)
-        if divisor_override is None:
-            low, high = (-p, n + p) if count_include_pad else (0, n)
-            counts = [sum(low <= start + t * d < high for t in range(k)) for start in starts]
-            x = x / x.new_tensor(counts).view(-1, *(1,) * (x.ndim - 1 - axis))
-    return x if divisor_override is None else x / divisor_override
+        n = total.shape[axis]
+        reach = (output_size(n, k, s, p, d, ceil_mode) - 1) * s - p + d * (k - 1) + 1
+        total = zero_pad(total, ((p, reach - n), *((0, 0),) * (x.ndim - 1 - axis)))
+        total = total.unfold(axis, d * (k - 1) + 1, s)[..., ::d].sum(-1)
+    if divisor_override is None:
+        return (total / _counts(total, sizes, windows, ceil_mode, count_include_pad)).to(dtype)
+    return (total / divisor_override).to(dtype)
+
+
+def _counts(
+    out: Tensor, sizes: Ints, windows: Windows, ceil_mode: bool, count_include_pad: bool
+) -> Tensor | int:
+    """How many entries of each window count: the product of those along the axes."""
+    if not ceil_mode and (count_include_pad or not any(windows.padding)):
+        return prod(windows.kernel)
+    total: Tensor | int = 1
+    for axis, (n, (k, s, p, d)) in enumerate(zip(sizes, zip(*windows, strict=True), strict=True), start=2):
+        starts = torch.arange(out.shape[axis], device=out.device) * s - p
+        taps = starts[:, None] + torch.arange(k, device=out.device) * d
+        low, high = (-p, n + p) if count_include_pad else (0, n)
+        count = ((taps >= low) & (taps < high)).sum(1)
+        total = total * count.view(-1, *(1,) * (out.ndim - 1 - axis))
+    return total
 
 
 def adaptive_avg_pool(x: Tensor, sizes: Ints) -> Tensor:
