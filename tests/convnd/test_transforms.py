@@ -1,9 +1,9 @@
 """Everything around autograd beyond three axes: derivatives, transforms, compilers, export, precision."""
 
 import copy
-import os
 import pickle
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -232,10 +232,8 @@ def test_flops_are_counted(n: int) -> None:
 
 
 @pytest.fixture
-def process_group() -> Iterator[None]:
-    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    os.environ.setdefault("MASTER_PORT", "29571")
-    torch.distributed.init_process_group("gloo", rank=0, world_size=1)
+def process_group(tmp_path: Path) -> Iterator[None]:
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path}/store", rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()
 
