@@ -30,8 +30,10 @@ def resample(
     """Resample ``(N, C, *spatial)`` to ``sizes``; ``scales``, output over input, override their ratio."""
     torch_mode = native.interpolation_mode(mode, len(sizes))
     low_precision = x.dtype in (torch.float16, torch.bfloat16)
-    if antialias and (len(sizes) != 2 or low_precision):
-        torch_mode = None  # torch has it for two axes in single and double precision
+    if antialias and (len(sizes) != 2 or low_precision or sizes[-1] == 1):
+        # torch has it for two axes in single and double precision, and (2.13, on CPU) gets it wrong where
+        # the last axis shrinks to one entry.
+        torch_mode = None
     if torch_mode is not None and x.is_floating_point():
         corners = align_corners if mode in INTERPOLATING else None
         if None in scales:
