@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import native
+from .pool import LOW_PRECISION, adaptive_avg_pool
 
 MODES = ("nearest", "nearest-exact", "linear", "cubic", "area")
 INTERPOLATING = ("linear", "cubic")  # the modes that know align_corners
@@ -28,8 +29,10 @@ def resample(
     antialias: bool = False,
 ) -> Tensor:
     """Resample ``(N, C, *spatial)`` to ``sizes``; ``scales``, output over input, override their ratio."""
+    if mode == "area":
+        return adaptive_avg_pool(x, sizes)
     torch_mode = native.interpolation_mode(mode, len(sizes))
-    low_precision = x.dtype in (torch.float16, torch.bfloat16)
+    low_precision = x.dtype in LOW_PRECISION
     if antialias and (len(sizes) != 2 or low_precision or sizes[-1] == 1):
         # torch has it for two axes in single and double precision, and (2.13, on CPU) gets it wrong where
         # the last axis shrinks to one entry.
@@ -60,20 +63,15 @@ def resample(
 
 def _taps(x: Tensor, n: int, size: int, scale: float | None, mode: str, align_corners: bool) -> Taps:
     """The input positions and weights of each output position along one axis of ``n`` entries."""
-    if mode == "area":
-        return _area(n, size, x.device)
     # torch finds nearest positions in single precision, the others in that of the data.
     real = torch.float64 if x.dtype == torch.float64 and mode in INTERPOLATING else torch.float32
     o = torch.arange(size, device=x.device, dtype=real)
-    if align_corners:
-        at = o * torch.tensor((n - 1) / (size - 1) if size > 1 else 0.0, dtype=real, device=x.device)
-    else:
-        step = torch.tensor(n / size if scale is None else 1 / scale, dtype=real, device=x.device)
-        if mode == "nearest":
-            return [((o * step).long().clamp(max=n - 1), None)]
-        if mode == "nearest-exact":
-            return [(((o + 0.5) * step).long().clamp(max=n - 1), None)]
-        at = (o + 0.5) * step - 0.5
+    step = torch.tensor(_step(n, size, scale, align_corners), dtype=real, device=x.device)
+    if mode == "nearest":
+        return [((o * step).long().clamp(max=n - 1), None)]
+    if mode == "nearest-exact":
+        return [(((o + 0.5) * step).long().clamp(max=n - 1), None)]
+    at = o * step if align_corners else (o + 0.5) * step - 0.5
     if mode == "linear":
         at = at.clamp(min=0)
         left = at.long().clamp(max=n - 1)
@@ -85,15 +83,19 @@ def _taps(x: Tensor, n: int, size: int, scale: float | None, mode: str, align_co
     return [((left.long() + k).clamp(0, n - 1), _keys(fraction - k)) for k in offsets]
 
 
+def _step(n: int, size: int, scale: float | None, align_corners: bool) -> float:
+    """How many input entries lie between two output entries."""
+    if align_corners:
+        return (n - 1) / (size - 1) if size > 1 else 0.0
+    return n / size if scale is None else 1 / scale
+
+
 def _antialiased_taps(
     x: Tensor, n: int, size: int, scale: float | None, mode: str, align_corners: bool
 ) -> Taps:
     """As :func:`_taps`, with a kernel widened to the step when that is longer than one entry."""
     real = torch.float64 if x.dtype == torch.float64 else torch.float32
-    if align_corners:
-        step = (n - 1) / (size - 1) if size > 1 else 0.0
-    else:
-        step = n / size if scale is None else 1 / scale
+    step = _step(n, size, scale, align_corners)
     widening = max(step, 1.0)
     support = (1 if mode == "linear" else 2) * widening
     centre = (torch.arange(size, device=x.device, dtype=real) + 0.5) * step
@@ -107,14 +109,6 @@ def _antialiased_taps(
         weights.append(torch.where((at < stop) & (distance < support / widening), weight, 0))
     total = torch.stack(weights).sum(0)
     return [(at.clamp(max=n - 1), weight / total) for at, weight in zip(positions, weights, strict=True)]
-
-
-def _area(n: int, size: int, device: torch.device) -> Taps:
-    """Means over ``[floor(o n / size), ceil((o + 1) n / size))``, as adaptive average pooling."""
-    o = torch.arange(size, device=device)
-    start, stop = o * n // size, -(-(o + 1) * n // size)
-    longest = int(-(-n // size)) + (1 if n % size else 0)
-    return [((start + t).clamp(max=n - 1), (start + t < stop) / (stop - start)) for t in range(longest)]
 
 
 def _keys(distance: Tensor, a: float = -0.75) -> Tensor:

@@ -54,7 +54,7 @@ def test_interpolate_equals_plain_loops(case: Case) -> None:
     if mode.startswith("nearest"):
         np.testing.assert_array_equal(out.numpy(), expected)
     else:
-        np.testing.assert_allclose(out.numpy(), expected, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(out.numpy(), expected, rtol=1e-10, atol=1e-10)
 
 
 @given(interpolate_cases(max_dims=3))
@@ -72,7 +72,7 @@ def test_interpolate_equals_torch_lifted_to_four_axes(case: Case) -> None:
         if name in kwargs:
             kwargs[name] = (*missing, *kwargs[name])
     out = F.interpolate(x.reshape(*x.shape[:2], *missing, *x.shape[2:]), **kwargs)
-    torch.testing.assert_close(out.reshape(expected.shape), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(out.reshape(expected.shape), expected, rtol=1e-10, atol=1e-10)
 
 
 @given(interpolate_cases(min_dims=2, max_dims=2), st.sampled_from(("linear", "cubic")), st.integers(0, 2))
@@ -89,7 +89,7 @@ def test_antialiasing_equals_torch_lifted_to_three_axes(case: Case, mode: str, a
         x, out, kwargs[which] = x.mT, out.mT, kwargs[which][::-1]
     if out.shape[-1] > 1:
         expected = torch.nn.functional.interpolate(x, **{**kwargs, "mode": TORCH_MODES[mode][2]})
-        torch.testing.assert_close(out, expected, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "linear", "cubic", "area"])
