@@ -26,8 +26,8 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.parametrize import is_parametrized
 
 from . import modules
-from ._arguments import PADDING_MODES, PerAxis, choice, integer, per_axis
 from ._inflation_rules import LAYERS, UPSAMPLE_RANKS, NewAxes
+from .arguments import PADDING_MODES, PerAxis, choice, integer, per_axis
 
 M = TypeVar("M", bound=nn.Module)
 

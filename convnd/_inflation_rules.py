@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from . import modules
-from ._arguments import Ints, padding_modes, padding_rule, per_axis
+from .arguments import Ints, padding_modes, padding_rule, per_axis
 
 
 @dataclass(frozen=True)

@@ -11,38 +11,47 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu, silu
+from torch.nn.functional import silu
 
 import convnd.functional as F
 from convnd import BatchNormNd, ConvNd
+from convnd.arguments import choice
 
 Activation = Callable[[Tensor], Tensor]
 
-ACTIVATIONS: dict[str, Activation] = {
-    "relu": relu,
-    "leaky_relu": nn.functional.leaky_relu,
-    "elu": nn.functional.elu,
-    "gelu": nn.functional.gelu,
-    "silu": silu,
-    "tanh": torch.tanh,
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
 }
 NORMS = ("group", "batch")
 
 
-def make_activation(activation: str | Activation | type[nn.Module]) -> Activation:
+class Function(nn.Module):
+    """A plain function as a layer."""
+
+    def __init__(self, function: Activation) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def make_activation(activation: str | Activation | type[nn.Module]) -> nn.Module:
     """A known name, a module class, a module (copied, so that parameters are not shared) or a function."""
     if isinstance(activation, str):
-        if activation not in ACTIVATIONS:
-            known = ", ".join(map(repr, ACTIVATIONS))
-            raise ValueError(f"activation must be a callable or one of {known}, got {activation!r}")
-        return ACTIVATIONS[activation]
+        return ACTIVATIONS[choice(activation, tuple(ACTIVATIONS), "activation, if not a callable,")]()
     if isinstance(activation, type) and issubclass(activation, nn.Module):
         return activation()
     if isinstance(activation, nn.Module):
         return copy.deepcopy(activation)
     if not callable(activation):
         raise TypeError(f"activation must be a name or a callable, got {activation!r}")
-    return activation
+    return Function(activation)
 
 
 class GroupNorm(nn.GroupNorm):
@@ -73,7 +82,7 @@ class Parts:
             return BatchNormNd(self.spatial_dims, channels, eps=self.norm_eps)
         return nn.Identity()
 
-    def activation(self) -> Activation:
+    def activation(self) -> nn.Module:
         return make_activation(self.activation_name)
 
     def conv(

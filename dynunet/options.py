@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convnd._arguments import choice, integer, padding_modes, per_axis
+from convnd.arguments import choice, integer, padding_modes, per_axis
 
 from .attention import ATTENTIONS
 from .blocks import BLOCKS

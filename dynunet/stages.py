@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .attention import ATTENTIONS
-from .blocks import BLOCKS, Activation, Parts
+from .blocks import BLOCKS, Parts
 from .options import Level
 
 
@@ -47,21 +47,6 @@ def _attention(parts: Parts, level: Level, name: str | None) -> nn.Module:
 def resampling_kernel(level: Level, stride: Sequence[int]) -> tuple[int, ...]:
     """A down-sampling kernel reads every entry: it is at least as long as the stride."""
     return tuple(max(k, s) for k, s in zip(level.kernel_size, stride, strict=True))
-
-
-class Function(nn.Module):
-    """A plain function as a layer."""
-
-    def __init__(self, function: Activation) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
-def as_module(activation: Activation) -> nn.Module:
-    return activation if isinstance(activation, nn.Module) else Function(activation)
 
 
 def check_axis(

@@ -19,7 +19,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .blocks import NORMS, Activation, Parts, Upsample, make_activation, zero_init
+from .blocks import NORMS, Activation, Parts, Upsample, zero_init
 from .embeddings import ClassEmbedding, TimeEmbedding
 from .options import (
     attention_name,
@@ -31,7 +31,7 @@ from .options import (
     padding_modes,
     strides_between,
 )
-from .stages import Middle, Stage, as_module, check_axis, resampling_kernel
+from .stages import Middle, Stage, check_axis, resampling_kernel
 
 
 class UNet(nn.Module):
@@ -115,7 +115,6 @@ class UNet(nn.Module):
         self.strides = strides_between(n, strides, len(widths))
         if norm is not None:
             choice(norm, NORMS, "norm, if not None,")
-        make_activation(activation)
         bottom = self.levels[-1]
         if attention_name(mid_attention, "mid_attention") is not None:
             check_heads(bottom, "the bottleneck (mid_attention)")
@@ -133,9 +132,8 @@ class UNet(nn.Module):
         self.encoder, skips = self._build_encoder(parts)
         self.middle = Middle(parts, bottom, mid_attention)
         self.decoder = self._build_decoder(parts, skips)
-        self.head = nn.Sequential(parts.norm(widths[0]))
-        self.head.append(as_module(parts.activation()))
-        self.head.append(zero_init(parts.conv(widths[0], self.out_channels, self.levels[0].kernel_size)))
+        out = zero_init(parts.conv(widths[0], self.out_channels, self.levels[0].kernel_size))
+        self.head = nn.Sequential(parts.norm(widths[0]), parts.activation(), out)
 
     def _build_encoder(self, parts: Parts) -> tuple[nn.ModuleList, list[int]]:
         """The encoder levels, and the channels of every skip in the order they are pushed."""

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._arguments import Ints, Pairs
+from ..arguments import Ints, Pairs
 from . import native
 
 

@@ -9,7 +9,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from .._arguments import Ints
+from ..arguments import Ints
 from .conv import zero_pad
 from .pool import Windows
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._arguments import Ints
+from ..arguments import Ints
 
 MAX_AXES = 3
 MAX_AVG_POOL_AXES = 2

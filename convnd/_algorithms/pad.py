@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._arguments import Pairs
+from ..arguments import Pairs
 from . import native
 from .conv import zero_pad
 

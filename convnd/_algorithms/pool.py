@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._arguments import Ints
+from ..arguments import Ints
 from . import native
 from .conv import zero_pad
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .._algorithms import pool
-from .._arguments import Ints, PerAxis, batched, integer, per_axis, rank, require_floating
+from ..arguments import Ints, PerAxis, batched, integer, per_axis, rank, require_floating
 
 Sizes = int | Sequence[int | None] | None
 

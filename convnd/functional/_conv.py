@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .._algorithms.conv import convolve, convolve_transposed
 from .._algorithms.pad import check_fits, pad_axes, pad_axes_adjoint
-from .._arguments import (
+from ..arguments import (
     Padding,
     PerAxis,
     batched,

@@ -9,7 +9,7 @@ from torch import Tensor
 from .._algorithms import fold as algorithm
 from .._algorithms.pool import Windows
 from .._algorithms.pool import output_size as window_count
-from .._arguments import PerAxis, batched, per_axis, rank
+from ..arguments import PerAxis, batched, per_axis, rank
 
 
 def _windows(n: int, kernel_size: Any, dilation: Any, padding: Any, stride: Any) -> Windows:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from .._algorithms.interpolate import INTERPOLATING, MODES, resample
-from .._arguments import PerAxis, choice, per_axis, rank, require_floating
+from ..arguments import PerAxis, choice, per_axis, rank, require_floating
 
 _ALIASES = {"bilinear": "linear", "trilinear": "linear", "bicubic": "cubic"}
 

@@ -6,7 +6,7 @@ import torch.nn.functional
 from torch import Tensor
 
 from .._algorithms.pad import GATHERED, pad_axes
-from .._arguments import choice
+from ..arguments import choice
 
 
 def pad(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .._algorithms import pool
-from .._arguments import PerAxis, batched, per_axis, rank, require_floating
+from ..arguments import PerAxis, batched, per_axis, rank, require_floating
 
 
 def _empty(stride: Any) -> bool:

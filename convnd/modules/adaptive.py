@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .. import functional as F
-from .._arguments import PerAxis, integer, per_axis
+from ..arguments import PerAxis, integer, per_axis
 from .pool import checked_windows
 
 Sizes = int | Sequence[int | None] | None

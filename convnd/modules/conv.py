@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from .. import functional as F
-from .._arguments import Padding, PerAxis, integer, padding_modes, padding_rule, per_axis
+from ..arguments import Padding, PerAxis, integer, padding_modes, padding_rule, per_axis
 from ..functional._conv import transposed_same
 
 

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from .. import functional as F
-from .._arguments import PerAxis, integer, per_axis
+from ..arguments import PerAxis, integer, per_axis
 from .pool import checked_windows
 
 

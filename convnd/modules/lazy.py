@@ -7,7 +7,7 @@ import torch
 from torch.nn.modules.conv import _LazyConvXdMixin
 from torch.nn.parameter import UninitializedParameter
 
-from .._arguments import Padding, PerAxis
+from ..arguments import Padding, PerAxis
 from .conv import ConvNd, ConvTransposeNd
 
 

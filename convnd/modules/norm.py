@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from .._arguments import batched, integer
+from ..arguments import batched, integer
 
 
 class BatchNormNd(_BatchNorm):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
 
 from .. import functional as F
-from .._arguments import PerAxis, integer, per_axis
+from ..arguments import PerAxis, integer, per_axis
 
 
 class MaxPoolNd(_MaxPoolNd):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from .. import functional as F
 from .._algorithms.interpolate import MODES
 from .._algorithms.pad import GATHERED
-from .._arguments import PerAxis, choice, integer
+from ..arguments import PerAxis, choice, integer
 
 
 class PadNd(nn.Module):

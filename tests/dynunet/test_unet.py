@@ -234,7 +234,7 @@ def test_bad_options_are_refused_when_built() -> None:
         (ValueError, r"kernel_size\[1\] must be at least 1, got 0", {"kernel_size": (3, 0)}),
         (ValueError, "block must be one of 'residual', 'plain', got 'dense'", {"block": "dense"}),
         (ValueError, "norm, if not None, must be one of 'group', 'batch'", {"norm": "spectral"}),
-        (ValueError, "activation must be a callable or one of", {"activation": "swosh"}),
+        (ValueError, "activation, if not a callable, must be one of 'relu'", {"activation": "swosh"}),
         (
             ValueError,
             "got 3 heads for 8 channels at level 0",

@@ -1,4 +1,4 @@
-"""Arguments, normalised once.
+"""Arguments, normalised once: for convnd's own functions and for networks built on it.
 
 Every public function and module of convnd passes its arguments through this file, and only the
 normal forms below travel further: one ``int`` per axis, one ``(before, after)`` pair per axis, one
