@@ -8,12 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convnd.arguments import choice, integer, padding_modes, per_axis
+from convnd.arguments import choice, integer, per_axis
 
 from .attention import ATTENTIONS
 from .blocks import BLOCKS
-
-__all__ = ["Level", "channel_list", "choice", "integer", "levels", "padding_modes", "strides_between"]
 
 
 @dataclass(frozen=True)

@@ -19,18 +19,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from convnd.arguments import choice, integer, padding_modes
+
 from .blocks import NORMS, Activation, Parts, Upsample, zero_init
 from .embeddings import ClassEmbedding, TimeEmbedding
-from .options import (
-    attention_name,
-    channel_list,
-    check_heads,
-    choice,
-    integer,
-    levels,
-    padding_modes,
-    strides_between,
-)
+from .options import attention_name, channel_list, check_heads, levels, strides_between
 from .stages import Middle, Stage, check_axis, resampling_kernel
 
 
@@ -213,18 +206,18 @@ class UNet(nn.Module):
             raise ValueError(f"this UNet {rule}, got t={'None' if t is None else tuple(t.shape)}")
         if labels is not None and self.class_embedding is None:
             raise ValueError("class_labels must be left out: build the UNet with num_classes=... to use them")
-        parts = []
+        total: Tensor | None = None
         if self.time_embedding is not None and t is not None:
             if tuple(t.shape) != (x.shape[0],):
                 raise ValueError(f"t must have shape ({x.shape[0]},), one per sample, got {tuple(t.shape)}")
-            parts.append(self.time_embedding(t))
-        if self.class_embedding is not None and labels is not None:
+            total = self.time_embedding(t)
+        if self.class_embedding is not None:
+            if labels is None:
+                labels = torch.full((x.shape[0],), -1, device=x.device)
             self._check_labels(labels, x.shape[0])
-            parts.append(self.class_embedding(labels))
-        if not parts and self.class_embedding is not None:
-            width = self.class_embedding.table.embedding_dim
-            return self.class_embedding.table.weight.new_zeros(x.shape[0], width)
-        return sum(parts) if parts else None  # type: ignore[return-value]
+            classes = self.class_embedding(labels)
+            total = classes if total is None else total + classes
+        return total
 
     def _check_labels(self, labels: Tensor, count: int) -> None:
         if tuple(labels.shape) != (count,):

@@ -24,11 +24,16 @@ from ..arguments import Ints, Pairs
 from . import native
 
 
+def flat(pairs: Pairs) -> list[int]:
+    """The amounts as torch takes them: the last axis first."""
+    return [amount for pair in reversed(pairs) for amount in pair]
+
+
 def zero_pad(input: Tensor, pairs: Pairs) -> Tensor:
     """Zeros around the last ``len(pairs)`` axes; negative amounts crop."""
     if not any(map(any, pairs)):
         return input
-    return F.pad(input, [amount for pair in reversed(pairs) for amount in pair])
+    return F.pad(input, flat(pairs))
 
 
 def convolve(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..arguments import Pairs
 from . import native
-from .conv import zero_pad
+from .conv import flat, zero_pad
 
 GATHERED = ("reflect", "replicate", "circular")
 
@@ -49,11 +49,10 @@ def pad_axes(x: Tensor, pairs: Pairs, modes: tuple[str, ...]) -> Tensor:
     """Pad the last ``len(pairs)`` axes of ``x``, each in its own mode."""
     n = len(pairs)
     check_fits(tuple(x.shape[x.ndim - n :]), pairs, modes, "padding")
-    mode = modes[0]
     if all(m == "zeros" for m in modes):
         return zero_pad(x, pairs)
-    if n <= native.MAX_AXES and x.ndim == n + 2 and all(m == mode for m in modes):
-        return F.pad(x, [amount for pair in reversed(pairs) for amount in pair], mode=mode)
+    if n <= native.MAX_AXES and x.ndim == n + 2 and len(set(modes)) == 1:
+        return F.pad(x, flat(pairs), mode=modes[0])
     for axis, (pair, mode) in enumerate(zip(pairs, modes, strict=True), start=x.ndim - n):
         if mode != "zeros" and any(pair):
             x = x.index_select(axis, _source(mode, x.shape[axis], pair, x.device))
