@@ -1,197 +1,139 @@
-r"""Convolution and transposed convolution over any number of spatial axes.
+r"""Convolution of ``(N, C, *spatial)`` with ``(O, C / groups, *kernel)``, by several algorithms.
 
-With ``p`` the zeros before an axis, ``s`` the stride and ``d`` the dilation, for each axis
+.. math:: y[n, o, q] = \sum_{c, t} w[o, c, t] \, x[n, c, q s + t d - p]
 
-    conv            out[o] = sum_t  weight[t] * input[o * s + t * d - p]
-    conv_transpose  out[i * s + t * d - p] += weight[t] * input[i]
+``native``         torch's kernel, up to three axes; ``channels_last`` hands it a channels-last copy.
+``channels``       taps of the leading axes become input channels and their output positions batch
+                   entries: one native convolution over the other axes does all the arithmetic. Few
+                   output channels leave the lanes of a vector unit empty, so that several neighbouring
+                   output positions of the first axis are made output channels as well.
+``taps``           a sum of native convolutions, one for each tap of the leading axes.
+``gemm``           one matrix product with all taps unfolded.
+``fft``            in the frequency domain (:mod:`.fft`).
 
-At most three axes go to torch's own kernels. With more, the taps of the surplus leading axes become
-input channels and their output positions become batch entries, so that one native convolution over
-the last three axes does all the arithmetic (and rounds once, in any precision). A transposed
-convolution is, for each residue of the output position modulo the stride, a plain convolution of
-stride 1 with every s-th tap, reversed.
+All are plain compositions of differentiable operators that never write in place, so that they can be
+traced and transformed. Sums are rounded once.
 """
 
 from itertools import product
-from math import gcd, prod
-from typing import Any
+from math import prod
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..arguments import Ints, Pairs
+from ..arguments import Ints
 from . import native
+from .geometry import Geometry
+from .pad import zero_pad
+
+LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
-def flat(pairs: Pairs) -> list[int]:
-    """The amounts as torch takes them: the last axis first."""
-    return [amount for pair in reversed(pairs) for amount in pair]
+def leading(n: int) -> int:
+    """How many leading axes ``channels`` and ``taps`` take away: what native kernels lack, at least one."""
+    return max(n - native.MAX_AXES, 1)
 
 
-def zero_pad(input: Tensor, pairs: Pairs) -> Tensor:
-    """Zeros around the last ``len(pairs)`` axes; negative amounts crop."""
-    if not any(map(any, pairs)):
-        return input
-    return F.pad(input, flat(pairs))
+def native_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
+    # The native kernels pad both sides alike; the rest is padded here.
+    inside = tuple(max(min(pair), 0) for pair in g.pads)
+    x = zero_pad(x, tuple((a - i, b - i) for (a, b), i in zip(g.pads, inside, strict=True)))
+    return native.conv(x, w, bias, g.stride, inside, g.dilation, g.groups)
 
 
-def convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Ints, pads: Pairs, dilation: Ints, groups: int
-) -> Tensor:
-    """Zero-padded convolution of ``(N, C, *spatial)``."""
-    surplus = max(len(stride) - native.MAX_AXES, 0)
-    # The native kernels pad both sides alike; the rest, and the surplus axes, are padded here.
-    inside = [0] * surplus + [max(min(pair), 0) for pair in pads[surplus:]]
-    outside = tuple((a - i, b - i) for (a, b), i in zip(pads, inside, strict=True))
-    x = zero_pad(x, outside)
-    if not surplus:
-        return native.conv(x, weight, bias, stride, tuple(inside), dilation, groups)
-    return _fold_taps(x, weight, bias, stride, tuple(inside), dilation, groups, surplus)
+def channels_last_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
+    return native_conv(native.channels_last(x), w, bias, g)
 
 
-def _fold_taps(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Ints,
-    padding: Ints,
-    dilation: Ints,
-    groups: int,
-    surplus: int,
-) -> Tensor:
-    """One native convolution: taps of the first ``surplus`` axes in channels, positions in batch."""
-    kernel = tuple(weight.shape[2 : 2 + surplus])
-    for axis in range(surplus):
-        extent = dilation[axis] * (kernel[axis] - 1) + 1
-        x = x.unfold(2 + axis, extent, stride[axis])[..., :: dilation[axis]]
-    # (N, C, *positions, *rest, *taps) -> (N * positions, *rest, groups * taps * C / groups): laid out
-    # channels-last, so that the copy moves whole runs of channels and the kernel finds its layout.
-    n, positions = x.shape[0], tuple(x.shape[2 : 2 + surplus])
-    rest = tuple(x.shape[2 + surplus : 2 + surplus + native.MAX_AXES])
-    x = x.unflatten(1, (groups, x.shape[1] // groups)).movedim((1, 2), (-1 - surplus - 1, -1))
-    x = x.reshape(n * prod(positions), *rest, prod(kernel) * x.shape[-1] * groups).movedim(-1, 1)
-    weight = weight.movedim(1, 1 + surplus).flatten(1, 1 + surplus)
-    out = native.conv(x, weight, bias, stride[surplus:], padding[surplus:], dilation[surplus:], groups)
-    return out.reshape(n, *positions, *out.shape[1:]).movedim(1 + surplus, 1)
+def _last_channels(x: Tensor, g: Geometry, lead: int) -> tuple[Tensor, Geometry]:
+    """``(N, *spatial, C)`` with the padding of the leading axes done, and the geometry of the others.
 
-
-def transposed_weight(weight: Tensor, groups: int) -> Tensor:
-    """``(C, O / groups, *kernel)`` as the ``(O, C / groups, *kernel)`` of the reversed convolution."""
-    weight = weight.unflatten(0, (groups, weight.shape[0] // groups)).transpose(1, 2)
-    return weight.flatten(0, 1).flip(tuple(range(2, weight.ndim - 1)))
-
-
-def convolve_transposed(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Ints,
-    pads: Pairs,
-    dilation: Ints,
-    groups: int,
-    output_padding: Ints,
-) -> Tensor:
-    """Transposed convolution of ``(N, C, *spatial)``; ``pads`` are cropped from the full result."""
-    sizes = tuple(
-        (i - 1) * s - a - b + d * (k - 1) + 1 + extra
-        for i, s, (a, b), d, k, extra in zip(
-            x.shape[2:], stride, pads, dilation, weight.shape[2:], output_padding, strict=True
-        )
-    )
-    if len(stride) <= native.MAX_AXES:
-        both = tuple(min(pair) for pair in pads)
-        out = native.conv_transpose(x, weight, bias, stride, both, output_padding, groups, dilation)
-        for axis, (size, p, (before, _)) in enumerate(zip(sizes, both, pads, strict=True)):
-            if out.shape[2 + axis] != size:
-                out = out.narrow(2 + axis, before - p, size)
-        return out
-    return _phases(x, weight, bias, stride, pads, dilation, groups, sizes)
-
-
-def _phases(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Ints,
-    pads: Pairs,
-    dilation: Ints,
-    groups: int,
-    sizes: Ints,
-) -> Tensor:
-    """One convolution per residue of the output position, interleaved.
-
-    Position ``q * s + r`` of the uncropped result sums ``weight[t] * input[q - (t * d - r) / s]`` over
-    the taps with ``t * d = r (mod s)``; these are every ``s / gcd(s, d)``-th one.
+    Where there is padding, this is the one copy of the input that padding takes anyway.
     """
-    weight = transposed_weight(weight, groups)
-    n_axes = len(stride)
-    first = tuple(a // s for (a, _), s in zip(pads, stride, strict=True))
-    counts = tuple(
-        -(-(a + size) // s) - f for (a, _), size, s, f in zip(pads, sizes, stride, first, strict=True)
-    )
-    axes = zip(weight.shape[2:], stride, dilation, x.shape[2:], first, counts, strict=True)
-    residues = [[_residue(r, *axis) for r in range(axis[1])] for axis in axes]
-    # Residues whose taps lie alike share one convolution: all of them when the stride divides the kernel.
-    alike: dict[tuple[Any, ...], dict[int, tuple[slice, ...]]] = {}
-    for i, chosen in enumerate(product(*residues)):
-        parts = [part for part in chosen if part is not None]
-        if len(parts) == n_axes:
-            window, *layout = zip(*parts, strict=True)
-            alike.setdefault(tuple(layout), {})[i] = window
-    results = {
-        tuple(windows): _side_by_side(x, weight, bias, amounts, steps, groups, tuple(windows.values()))
-        for (amounts, steps, _), windows in alike.items()
-    }
-    out = next(iter(results.values()))  # residue 0 always has a tap
-    if len(out) < prod(stride):
-        # Where no tap reaches, the result is the bias.
-        fill = out.new_zeros(()) if bias is None else bias.to(out.dtype).view(-1, *(1,) * n_axes)
-        blocks = [fill.expand(out.shape[1:])] * prod(stride)
-        for members, result in results.items():
-            for i, block in zip(members, result, strict=True):
-                blocks[i] = block
-        out = torch.stack(blocks)
-    if len(out) == 1:
-        return out[0]
-    # (residues, N, C, *counts) -> (N, C, count0 * stride0, ...), then crop to the wanted positions.
-    out = out.unflatten(0, stride)
-    order = [n_axes, n_axes + 1]
-    order += [a for axis in range(n_axes) for a in (n_axes + 2 + axis, axis)]
-    out = out.permute(order).reshape(
-        *out.shape[n_axes : n_axes + 2], *(c * s for c, s in zip(counts, stride, strict=True))
-    )
-    for axis, size in enumerate(sizes):
-        out = out.narrow(2 + axis, pads[axis][0] - first[axis] * stride[axis], size)
-    return out
+    both = [max(min(pair), 0) for pair in g.pads[lead:]]
+    outside = tuple((a - i, b - i) for (a, b), i in zip(g.pads[lead:], both, strict=True))
+    x = zero_pad(x.movedim(1, -1), (*g.pads[:lead], *outside, (0, 0)))
+    return x, Geometry(g.stride[lead:], tuple((i, i) for i in both), g.dilation[lead:], g.groups)
 
 
-def _side_by_side(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    pads: Pairs,
-    dilation: Ints,
-    groups: int,
-    windows: tuple[tuple[slice, ...], ...],
-) -> Tensor:
-    """``(len(windows), N, C, *spatial)``: convolutions with parts of one kernel, in a single call."""
-    taps = [weight[(slice(None), slice(None), *window)] for window in windows]
-    kernels = torch.stack([t.unflatten(0, (groups, -1)) for t in taps], 1).flatten(0, 2)
+def channels_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, block: int = 1) -> Tensor:
+    """``block`` neighbouring output positions of the first axis share a window (stride and dilation 1)."""
+    n, groups, kernel = len(g.stride), g.groups, tuple(w.shape[2:])
+    lead = leading(n)
+    outputs = g.outputs(tuple(x.shape[2:]), kernel)
+    blocks = -(-outputs[0] // block)
+    spare = blocks * block - outputs[0]
+    (before, after), *pads = g.pads
+    x, rest = _last_channels(x, g._replace(pads=((before, after + spare), *pads)), lead)
+    for axis in range(lead):
+        extent = g.dilation[axis] * (kernel[axis] - 1) + 1
+        step = g.stride[axis]
+        if axis == 0:
+            extent, step = extent + block - 1, step * block
+        x = x.unfold(1 + axis, extent, step)[..., :: g.dilation[axis]]
+    # (N, *positions, *rest, C, *taps) -> (N * positions, *rest, groups * taps * C / groups): the copy moves
+    # whole runs of channels, and the kernel finds its layout.
+    batch, positions, others = x.shape[0], tuple(x.shape[1 : 1 + lead]), tuple(x.shape[1 + lead : 1 + n])
+    x = x.unflatten(1 + n, (groups, -1)).movedim(2 + n, -1)
+    x = x.reshape(batch * prod(positions), *others, prod(x.shape[1 + n :])).movedim(-1, 1)
+    w = _blocked(w, block).unflatten(0, (block, groups, -1)).movedim(1, 0).flatten(0, 2)
+    w = w.movedim(1, 1 + lead).flatten(1, 1 + lead)
     if bias is not None:
-        bias = bias.view(groups, 1, -1).expand(-1, len(windows), -1).flatten()
-    out = convolve(x, kernels, bias, (1,) * len(pads), pads, dilation, groups)
-    return out.unflatten(1, (groups, len(windows), -1)).movedim(2, 0).flatten(2, 3)
+        bias = bias.view(groups, 1, -1).expand(-1, block, -1).flatten()
+    y = native_conv(x, w, bias, rest)
+    # (N * positions, groups * block * O / groups, *others) -> (N, O, *outputs)
+    y = y.reshape(batch, *positions, groups, block, w.shape[0] // groups // block, *y.shape[2:])
+    y = y.movedim((1 + lead, 3 + lead), (1, 2))  # (N, groups, O / groups, *positions, block, *others)
+    if block == 1:
+        return y.squeeze(3 + lead).flatten(1, 2)
+    y = y.movedim(3 + lead, 4).movedim((1, 2), (-2, -1))
+    y = y.reshape(batch, blocks * block, *y.shape[3:-2], groups * y.shape[-1]).movedim(-1, 1)
+    return y.narrow(2, 0, outputs[0])
 
 
-def _residue(
-    r: int, kernel: int, stride: int, dilation: int, size: int, first: int, count: int
-) -> tuple[slice, tuple[int, int], int, int] | None:
-    """Taps (of the reversed kernel), padding, dilation, number of taps for positions ``q * stride + r``."""
-    taps = [t for t in range(kernel) if (t * dilation - r) % stride == 0]
-    if not taps:
-        return None
-    common = gcd(stride, dilation)
-    low, high = ((t * dilation - r) // stride for t in (taps[0], taps[-1]))
-    window = slice(kernel - 1 - taps[-1], kernel - taps[0], stride // common)
-    return window, (high - first, first + count - low - size), dilation // common, len(taps)
+def _blocked(w: Tensor, block: int) -> Tensor:
+    """``(block * O, C, K + block - 1, ...)``: the kernel at each shift along the first axis."""
+    if block == 1:
+        return w
+    others = ((0, 0),) * (w.ndim - 3)
+    return torch.cat([zero_pad(w, ((u, block - 1 - u), *others)) for u in range(block)])
+
+
+def taps_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
+    n, kernel, dtype = len(g.stride), tuple(w.shape[2:]), x.dtype
+    lead = leading(n)
+    outputs = g.outputs(tuple(x.shape[2:]), kernel)
+    if dtype in LOW_PRECISION:
+        x, w, bias = x.float(), w.float(), None if bias is None else bias.float()
+    x, rest = _last_channels(x, g, lead)
+    total, batch = None, (x.shape[0], *outputs[:lead])
+    for t in product(*map(range, kernel[:lead])):
+        part, taps = x, w
+        for axis, (i, s, d, size) in enumerate(zip(t, g.stride, g.dilation, outputs, strict=False), start=1):
+            part = part.narrow(axis, i * d, (size - 1) * s + 1)
+            part = part[(slice(None),) * axis + (slice(None, None, s),)]
+            taps = taps.select(2, i)
+        part = part.reshape(prod(batch), *part.shape[1 + lead :]).movedim(-1, 1)
+        term = native_conv(part, taps, bias if total is None else None, rest)
+        total = term if total is None else total + term
+    assert total is not None
+    return total.reshape(*batch, *total.shape[1:]).movedim(1 + lead, 1).to(dtype)
+
+
+def gemm_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
+    kernel = tuple(w.shape[2:])
+    columns, outputs = unfolded(x, kernel, g)
+    y = torch.matmul(w.reshape(g.groups, w.shape[0] // g.groups, -1), columns)
+    y = y.reshape(x.shape[0], w.shape[0], *outputs)
+    return y if bias is None else y + bias.view(-1, *(1,) * len(kernel))
+
+
+def unfolded(x: Tensor, kernel: Ints, g: Geometry) -> tuple[Tensor, Ints]:
+    """``(N, groups, C / groups * taps, positions)`` and the sizes whose product is positions."""
+    n = len(kernel)
+    x = zero_pad(x, g.pads)
+    for axis, extent in enumerate(g.extents(kernel)):
+        x = x.unfold(2 + axis, extent, g.stride[axis])[..., :: g.dilation[axis]]
+    outputs = tuple(x.shape[2 : 2 + n])
+    x = x.movedim(tuple(range(2, 2 + n)), tuple(range(-n, 0)))
+    return x.reshape(x.shape[0], g.groups, -1, prod(outputs)), outputs

@@ -5,6 +5,7 @@ Everything else in convnd is written for any number of axes and comes here with 
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -33,6 +34,21 @@ _CUBIC = {2: "bicubic"}
 
 def conv(input: Tensor, weight: Tensor, *args: Any) -> Tensor:
     return _CONV[weight.ndim - 2](input, weight, *args)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """``(N, C, *spatial)`` with the channels next to each other in memory."""
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+def conv_weight_gradient(
+    x: Tensor, y: Tensor, weight: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
+) -> Tensor:
+    """The gradient of ``<y, conv(x, w)>`` by ``w`` of shape ``weight``."""
+    empty = x.new_empty(1).expand(weight)
+    zeros = [0] * len(stride)
+    args = y, x, empty, None, list(stride), list(padding), list(dilation), False, zeros, groups
+    return torch.ops.aten.convolution_backward(*args, (False, True, False))[1]
 
 
 def conv_transpose(input: Tensor, weight: Tensor, *args: Any) -> Tensor:

@@ -15,11 +15,22 @@ from torch import Tensor
 
 from ..arguments import Pairs
 from . import native
-from .conv import flat, zero_pad
 
 GATHERED = ("reflect", "replicate", "circular")
 
 _LIMITS = {"reflect": "less than", "circular": "at most"}
+
+
+def flat(pairs: Pairs) -> list[int]:
+    """The amounts as torch takes them: the last axis first."""
+    return [amount for pair in reversed(pairs) for amount in pair]
+
+
+def zero_pad(input: Tensor, pairs: Pairs) -> Tensor:
+    """Zeros around the last ``len(pairs)`` axes; negative amounts crop."""
+    if not any(map(any, pairs)):
+        return input
+    return F.pad(input, flat(pairs))
 
 
 def check_fits(sizes: tuple[int, ...], pairs: Pairs, modes: tuple[str, ...], name: str) -> None:

@@ -1,14 +1,18 @@
 """Public convolution and transposed convolution: arguments checked, then the algorithm."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._algorithms.conv import convolve, convolve_transposed
-from .._algorithms.pad import check_fits, pad_axes, pad_axes_adjoint
+from .._algorithms.bilinear import convolve, convolve_transposed
+from .._algorithms.geometry import Geometry
+from .._algorithms.pad import check_fits
 from ..arguments import (
+    Ints,
     Padding,
+    Pairs,
     PerAxis,
     batched,
     integer,
@@ -55,6 +59,12 @@ def _weight_rank(weight: Tensor) -> int:
     if weight.ndim < 3:
         raise ValueError(f"weight must have at least one spatial axis, got shape {tuple(weight.shape)}")
     return weight.ndim - 2
+
+
+def _geometry(stride: Ints, pads: Pairs, dilation: Ints, groups: int, padding_mode: Any) -> Geometry:
+    modes = padding_modes(padding_mode, len(stride))
+    zeros = all(m == "zeros" or not any(p) for m, p in zip(modes, pads, strict=True))
+    return Geometry(stride, pads, dilation, groups, None if zeros else modes)
 
 
 def conv(
@@ -107,12 +117,8 @@ def conv(
                 f"input must be at least as long as the dilated kernel on every axis: spatial axis {axis} "
                 f"of size {size} padded by {(a, b)} is shorter than kernel {k} with dilation {d}"
             )
-    modes = padding_modes(padding_mode, n)
-    if any(m != "zeros" for m in modes):
-        padded = tuple(p if m != "zeros" else (0, 0) for p, m in zip(pads, modes, strict=True))
-        x = pad_axes(x, padded, modes)
-        pads = tuple(p if m == "zeros" else (0, 0) for p, m in zip(pads, modes, strict=True))
-    out = convolve(x, weight, bias, strides, pads, dilations, groups)
+    g = _geometry(strides, pads, dilations, groups, padding_mode)
+    out = convolve(x, weight, bias, g)
     return out if has_batch else out.squeeze(0)
 
 
@@ -179,16 +185,10 @@ def conv_transpose(
             f"padding must leave at least one entry on every axis: input of size {tuple(x.shape[2:])} with "
             f"kernel {tuple(kernel)} and padding {pads} would give {out_sizes}"
         )
-    modes = padding_modes(padding_mode, n)
-    if all(m == "zeros" for m in modes):
-        out = convolve_transposed(x, weight, bias, strides, pads, dilations, groups, extra)
-        return out if has_batch else out.squeeze(0)
-    check_fits(out_sizes, pads, modes, "padding")
-    whole = ((0, 0),) * n
-    out = convolve_transposed(x, weight, None, strides, whole, dilations, groups, extra)
-    out = pad_axes_adjoint(out, pads, modes)
-    if bias is not None:
-        out = out + bias.to(out.dtype).view(-1, *(1,) * n)
+    g = _geometry(strides, pads, dilations, groups, padding_mode)
+    if g.modes is not None:
+        check_fits(out_sizes, pads, g.modes, "padding")
+    out = convolve_transposed(x, weight, bias, g, out_sizes)
     return out if has_batch else out.squeeze(0)
 
 

@@ -1,0 +1,20 @@
+"""Whether a call may look at its tensors and write in place, or is being traced or transformed."""
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+
+def eager(*tensors: Tensor) -> bool:
+    """Ordinary tensors, outside every compiler, tracer, functorch transform and forward-mode level."""
+    if torch.compiler.is_compiling():
+        return False
+    transformed = torch._C._get_tracing_state() or torch._C._are_functorch_transforms_active()
+    if transformed or forward_ad._current_level >= 0:
+        return False
+    return all(type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
+
+
+def plain(*tensors: Tensor) -> bool:
+    """As :func:`eager`, and on the CPU, where reading a value costs nothing."""
+    return eager(*tensors) and all(t.device.type == "cpu" for t in tensors)

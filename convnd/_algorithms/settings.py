@@ -1,0 +1,64 @@
+"""What the user asks of the planner: one algorithm, a bound on scratch memory, measuring instead."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from ..arguments import choice, integer
+from .plan import ALGORITHMS
+
+DEFAULT_WORKSPACE = 512 << 20
+
+forced: ContextVar[str | None] = ContextVar("forced", default=None)
+workspace_limit = DEFAULT_WORKSPACE
+benchmarking = False
+
+
+@contextmanager
+def algorithm(name: str) -> Iterator[None]:
+    """Convolve by one algorithm inside the ``with`` block.
+
+    It also serves the gradients of what was computed inside, where it applies to them. Calls that are
+    compiled, exported or under a :mod:`torch.func` transform do not look at it.
+
+    Args:
+        name: ``"native"`` (torch's kernel, up to three axes), ``"channels_last"`` (the same on a
+            channels-last copy, two or three axes), ``"channels"`` (taps of the leading axes as channels),
+            ``"taps"`` (a sum over those taps), ``"gemm"`` (one matrix product), ``"phases"`` (transposed
+            convolution as plain ones) or ``"fft"`` (which spreads NaN and infinity, when forced).
+
+    Raises:
+        ValueError: for an unknown name; and from a convolution to which the algorithm does not apply.
+
+    >>> import torch, convnd
+    >>> import convnd.functional as F
+    >>> with convnd.algorithm("fft"):
+    ...     y = F.conv(torch.ones(1, 1, 9), torch.ones(1, 1, 5))
+    """
+    token = forced.set(choice(name, ALGORITHMS, "name"))
+    try:
+        yield
+    finally:
+        forced.reset(token)
+
+
+def set_workspace_limit(limit: int | None) -> None:
+    """Bound the scratch memory of one convolution; larger work is cut into pieces, never refused.
+
+    Args:
+        limit: bytes beside one copy of the input, at least 1; None for the default of 512 MiB. A piece
+            is never less than one output position of a sample.
+    """
+    global workspace_limit
+    workspace_limit = DEFAULT_WORKSPACE if limit is None else integer(limit, "limit")
+
+
+def benchmark(enabled: bool) -> None:
+    """Time the algorithms once for each shape instead of estimating, as ``torch.backends.cudnn.benchmark``.
+
+    Results are kept for the life of the process.
+    """
+    global benchmarking
+    if not isinstance(enabled, bool):
+        raise TypeError(f"enabled must be a bool, got {enabled!r}")
+    benchmarking = enabled

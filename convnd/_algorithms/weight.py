@@ -1,0 +1,141 @@
+r"""The gradient of convolution by its weight.
+
+.. math:: w[o, c, t] = \sum_{n, q} y[n, o, q] \, x[n, c, q s + t d - p]
+
+``native``         torch's kernel, up to three axes; ``channels_last`` hands it channels-last copies.
+``channels``       that kernel on an input whose leading taps are channels, as in the convolution.
+``taps``           one matrix product for each tap.
+``gemm``           one matrix product with the taps of some axes unfolded on the side of ``y`` and those of
+                   the others on the side of ``x``: with K taps per axis each side is copied about
+                   ``K^(n/2)`` times instead of one side ``K^n`` times. Unfolded in tiles that stay in cache.
+``fft``            in the frequency domain (:mod:`.fft`).
+"""
+
+from collections.abc import Iterator
+from itertools import product
+from math import prod
+
+import torch
+from torch import Tensor
+
+from ..arguments import Ints
+from . import native
+from .conv import LOW_PRECISION, leading
+from .geometry import Geometry
+from .pad import zero_pad
+
+TILE_BYTES = 1 << 22
+
+
+def native_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
+    inside = tuple(max(min(pair), 0) for pair in g.pads)
+    x = zero_pad(x, tuple((a - i, b - i) for (a, b), i in zip(g.pads, inside, strict=True)))
+    shape = y.shape[1], x.shape[1] // g.groups, *kernel
+    return native.conv_weight_gradient(x, y, shape, g.stride, inside, g.dilation, g.groups)
+
+
+def channels_last_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
+    return native_weight(native.channels_last(x), native.channels_last(y), g, kernel)
+
+
+def channels_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
+    n = len(kernel)
+    lead = leading(n)
+    x = zero_pad(x.movedim(1, -1), (*g.pads[:lead], *((0, 0),) * (n - lead + 1)))
+    extents = g.extents(kernel)
+    for axis in range(lead):
+        x = x.unfold(1 + axis, extents[axis], g.stride[axis])[..., :: g.dilation[axis]]
+        x = x.narrow(1 + axis, 0, y.shape[2 + axis])
+    x = x.unflatten(1 + n, (g.groups, -1)).movedim(2 + n, -1)
+    batch = prod(x.shape[: 1 + lead])
+    x = x.reshape(batch, *x.shape[1 + lead : 1 + n], prod(x.shape[1 + n :])).movedim(-1, 1)
+    y = y.movedim(1, 1 + lead)
+    y = y.reshape(batch, *y.shape[1 + lead :])
+    rest = Geometry(g.stride[lead:], g.pads[lead:], g.dilation[lead:], g.groups)
+    w = native_weight(x, native.channels_last(y), rest, kernel[lead:])
+    return w.unflatten(1, (*kernel[:lead], -1)).movedim(1 + lead, 1)
+
+
+def taps_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
+    x, counts = zero_pad(x, g.pads), y.shape[2:]
+    y = y.unflatten(1, (g.groups, -1)).flatten(3)
+    parts = []
+    for t in product(*map(range, kernel)):
+        part = x
+        for axis, (i, s, d, q) in enumerate(zip(t, g.stride, g.dilation, counts, strict=True), start=2):
+            part = part.narrow(axis, i * d, (q - 1) * s + 1)[(slice(None),) * axis + (slice(None, None, s),)]
+        parts.append(torch.einsum("ngop,ngcp->goc", y, part.unflatten(1, (g.groups, -1)).flatten(3)))
+    return torch.stack(parts, -1).flatten(0, 1).unflatten(-1, kernel)
+
+
+def split(batch: int, inputs: int, outputs: int, sizes: Ints, counts: Ints, kernel: Ints, g: Geometry) -> int:
+    """How many leading axes to unfold on the side of ``y`` so that the least is copied.
+
+    Only where the stride is one: there the sum runs over the input positions, elsewhere over the outputs.
+    """
+    best, least = 0, None
+    for j in range(len(kernel) + 1):
+        if any(s > 1 for s in g.stride[:j]):
+            break
+        positions = batch * prod(sizes[:j]) * prod(counts[j:])
+        copied = positions * (outputs * prod(kernel[:j]) + inputs * prod(kernel[j:]))
+        if least is None or copied < least:
+            best, least = j, copied
+    return best
+
+
+def gemm_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints, tile_bytes: int = TILE_BYTES) -> Tensor:
+    """Writes in place: for tensors that are not traced."""
+    n, groups, (batch, inputs), outputs = len(kernel), g.groups, x.shape[:2], y.shape[1]
+    sizes, counts, extents = tuple(x.shape[2:]), tuple(y.shape[2:]), g.extents(kernel)
+    j = split(batch, inputs, outputs, sizes, counts, kernel, g)
+    # Position i of x meets tap t at position i + p - t d of y: the window of y runs backwards.
+    y_pads = [(e - 1 - a, i + a - q) for e, (a, _), i, q in zip(extents, g.pads, sizes, counts, strict=True)]
+    x_pads = [
+        (a, (q - 1) * s + e - i - a)
+        for e, (a, _), i, q, s in zip(extents, g.pads, sizes, counts, g.stride, strict=True)
+    ]
+    none = [(0, 0)] * n
+    y = zero_pad(y, (*y_pads[:j], *none[j:]))
+    x = zero_pad(x, (*none[:j], *x_pads[j:]))
+    for axis in range(j):
+        y = y.unfold(2 + axis, extents[axis], 1)[..., :: g.dilation[axis]]
+    for axis in range(j, n):
+        x = x.unfold(2 + axis, extents[axis], g.stride[axis])[..., :: g.dilation[axis]]
+    # (groups, channels, *taps, N, *positions)
+    y, x = (t.unflatten(1, (groups, -1)) for t in (y, x))
+    y = y.permute(1, 2, *range(3 + n, y.ndim), 0, *range(3, 3 + n))
+    x = x.permute(1, 2, *range(3 + n, x.ndim), 0, *range(3, 3 + n))
+    rows, columns = prod(y.shape[1 : 2 + j]), prod(x.shape[1 : 2 + n - j])
+    dtype = torch.float32 if x.dtype in LOW_PRECISION else x.dtype
+    w = x.new_zeros(groups, rows, columns, dtype=dtype)
+    for ys, xs in _tiles(y, x, 2 + j, 2 + n - j, dtype, max(tile_bytes // dtype.itemsize, 1)):
+        w.baddbmm_(ys.view(groups, rows, -1), xs.view(groups, columns, -1).mT)
+    w = w.view(*y.shape[: 2 + j], *x.shape[1 : 2 + n - j]).movedim(2 + j, 2)
+    return w.flip(tuple(range(3, 3 + j))).flatten(0, 1).to(x.dtype)
+
+
+def _tiles(
+    y: Tensor, x: Tensor, y_lead: int, x_lead: int, dtype: torch.dtype, most: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Contiguous pieces of both, cut along the positions they share, in two buffers of at most ``most``."""
+    positions = y.shape[y_lead:]
+    widest = max(prod(y.shape[:y_lead]), prod(x.shape[:x_lead]))
+    depth, tail = 0, prod(positions)  # positions before depth are walked one by one, that at depth in steps
+    while depth < len(positions) - 1 and tail // positions[depth] * widest >= most:
+        tail //= positions[depth]
+        depth += 1
+    inner = tail // positions[depth]
+    step = min(max(most // (widest * inner), 1), positions[depth])
+    sides = [
+        (t, lead, t.new_empty(prod(t.shape[:lead]) * step * inner, dtype=dtype))
+        for t, lead in ((y, y_lead), (x, x_lead))
+    ]
+    for index in product(*map(range, positions[:depth])):
+        for start in range(0, positions[depth], step):
+            pieces = []
+            for t, lead, buffer in sides:
+                piece = t[(slice(None),) * lead + index]
+                piece = piece.narrow(lead, start, min(step, positions[depth] - start))
+                pieces.append(buffer[: piece.numel()].view(piece.shape).copy_(piece))
+            yield pieces[0], pieces[1]
