@@ -5,7 +5,9 @@ Modules take ``spatial_dims`` first and torch's arguments after it; functions ar
 """
 
 from . import functional
+from ._algorithms.settings import algorithm, benchmark, set_workspace_limit
 from ._inflate import inflate
+from ._plan import plan
 from .modules import (
     AdaptiveAvgPoolNd,
     AdaptiveMaxPoolNd,
@@ -52,6 +54,10 @@ __all__ = [
     "PixelShuffleNd",
     "PixelUnshuffleNd",
     "UnfoldNd",
+    "algorithm",
+    "benchmark",
     "functional",
     "inflate",
+    "plan",
+    "set_workspace_limit",
 ]

@@ -84,9 +84,8 @@ def mapped(
     return bilinear(op, a, b, bias, g, sizes, forced, strict)
 
 
-def convolve(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
-    """Convolution of batched tensors."""
-    sizes = g.outputs(tuple(x.shape[2:]), tuple(w.shape[2:]))
+def convolve(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints) -> Tensor:
+    """Convolution of batched tensors, whose result has spatial ``sizes``."""
     return _served("conv", x, w, bias, g, sizes)
 
 

@@ -36,7 +36,9 @@ def leading(n: int) -> int:
 
 def native_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
     # The native kernels pad both sides alike; the rest is padded here.
-    inside = tuple(max(min(pair), 0) for pair in g.pads)
+    inside = tuple([a if a == b >= 0 else max(min(a, b), 0) for a, b in g.pads])
+    if all(a == b >= 0 for a, b in g.pads):
+        return native.conv(x, w, bias, g.stride, inside, g.dilation, g.groups)
     x = zero_pad(x, tuple((a - i, b - i) for (a, b), i in zip(g.pads, inside, strict=True)))
     return native.conv(x, w, bias, g.stride, inside, g.dilation, g.groups)
 

@@ -1,11 +1,14 @@
 r"""Convolution and its weight gradient in the frequency domain.
 
-A circular correlation of length ``L`` is a product of spectra. With ``L`` no less than the input and
+A circular convolution of length ``L`` is a product of spectra. With ``L`` no less than the input and
 its longer padding together, what wraps around falls on zeros. Transforms go axis by axis, last first,
 so that the zeros a short kernel is extended with are not transformed; on the way back only the wanted
-positions are kept after each axis. Half precision is computed in single precision.
+positions are kept after each axis. Output channels are worked off a few at a time, so that their spectra
+stay in one small buffer. Half precision is computed in single precision. Writes in place: for tensors
+that are not traced.
 """
 
+from collections.abc import Iterator
 from math import prod
 
 import torch
@@ -15,6 +18,8 @@ from ..arguments import Ints
 from .conv import LOW_PRECISION
 from .geometry import Geometry
 from .pad import zero_pad
+
+CHUNK_BYTES = 1 << 24
 
 
 def fast_length(n: int) -> int:
@@ -35,27 +40,38 @@ def lengths(sizes: Ints, counts: Ints, kernel: Ints, g: Geometry) -> Ints:
     return tuple(fast_length(max(i + max(a, b, 0), (q - 1) * s + 1, e)) for i, q, s, e, (a, b) in rows)
 
 
-def spectrum(x: Tensor, length: Ints, steps: Ints, conjugate: bool) -> Tensor:
-    """Transform of the spatial axes with entries ``steps`` apart; of the reversed signal if ``conjugate``."""
-    x = x.conj() if conjugate and x.is_complex() else x
+def spectrum(x: Tensor, length: Ints, steps: Ints, reverse: bool) -> Tensor:
+    """Transform of the spatial axes, reversed if asked, with entries ``steps`` apart."""
+    # flip copies; MKL refuses some strides that a view may have.
+    x = x.flip(tuple(range(2, x.ndim))) if reverse else x.clone(memory_format=torch.contiguous_format)
     for axis in range(len(length) - 1, -1, -1):
         if steps[axis] > 1:
             x = zero_pad(x.unsqueeze(3 + axis), ((0, steps[axis] - 1), *((0, 0),) * (x.ndim - 3 - axis)))
             x = x.flatten(2 + axis, 3 + axis)
-        transform = torch.fft.fft if x.is_complex() else torch.fft.rfft
-        x = transform(x, n=length[axis], dim=2 + axis)
-    return x.conj() if conjugate else x
+            x = x.narrow(2 + axis, 0, x.shape[2 + axis] - steps[axis] + 1)
+        if not x.is_complex():
+            x = torch.fft.rfft(x, n=length[axis], dim=2 + axis)
+        elif length[axis] > 1:
+            x = torch.fft.fft(x, n=length[axis], dim=2 + axis)
+    return x
 
 
-def signal(spectra: Tensor, length: Ints, wanted: list[Tensor], real: bool) -> Tensor:
-    """Back from ``(A, B, *frequencies)``, at the wanted positions of each axis."""
+def signal(spectra: Tensor, length: Ints, starts: Ints, steps: Ints, counts: Ints, real: bool) -> Tensor:
+    """Back from ``(A, B, *frequencies)``, at positions ``start, start + step, ...`` of each axis."""
     last = len(length) - 1
-    for axis, at in enumerate(wanted):
+    for axis, (n, start, step, count) in enumerate(zip(length, starts, steps, counts, strict=True)):
+        dim = 2 + axis
         if real and axis == last:
-            spectra = torch.fft.irfft(spectra, n=length[axis], dim=2 + axis)
+            spectra = torch.fft.irfft(spectra, n=n, dim=dim)
+        elif n > 1:
+            spectra = torch.fft.ifft(spectra, n=n, dim=dim)
+        start, reach = start % n, (count - 1) * step + 1
+        if start + reach <= n:
+            spectra = spectra.narrow(dim, start, reach)
         else:
-            spectra = torch.fft.ifft(spectra, n=length[axis], dim=2 + axis)
-        spectra = spectra.index_select(2 + axis, at % length[axis])
+            parts = spectra.narrow(dim, start, n - start), spectra.narrow(dim, 0, start + reach - n)
+            spectra = torch.cat(parts, dim)
+        spectra = spectra[(slice(None),) * dim + (slice(None, None, step),)]
     return spectra
 
 
@@ -74,41 +90,68 @@ def fft_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
     if dtype in LOW_PRECISION:
         x, w = x.float(), w.float()
     real = not x.is_complex()
-    a = spectrum(x, length, (1,) * n, False).unflatten(1, (g.groups, -1))
-    b = spectrum(w, length, g.dilation, True).unflatten(0, (g.groups, -1))
-    y = torch.einsum("ngc...,goc...->ngo...", a, b).flatten(1, 2)
-    wanted = [
-        torch.arange(q, device=x.device) * s - p
-        for q, s, (p, _) in zip(counts, g.stride, g.pads, strict=True)
-    ]
-    y = signal(y, length, wanted, real)
+    # The reversed kernel starts extent - 1 before the position it belongs to.
+    starts = tuple(e - 1 - p for e, (p, _) in zip(g.extents(kernel), g.pads, strict=True))
+    y = x.new_zeros(x.shape[0], w.shape[0], *counts)
+    if x.numel():  # else the kernel sees nothing but padding
+        a = spectrum(x, length, (1,) * n, False).unflatten(1, (g.groups, -1))
+        per_group, step = w.shape[0] // g.groups, _chunk(w, length)
+        for first, last in _ranges(w.shape[0], per_group, step):
+            b = spectrum(w[first:last], length, g.dilation, True)
+            product = _summed(a[:, first // per_group].unsqueeze(1), b.unsqueeze(0), 2)
+            y[:, first:last] = signal(product, length, starts, g.stride, counts, real)
     if bias is not None:
-        y = y + bias.to(y.dtype).view(-1, *(1,) * n)
+        y += bias.to(y.dtype).view(-1, *(1,) * n)
     return y.to(dtype)
+
+
+def _ranges(outputs: int, per_group: int, step: int) -> Iterator[tuple[int, int]]:
+    """Ranges of at most ``step`` output channels of one group."""
+    for group in range(0, outputs, per_group):
+        for first in range(group, group + per_group, step):
+            yield first, min(first + step, group + per_group)
 
 
 def fft_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
     dtype, n = x.dtype, len(kernel)
     x, g = _crop(x, g)
-    length = lengths(tuple(x.shape[2:]), tuple(y.shape[2:]), kernel, g)
+    counts = tuple(y.shape[2:])
+    length = lengths(tuple(x.shape[2:]), counts, kernel, g)
     if dtype in LOW_PRECISION:
         x, y = x.float(), y.float()
     real = not x.is_complex()
     a = spectrum(x, length, (1,) * n, False).unflatten(1, (g.groups, -1))
     b = spectrum(y, length, g.stride, True).unflatten(1, (g.groups, -1))
-    w = torch.einsum("ngc...,ngo...->goc...", a, b).flatten(0, 1)
-    wanted = [
-        torch.arange(k, device=x.device) * d - p
-        for k, d, (p, _) in zip(kernel, g.dilation, g.pads, strict=True)
-    ]
-    return signal(w, length, wanted, real).to(dtype)
+    starts = tuple((q - 1) * s - p for q, s, (p, _) in zip(counts, g.stride, g.pads, strict=True))
+    w = x.new_empty(y.shape[1], x.shape[1] // g.groups, *kernel)
+    for o in range(y.shape[1]):
+        group, member = divmod(o, y.shape[1] // g.groups)
+        product = _summed(a[:, group].transpose(0, 1), b[:, group, member].unsqueeze(0), 1)
+        w[o] = signal(product.unsqueeze(1), length, starts, g.dilation, kernel, real)[:, 0]
+    return w.to(dtype)
+
+
+def _chunk(w: Tensor, length: Ints) -> int:
+    """Output channels whose kernels' spectra take about as much as a buffer the allocator keeps."""
+    size = 2 * max(w.dtype.itemsize, 4) * w.shape[1] * prod(length)
+    return max(CHUNK_BYTES // size, 1)
+
+
+def _summed(a: Tensor, b: Tensor, dim: int) -> Tensor:
+    """Products summed over an axis."""
+    parts = zip(a.unbind(dim), b.unbind(dim), strict=True)
+    one, other = next(parts)
+    total = one * other
+    for one, other in parts:
+        total.addcmul_(one, other)
+    return total
 
 
 def spectra_bytes(
     batch: int, inputs: int, outputs: int, length: Ints, groups: int, dtype: torch.dtype
 ) -> int:
-    """What the three spectra take."""
+    """What the spectra take that exist at one time."""
     half = length[-1] if dtype.is_complex else length[-1] // 2 + 1
-    entries = batch * (inputs + outputs) + outputs * inputs // groups
     size = dtype.itemsize if dtype.is_complex else 2 * max(dtype.itemsize, 4)
-    return entries * prod(length[:-1]) * half * size
+    one = prod(length[:-1]) * half * size
+    return batch * (inputs + outputs) * one + max(CHUNK_BYTES, inputs // groups * one)

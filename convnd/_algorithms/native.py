@@ -45,6 +45,11 @@ def conv_weight_gradient(
     x: Tensor, y: Tensor, weight: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
 ) -> Tensor:
     """The gradient of ``<y, conv(x, w)>`` by ``w`` of shape ``weight``."""
+    if x.is_complex():  # torch's convolutions take these apart as well, but not their gradients
+        geometry = weight, stride, padding, dilation, groups
+        parts = [[conv_weight_gradient(a, b, *geometry) for a in (x.real, x.imag)] for b in (y.real, y.imag)]
+        (rr, ir), (ri, ii) = parts
+        return torch.complex(rr - ii, ri + ir)
     empty = x.new_empty(1).expand(weight)
     zeros = [0] * len(stride)
     args = y, x, empty, None, list(stride), list(padding), list(dilation), False, zeros, groups

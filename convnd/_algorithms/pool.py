@@ -9,37 +9,19 @@ torch, since each step keeps that rule.
 
 from collections.abc import Callable, Iterator
 from math import prod
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..arguments import Ints
-from . import native
-from .conv import zero_pad
+from . import native, separable
+from .eager import plain
+from .pad import zero_pad
+from .separable import Windows, output_size
 
 LOW_PRECISION = (torch.float16, torch.bfloat16)
-
-
-class Windows(NamedTuple):
-    """The windows of a pooling operator, one entry per axis in each field."""
-
-    kernel: Ints
-    stride: Ints
-    padding: Ints
-    dilation: Ints
-
-    def along(self, group: slice) -> "Windows":
-        return Windows(*(values[group] for values in self))
-
-
-def output_size(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
-    """torch's rule; with ``ceil_mode`` the last window must start inside the input or its left pad."""
-    span = size + 2 * padding - dilation * (kernel - 1) - 1
-    count = (span + (stride - 1 if ceil_mode else 0)) // stride + 1
-    if ceil_mode and (count - 1) * stride >= size + padding:
-        count -= 1
-    return count
+SMALL = 2**14  # entries; below, the calls of a separable reduction cost more than its arithmetic
+OVERLAP = 3  # taps per entry of the input; with fewer, torch finds the places of maxima as fast
 
 
 def _axis_groups(n: int, most: int) -> Iterator[slice]:
@@ -88,12 +70,50 @@ def _maxima(
 
 def max_pool(x: Tensor, windows: Windows, ceil_mode: bool, indices: bool) -> tuple[Tensor, ...]:
     """``(values,)`` or ``(values, indices)`` with indices flat over the spatial axes."""
+    separably = _separable_max_pool(x, windows, ceil_mode, indices) if plain(x) else None
+    if separably is not None:
+        return separably
 
     def some_axes(x: Tensor, group: slice) -> tuple[Tensor, ...]:
         out = native.max_pool(x, *windows.along(group), ceil_mode, indices)
         return out if indices else (out,)
 
     return _maxima(x, len(windows.kernel), some_axes)
+
+
+def _dense(x: Tensor) -> Tensor:
+    """``x`` in a memory format that torch's kernels know, and give back."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    kept = x.ndim in formats and x.is_contiguous(memory_format=formats[x.ndim])
+    return x if kept else x.contiguous()
+
+
+def _separable_max_pool(
+    x: Tensor, windows: Windows, ceil_mode: bool, indices: bool
+) -> tuple[Tensor, ...] | None:
+    """None where it does not apply, or where torch's kernels are as fast."""
+    n, sizes = len(windows.kernel), tuple(x.shape[2:])
+    few_axes = n <= native.MAX_AXES
+    if x.dtype not in separable.REDUCED or x.numel() < SMALL:
+        return None
+    outputs = windows.outputs(sizes, ceil_mode)
+    if not separable.applies(sizes, windows, outputs):
+        return None
+    x = _dense(x)
+    overlap = prod(windows.kernel) * prod(outputs) >= OVERLAP * prod(sizes)
+    if not (indices or (x.requires_grad and torch.is_grad_enabled())):
+        native_is_fast = n == 1 or (few_axes and not (overlap or x.is_contiguous()))
+        return None if native_is_fast else (separable.maxima(x, windows, outputs),)
+    if few_axes and not (overlap and x.is_contiguous()):
+        return None
+    if x.dtype not in separable.KEYED or prod(sizes) > separable.MAX_PLACES:
+        return None
+    with torch.no_grad():
+        places = separable.winners(x.detach(), windows, outputs)
+    if places is None:
+        return None
+    (values,) = _pick(x, places)
+    return (values, places) if indices else (values,)
 
 
 def adaptive_max_pool(x: Tensor, sizes: Ints, indices: bool) -> tuple[Tensor, ...]:
@@ -134,19 +154,35 @@ def avg_pool(
     x: Tensor, windows: Windows, ceil_mode: bool, count_include_pad: bool, divisor_override: int | None
 ) -> Tensor:
     """Mean over windows: sums axis by axis, divided once at the end."""
-    kernel, stride, padding, dilation = windows
-    if len(kernel) <= native.MAX_AVG_POOL_AXES and max(dilation) == 1:
-        return native.avg_pool(x, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override)
-    dtype, sizes = x.dtype, tuple(x.shape[2:])
-    total = x.float() if dtype in LOW_PRECISION else x  # round once, at the end
-    for axis, (k, s, p, d) in enumerate(zip(*windows, strict=True), start=2):
-        n = total.shape[axis]
-        reach = (output_size(n, k, s, p, d, ceil_mode) - 1) * s - p + d * (k - 1) + 1
-        total = zero_pad(total, ((p, reach - n), *((0, 0),) * (x.ndim - 1 - axis)))
-        total = total.unfold(axis, d * (k - 1) + 1, s)[..., ::d].sum(-1)
+    has_native = len(windows.kernel) <= native.MAX_AVG_POOL_AXES and max(windows.dilation) == 1
+    sizes = tuple(x.shape[2:])
+    total = None
+    if plain(x) and x.numel() >= SMALL and (x.is_contiguous() or not has_native):
+        outputs = windows.outputs(sizes, ceil_mode)
+        if separable.applies(sizes, windows, outputs):
+            total = separable.sums(_dense(_wide(x)), windows, outputs)
+    if total is None:
+        if has_native:
+            (kernel, stride, padding, _), options = windows, (count_include_pad, divisor_override)
+            return native.avg_pool(x, kernel, stride, padding, ceil_mode, *options)
+        total = _padded_sums(_wide(x), windows, ceil_mode)
     if divisor_override is None:
-        return (total / _counts(total, sizes, windows, ceil_mode, count_include_pad)).to(dtype)
-    return (total / divisor_override).to(dtype)
+        return (total / _counts(total, sizes, windows, ceil_mode, count_include_pad)).to(x.dtype)
+    return (total / divisor_override).to(x.dtype)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """``x`` in a precision to add in, which is rounded once, at the end."""
+    return x.float() if x.dtype in LOW_PRECISION else x
+
+
+def _padded_sums(x: Tensor, windows: Windows, ceil_mode: bool) -> Tensor:
+    for axis, (k, s, p, d) in enumerate(zip(*windows, strict=True), start=2):
+        n = x.shape[axis]
+        reach = (output_size(n, k, s, p, d, ceil_mode) - 1) * s - p + d * (k - 1) + 1
+        x = zero_pad(x, ((p, reach - n), *((0, 0),) * (x.ndim - 1 - axis)))
+        x = x.unfold(axis, d * (k - 1) + 1, s)[..., ::d].sum(-1)
+    return x
 
 
 def _counts(
@@ -170,8 +206,7 @@ def adaptive_avg_pool(x: Tensor, sizes: Ints) -> Tensor:
     n = len(sizes)
     if n <= native.MAX_AXES:
         return native.adaptive_avg_pool(x, sizes)
-    dtype = x.dtype
-    x = x.float() if dtype in LOW_PRECISION else x
+    total = _wide(x)
     for group in _axis_groups(n, native.MAX_AXES):
-        (x,) = _along(group, lambda v, group=group: (native.adaptive_avg_pool(v, sizes[group]),), x)
-    return x.to(dtype)
+        (total,) = _along(group, lambda v, group=group: (native.adaptive_avg_pool(v, sizes[group]),), total)
+    return total.to(x.dtype)

@@ -1,12 +1,14 @@
 """Public convolution and transposed convolution: arguments checked, then the algorithm."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._algorithms.bilinear import convolve, convolve_transposed
+from .._algorithms.eager import eager
 from .._algorithms.geometry import Geometry
 from .._algorithms.pad import check_fits
 from ..arguments import (
@@ -23,34 +25,42 @@ from ..arguments import (
     same_padding,
 )
 
+Shape = tuple[int, ...]
+Call = tuple[Geometry, Ints]
+
 
 def _autocasting(device: str) -> bool:
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
-def _check_operands(
-    input: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool, groups: int
-) -> None:
-    """What holds for both convolutions: dtypes, channels and groups; ``input`` is batched."""
-    require_floating(input, complex=True)
-    integer(groups, "groups")
+def _check_dtypes(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    dtype = input.dtype
+    if not (dtype.is_floating_point or dtype.is_complex):
+        require_floating(input, complex=True)
+    if weight.dtype is dtype and (bias is None or bias.dtype is dtype):
+        return
     for name, other in (("weight", weight), ("bias", bias)):
-        if other is not None and other.dtype != input.dtype and not _autocasting(input.device.type):
-            raise TypeError(f"{name} must have the dtype of input, {input.dtype}, got {other.dtype}")
-    if min(weight.shape) < 1:
-        raise ValueError(f"weight must not be empty, got shape {tuple(weight.shape)}")
-    if weight.shape[0] % groups:
+        if other is not None and other.dtype != dtype and not _autocasting(input.device.type):
+            raise TypeError(f"{name} must have the dtype of input, {dtype}, got {other.dtype}")
+
+
+def _check_shapes(input: Shape, weight: Shape, bias: Shape | None, transposed: bool, groups: int) -> None:
+    """Channels and groups; ``input`` is batched."""
+    integer(groups, "groups")
+    if min(weight) < 1:
+        raise ValueError(f"weight must not be empty, got shape {weight}")
+    if weight[0] % groups:
         which = "in_channels" if transposed else "out_channels"
-        raise ValueError(f"groups must divide {which} = weight.shape[0] = {weight.shape[0]}, got {groups}")
-    channels = weight.shape[0] if transposed else weight.shape[1] * groups
-    if input.shape[1] != channels:
+        raise ValueError(f"groups must divide {which} = weight.shape[0] = {weight[0]}, got {groups}")
+    channels = weight[0] if transposed else weight[1] * groups
+    if input[1] != channels:
         raise ValueError(
-            f"input must have {channels} channels for weight of shape {tuple(weight.shape)} and "
-            f"groups={groups}, got {input.shape[1]} in shape {tuple(input.shape)}"
+            f"input must have {channels} channels for weight of shape {weight} and "
+            f"groups={groups}, got {input[1]} in shape {input}"
         )
-    outputs = weight.shape[1] * groups if transposed else weight.shape[0]
-    if bias is not None and tuple(bias.shape) != (outputs,):
-        raise ValueError(f"bias must have shape ({outputs},), got {tuple(bias.shape)}")
+    outputs = weight[1] * groups if transposed else weight[0]
+    if bias is not None and bias != (outputs,):
+        raise ValueError(f"bias must have shape ({outputs},), got {bias}")
 
 
 def _weight_rank(weight: Tensor) -> int:
@@ -61,10 +71,110 @@ def _weight_rank(weight: Tensor) -> int:
     return weight.ndim - 2
 
 
+def _served(transposed: bool, input: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any) -> Tensor:
+    n = _weight_rank(weight)
+    x, has_batch = batched(input, n)
+    _check_dtypes(x, weight, bias)
+    g, sizes = call(transposed, x, weight, bias, *arguments)
+    out = (convolve_transposed if transposed else convolve)(x, weight, bias, g, sizes)
+    return out if has_batch else out.squeeze(0)
+
+
+def call(transposed: bool, x: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any) -> Call:
+    """The geometry and the spatial sizes of the result, from arguments as users give them."""
+    shapes = x.shape, weight.shape, None if bias is None else bias.shape
+    if all(map(_exact, arguments)) and eager(x, weight):
+        return (_cached_transposed if transposed else _cached_conv)(*shapes, *arguments)
+    return (_transposed_call if transposed else _conv_call)(*shapes, *arguments)
+
+
+def _exact(value: Any) -> bool:
+    """Whether equal values mean the same: not True for 1."""
+    kind = type(value)
+    return kind is int or kind is str or (kind is tuple and all(type(v) is int for v in value))
+
+
 def _geometry(stride: Ints, pads: Pairs, dilation: Ints, groups: int, padding_mode: Any) -> Geometry:
     modes = padding_modes(padding_mode, len(stride))
     zeros = all(m == "zeros" or not any(p) for m, p in zip(modes, pads, strict=True))
     return Geometry(stride, pads, dilation, groups, None if zeros else modes)
+
+
+def _conv_call(
+    input: Shape,
+    weight: Shape,
+    bias: Shape | None,
+    stride: PerAxis,
+    padding: Padding,
+    dilation: PerAxis,
+    groups: int,
+    _: int,
+    padding_mode: str | Sequence[str],
+) -> Call:
+    input, weight = tuple(input), tuple(weight)
+    sizes, kernel = input[2:], weight[2:]
+    n = len(kernel)
+    strides, dilations = per_axis(stride, n, "stride"), per_axis(dilation, n, "dilation")
+    _check_shapes(input, weight, None if bias is None else tuple(bias), False, groups)
+    pads = padding_rule(padding, n)
+    if isinstance(pads, str):
+        pads = tuple(map(same_padding, sizes, kernel, strides, dilations))
+    for axis, (size, k, d, (a, b)) in enumerate(zip(sizes, kernel, dilations, pads, strict=True)):
+        if size < 1 or d * (k - 1) + 1 > size + a + b:
+            raise ValueError(
+                f"input must be at least as long as the dilated kernel on every axis: spatial axis {axis} "
+                f"of size {size} padded by {(a, b)} is shorter than kernel {k} with dilation {d}"
+            )
+    g = _geometry(strides, pads, dilations, groups, padding_mode)
+    if g.modes is not None:
+        check_fits(sizes, pads, g.modes, "padding")
+    return g, g.outputs(sizes, kernel)
+
+
+def _transposed_call(
+    input: Shape,
+    weight: Shape,
+    bias: Shape | None,
+    stride: PerAxis,
+    padding: Padding,
+    dilation: PerAxis,
+    groups: int,
+    output_padding: PerAxis,
+    padding_mode: str | Sequence[str],
+) -> Call:
+    input, weight = tuple(input), tuple(weight)
+    kernel = weight[2:]
+    n = len(kernel)
+    strides, dilations = per_axis(stride, n, "stride"), per_axis(dilation, n, "dilation")
+    extra = per_axis(output_padding, n, "output_padding", 0)
+    _check_shapes(input, weight, None if bias is None else tuple(bias), True, groups)
+    for axis, (e, s, d) in enumerate(zip(extra, strides, dilations, strict=True)):
+        if e >= max(s, d):
+            raise ValueError(
+                f"output_padding must be less than stride or dilation, got {e} on spatial axis {axis} "
+                f"with stride {s} and dilation {d}"
+            )
+    pads = padding_rule(padding, n)
+    if isinstance(pads, str):
+        whole = tuple(i * s for i, s in zip(input[2:], strides, strict=True))
+        pads, extra = transposed_same(input[2:], whole, kernel, strides, dilations)
+    sizes = tuple(
+        (i - 1) * s - sum(p) + d * (k - 1) + e + 1
+        for i, s, p, d, k, e in zip(input[2:], strides, pads, dilations, kernel, extra, strict=True)
+    )
+    if min(input[2:]) < 1 or min(sizes) < 1:
+        raise ValueError(
+            f"padding must leave at least one entry on every axis: input of size {input[2:]} with "
+            f"kernel {kernel} and padding {pads} would give {sizes}"
+        )
+    g = _geometry(strides, pads, dilations, groups, padding_mode)
+    if g.modes is not None:
+        check_fits(sizes, pads, g.modes, "padding")
+    return g, sizes
+
+
+_cached_conv = lru_cache(maxsize=4096, typed=True)(_conv_call)
+_cached_transposed = lru_cache(maxsize=4096, typed=True)(_transposed_call)
 
 
 def conv(
@@ -103,23 +213,7 @@ def conv(
     >>> F.conv(torch.randn(1, 3, 8, 8, 8, 8), torch.randn(16, 3, 3, 3, 3, 3), padding="same").shape
     torch.Size([1, 16, 8, 8, 8, 8])
     """
-    n = _weight_rank(weight)
-    x, has_batch = batched(input, n)
-    strides, dilations = per_axis(stride, n, "stride"), per_axis(dilation, n, "dilation")
-    _check_operands(x, weight, bias, False, groups)
-    sizes, kernel = x.shape[2:], weight.shape[2:]
-    pads = padding_rule(padding, n)
-    if isinstance(pads, str):
-        pads = tuple(map(same_padding, sizes, kernel, strides, dilations))
-    for axis, (size, k, d, (a, b)) in enumerate(zip(sizes, kernel, dilations, pads, strict=True)):
-        if size < 1 or d * (k - 1) + 1 > size + a + b:
-            raise ValueError(
-                f"input must be at least as long as the dilated kernel on every axis: spatial axis {axis} "
-                f"of size {size} padded by {(a, b)} is shorter than kernel {k} with dilation {d}"
-            )
-    g = _geometry(strides, pads, dilations, groups, padding_mode)
-    out = convolve(x, weight, bias, g)
-    return out if has_batch else out.squeeze(0)
+    return _served(False, input, weight, bias, stride, padding, dilation, groups, 0, padding_mode)
 
 
 def conv_transpose(
@@ -160,36 +254,7 @@ def conv_transpose(
     >>> F.conv_transpose(torch.randn(1, 16, 4, 4, 4, 4), torch.randn(16, 3, 2, 2, 2, 2), stride=2).shape
     torch.Size([1, 3, 8, 8, 8, 8])
     """
-    n = _weight_rank(weight)
-    x, has_batch = batched(input, n)
-    strides, dilations = per_axis(stride, n, "stride"), per_axis(dilation, n, "dilation")
-    extra = per_axis(output_padding, n, "output_padding", 0)
-    _check_operands(x, weight, bias, True, groups)
-    kernel = weight.shape[2:]
-    for axis, (e, s, d) in enumerate(zip(extra, strides, dilations, strict=True)):
-        if e >= max(s, d):
-            raise ValueError(
-                f"output_padding must be less than stride or dilation, got {e} on spatial axis {axis} "
-                f"with stride {s} and dilation {d}"
-            )
-    pads = padding_rule(padding, n)
-    if isinstance(pads, str):
-        sizes = tuple(i * s for i, s in zip(x.shape[2:], strides, strict=True))
-        pads, extra = transposed_same(tuple(x.shape[2:]), sizes, tuple(kernel), strides, dilations)
-    out_sizes = tuple(
-        (i - 1) * s - sum(p) + d * (k - 1) + e + 1
-        for i, s, p, d, k, e in zip(x.shape[2:], strides, pads, dilations, kernel, extra, strict=True)
-    )
-    if min(x.shape[2:]) < 1 or min(out_sizes) < 1:
-        raise ValueError(
-            f"padding must leave at least one entry on every axis: input of size {tuple(x.shape[2:])} with "
-            f"kernel {tuple(kernel)} and padding {pads} would give {out_sizes}"
-        )
-    g = _geometry(strides, pads, dilations, groups, padding_mode)
-    if g.modes is not None:
-        check_fits(out_sizes, pads, g.modes, "padding")
-    out = convolve_transposed(x, weight, bias, g, out_sizes)
-    return out if has_batch else out.squeeze(0)
+    return _served(True, input, weight, bias, stride, padding, dilation, groups, output_padding, padding_mode)
 
 
 def transposed_same(

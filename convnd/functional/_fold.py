@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .._algorithms import fold as algorithm
 from .._algorithms.pool import Windows
-from .._algorithms.pool import output_size as window_count
+from .._algorithms.separable import output_size as window_count
 from ..arguments import PerAxis, batched, per_axis, rank
 
 

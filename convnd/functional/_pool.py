@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .._algorithms import pool
+from .._algorithms.separable import output_size
 from ..arguments import PerAxis, batched, per_axis, rank, require_floating
 
 
@@ -36,7 +37,7 @@ def _pool_arguments(
                 f"padding must be at most half of kernel_size, got {p} on spatial axis {axis} "
                 f"with kernel_size {k}"
             )
-        if size < 1 or pool.output_size(size, k, s, p, d, ceil_mode) < 1:
+        if size < 1 or output_size(size, k, s, p, d, ceil_mode) < 1:
             raise ValueError(
                 f"kernel_size must fit into the padded input: spatial axis {axis} of size {size} with "
                 f"padding {p} is shorter than kernel_size {k} with dilation {d}"

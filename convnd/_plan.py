@@ -1,0 +1,105 @@
+"""What the planner decides, said before it is done."""
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from ._algorithms import plan as planner
+from ._algorithms import settings
+from ._algorithms.run import choose, problem
+from .arguments import Padding, PerAxis, batched
+from .functional._conv import call
+
+
+class Step(NamedTuple):
+    """One of the three maps of a convolution.
+
+    Attributes:
+        algorithm: its name, see :func:`convnd.algorithm`.
+        flops: multiplications and additions of the definition (not of the algorithm).
+        workspace: bytes of scratch memory beside one copy of the input.
+        estimates: estimated seconds of the algorithms that were considered.
+    """
+
+    algorithm: str
+    flops: int
+    workspace: int
+    estimates: dict[str, float]
+
+
+class Plan(NamedTuple):
+    """How a convolution and its two gradients will be computed."""
+
+    forward: Step
+    input_gradient: Step
+    weight_gradient: Step
+
+    def __str__(self) -> str:
+        rows = [("", "algorithm", "GFLOP", "workspace", "estimated ms")]
+        for name, step in zip(self._fields, self, strict=True):
+            times = ", ".join(f"{k} {v * 1e3:.3g}" for k, v in step.estimates.items())
+            size = f"{step.workspace / 2**20:.1f} MiB"
+            rows.append((name.replace("_", " "), step.algorithm, f"{step.flops / 1e9:.3g}", size, times))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def plan(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: PerAxis = 1,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    groups: int = 1,
+    *,
+    output_padding: PerAxis = 0,
+    transposed: bool = False,
+    padding_mode: Any = "zeros",
+) -> Plan:
+    """Which algorithms :func:`~convnd.functional.conv` will use for these tensors, and at what cost.
+
+    Nothing is computed: tensors on the ``meta`` device will do, for which the plan is that of the CPU.
+    Whether forced (:func:`convnd.algorithm`) or estimated, it is what an eager call would do; under
+    :func:`convnd.benchmark` a call measures instead.
+
+    Args:
+        input, weight, bias, stride, padding, dilation, groups, padding_mode: as in
+            :func:`~convnd.functional.conv`.
+        output_padding, transposed: True plans :func:`~convnd.functional.conv_transpose` with them.
+
+    Returns:
+        The three steps, printed as a table: ``forward``, ``input_gradient``, ``weight_gradient``.
+
+    Raises:
+        ValueError, TypeError: as the convolution itself.
+
+    >>> import torch, convnd
+    >>> x, w = torch.empty(1, 8, 9, 9, 9, 9, device="meta"), torch.empty(8, 8, 3, 3, 3, 3, device="meta")
+    >>> convnd.plan(x, w, padding=1).forward.algorithm
+    'channels'
+    """
+    x, _ = batched(input, weight.ndim - 2)
+    g, sizes = call(
+        transposed, x, weight, bias, stride, padding, dilation, groups, output_padding, padding_mode
+    )
+    if transposed:
+        inside, zeros = g.before_padding(sizes)
+        p = problem("transpose", x, weight, zeros, inside)
+    else:
+        inside, zeros = g.before_padding(tuple(x.shape[2:]))
+        p = problem("conv", x, weight, zeros, sizes)._replace(sizes=inside)
+    if p.device == "meta":
+        p = p._replace(device="cpu")
+    ops: tuple[planner.Op, ...] = (
+        ("transpose", "conv", "weight") if transposed else ("conv", "transpose", "weight")
+    )
+    first, second, third = (_step(p._replace(op=op), op == ops[0]) for op in ops)
+    return Plan(first, second, third)
+
+
+def _step(p: planner.Problem, strict: bool) -> Step:
+    algorithm = choose(p, settings.forced.get(), strict)
+    workspace = min(planner.workspace(p, algorithm), settings.workspace_limit)
+    return Step(algorithm, p.flops, workspace, planner.estimates(p))
