@@ -70,9 +70,10 @@ def _maxima(
 
 def max_pool(x: Tensor, windows: Windows, ceil_mode: bool, indices: bool) -> tuple[Tensor, ...]:
     """``(values,)`` or ``(values, indices)`` with indices flat over the spatial axes."""
-    separably = _separable_max_pool(x, windows, ceil_mode, indices) if plain(x) else None
-    if separably is not None:
-        return separably
+    if plain(x) and x.numel() >= SMALL:
+        separably = _separable_max_pool(x, windows, ceil_mode, indices)
+        if separably is not None:
+            return separably
 
     def some_axes(x: Tensor, group: slice) -> tuple[Tensor, ...]:
         out = native.max_pool(x, *windows.along(group), ceil_mode, indices)
@@ -93,18 +94,15 @@ def _separable_max_pool(
 ) -> tuple[Tensor, ...] | None:
     """None where it does not apply, or where torch's kernels are as fast."""
     n, sizes = len(windows.kernel), tuple(x.shape[2:])
-    few_axes = n <= native.MAX_AXES
-    if x.dtype not in separable.REDUCED or x.numel() < SMALL:
-        return None
     outputs = windows.outputs(sizes, ceil_mode)
-    if not separable.applies(sizes, windows, outputs):
+    if x.dtype not in separable.REDUCED or not separable.applies(sizes, windows, outputs):
         return None
-    x = _dense(x)
     overlap = prod(windows.kernel) * prod(outputs) >= OVERLAP * prod(sizes)
     if not (indices or (x.requires_grad and torch.is_grad_enabled())):
-        native_is_fast = n == 1 or (few_axes and not (overlap or x.is_contiguous()))
-        return None if native_is_fast else (separable.maxima(x, windows, outputs),)
-    if few_axes and not (overlap and x.is_contiguous()):
+        if n == 1 or (n <= native.MAX_AXES and not (overlap or x.is_contiguous())):
+            return None
+        return (separable.maxima(_dense(x), windows, outputs),)
+    if n <= native.MAX_AXES and not (overlap and x.is_contiguous()):
         return None
     if x.dtype not in separable.KEYED or prod(sizes) > separable.MAX_PLACES:
         return None

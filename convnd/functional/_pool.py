@@ -1,5 +1,6 @@
 """Public pooling: arguments checked, then the algorithm."""
 
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -7,8 +8,8 @@ import torch
 from torch import Tensor
 
 from .._algorithms import pool
-from .._algorithms.separable import output_size
-from ..arguments import PerAxis, batched, per_axis, rank, require_floating
+from .._algorithms.separable import Windows, output_size
+from ..arguments import Ints, PerAxis, batched, per_axis, rank, require_floating
 
 
 def _empty(stride: Any) -> bool:
@@ -23,15 +24,28 @@ def _pool_arguments(
     dilation: Any,
     ceil_mode: bool,
     spatial_dims: Any,
-) -> tuple[Tensor, bool, pool.Windows]:
+) -> tuple[Tensor, bool, Windows]:
     n = rank(spatial_dims, input, kernel_size, stride, padding, dilation)
     x, has_batch = batched(input, n)
+    arguments = tuple(x.shape[2:]), kernel_size, stride, padding, dilation
+    # Equal keys must have equal types: 2.0 and True are refused where 2 and 1 are not.
+    if not torch.compiler.is_compiling() and all(map(_of_ints, arguments)):
+        return x, has_batch, _known_windows(*arguments, bool(ceil_mode))
+    return x, has_batch, _windows(*arguments, ceil_mode)
+
+
+def _of_ints(value: Any) -> bool:
+    return type(value) is int or value is None or (type(value) is tuple and {*map(type, value)} <= {int})
+
+
+def _windows(
+    sizes: Ints, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> Windows:
+    n = len(sizes)
     kernel = per_axis(kernel_size, n, "kernel_size")
     strides = kernel if stride is None or _empty(stride) else per_axis(stride, n, "stride")
     pads, dilations = per_axis(padding, n, "padding", 0), per_axis(dilation, n, "dilation")
-    for axis, (size, k, s, p, d) in enumerate(
-        zip(x.shape[2:], kernel, strides, pads, dilations, strict=True)
-    ):
+    for axis, (size, k, s, p, d) in enumerate(zip(sizes, kernel, strides, pads, dilations, strict=True)):
         if 2 * p > k:
             raise ValueError(
                 f"padding must be at most half of kernel_size, got {p} on spatial axis {axis} "
@@ -42,7 +56,10 @@ def _pool_arguments(
                 f"kernel_size must fit into the padded input: spatial axis {axis} of size {size} with "
                 f"padding {p} is shorter than kernel_size {k} with dilation {d}"
             )
-    return x, has_batch, pool.Windows(kernel, strides, pads, dilations)
+    return Windows(kernel, strides, pads, dilations)
+
+
+_known_windows = lru_cache(maxsize=1024)(_windows)
 
 
 def max_pool(

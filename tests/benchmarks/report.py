@@ -29,7 +29,9 @@ Column = tuple[str, Callable[[Row], float | None], str]
 
 def _columns(table: Table, rows: Sequence[Row]) -> list[Column]:
     """Header, value and format of each column."""
-    others = list(dict.fromkeys(n for case in table.cases for n in case.contenders if n != OURS))
+    others = list(
+        dict.fromkeys(n for row in rows for n in (*row.seconds["forward"], *row.left_out) if n != OURS)
+    )
     columns: list[Column] = []
     for which in PASSES:
         scale, unit, digits = (1e6, "us", "{:.1f}") if table.tiny else (1e3, "ms", "{:.2f}")

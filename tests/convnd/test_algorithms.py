@@ -1,0 +1,162 @@
+"""Every algorithm of every map against the native composition and its autograd; plans and settings."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import convnd
+import convnd.functional as F
+from convnd._algorithms import plan, run, settings
+from convnd._algorithms.geometry import Geometry
+
+DTYPES = (torch.float64, torch.complex128, torch.float32)
+
+
+@pytest.fixture(autouse=True)
+def default_settings() -> Iterator[None]:
+    yield
+    convnd.set_workspace_limit(None)
+    convnd.benchmark(False)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[Geometry, tuple[int, ...], tuple[int, ...], int, int, int]:
+    """Geometry, sizes, kernel, batch, channels and outputs of a convolution with at least one output."""
+    n = draw(st.integers(1, 5))
+
+    def axes(*values: int) -> tuple[int, ...]:
+        return tuple(draw(st.sampled_from(values)) for _ in range(n))
+
+    kernel, dilation = axes(1, 2, 3), axes(1, 1, 2)
+    pads = tuple(zip(axes(0, 1, 2), axes(0, 1, 2), strict=True))
+    g = Geometry(axes(1, 1, 2), pads, dilation, draw(st.sampled_from((1, 1, 2))))
+    least = (max(e - a - b, 1) for e, (a, b) in zip(g.extents(kernel), pads, strict=True))
+    sizes = tuple(low + draw(st.integers(0, 3)) for low in least)
+    channels, outputs = (g.groups * draw(st.sampled_from((1, 2, 3))) for _ in range(2))
+    return g, sizes, kernel, draw(st.integers(1, 2)), channels, outputs
+
+
+@given(cases(), st.sampled_from(DTYPES), st.sampled_from((100, 3000, 1 << 29)), st.booleans())
+def test_algorithms_agree(
+    case: tuple[Geometry, tuple[int, ...], tuple[int, ...], int, int, int],
+    dtype: torch.dtype,
+    limit: int,
+    blocks: bool,
+) -> None:
+    g, sizes, kernel, batch, channels, outputs = case
+    torch.manual_seed(0)
+    x = torch.randn(batch, channels, *sizes, dtype=dtype, requires_grad=True)
+    w = torch.randn(outputs, channels // g.groups, *kernel, dtype=dtype, requires_grad=True)
+    counts = g.outputs(sizes, kernel)
+    out = run.composed("conv", g, counts, x, w, None)
+    y = torch.randn_like(out)
+    by_x, by_w = (t.conj() for t in torch.autograd.grad(out, (x, w), y.conj()))
+    x, w = x.detach(), w.detach()
+    convnd.set_workspace_limit(limit)
+    with pytest.MonkeyPatch.context() as patch:
+        if blocks:
+            patch.setattr(plan, "BLOCK_FLOPS", 0)
+        maps: tuple[tuple[plan.Op, Any, Any, Any, Any], ...] = (
+            ("conv", x, w, counts, out.detach()),
+            ("transpose", y, w, sizes, by_x),
+            ("weight", x, y, kernel, by_w),
+        )
+        for op, a, b, wanted, expected in maps:
+            p = run.problem(op, a, b, g, wanted)
+            for name in plan.ALGORITHMS:
+                if plan.applies(p, name):
+                    result = run.bilinear(op, a, b, None, g, wanted, name)
+                    tolerance = 1e-4 if dtype == torch.float32 else 1e-10
+                    scale = 1 + float(expected.abs().max())
+                    torch.testing.assert_close(result, expected, rtol=0, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize("name", plan.ALGORITHMS)
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_forced_algorithm_has_all_derivatives(n: int, name: str) -> None:
+    x = torch.randn(1, 2, *(3,) * n, dtype=torch.float64, requires_grad=True)
+    w = torch.randn(2, 2, *(2,) * n, dtype=torch.float64, requires_grad=True)
+    b = torch.randn(2, dtype=torch.float64, requires_grad=True)
+
+    def forced(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        with convnd.algorithm(name):
+            if name == "phases":
+                return F.conv_transpose(x, w, b, stride=2)
+            return F.conv(x, w, b, padding=1, padding_mode="circular")
+
+    known = {"native": n <= 3, "channels_last": n in (2, 3), "channels": n > 1, "taps": n > 1}
+    if not known.get(name, True):
+        with pytest.raises(ValueError, match="does not apply"):
+            forced(x, w, b)
+        return
+    assert torch.autograd.gradcheck(forced, (x, w, b), fast_mode=True)
+    assert torch.autograd.gradgradcheck(forced, (x, w, b), fast_mode=True)
+
+
+def test_phases_are_of_transposed_convolution() -> None:
+    with convnd.algorithm("phases"), pytest.raises(ValueError, match="'phases' does not apply"):
+        F.conv(torch.zeros(1, 1, 3), torch.zeros(1, 1, 1))
+
+
+def test_saves_the_input_once() -> None:
+    """Not the padded or unfolded copy, whatever the padding mode."""
+    saved: list[int] = []
+    x, w = (torch.randn(1, 4, *(s,) * 4, requires_grad=True) for s in (6, 3))
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t):
+        F.conv(x, torch.cat([w] * 4), padding=1, padding_mode="circular")
+    assert sum(saved) <= x.numel() + 4 * w.numel()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_fft_chosen_automatically_keeps_nan_where_it_belongs(value: float) -> None:
+    x, w = torch.randn(1, 1, 4096), torch.randn(1, 1, 2049)
+    w[0, 0, 100] = 0
+    p = run.problem("conv", x, w, Geometry((1,), ((1024, 1024),), (1,), 1), (4096,))
+    x[0, 0, 0] = value
+    expected = torch.nn.functional.conv1d(x, w, padding=1024)
+    out = run.bilinear("conv", x, w, None, p.geometry, (4096,))
+    assert torch.equal(out.isnan(), expected.isnan())
+    finite = expected.isfinite()
+    torch.testing.assert_close(out[finite], expected[finite], rtol=1e-3, atol=1e-3)
+
+
+def test_workspace_limit_bounds_the_plan() -> None:
+    x, w = torch.empty(1, 8, *(64,) * 4, device="meta"), torch.empty(8, 8, *(5,) * 4, device="meta")
+    convnd.set_workspace_limit(1 << 20)
+    assert all(step.workspace <= 1 << 20 for step in convnd.plan(x, w, padding=2))
+
+
+def test_benchmark_measures_and_agrees() -> None:
+    x = torch.randn(2, 3, *(5,) * 4, requires_grad=True)
+    w = torch.randn(4, 3, *(3,) * 4, requires_grad=True)
+    expected = torch.autograd.grad(F.conv(x, w, padding=1).square().sum(), (x, w))
+    convnd.benchmark(True)
+    actual = torch.autograd.grad(F.conv(x, w, padding=1).square().sum(), (x, w))
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_plan_says_what_a_call_does() -> None:
+    x, w = torch.randn(1, 8, *(6,) * 4), torch.randn(8, 1, *(3,) * 4)
+    steps = convnd.plan(x, w, padding=1, groups=8)
+    assert steps.forward.flops == 2 * 8 * 6**4 * 3**4
+    assert steps.forward.algorithm in steps.forward.estimates
+    with convnd.algorithm("gemm"):
+        assert convnd.plan(x, w, padding=1, groups=8).forward.algorithm == "gemm"
+    text = str(
+        convnd.plan(x.to("meta"), torch.empty(8, 4, 2, 2, 2, 2, device="meta"), stride=2, transposed=True)
+    )
+    assert text.splitlines()[1].startswith("forward ")
+
+
+def test_bad_settings() -> None:
+    with pytest.raises(ValueError, match="name must be one of"), convnd.algorithm("winograd"):
+        pass
+    with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
+        convnd.set_workspace_limit(0)
+    with pytest.raises(TypeError, match="enabled must be a bool, got 1"):
+        convnd.benchmark(1)  # type: ignore[arg-type]
+    assert settings.workspace_limit == settings.DEFAULT_WORKSPACE
