@@ -1,7 +1,7 @@
 """Which algorithm serves which map: a model of their costs, and what the user asks for instead.
 
-Costs are seconds on two threads of a present server core; only their ratios matter. Constants are
-measured by ``python -m tests.benchmarks.calibrate``.
+Costs are seconds on two threads of a present server; only their ratios matter. The constants were set from
+the timings that ``python -m tests.benchmarks.conv`` prints for each algorithm.
 """
 
 from functools import lru_cache

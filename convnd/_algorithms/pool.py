@@ -1,10 +1,11 @@
 """Pooling over any number of spatial axes.
 
-A maximum or a sum over a box is the maximum or sum over some axes of the one over the others. Sums go
-axis by axis and are divided once; maxima go over a few axes at a time, last axes first, in torch's own
-kernels. Positions compose: the flat index of the winner along the outer axes picks the flat index along
-the inner ones. The first of equal maxima in row-major order wins and a NaN wins over everything, as in
-torch, since each step keeps that rule.
+A maximum or a sum over a box is the maximum or sum over some axes of the one over the others. Large
+tensors on the CPU go axis by axis and in place (:mod:`.separable`), unless torch's kernel is as fast. For
+all others, sums go axis by axis and are divided once; maxima go over a few axes at a time, last axes
+first, in torch's own kernels. There, positions compose: the flat index of the winner along the outer axes
+picks the flat index along the inner ones. The first of equal maxima in row-major order wins and a NaN
+wins over everything, as in torch, since each step keeps that rule.
 """
 
 from collections.abc import Callable, Iterator
@@ -75,11 +76,14 @@ def max_pool(x: Tensor, windows: Windows, ceil_mode: bool, indices: bool) -> tup
         if separably is not None:
             return separably
 
-    def some_axes(x: Tensor, group: slice) -> tuple[Tensor, ...]:
-        out = native.max_pool(x, *windows.along(group), ceil_mode, indices)
+    def natively(x: Tensor, windows: Windows) -> tuple[Tensor, ...]:
+        out = native.max_pool(x, *windows, ceil_mode, indices)
         return out if indices else (out,)
 
-    return _maxima(x, len(windows.kernel), some_axes)
+    n = len(windows.kernel)
+    if n <= native.MAX_AXES:
+        return natively(x, windows)
+    return _maxima(x, n, lambda x, group: natively(x, windows.along(group)))
 
 
 def _dense(x: Tensor) -> Tensor:
@@ -164,9 +168,10 @@ def avg_pool(
             (kernel, stride, padding, _), options = windows, (count_include_pad, divisor_override)
             return native.avg_pool(x, kernel, stride, padding, ceil_mode, *options)
         total = _padded_sums(_wide(x), windows, ceil_mode)
-    if divisor_override is None:
-        return (total / _counts(total, sizes, windows, ceil_mode, count_include_pad)).to(x.dtype)
-    return (total / divisor_override).to(x.dtype)
+    counts = divisor_override
+    if counts is None:
+        counts = _counts(total, sizes, windows, ceil_mode, count_include_pad)
+    return (total / counts).to(x.dtype)
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
 
 from ..arguments import Ints
 
@@ -54,7 +55,7 @@ def output_size(size: int, kernel: int, stride: int, padding: int, dilation: int
 
 
 def _first_inside(padding: int, dilation: int) -> int:
-    """The first tap that does not reach into the left pad; no other covers more of the outputs."""
+    """The first tap that does not reach into the left pad of at most ``k / 2``; none covers more outputs."""
     return -(-padding // dilation)
 
 
@@ -63,7 +64,7 @@ def applies(sizes: Ints, windows: Windows, outputs: Ints) -> bool:
     several = False
     for n, count, k, s, p, d in zip(sizes, outputs, *windows, strict=True):
         first = _first_inside(p, d)
-        if first >= k or (count - 1) * s + first * d - p >= n:
+        if (count - 1) * s + first * d - p >= n:
             return False
         several = several or len(_taps(n, count, k, s, p, d)) > 1
     return several
@@ -71,7 +72,7 @@ def applies(sizes: Ints, windows: Windows, outputs: Ints) -> bool:
 
 def _every(x: Tensor, axis: int, start: int, step: int, count: int) -> Tensor:
     """``count`` entries of an axis, ``step`` apart."""
-    return x[(*(slice(None),) * axis, slice(start, start + (count - 1) * step + 1, step))]
+    return torch.ops.aten.slice(x, axis, start, start + (count - 1) * step + 1, step)
 
 
 def _taps(n: int, count: int, k: int, s: int, p: int, d: int) -> list[tuple[int, int, int]]:
@@ -158,10 +159,16 @@ class _Linear(torch.autograd.Function):
         return _Linear.apply(x.flatten(0, 1), *maps).unflatten(0, x.shape[:2]), 0
 
 
+def _add(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+    if is_legacy_batchedtensor(a):  # of is_grads_batched, which has no out=
+        return out.copy_(a + b)
+    return torch.add(a, b, out=out)
+
+
 def sums(x: Tensor, windows: Windows, outputs: Ints) -> Tensor:
     """The sum of each window."""
     sizes = tuple(x.shape[2:])
-    apply = partial(_reduce, torch.add, windows=windows, outputs=outputs)
+    apply = partial(_reduce, _add, windows=windows, outputs=outputs)
     return _Linear.apply(x, apply, partial(_spread, windows=windows, sizes=sizes))
 
 

@@ -1,6 +1,8 @@
 """Pooling against plain loops and torch."""
 
+from contextlib import AbstractContextManager
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import convnd.functional as F
+from convnd._algorithms import native, pool, separable
 from convnd.testing import Case, pool_cases, reference
 
 TORCH_MAX = {
@@ -16,6 +19,15 @@ TORCH_MAX = {
     2: torch.nn.functional.max_pool2d,
     3: torch.nn.functional.max_pool3d,
 }
+
+
+def separably() -> AbstractContextManager[Any]:
+    """No call too small, and no overlap of windows too little, for the separable reductions."""
+    return mock.patch.multiple(pool, SMALL=1, OVERLAP=0)
+
+
+def natively() -> AbstractContextManager[Any]:
+    return mock.patch.object(pool, "SMALL", 1 << 62)
 
 
 @given(pool_cases())
@@ -163,3 +175,166 @@ def test_bad_input_is_refused(function: Any, n: int) -> None:
         F.avg_pool(x.long(), 2)
     with pytest.raises(ValueError, match="divisor_override must not be zero"):
         F.avg_pool(x, 2, divisor_override=0)
+
+
+def in_order(kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(kwargs[name] for name in ("kernel_size", "stride", "padding", "dilation", "ceil_mode"))
+
+
+DTYPES = [*separable.REDUCED]
+# Ties are frequent, and so are those of the two zeros.
+SPECIAL = {
+    "plain": lambda x: x,
+    "zeros": lambda x: torch.where(x < 0, -0.0, torch.where(x > 2, 1.0, 0.0)),
+    "infinities": lambda x: torch.where(x < 0, -torch.inf, torch.where(x > 2, torch.inf, x)),
+    "nan": lambda x: torch.where(x > 2, torch.nan, x),
+    "negative nan": lambda x: torch.where(x > 2, -torch.tensor(torch.nan, dtype=x.dtype), x),
+}
+
+
+@given(pool_cases(), st.sampled_from(DTYPES), st.sampled_from(sorted(SPECIAL)))
+def test_separable_max_pool_is_exactly_the_native_one(case: Case, dtype: torch.dtype, special: str) -> None:
+    x = torch.tensor(case.input)
+    x = SPECIAL[special](x).to(dtype) if dtype.is_floating_point else (x * 9).to(dtype)
+    with natively():
+        expected, expected_indices = F.max_pool(x, **case.kwargs, return_indices=True)
+    with separably():
+        values, indices = F.max_pool(x, **case.kwargs, return_indices=True)
+        alone = F.max_pool(x, **case.kwargs)
+    for result in (values, alone):
+        torch.testing.assert_close(result, expected, rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(indices, expected_indices)
+    if special != "nan" or not dtype.is_floating_point:
+        assert torch.equal(torch.signbit(values), torch.signbit(expected))
+
+
+@given(pool_cases(), st.sampled_from(sorted(SPECIAL)))
+def test_separable_max_pool_has_the_native_derivatives(case: Case, special: str) -> None:
+    x = SPECIAL[special](torch.tensor(case.input, dtype=torch.float32)).requires_grad_()
+    results = []
+    for path in (natively, separably):
+        with path():
+            values = F.max_pool(x, **case.kwargs)
+        direction = torch.arange(values.numel(), dtype=x.dtype).view(values.shape).requires_grad_()
+        (gradient,) = torch.autograd.grad(values, x, direction, create_graph=True)
+        (second,) = torch.autograd.grad(gradient, direction, torch.arange(x.numel()).view(x.shape).to(x))
+        batch = torch.stack([direction, 2 * direction]).detach()
+        (batched,) = torch.autograd.grad(values, x, batch, is_grads_batched=True)
+        results.append((gradient, second, batched))
+    for result, expected in zip(*results, strict=True):
+        assert torch.equal(result, expected)
+
+
+@given(pool_cases(), st.booleans(), st.sampled_from([torch.float64, torch.float16, torch.bfloat16]))
+def test_separable_avg_pool_equals_plain_loops(case: Case, include: bool, dtype: torch.dtype) -> None:
+    x = torch.tensor(case.input).to(dtype)
+    kernel, stride, padding, dilation, ceil_mode = in_order(case.kwargs)
+    args = kernel, stride, padding, ceil_mode, include, None, dilation
+    with separably():
+        out = F.avg_pool(x, *args[:6], dilation=dilation)
+    expected = torch.tensor(reference.avg_pool(case.input, *args)).to(dtype)
+    torch.testing.assert_close(out, expected, rtol=1e-12 if dtype == torch.float64 else 0, atol=0)
+
+
+GEOMETRIES: list[tuple[Any, ...]] = [
+    # kernel, stride, padding, ceil_mode, dilation
+    (3, 1, 1, False, 1),
+    (3, 2, 1, True, 1),
+    (2, 2, 0, False, 1),
+    (3, 1, 0, False, 2),
+]
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_separable_avg_pool_has_all_derivatives(n: int, geometry: tuple[Any, ...]) -> None:
+    *args, dilation = geometry
+    x = torch.randn(1, 2, *(5, 7, 5, 5)[:n], dtype=torch.float64, requires_grad=True)
+
+    def pooled(x: torch.Tensor) -> torch.Tensor:
+        return F.avg_pool(x, *args, dilation=dilation)
+
+    with separably():
+        assert "_LinearBackward" in str(pooled(x).grad_fn.next_functions)  # type: ignore[union-attr]
+        assert torch.autograd.gradcheck(
+            pooled, x, fast_mode=True, check_forward_ad=True, check_batched_grad=True
+        )
+        assert torch.autograd.gradgradcheck(pooled, x, fast_mode=True, check_batched_grad=True)
+        # A gradient may be dual, or under vmap, though the call was not.
+        y = pooled(x)
+        direction = torch.randn_like(y)
+        each = torch.stack([direction, 2 * direction])
+        gradients = torch.func.vmap(lambda v: torch.autograd.grad(y, x, v, retain_graph=True)[0])(each)
+        assert torch.equal(gradients[1], 2 * gradients[0])
+        assert torch.equal(gradients[0], torch.autograd.grad(y, x, direction, retain_graph=True)[0])
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(torch.zeros_like(y), direction)
+            tangent = torch.autograd.forward_ad.unpack_dual(torch.autograd.grad(y, x, dual)[0]).tangent
+        torch.testing.assert_close(tangent, torch.autograd.grad(pooled(x), x, direction)[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_forward_mode_with_separable_max_pool(n: int) -> None:
+    x, t = torch.randn(2, 1, 2, *(5,) * n)
+    with separably():
+        values, indices = F.max_pool(x, 3, 1, 1, return_indices=True)
+        with torch.autograd.forward_ad.dual_level():
+            out = F.max_pool(torch.autograd.forward_ad.make_dual(x, t), 3, 1, 1)
+            primal, tangent = torch.autograd.forward_ad.unpack_dual(out)
+    expected = values, t.flatten(2).gather(2, indices.flatten(2)).view(t.shape)
+    torch.testing.assert_close((primal, tangent), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("last", [False, True])
+def test_large_pools_agree_with_torch_and_keep_its_memory_format(
+    last: bool, n: int, geometry: tuple[Any, ...]
+) -> None:
+    kernel, stride, padding, ceil_mode, dilation = geometry
+    x = torch.randint(-99, 99, (2, 4, *(65, 33, 5)[:n])).float()
+    x = native.channels_last(x) if last else x
+    assert x.numel() >= pool.SMALL
+    args = kernel, stride, padding, dilation, ceil_mode
+    expected, expected_indices = TORCH_MAX[n](x, *args, return_indices=True)
+    values = F.max_pool(x, *args)
+    for result in (values, *F.max_pool(x, *args, return_indices=True)):
+        assert torch.equal(result, expected_indices if result.dtype == torch.int64 else expected)
+        assert result.stride() == expected.stride()
+    if dilation == 1:
+        out = F.avg_pool(x, *args[:3], ceil_mode)
+        average = (torch.nn.functional.avg_pool2d, torch.nn.functional.avg_pool3d)[n - 2]
+        torch.testing.assert_close(out, average(x, *args[:3], ceil_mode))
+        assert out.stride() == expected.stride()
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_large_pools_are_separable(n: int) -> None:
+    """No kernel of torch's is asked."""
+    x = torch.randn(1, 1, *(130, 130, 2, 2)[:n], requires_grad=True)
+    with mock.patch.multiple(native, max_pool=None, avg_pool=None), mock.patch.object(pool, "zero_pad", None):
+        F.max_pool(x, 3, 1, 1).sum().backward()
+        F.max_pool(x, 3, 1, 1, return_indices=True)
+        F.max_pool(x.detach(), 2, 2)
+        F.avg_pool(x, 3, 1, 1).sum().backward()
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+@pytest.mark.parametrize("function", [F.max_pool, F.avg_pool])
+def test_pools_never_give_their_input_back(function: Any, n: int) -> None:
+    with separably():
+        for kernel, stride, padding in ((1, 1, 0), (3, 1, 1), (1, 2, 0)):
+            x = torch.ones(1, 2, *(1,) * n)
+            function(x, kernel, stride, padding, spatial_dims=n).zero_()
+            assert torch.equal(x, torch.ones_like(x))
+
+
+def test_equal_arguments_of_other_types_are_not_confused() -> None:
+    """Checked arguments are remembered, and 2 == 2.0 and 1 == True."""
+    x = torch.zeros(1, 1, 4, 4)
+    F.max_pool(x, 2, 1)
+    F.max_pool(x, (2, 2), (1, 1))
+    others: Any = ((2.0,), ((2.0, 2.0),), (2, True), (2, (True, True)), ((2, 2), [1, True]))
+    for args in others:
+        with pytest.raises(TypeError, match="must be an int"):
+            F.max_pool(x, *args)
