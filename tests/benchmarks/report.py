@@ -88,6 +88,15 @@ def _mean(rows: Sequence[Row], other: str) -> str:
     return f"Geometric mean of the ratio to {other}: {', '.join(parts)}."
 
 
+def _bound_memory() -> None:
+    """Let a contender that takes too much memory fail by itself instead of ending the process."""
+    if sys.platform == "linux":
+        import resource
+
+        most = int(0.7 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        resource.setrlimit(resource.RLIMIT_DATA, (most, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+
+
 def main(module: str) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=sys.modules["__main__"].__doc__)
     parser.add_argument("--quick", action="store_true", help="two to five repeats instead of five to fifty")
@@ -103,6 +112,8 @@ def main(module: str) -> int:
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(THREADS)
+    if options.device == "cpu":
+        _bound_memory()
     torch.backends.cudnn.allow_tf32 = False  # the arithmetic of the matrix product, and of the other device
     settings = Settings(options.device, fastest=options.fastest)
     if options.quick:
