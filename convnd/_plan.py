@@ -7,8 +7,8 @@ from torch import Tensor
 from ._algorithms import plan as planner
 from ._algorithms import settings
 from ._algorithms.run import choose, problem
-from .arguments import Padding, PerAxis, batched
-from .functional._conv import call
+from .arguments import Padding, PerAxis
+from .functional._conv import prepared
 
 
 class Step(NamedTuple):
@@ -73,33 +73,29 @@ def plan(
         The three steps, printed as a table: ``forward``, ``input_gradient``, ``weight_gradient``.
 
     Raises:
-        ValueError, TypeError: as the convolution itself.
+        ValueError, TypeError: as the convolution itself, also for a forced algorithm that does not apply.
 
     >>> import torch, convnd
     >>> x, w = torch.empty(1, 8, 9, 9, 9, 9, device="meta"), torch.empty(8, 8, 3, 3, 3, 3, device="meta")
     >>> convnd.plan(x, w, padding=1).forward.algorithm
     'channels'
     """
-    x, _ = batched(input, weight.ndim - 2)
-    g, sizes = call(
-        transposed, x, weight, bias, stride, padding, dilation, groups, output_padding, padding_mode
-    )
-    if transposed:
-        inside, zeros = g.before_padding(sizes)
-        p = problem("transpose", x, weight, zeros, inside)
-    else:
-        inside, zeros = g.before_padding(tuple(x.shape[2:]))
-        p = problem("conv", x, weight, zeros, sizes)._replace(sizes=inside)
+    arguments = stride, padding, dilation, groups, output_padding, padding_mode
+    x, _, g, sizes = prepared(transposed, input, weight, bias, *arguments)
+    first: planner.Op = "transpose" if transposed else "conv"
+    p = problem(first, x, weight, g, sizes)
+    sizes, g = g.before_padding(p.sizes)
+    p = p._replace(sizes=sizes, geometry=g)
     if p.device == "meta":
         p = p._replace(device="cpu")
-    ops: tuple[planner.Op, ...] = (
-        ("transpose", "conv", "weight") if transposed else ("conv", "transpose", "weight")
-    )
-    first, second, third = (_step(p._replace(op=op), op == ops[0]) for op in ops)
-    return Plan(first, second, third)
+    forced = settings.forced.get()
+    if forced is not None and not planner.applies(p, forced):
+        raise ValueError(f"algorithm {forced!r} does not apply over {len(p.kernel)} axes")
+    second: planner.Op = "conv" if transposed else "transpose"
+    return Plan(*(_step(p._replace(op=op), forced) for op in (first, second, "weight")))
 
 
-def _step(p: planner.Problem, strict: bool) -> Step:
-    algorithm = choose(p, settings.forced.get(), strict)
+def _step(p: planner.Problem, forced: str | None) -> Step:
+    algorithm = choose(p, forced)
     workspace = min(planner.workspace(p, algorithm), settings.workspace_limit)
-    return Step(algorithm, p.flops, workspace, planner.estimates(p))
+    return Step(algorithm, p.flops, workspace + planner.interleaved(p, algorithm), planner.estimates(p))

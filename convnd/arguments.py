@@ -23,6 +23,15 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool)
 
 
+def exact(value: Any) -> bool:
+    """Whether an argument may key a cache of checked ones: equal ints, names and tuples mean the same.
+
+    Others are equal that do not: True or 1.0 to 1. Keys are compared with the types of single values.
+    """
+    kind = type(value)
+    return kind is int or kind is str or value is None or (kind is tuple and {*map(type, value)} <= {int})
+
+
 def integer(value: Any, name: str, minimum: int = 1) -> int:
     """Check one integer argument against its smallest legal value."""
     if not _is_int(value):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..arguments import Ints
 from . import native, plan, settings
-from .eager import eager
+from .eager import autocasting, eager
 from .geometry import Geometry
 from .plan import Op
 from .run import bilinear, composed, problem
@@ -24,96 +24,84 @@ class _Bilinear(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
+        a: Tensor,
+        b: Tensor,
+        bias: Tensor | None,
         op: Op,
         g: Geometry,
         sizes: Ints,
         forced: str | None,
-        strict: bool,
-        a: Tensor,
-        b: Tensor,
-        bias: Tensor | None,
     ) -> Tensor:
-        ctx.op, ctx.g, ctx.sizes, ctx.forced = op, g, sizes, forced
+        ctx.op, ctx.g, ctx.forced = op, g, forced
         ctx.save_for_backward(a, b)
-        return bilinear(op, a, b, bias, g, sizes, forced, strict)
+        return bilinear(op, a, b, bias, g, sizes, forced)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        (grad,), (a, b) = grads, ctx.saved_tensors
-        need_a, need_b, need_bias = ctx.needs_input_grad[5:]
-        grad_a = _gradient(ctx, 0, a, b, grad) if need_a else None
-        grad_b = _gradient(ctx, 1, a, b, grad) if need_b else None
-        grad_bias = grad.sum((0, *range(2, grad.ndim))) if need_bias else None
-        return None, None, None, None, None, grad_a, grad_b, grad_bias
+        (grad,), operands, needed = grads, ctx.saved_tensors, ctx.needs_input_grad
+        by_a, by_b = (_gradient(ctx, i, operands, grad) if needed[i] else None for i in range(2))
+        by_bias = grad.sum((0, *range(2, grad.ndim))) if needed[2] else None
+        return by_a, by_b, by_bias, None, None, None, None
 
 
-# For each map and operand: the map that gives its gradient, and that map's operands.
-_GRADIENTS: dict[tuple[Op, int], tuple[Op, tuple[str, str]]] = {
-    ("conv", 0): ("transpose", ("grad", "b")),
-    ("conv", 1): ("weight", ("a", "grad")),
-    ("transpose", 0): ("conv", ("grad", "b")),
-    ("transpose", 1): ("weight", ("grad", "a")),
-    ("weight", 0): ("transpose", ("b", "grad")),
-    ("weight", 1): ("conv", ("a", "grad")),
+# For each map and operand: the map that gives its gradient, and that map's operands, where 2 is the
+# gradient of the result.
+_GRADIENTS: dict[tuple[Op, int], tuple[Op, int, int]] = {
+    ("conv", 0): ("transpose", 2, 1),
+    ("conv", 1): ("weight", 0, 2),
+    ("transpose", 0): ("conv", 2, 1),
+    ("transpose", 1): ("weight", 2, 0),
+    ("weight", 0): ("transpose", 1, 2),
+    ("weight", 1): ("conv", 0, 2),
 }
 
 
-def _gradient(ctx: Any, operand: int, a: Tensor, b: Tensor, grad: Tensor) -> Tensor:
-    op, names = _GRADIENTS[ctx.op, operand]
-    tensors = {"a": a.conj(), "b": b.conj(), "grad": grad}
-    sizes = tuple((a, b)[operand].shape[2:])
-    return mapped(op, ctx.g, sizes, ctx.forced, tensors[names[0]], tensors[names[1]])
+def _gradient(ctx: Any, operand: int, operands: tuple[Tensor, Tensor], grad: Tensor) -> Tensor:
+    op, first, second = _GRADIENTS[ctx.op, operand]
+    tensors = operands[0].conj(), operands[1].conj(), grad
+    a, b, sizes = tensors[first], tensors[second], tuple(operands[operand].shape[2:])
+    if not eager(a, b):  # the gradient may be traced or dual though the call was not
+        return composed(op, a, b, None, ctx.g, sizes)
+    return _differentiable(op, a, b, None, ctx.g, sizes, ctx.forced)
 
 
-def mapped(
-    op: Op,
-    g: Geometry,
-    sizes: Ints,
-    forced: str | None,
-    a: Tensor,
-    b: Tensor,
-    bias: Tensor | None = None,
-    strict: bool = False,
+def _differentiable(
+    op: Op, a: Tensor, b: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints, forced: str | None
 ) -> Tensor:
-    """One of the maps, with its derivatives; a plain composition where these are left to autograd."""
+    """One of the maps of eager tensors, with its derivatives."""
     tensors = (a, b) if bias is None else (a, b, bias)
-    if not eager(*tensors):
-        return composed(op, g, sizes, a, b, bias)
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        return _Bilinear.apply(op, g, sizes, forced, strict, a, b, bias)  # type: ignore[no-any-return]
-    return bilinear(op, a, b, bias, g, sizes, forced, strict)
+        out: Tensor = _Bilinear.apply(a, b, bias, op, g, sizes, forced)
+        return out
+    return bilinear(op, a, b, bias, g, sizes, forced)
 
 
-def convolve(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints) -> Tensor:
-    """Convolution of batched tensors, whose result has spatial ``sizes``."""
-    return _served("conv", x, w, bias, g, sizes)
-
-
-def convolve_transposed(y: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints) -> Tensor:
-    """Transposed convolution of batched tensors: the entries of the adjoint at ``sizes`` positions."""
-    return _served("transpose", y, w, bias, g, sizes)
-
-
-def _served(op: Op, a: Tensor, b: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints) -> Tensor:
+def served(op: Op, a: Tensor, b: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints) -> Tensor:
+    """``conv(x, w)`` or ``transpose(y, w)`` of batched tensors, whose result has spatial ``sizes``."""
     few_axes = len(sizes) <= native.MAX_AXES
     if not eager(a, b, *(() if bias is None else (bias,))):
         if not few_axes:
             a, b, bias = _autocast(a, b, bias)
-        return composed(op, g, sizes, a, b, bias)
+        return composed(op, a, b, bias, g, sizes)
     forced = settings.forced.get()
     if few_axes and forced is None and not settings.benchmarking and _torch_serves(op, a, b, g, sizes):
-        return composed(op, g, sizes, a, b, bias)
+        return composed(op, a, b, bias, g, sizes)
+    if forced is not None and not plan.applies(problem(op, a, b, g, sizes), forced):
+        kind = "convolution" if op == "conv" else "transposed convolution"
+        raise ValueError(f"algorithm {forced!r} does not apply to this {kind} over {len(sizes)} axes")
     a, b, bias = _autocast(a, b, bias)
-    return mapped(op, g, sizes, forced, a, b, bias, True)
+    return _differentiable(op, a, b, bias, g, sizes, forced)
 
 
 def _torch_serves(op: Op, a: Tensor, b: Tensor, g: Geometry, sizes: Ints) -> bool:
     """Whether torch's kernels are the best for up to three axes, forward and backward."""
-    if a.device.type != "cpu" or a.numel() < plan.FEW_POSITIONS:
+    if a.device.type != "cpu":
+        return True
+    p = problem(op, a, b, g, sizes)
+    if plan.small(p):
         return True
     if g.modes is not None:
         return False  # autograd would keep a padded copy
-    p = problem(op, a, b, g, sizes)
     ops: list[Op] = [op]
     if torch.is_grad_enabled():
         if a.requires_grad:
@@ -126,9 +114,7 @@ def _torch_serves(op: Op, a: Tensor, b: Tensor, g: Geometry, sizes: Ints) -> boo
 def _autocast(x: Tensor, w: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """The operands in the dtype that autocast asks for."""
     device = x.device.type
-    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+    if not autocasting(device) or x.dtype not in (torch.float32, *native.LOW_PRECISION):
         return x, w, bias
     dtype = torch.get_autocast_dtype(device)
-    if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        return x, w, bias
     return x.to(dtype), w.to(dtype), None if bias is None else bias.to(dtype)

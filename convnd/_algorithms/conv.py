@@ -11,10 +11,11 @@ r"""Convolution of ``(N, C, *spatial)`` with ``(O, C / groups, *kernel)``, by se
 ``gemm``           one matrix product with all taps unfolded.
 ``fft``            in the frequency domain (:mod:`.fft`).
 
-All are plain compositions of differentiable operators that never write in place, so that they can be
-traced and transformed. Sums are rounded once.
+All but the FFT are plain compositions of differentiable operators that never write in place, so that they
+can be traced and transformed. Sums are rounded once.
 """
 
+from collections.abc import Callable
 from itertools import product
 from math import prod
 
@@ -22,11 +23,11 @@ import torch
 from torch import Tensor
 
 from ..arguments import Ints
-from . import native
+from . import native, views
 from .geometry import Geometry
 from .pad import zero_pad
 
-LOW_PRECISION = (torch.float16, torch.bfloat16)
+Convolution = Callable[[Tensor, Tensor, Tensor | None, Geometry], Tensor]
 
 
 def leading(n: int) -> int:
@@ -35,12 +36,8 @@ def leading(n: int) -> int:
 
 
 def native_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
-    # The native kernels pad both sides alike; the rest is padded here.
-    inside = tuple([a if a == b >= 0 else max(min(a, b), 0) for a, b in g.pads])
-    if all(a == b >= 0 for a, b in g.pads):
-        return native.conv(x, w, bias, g.stride, inside, g.dilation, g.groups)
-    x = zero_pad(x, tuple((a - i, b - i) for (a, b), i in zip(g.pads, inside, strict=True)))
-    return native.conv(x, w, bias, g.stride, inside, g.dilation, g.groups)
+    x, g = g.even(x)
+    return native.conv(x, w, bias, g.stride, tuple([a for a, _ in g.pads]), g.dilation, g.groups)
 
 
 def channels_last_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
@@ -52,32 +49,40 @@ def _last_channels(x: Tensor, g: Geometry, lead: int) -> tuple[Tensor, Geometry]
 
     Where there is padding, this is the one copy of the input that padding takes anyway.
     """
-    both = [max(min(pair), 0) for pair in g.pads[lead:]]
-    outside = tuple((a - i, b - i) for (a, b), i in zip(g.pads[lead:], both, strict=True))
-    x = zero_pad(x.movedim(1, -1), (*g.pads[:lead], *outside, (0, 0)))
-    return x, Geometry(g.stride[lead:], tuple((i, i) for i in both), g.dilation[lead:], g.groups)
+    even = [max(min(pair), 0) for pair in g.pads[lead:]]
+    others = tuple((a - i, b - i) for (a, b), i in zip(g.pads[lead:], even, strict=True))
+    x = zero_pad(x.movedim(1, -1), (*g.pads[:lead], *others, (0, 0)))
+    return x, Geometry(g.stride[lead:], tuple((i, i) for i in even), g.dilation[lead:], g.groups)
+
+
+def taps_as_channels(x: Tensor, kernel: Ints, g: Geometry, block: int = 1) -> tuple[Tensor, Ints, Geometry]:
+    """``(N * positions, groups * taps * C / groups, *others)``, the positions, and the geometry that is left.
+
+    Taps and positions are those of the leading axes; of the first axis, every ``block``-th position with
+    the taps of ``block`` of them. Laid out channels-last: the copy moves whole runs of channels, and the
+    native kernel finds its layout.
+    """
+    n = len(g.stride)
+    lead = leading(n)
+    x, rest = _last_channels(x, g, lead)
+    reach = kernel[0] + block - 1, *kernel[1:]
+    step = g.stride[0] * block, *g.stride[1:]
+    for axis in range(lead):
+        x = views.windows(x, 1 + axis, reach[axis], step[axis], g.dilation[axis])
+    # (N, *positions, *others, C, *taps)
+    positions, others = tuple(x.shape[1 : 1 + lead]), tuple(x.shape[1 + lead : 1 + n])
+    x = x.unflatten(1 + n, (g.groups, -1)).movedim(2 + n, -1)
+    x = x.reshape(x.shape[0] * prod(positions), *others, prod(x.shape[1 + n :]))
+    return x.movedim(-1, 1), positions, rest
 
 
 def channels_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, block: int = 1) -> Tensor:
     """``block`` neighbouring output positions of the first axis share a window (stride and dilation 1)."""
-    n, groups, kernel = len(g.stride), g.groups, tuple(w.shape[2:])
-    lead = leading(n)
-    outputs = g.outputs(tuple(x.shape[2:]), kernel)
-    blocks = -(-outputs[0] // block)
-    spare = blocks * block - outputs[0]
+    batch, groups, kernel = x.shape[0], g.groups, tuple(w.shape[2:])
+    lead, count = leading(len(kernel)), g.outputs(tuple(x.shape[2:]), kernel)[0]
     (before, after), *pads = g.pads
-    x, rest = _last_channels(x, g._replace(pads=((before, after + spare), *pads)), lead)
-    for axis in range(lead):
-        extent = g.dilation[axis] * (kernel[axis] - 1) + 1
-        step = g.stride[axis]
-        if axis == 0:
-            extent, step = extent + block - 1, step * block
-        x = x.unfold(1 + axis, extent, step)[..., :: g.dilation[axis]]
-    # (N, *positions, *rest, C, *taps) -> (N * positions, *rest, groups * taps * C / groups): the copy moves
-    # whole runs of channels, and the kernel finds its layout.
-    batch, positions, others = x.shape[0], tuple(x.shape[1 : 1 + lead]), tuple(x.shape[1 + lead : 1 + n])
-    x = x.unflatten(1 + n, (groups, -1)).movedim(2 + n, -1)
-    x = x.reshape(batch * prod(positions), *others, prod(x.shape[1 + n :])).movedim(-1, 1)
+    g = g._replace(pads=((before, after + -count % block), *pads))
+    x, positions, rest = taps_as_channels(x, kernel, g, block)
     w = _blocked(w, block).unflatten(0, (block, groups, -1)).movedim(1, 0).flatten(0, 2)
     w = w.movedim(1, 1 + lead).flatten(1, 1 + lead)
     if bias is not None:
@@ -89,8 +94,8 @@ def channels_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, block:
     if block == 1:
         return y.squeeze(3 + lead).flatten(1, 2)
     y = y.movedim(3 + lead, 4).movedim((1, 2), (-2, -1))
-    y = y.reshape(batch, blocks * block, *y.shape[3:-2], groups * y.shape[-1]).movedim(-1, 1)
-    return y.narrow(2, 0, outputs[0])
+    y = y.reshape(batch, -1, *y.shape[3:-2], groups * y.shape[-1]).movedim(-1, 1)
+    return y.narrow(2, 0, count)
 
 
 def _blocked(w: Tensor, block: int) -> Tensor:
@@ -104,16 +109,15 @@ def _blocked(w: Tensor, block: int) -> Tensor:
 def taps_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
     n, kernel, dtype = len(g.stride), tuple(w.shape[2:]), x.dtype
     lead = leading(n)
-    outputs = g.outputs(tuple(x.shape[2:]), kernel)
-    if dtype in LOW_PRECISION:
-        x, w, bias = x.float(), w.float(), None if bias is None else bias.float()
-    x, rest = _last_channels(x, g, lead)
-    total, batch = None, (x.shape[0], *outputs[:lead])
+    positions = g.outputs(tuple(x.shape[2:]), kernel)[:lead]
+    x, rest = _last_channels(native.wide(x), g, lead)
+    w, bias = native.wide(w), None if bias is None else native.wide(bias)
+    total, batch = None, (x.shape[0], *positions)
     for t in product(*map(range, kernel[:lead])):
         part, taps = x, w
-        for axis, (i, s, d, size) in enumerate(zip(t, g.stride, g.dilation, outputs, strict=False), start=1):
-            part = part.narrow(axis, i * d, (size - 1) * s + 1)
-            part = part[(slice(None),) * axis + (slice(None, None, s),)]
+        for axis, i in enumerate(t):
+            start = i * g.dilation[axis]
+            part = views.every(part, 1 + axis, start, g.stride[axis], positions[axis])
             taps = taps.select(2, i)
         part = part.reshape(prod(batch), *part.shape[1 + lead :]).movedim(-1, 1)
         term = native_conv(part, taps, bias if total is None else None, rest)
@@ -123,19 +127,13 @@ def taps_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
 
 
 def gemm_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
-    kernel = tuple(w.shape[2:])
-    columns, outputs = unfolded(x, kernel, g)
-    y = torch.matmul(w.reshape(g.groups, w.shape[0] // g.groups, -1), columns)
-    y = y.reshape(x.shape[0], w.shape[0], *outputs)
-    return y if bias is None else y + bias.view(-1, *(1,) * len(kernel))
-
-
-def unfolded(x: Tensor, kernel: Ints, g: Geometry) -> tuple[Tensor, Ints]:
-    """``(N, groups, C / groups * taps, positions)`` and the sizes whose product is positions."""
-    n = len(kernel)
+    n, batch, outputs = len(g.stride), x.shape[0], w.shape[0]
     x = zero_pad(x, g.pads)
-    for axis, extent in enumerate(g.extents(kernel)):
-        x = x.unfold(2 + axis, extent, g.stride[axis])[..., :: g.dilation[axis]]
-    outputs = tuple(x.shape[2 : 2 + n])
+    for axis in range(n):
+        x = views.windows(x, 2 + axis, w.shape[2 + axis], g.stride[axis], g.dilation[axis])
+    positions = tuple(x.shape[2 : 2 + n])
     x = x.movedim(tuple(range(2, 2 + n)), tuple(range(-n, 0)))
-    return x.reshape(x.shape[0], g.groups, -1, prod(outputs)), outputs
+    columns = x.reshape(batch, g.groups, -1, prod(positions))
+    y = torch.matmul(w.reshape(g.groups, outputs // g.groups, -1), columns)
+    y = y.reshape(batch, outputs, *positions)
+    return y if bias is None else y + bias.view(-1, *(1,) * n)

@@ -15,6 +15,10 @@ def eager(*tensors: Tensor) -> bool:
     return all(type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
 
 
+def autocasting(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def plain(*tensors: Tensor) -> bool:
     """As :func:`eager`, and on the CPU, where reading a value costs nothing."""
     return eager(*tensors) and all(t.device.type == "cpu" for t in tensors)

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from ..arguments import Ints
-from .conv import LOW_PRECISION
+from . import native
 from .geometry import Geometry
 from .pad import zero_pad
+from .views import every, spaced
 
 CHUNK_BYTES = 1 << 24
 
@@ -45,10 +46,7 @@ def spectrum(x: Tensor, length: Ints, steps: Ints, reverse: bool) -> Tensor:
     # flip copies; MKL refuses some strides that a view may have.
     x = x.flip(tuple(range(2, x.ndim))) if reverse else x.clone(memory_format=torch.contiguous_format)
     for axis in range(len(length) - 1, -1, -1):
-        if steps[axis] > 1:
-            x = zero_pad(x.unsqueeze(3 + axis), ((0, steps[axis] - 1), *((0, 0),) * (x.ndim - 3 - axis)))
-            x = x.flatten(2 + axis, 3 + axis)
-            x = x.narrow(2 + axis, 0, x.shape[2 + axis] - steps[axis] + 1)
+        x = spaced(x, 2 + axis, steps[axis])
         if not x.is_complex():
             x = torch.fft.rfft(x, n=length[axis], dim=2 + axis)
         elif length[axis] > 1:
@@ -71,7 +69,7 @@ def signal(spectra: Tensor, length: Ints, starts: Ints, steps: Ints, counts: Int
         else:
             parts = spectra.narrow(dim, start, n - start), spectra.narrow(dim, 0, start + reach - n)
             spectra = torch.cat(parts, dim)
-        spectra = spectra[(slice(None),) * dim + (slice(None, None, step),)]
+        spectra = every(spectra, dim, 0, step, count)
     return spectra
 
 
@@ -87,8 +85,7 @@ def fft_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
     x, g = _crop(x, g)
     counts = g.outputs(tuple(x.shape[2:]), kernel)
     length = lengths(tuple(x.shape[2:]), counts, kernel, g)
-    if dtype in LOW_PRECISION:
-        x, w = x.float(), w.float()
+    x, w = native.wide(x), native.wide(w)
     real = not x.is_complex()
     # The reversed kernel starts extent - 1 before the position it belongs to.
     starts = tuple(e - 1 - p for e, (p, _) in zip(g.extents(kernel), g.pads, strict=True))
@@ -117,8 +114,7 @@ def fft_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
     x, g = _crop(x, g)
     counts = tuple(y.shape[2:])
     length = lengths(tuple(x.shape[2:]), counts, kernel, g)
-    if dtype in LOW_PRECISION:
-        x, y = x.float(), y.float()
+    x, y = native.wide(x), native.wide(y)
     real = not x.is_complex()
     a = spectrum(x, length, (1,) * n, False).unflatten(1, (g.groups, -1))
     b = spectrum(y, length, g.stride, True).unflatten(1, (g.groups, -1))

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from ..arguments import Ints
-from .conv import zero_pad
-from .pool import Windows
+from . import views
+from .pad import zero_pad
+from .separable import Windows
 
 
 def unfold(x: Tensor, windows: Windows) -> Tensor:
     """``(N, C, *spatial)`` to ``(N, C * taps, windows)``, the taps of one channel together."""
     x = zero_pad(x, tuple((p, p) for p in windows.padding))
     for axis, (k, s, _, d) in enumerate(zip(*windows, strict=True), start=2):
-        x = x.unfold(axis, d * (k - 1) + 1, s)[..., ::d]
+        x = views.windows(x, axis, k, s, d)
     n = len(windows.kernel)
     x = x.permute(0, 1, *range(n + 2, 2 * n + 2), *range(2, n + 2))
     return x.flatten(1, n + 1).flatten(2)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..arguments import Ints, Pairs
-from .pad import pad_axes, pad_axes_adjoint
+from .pad import pad_axes, pad_axes_adjoint, zero_pad
 
 
 class Geometry(NamedTuple):
@@ -20,15 +20,12 @@ class Geometry(NamedTuple):
     groups: int
     modes: tuple[str, ...] | None = None
 
-    @property
-    def unpadded(self) -> "Geometry":
-        return self._replace(pads=((0, 0),) * len(self.pads), modes=None)
-
     def extents(self, kernel: Ints) -> Ints:
         """How far a kernel reaches along each axis."""
         return tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, kernel, strict=True))
 
     def outputs(self, sizes: Ints, kernel: Ints) -> Ints:
+        """The sizes of the result."""
         return tuple(
             (i + a + b - e) // s + 1
             for i, (a, b), e, s in zip(sizes, self.pads, self.extents(kernel), self.stride, strict=True)
@@ -44,6 +41,14 @@ class Geometry(NamedTuple):
             return self
         rows = zip(sizes, counts, self.stride, self.extents(kernel), self.pads, strict=True)
         return self._replace(pads=tuple((a, (q - 1) * s + e - i - a) for i, q, s, e, (a, _) in rows))
+
+    def even(self, x: Tensor) -> tuple[Tensor, "Geometry"]:
+        """``x`` padded so that the zeros that remain are the same on both sides, as native kernels want."""
+        if all(a == b >= 0 for a, b in self.pads):
+            return x, self
+        inside = [max(min(pair), 0) for pair in self.pads]
+        x = zero_pad(x, tuple((a - i, b - i) for (a, b), i in zip(self.pads, inside, strict=True)))
+        return x, self._replace(pads=tuple((i, i) for i in inside))
 
     def padded(self, x: Tensor) -> tuple[Tensor, "Geometry"]:
         """``x`` with every padding that is not of zeros done, and the zeros that remain."""

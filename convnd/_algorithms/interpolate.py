@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import native
-from .pool import LOW_PRECISION, adaptive_avg_pool
+from .pool import adaptive_avg_pool
 
 MODES = ("nearest", "nearest-exact", "linear", "cubic", "area")
 INTERPOLATING = ("linear", "cubic")  # the modes that know align_corners
@@ -32,7 +32,7 @@ def resample(
     if mode == "area":
         return adaptive_avg_pool(x, sizes)
     torch_mode = native.interpolation_mode(mode, len(sizes))
-    low_precision = x.dtype in LOW_PRECISION
+    low_precision = x.dtype in native.LOW_PRECISION
     if antialias and (len(sizes) != 2 or low_precision or sizes[-1] == 1):
         # torch has it for two axes in single and double precision, and (2.13, on CPU) gets it wrong where
         # the last axis shrinks to one entry.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..arguments import Ints
 
+LOW_PRECISION = (torch.float16, torch.bfloat16)
 MAX_AXES = 3
 MAX_AVG_POOL_AXES = 2
 MAX_FRACTIONAL_AXES = 2
@@ -30,6 +31,11 @@ _ADAPTIVE_MAX_POOL: dict[int, Any] = {
 }
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 _CUBIC = {2: "bicubic"}
+
+
+def wide(x: Tensor) -> Tensor:
+    """``x`` in a precision to add in, which is rounded once, at the end."""
+    return x.float() if x.dtype in LOW_PRECISION else x
 
 
 def conv(input: Tensor, weight: Tensor, *args: Any) -> Tensor:

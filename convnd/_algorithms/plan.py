@@ -1,7 +1,7 @@
 """Which algorithm serves which map: a model of their costs, and what the user asks for instead.
 
-Costs are seconds on two threads of a present server; only their ratios matter. The constants were set from
-the timings that ``python -m tests.benchmarks.conv`` prints for each algorithm.
+Costs are seconds on two threads of a present server; only their ratios matter. The rates were rounded from
+what ``python -m tests.benchmarks.calibrate`` prints.
 """
 
 from functools import lru_cache
@@ -31,8 +31,8 @@ FFT_MARGIN = 2.0  # its error is relative to the largest value: it has to be cle
 LANES = {"AVX512": 16, "AVX2": 8}  # float32 entries of a vector register
 MAX_BLOCK = 16
 BLOCK_FLOPS = 1 << 21  # below this a call is all overhead
-FEW_CHANNELS = 8  # torch's backward kernels for up to three axes are slow with no more than these ...
-FEW_POSITIONS = 1 << 13  # ... on tensors of at least so many positions
+FEW_CHANNELS = 8  # torch's backward kernels for up to three axes are slow with no more than these
+FEW_POSITIONS = 1 << 13  # up to three axes, with fewer than these torch's kernels always serve
 
 
 class Problem(NamedTuple):
@@ -63,70 +63,71 @@ def applies(p: Problem, algorithm: str) -> bool:
         return n <= native.MAX_AXES
     if algorithm == "channels_last":
         return 1 < n <= native.MAX_AXES
-    if algorithm in ("channels", "taps"):
+    if algorithm == "channels":
         return n > 1
+    if algorithm == "taps":
+        return n > 1 and p.op != "weight"
     return algorithm != "phases" or p.op == "transpose"
 
 
-@lru_cache(maxsize=1)
-def _lanes() -> int:
-    return LANES.get(torch.backends.cpu.get_cpu_capability(), 4)
-
-
-def block_size(
-    outputs: int, kernel: Ints, g: Geometry, dtype: torch.dtype, device: str, count: int = MAX_BLOCK
-) -> int:
-    """Neighbouring output positions to make output channels, so that these fill whole vectors.
-
-    A block of ``b`` positions computes ``(b + k - 1) / k`` times the products, of which vectors of
-    ``lanes`` waste those of their entries that no channel fills. ``count``: how many positions there are.
-    """
-    if device != "cpu" or g.stride[0] > 1 or g.dilation[0] > 1:
-        return 1
-    lanes = _lanes() if dtype.itemsize <= 4 else _lanes() // 2
-    channels, k = outputs // g.groups, kernel[0]
-
-    def cost(b: int) -> float:
-        return (b + k - 1) / b * (-(-b * channels // lanes) * lanes)
-
-    return min((b for b in (1, 2, 4, 8, MAX_BLOCK) if b <= count), key=cost)
-
-
 def _filled(channels: int, dtype: torch.dtype) -> float:
-    lanes = _lanes() if dtype.itemsize <= 4 else _lanes() // 2
+    """Which part of the vectors that hold so many channels is used."""
+    lanes = LANES.get(torch.backends.cpu.get_cpu_capability(), 4)
+    lanes = lanes if dtype.itemsize <= 4 else lanes // 2
     return channels / (-(-channels // lanes) * lanes)
 
 
 def block_of(p: Problem) -> int:
-    if p.op != "conv" or p.flops < BLOCK_FLOPS:
+    """Neighbouring output positions to make output channels, so that these fill whole vectors.
+
+    A block of ``b`` positions computes ``(b + k - 1) / k`` times the products, but leaves fewer entries of
+    the vectors empty.
+    """
+    g, k = p.geometry, p.kernel[0]
+    if p.op != "conv" or p.flops < BLOCK_FLOPS or p.device != "cpu" or g.stride[0] > 1 or g.dilation[0] > 1:
         return 1
-    return block_size(p.outputs, p.kernel, p.geometry, p.dtype, p.device, p.counts[0])
+    blocks = [b for b in (1, 2, 4, 8, MAX_BLOCK) if b <= p.counts[0]]
+    return min(blocks, key=lambda b: (b + k - 1) / _filled(b * p.outputs // g.groups, p.dtype))
 
 
 def workspace(p: Problem, algorithm: str) -> int:
-    """Bytes of scratch memory beside one copy of the input."""
+    """Bytes of scratch memory beside one copy of the input, before the work is cut."""
     n, g, size = len(p.kernel), p.geometry, p.dtype.itemsize
-    if p.op == "transpose" and algorithm not in ("native", "channels_last"):
-        if algorithm == "gemm" and shuffles(p.kernel, g):
-            return p.batch * p.inputs * prod(p.counts) * prod(p.kernel) * size
+    if p.op == "transpose" and algorithm not in ("native", "channels_last", "gemm"):
         return workspace(as_conv(p), "channels" if algorithm == "phases" else algorithm)
-    if algorithm == "channels_last":
-        return size * p.batch * p.inputs * prod(p.sizes)
+    if p.op == "transpose" and algorithm == "gemm" and not shuffles(p.kernel, g):
+        return workspace(as_conv(p), "gemm")
     if algorithm == "channels":
         lead = leading(n)
         block = block_of(p)
         window = (p.kernel[0] + block - 1) / block * prod(p.kernel[1:lead])
         return int(size * p.batch * p.inputs * prod(p.counts[:lead]) * prod(p.sizes[lead:]) * window)
-    if algorithm == "taps" and p.op == "conv":
+    if algorithm == "taps":
         return 2 * size * p.batch * p.outputs * prod(p.counts)
-    if algorithm == "gemm":
-        if p.op == "weight":
-            return 2 * TILE_BYTES
+    if p.op == "weight" and algorithm in ("channels_last", "gemm"):
+        gradient = size * p.batch * p.outputs * prod(p.counts)
+        return gradient + (min(2 * TILE_BYTES, _unfolded(p)) if algorithm == "gemm" else 0)
+    if p.op == "conv" and algorithm == "gemm":
         return size * p.batch * p.inputs * prod(p.counts) * prod(p.kernel)
     if algorithm == "fft":
         length = lengths(p.sizes, p.counts, p.kernel, g)
         return spectra_bytes(p.batch, p.inputs, p.outputs, length, g.groups, p.dtype)
     return 0
+
+
+def interleaved(p: Problem, algorithm: str) -> int:
+    """Bytes that are never cut: a transposed convolution with stride is put together from its phases."""
+    if p.op != "transpose" or algorithm in ("native", "channels_last") or max(p.geometry.stride) == 1:
+        return 0
+    return p.dtype.itemsize * p.batch * p.inputs * prod(p.sizes)
+
+
+def _unfolded(p: Problem) -> int:
+    """Bytes that the weight gradient's matrix product unfolds, in tiles."""
+    j = split(p.batch, p.inputs, p.outputs, p.sizes, p.counts, p.kernel, p.geometry)
+    positions = p.batch * prod(p.sizes[:j]) * prod(p.counts[j:])
+    channels = p.outputs * prod(p.kernel[:j]) + p.inputs * prod(p.kernel[j:])
+    return p.dtype.itemsize * positions * channels
 
 
 def as_conv(p: Problem) -> Problem:
@@ -143,49 +144,45 @@ def as_conv(p: Problem) -> Problem:
 def cost(p: Problem, algorithm: str) -> float:
     """Estimated seconds."""
     g, size, taps = p.geometry, p.dtype.itemsize, prod(p.kernel)
-    n, per_group = len(p.kernel), min(p.inputs, p.outputs) // p.geometry.groups
+    n, written = len(p.kernel), size * p.batch * p.outputs * prod(p.counts)
     moved = workspace(p, algorithm) / COPY
     if algorithm == "fft":
-        length = lengths(p.sizes, p.counts, p.kernel, g)
-        points = prod(length)
+        points = prod(lengths(p.sizes, p.counts, p.kernel, g))
         transforms = p.batch * (p.inputs + p.outputs) + p.outputs * p.inputs // g.groups
         ops = transforms * 2.5 * points * log2(max(points, 2))
-        return 10 * CALL * n + ops / FFT_RATE + moved + 4 * p.flops / taps / prod(p.counts) * points / RATE
+        products = 4 * p.flops / taps / prod(p.counts) * points
+        return 10 * CALL * n + ops / FFT_RATE + products / RATE + moved
     if p.op == "transpose" and algorithm not in ("native", "channels_last"):
+        put_together = interleaved(p, algorithm) / COPY
         if algorithm == "gemm" and shuffles(p.kernel, g):
-            return CALL + p.flops / RATE + 2 * moved
-        written = size * p.batch * p.inputs * prod(p.sizes) * (max(g.stride) > 1)
+            return CALL + p.flops / RATE + 2 * put_together
         inside = as_conv(p)
         inner = estimated_best(inside) if algorithm == "phases" else algorithm
-        return prod(g.stride) * CALL + cost(inside, inner) + written / COPY
+        return prod(g.stride) * CALL + cost(inside, inner) + put_together
     if algorithm == "gemm":
         if p.op == "conv":
             return CALL + p.flops / RATE + moved
         j = split(p.batch, p.inputs, p.outputs, p.sizes, p.counts, p.kernel, g)
-        positions = p.batch * prod(p.sizes[:j]) * prod(p.counts[j:])
-        copied = p.outputs * prod(p.kernel[:j]) + p.inputs * prod(p.kernel[j:])
         narrow = min(p.outputs * prod(p.kernel[:j]), p.inputs * prod(p.kernel[j:])) // g.groups
-        return CALL * 4 + p.flops / (RATE * narrow / (narrow + 24)) + size * positions * copied / COPY
-    if g.groups > 1 and per_group == 1:
-        rate = DEPTHWISE_RATE if algorithm != "channels" else GROUPED_RATE
+        return 4 * CALL + p.flops / (RATE * narrow / (narrow + 24)) + _unfolded(p) / COPY
+    block = block_of(p) if algorithm == "channels" else 1
+    per_group = min(p.inputs, p.outputs) // g.groups
+    if g.groups > 1 and per_group == 1 and algorithm != "channels":
+        rate = DEPTHWISE_RATE
     elif g.groups > 1 and per_group < 8:
         rate = GROUPED_RATE
     else:
-        rate = RATE * _filled(p.outputs // g.groups, p.dtype)
+        rate = RATE * _filled(block * p.outputs // g.groups, p.dtype)
     if algorithm == "taps":
-        if p.op == "weight":
-            return taps * CALL + p.flops / RATE + size * taps * p.batch * p.inputs * prod(p.counts) / COPY
-        lead = prod(p.kernel[: leading(n)])
-        added = lead * size * p.batch * p.outputs * prod(p.counts)
-        return lead * CALL + p.flops / rate + added / COPY
-    if algorithm == "channels" and p.op == "conv":
-        block = block_of(p)
-        waste = (p.kernel[0] + block - 1) / p.kernel[0]
-        if not (g.groups > 1 and per_group < 8):
-            rate = RATE * _filled(block * p.outputs // g.groups, p.dtype)
-        moved += (block > 1) * size * p.batch * p.outputs * prod(p.counts) / COPY
-        return CALL + p.flops * block * waste / block / rate + moved
-    return CALL + p.flops / rate + moved
+        terms = prod(p.kernel[: leading(n)])
+        return terms * CALL + p.flops / rate + terms * written / COPY
+    waste = (p.kernel[0] + block - 1) / p.kernel[0]
+    return CALL + p.flops * waste / rate + moved + (block > 1) * written / COPY
+
+
+def small(p: Problem) -> bool:
+    """Whether a call over up to three axes is over before another algorithm than torch's has begun."""
+    return p.batch * max(prod(p.sizes), prod(p.counts)) < FEW_POSITIONS
 
 
 def rival(p: Problem) -> str | None:
@@ -193,7 +190,7 @@ def rival(p: Problem) -> str | None:
     n, g = len(p.kernel), p.geometry
     if p.device != "cpu" or p.dtype != torch.float32 or not 1 < n <= native.MAX_AXES:
         return None
-    if p.op == "conv" or p.batch * prod(p.counts) < FEW_POSITIONS:
+    if p.op == "conv":
         return None
     few = g.groups == 1 and max(p.inputs, p.outputs) <= FEW_CHANNELS
     if p.op == "weight":
@@ -208,13 +205,16 @@ def estimates(p: Problem) -> dict[str, float]:
     """Estimated seconds of the algorithms worth considering; the first of the least is chosen."""
     n = len(p.kernel)
     if n <= native.MAX_AXES:
-        best = rival(p) or "native"
-        times = {best: cost(p, best)}
-    elif p.op != "transpose":
-        times = {name: cost(p, name) for name in ("channels", "taps", "gemm")}
+        if small(p):
+            return {"native": cost(p, "native")}
+        names = (rival(p) or "native",)
+    elif p.op == "conv":
+        names = "channels", "taps", "gemm"
+    elif p.op == "weight":
+        names = "channels", "gemm"
     else:
         names = ("phases", "gemm") if shuffles(p.kernel, p.geometry) else ("phases",)
-        times = {name: cost(p, name) for name in names}
+    times = {name: cost(p, name) for name in names}
     if p.device == "cpu" and (p.op != "transpose" or max(p.geometry.stride) == 1):
         times["fft"] = FFT_MARGIN * cost(p, "fft")
     return times

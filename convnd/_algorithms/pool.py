@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 
 from ..arguments import Ints
-from . import native, separable
+from . import native, separable, views
 from .eager import plain
 from .pad import zero_pad
 from .separable import Windows, output_size
 
-LOW_PRECISION = (torch.float16, torch.bfloat16)
 SMALL = 2**14  # entries; below, the calls of a separable reduction cost more than its arithmetic
 OVERLAP = 3  # taps per entry of the input; with fewer, torch finds the places of maxima as fast
 
@@ -162,21 +161,16 @@ def avg_pool(
     if plain(x) and x.numel() >= SMALL and (x.is_contiguous() or not has_native):
         outputs = windows.outputs(sizes, ceil_mode)
         if separable.applies(sizes, windows, outputs):
-            total = separable.sums(_dense(_wide(x)), windows, outputs)
+            total = separable.sums(_dense(native.wide(x)), windows, outputs)
     if total is None:
         if has_native:
             (kernel, stride, padding, _), options = windows, (count_include_pad, divisor_override)
             return native.avg_pool(x, kernel, stride, padding, ceil_mode, *options)
-        total = _padded_sums(_wide(x), windows, ceil_mode)
+        total = _padded_sums(native.wide(x), windows, ceil_mode)
     counts = divisor_override
     if counts is None:
         counts = _counts(total, sizes, windows, ceil_mode, count_include_pad)
     return (total / counts).to(x.dtype)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """``x`` in a precision to add in, which is rounded once, at the end."""
-    return x.float() if x.dtype in LOW_PRECISION else x
 
 
 def _padded_sums(x: Tensor, windows: Windows, ceil_mode: bool) -> Tensor:
@@ -184,7 +178,7 @@ def _padded_sums(x: Tensor, windows: Windows, ceil_mode: bool) -> Tensor:
         n = x.shape[axis]
         reach = (output_size(n, k, s, p, d, ceil_mode) - 1) * s - p + d * (k - 1) + 1
         x = zero_pad(x, ((p, reach - n), *((0, 0),) * (x.ndim - 1 - axis)))
-        x = x.unfold(axis, d * (k - 1) + 1, s)[..., ::d].sum(-1)
+        x = views.windows(x, axis, k, s, d).sum(-1)
     return x
 
 
@@ -209,7 +203,7 @@ def adaptive_avg_pool(x: Tensor, sizes: Ints) -> Tensor:
     n = len(sizes)
     if n <= native.MAX_AXES:
         return native.adaptive_avg_pool(x, sizes)
-    total = _wide(x)
+    total = native.wide(x)
     for group in _axis_groups(n, native.MAX_AXES):
         (total,) = _along(group, lambda v, group=group: (native.adaptive_avg_pool(v, sizes[group]),), total)
     return total.to(x.dtype)

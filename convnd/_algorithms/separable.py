@@ -22,6 +22,7 @@ from torch import Tensor
 from torch._C._functorch import is_legacy_batchedtensor
 
 from ..arguments import Ints
+from .views import every
 
 KEYED = (torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int16, torch.int8, torch.uint8)
 REDUCED = (*KEYED, torch.float64, torch.int64)
@@ -70,11 +71,6 @@ def applies(sizes: Ints, windows: Windows, outputs: Ints) -> bool:
     return several
 
 
-def _every(x: Tensor, axis: int, start: int, step: int, count: int) -> Tensor:
-    """``count`` entries of an axis, ``step`` apart."""
-    return torch.ops.aten.slice(x, axis, start, start + (count - 1) * step + 1, step)
-
-
 def _taps(n: int, count: int, k: int, s: int, p: int, d: int) -> list[tuple[int, int, int]]:
     """``(first, last + 1, start)`` of each tap: the outputs it covers, and where it starts to read."""
     taps = []
@@ -88,12 +84,12 @@ def _taps(n: int, count: int, k: int, s: int, p: int, d: int) -> list[tuple[int,
 def _reduce_axis(op: Callable[..., Any], x: Tensor, axis: int, count: int, *window: int) -> Tensor:
     _, s, p, d = window
     first = _first_inside(p, d) * d - p
-    whole = _every(x, axis, first, s, count)
+    whole = every(x, axis, first, s, count)
     out = None
     for low, high, start in _taps(x.shape[axis], count, *window):
         if (low, start) == (0, first):
             continue
-        tap = _every(x, axis, start, s, high - low)
+        tap = every(x, axis, start, s, high - low)
         if out is not None:
             part = out.narrow(axis, low, high - low)
             op(part, tap, out=part)
@@ -181,6 +177,6 @@ def _spread(y: Tensor, windows: Windows, sizes: Ints) -> Tensor:
             continue
         x = y.new_zeros([*y.shape[:axis], n, *y.shape[axis + 1 :]])
         for low, high, start in _taps(n, y.shape[axis], k, s, p, d):
-            _every(x, axis, start, s, high - low).add_(y.narrow(axis, low, high - low))
+            every(x, axis, start, s, high - low).add_(y.narrow(axis, low, high - low))
         y = x
     return y

@@ -43,11 +43,13 @@ def algorithm(name: str) -> Iterator[None]:
 
 
 def set_workspace_limit(limit: int | None) -> None:
-    """Bound the scratch memory of one convolution; larger work is cut into pieces, never refused.
+    """Bound the scratch memory of a convolution; larger work is cut into pieces, never refused.
+
+    Not bounded: one (padded) copy of the input, what a transposed convolution with stride is put together
+    from (as large as its result), and a piece that is one output position of one sample.
 
     Args:
-        limit: bytes beside one copy of the input, at least 1; None for the default of 512 MiB. A piece
-            is never less than one output position of a sample.
+        limit: bytes, at least 1; None for the default of 512 MiB.
     """
     global workspace_limit
     workspace_limit = DEFAULT_WORKSPACE if limit is None else integer(limit, "limit")

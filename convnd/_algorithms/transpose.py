@@ -9,7 +9,6 @@ r"""Transposed convolution: the adjoint of convolution with the same weight and 
 ``fft``      zeros between the entries and one convolution in the frequency domain.
 """
 
-from collections.abc import Callable
 from itertools import product
 from math import gcd, prod
 from typing import Any
@@ -19,10 +18,10 @@ from torch import Tensor
 
 from ..arguments import Ints
 from . import native
+from .conv import Convolution
 from .geometry import Geometry
 from .pad import zero_pad
-
-Convolution = Callable[[Tensor, Tensor, Tensor | None, Geometry], Tensor]
+from .views import spaced
 
 
 def native_transpose(y: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints) -> Tensor:
@@ -75,9 +74,7 @@ def upsampled_transpose(
 ) -> Tensor:
     """Zeros between the entries of ``y``, then one convolution with the reversed kernel."""
     for axis, s in enumerate(g.stride, start=2):
-        if s > 1:
-            y = zero_pad(y.unsqueeze(axis + 1), ((0, s - 1), *((0, 0),) * (y.ndim - 1 - axis)))
-            y = y.flatten(axis, axis + 1).narrow(axis, 0, (y.shape[axis] - 1) * s + 1)
+        y = spaced(y, axis, s)
     extents = g.extents(tuple(w.shape[2:]))
     pads = tuple(
         (e - 1 - a, a + size - q)

@@ -4,11 +4,12 @@ r"""The gradient of convolution by its weight.
 
 ``native``         torch's kernel, up to three axes; ``channels_last`` hands it channels-last copies.
 ``channels``       that kernel on an input whose leading taps are channels, as in the convolution.
-``taps``           one matrix product for each tap.
 ``gemm``           one matrix product with the taps of some axes unfolded on the side of ``y`` and those of
                    the others on the side of ``x``: with K taps per axis each side is copied about
                    ``K^(n/2)`` times instead of one side ``K^n`` times. Unfolded in tiles that stay in cache.
 ``fft``            in the frequency domain (:mod:`.fft`).
+
+Autograd sees through none of these; :func:`exchanged` is the composition for where it has to.
 """
 
 from collections.abc import Iterator
@@ -19,8 +20,8 @@ import torch
 from torch import Tensor
 
 from ..arguments import Ints
-from . import native
-from .conv import LOW_PRECISION, leading
+from . import native, views
+from .conv import Convolution, taps_as_channels
 from .geometry import Geometry
 from .pad import zero_pad
 
@@ -28,10 +29,10 @@ TILE_BYTES = 1 << 22
 
 
 def native_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
-    inside = tuple(max(min(pair), 0) for pair in g.pads)
-    x = zero_pad(x, tuple((a - i, b - i) for (a, b), i in zip(g.pads, inside, strict=True)))
+    x, g = g.even(x)
     shape = y.shape[1], x.shape[1] // g.groups, *kernel
-    return native.conv_weight_gradient(x, y, shape, g.stride, inside, g.dilation, g.groups)
+    pads = tuple(a for a, _ in g.pads)
+    return native.conv_weight_gradient(x, y, shape, g.stride, pads, g.dilation, g.groups)
 
 
 def channels_last_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
@@ -39,33 +40,21 @@ def channels_last_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Ten
 
 
 def channels_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
-    n = len(kernel)
-    lead = leading(n)
-    x = zero_pad(x.movedim(1, -1), (*g.pads[:lead], *((0, 0),) * (n - lead + 1)))
-    extents = g.extents(kernel)
-    for axis in range(lead):
-        x = x.unfold(1 + axis, extents[axis], g.stride[axis])[..., :: g.dilation[axis]]
-        x = x.narrow(1 + axis, 0, y.shape[2 + axis])
-    x = x.unflatten(1 + n, (g.groups, -1)).movedim(2 + n, -1)
-    batch = prod(x.shape[: 1 + lead])
-    x = x.reshape(batch, *x.shape[1 + lead : 1 + n], prod(x.shape[1 + n :])).movedim(-1, 1)
+    x, positions, rest = taps_as_channels(x, kernel, g)
+    lead = len(positions)
     y = y.movedim(1, 1 + lead)
-    y = y.reshape(batch, *y.shape[1 + lead :])
-    rest = Geometry(g.stride[lead:], g.pads[lead:], g.dilation[lead:], g.groups)
+    y = y.reshape(x.shape[0], *y.shape[1 + lead :])
     w = native_weight(x, native.channels_last(y), rest, kernel[lead:])
     return w.unflatten(1, (*kernel[:lead], -1)).movedim(1 + lead, 1)
 
 
-def taps_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
-    x, counts = zero_pad(x, g.pads), y.shape[2:]
-    y = y.unflatten(1, (g.groups, -1)).flatten(3)
-    parts = []
-    for t in product(*map(range, kernel)):
-        part = x
-        for axis, (i, s, d, q) in enumerate(zip(t, g.stride, g.dilation, counts, strict=True), start=2):
-            part = part.narrow(axis, i * d, (q - 1) * s + 1)[(slice(None),) * axis + (slice(None, None, s),)]
-        parts.append(torch.einsum("ngop,ngcp->goc", y, part.unflatten(1, (g.groups, -1)).flatten(3)))
-    return torch.stack(parts, -1).flatten(0, 1).unflatten(-1, kernel)
+def exchanged(x: Tensor, y: Tensor, g: Geometry, kernel: Ints, convolve: Convolution) -> Tensor:
+    """``x`` convolved with ``y``: batch and channels, stride and dilation exchanged."""
+    x = x.unflatten(1, (g.groups, -1)).transpose(0, 2).flatten(1, 2)  # (C / groups, groups * N, *sizes)
+    w = convolve(x, y.transpose(0, 1), None, g._replace(stride=g.dilation, dilation=g.stride))
+    for axis, k in enumerate(kernel, start=2):
+        w = w.narrow(axis, 0, k)
+    return w.transpose(0, 1)
 
 
 def split(batch: int, inputs: int, outputs: int, sizes: Ints, counts: Ints, kernel: Ints, g: Geometry) -> int:
@@ -84,8 +73,7 @@ def split(batch: int, inputs: int, outputs: int, sizes: Ints, counts: Ints, kern
     return best
 
 
-def gemm_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints, tile_bytes: int = TILE_BYTES) -> Tensor:
-    """Writes in place: for tensors that are not traced."""
+def gemm_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
     n, groups, (batch, inputs), outputs = len(kernel), g.groups, x.shape[:2], y.shape[1]
     sizes, counts, extents = tuple(x.shape[2:]), tuple(y.shape[2:]), g.extents(kernel)
     j = split(batch, inputs, outputs, sizes, counts, kernel, g)
@@ -99,26 +87,26 @@ def gemm_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints, tile_bytes: int
     y = zero_pad(y, (*y_pads[:j], *none[j:]))
     x = zero_pad(x, (*none[:j], *x_pads[j:]))
     for axis in range(j):
-        y = y.unfold(2 + axis, extents[axis], 1)[..., :: g.dilation[axis]]
+        y = views.windows(y, 2 + axis, kernel[axis], 1, g.dilation[axis])
     for axis in range(j, n):
-        x = x.unfold(2 + axis, extents[axis], g.stride[axis])[..., :: g.dilation[axis]]
+        x = views.windows(x, 2 + axis, kernel[axis], g.stride[axis], g.dilation[axis])
     # (groups, channels, *taps, N, *positions)
     y, x = (t.unflatten(1, (groups, -1)) for t in (y, x))
     y = y.permute(1, 2, *range(3 + n, y.ndim), 0, *range(3, 3 + n))
     x = x.permute(1, 2, *range(3 + n, x.ndim), 0, *range(3, 3 + n))
     rows, columns = prod(y.shape[1 : 2 + j]), prod(x.shape[1 : 2 + n - j])
-    dtype = torch.float32 if x.dtype in LOW_PRECISION else x.dtype
-    w = x.new_zeros(groups, rows, columns, dtype=dtype)
-    for ys, xs in _tiles(y, x, 2 + j, 2 + n - j, dtype, max(tile_bytes // dtype.itemsize, 1)):
+    w = native.wide(x.new_zeros(groups, rows, columns))
+    for ys, xs in _tiles(y, x, 2 + j, 2 + n - j, w.dtype):
         w.baddbmm_(ys.view(groups, rows, -1), xs.view(groups, columns, -1).mT)
     w = w.view(*y.shape[: 2 + j], *x.shape[1 : 2 + n - j]).movedim(2 + j, 2)
     return w.flip(tuple(range(3, 3 + j))).flatten(0, 1).to(x.dtype)
 
 
 def _tiles(
-    y: Tensor, x: Tensor, y_lead: int, x_lead: int, dtype: torch.dtype, most: int
+    y: Tensor, x: Tensor, y_lead: int, x_lead: int, dtype: torch.dtype
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Contiguous pieces of both, cut along the positions they share, in two buffers of at most ``most``."""
+    """Contiguous pieces of both, cut along the positions they share, in two buffers."""
+    most = TILE_BYTES // dtype.itemsize
     positions = y.shape[y_lead:]
     widest = max(prod(y.shape[:y_lead]), prod(x.shape[:x_lead]))
     depth, tail = 0, prod(positions)  # positions before depth are walked one by one, that at depth in steps

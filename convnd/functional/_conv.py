@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from .._algorithms.bilinear import convolve, convolve_transposed
-from .._algorithms.eager import eager
+from .._algorithms.bilinear import served
+from .._algorithms.eager import autocasting, eager
 from .._algorithms.geometry import Geometry
 from .._algorithms.pad import check_fits
 from ..arguments import (
@@ -17,6 +16,7 @@ from ..arguments import (
     Pairs,
     PerAxis,
     batched,
+    exact,
     integer,
     padding_modes,
     padding_rule,
@@ -26,11 +26,6 @@ from ..arguments import (
 )
 
 Shape = tuple[int, ...]
-Call = tuple[Geometry, Ints]
-
-
-def _autocasting(device: str) -> bool:
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _check_dtypes(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
@@ -40,7 +35,7 @@ def _check_dtypes(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     if weight.dtype is dtype and (bias is None or bias.dtype is dtype):
         return
     for name, other in (("weight", weight), ("bias", bias)):
-        if other is not None and other.dtype != dtype and not _autocasting(input.device.type):
+        if other is not None and other.dtype != dtype and not autocasting(input.device.type):
             raise TypeError(f"{name} must have the dtype of input, {dtype}, got {other.dtype}")
 
 
@@ -63,75 +58,23 @@ def _check_shapes(input: Shape, weight: Shape, bias: Shape | None, transposed: b
         raise ValueError(f"bias must have shape ({outputs},), got {bias}")
 
 
-def _weight_rank(weight: Tensor) -> int:
+def prepared(
+    transposed: bool, input: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any
+) -> tuple[Tensor, bool, Geometry, Ints]:
+    """The batched input, whether it was batched, the geometry, and the spatial sizes of the result."""
     if not isinstance(weight, Tensor):
         raise TypeError(f"weight must be a torch.Tensor, got {type(weight).__name__}")
     if weight.ndim < 3:
         raise ValueError(f"weight must have at least one spatial axis, got shape {tuple(weight.shape)}")
-    return weight.ndim - 2
-
-
-def _served(transposed: bool, input: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any) -> Tensor:
-    n = _weight_rank(weight)
-    x, has_batch = batched(input, n)
+    x, has_batch = batched(input, weight.ndim - 2)
     _check_dtypes(x, weight, bias)
-    g, sizes = call(transposed, x, weight, bias, *arguments)
-    out = (convolve_transposed if transposed else convolve)(x, weight, bias, g, sizes)
-    return out if has_batch else out.squeeze(0)
-
-
-def call(transposed: bool, x: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any) -> Call:
-    """The geometry and the spatial sizes of the result, from arguments as users give them."""
     shapes = x.shape, weight.shape, None if bias is None else bias.shape
-    if all(map(_exact, arguments)) and eager(x, weight):
-        return (_cached_transposed if transposed else _cached_conv)(*shapes, *arguments)
-    return (_transposed_call if transposed else _conv_call)(*shapes, *arguments)
+    check = _known_call if eager(x, weight) and all(map(exact, arguments)) else _call
+    return x, has_batch, *check(transposed, *shapes, *arguments)
 
 
-def _exact(value: Any) -> bool:
-    """Whether equal values mean the same: not True for 1."""
-    kind = type(value)
-    return kind is int or kind is str or (kind is tuple and all(type(v) is int for v in value))
-
-
-def _geometry(stride: Ints, pads: Pairs, dilation: Ints, groups: int, padding_mode: Any) -> Geometry:
-    modes = padding_modes(padding_mode, len(stride))
-    zeros = all(m == "zeros" or not any(p) for m, p in zip(modes, pads, strict=True))
-    return Geometry(stride, pads, dilation, groups, None if zeros else modes)
-
-
-def _conv_call(
-    input: Shape,
-    weight: Shape,
-    bias: Shape | None,
-    stride: PerAxis,
-    padding: Padding,
-    dilation: PerAxis,
-    groups: int,
-    _: int,
-    padding_mode: str | Sequence[str],
-) -> Call:
-    input, weight = tuple(input), tuple(weight)
-    sizes, kernel = input[2:], weight[2:]
-    n = len(kernel)
-    strides, dilations = per_axis(stride, n, "stride"), per_axis(dilation, n, "dilation")
-    _check_shapes(input, weight, None if bias is None else tuple(bias), False, groups)
-    pads = padding_rule(padding, n)
-    if isinstance(pads, str):
-        pads = tuple(map(same_padding, sizes, kernel, strides, dilations))
-    for axis, (size, k, d, (a, b)) in enumerate(zip(sizes, kernel, dilations, pads, strict=True)):
-        if size < 1 or d * (k - 1) + 1 > size + a + b:
-            raise ValueError(
-                f"input must be at least as long as the dilated kernel on every axis: spatial axis {axis} "
-                f"of size {size} padded by {(a, b)} is shorter than kernel {k} with dilation {d}"
-            )
-    g = _geometry(strides, pads, dilations, groups, padding_mode)
-    if g.modes is not None:
-        check_fits(sizes, pads, g.modes, "padding")
-    return g, g.outputs(sizes, kernel)
-
-
-def _transposed_call(
+def _call(
+    transposed: bool,
     input: Shape,
     weight: Shape,
     bias: Shape | None,
@@ -141,40 +84,69 @@ def _transposed_call(
     groups: int,
     output_padding: PerAxis,
     padding_mode: str | Sequence[str],
-) -> Call:
+) -> tuple[Geometry, Ints]:
     input, weight = tuple(input), tuple(weight)
     kernel = weight[2:]
     n = len(kernel)
     strides, dilations = per_axis(stride, n, "stride"), per_axis(dilation, n, "dilation")
     extra = per_axis(output_padding, n, "output_padding", 0)
-    _check_shapes(input, weight, None if bias is None else tuple(bias), True, groups)
-    for axis, (e, s, d) in enumerate(zip(extra, strides, dilations, strict=True)):
+    _check_shapes(input, weight, None if bias is None else tuple(bias), transposed, groups)
+    pads, modes = padding_rule(padding, n), padding_modes(padding_mode, n)
+    if transposed:
+        pads, sizes = _transposed_sizes(input[2:], kernel, strides, pads, dilations, extra)
+        padded = sizes
+    else:
+        pads, sizes = _conv_sizes(input[2:], kernel, strides, pads, dilations)
+        padded = input[2:]
+    if all(m == "zeros" or not any(p) for m, p in zip(modes, pads, strict=True)):
+        return Geometry(strides, pads, dilations, groups), sizes
+    check_fits(padded, pads, modes, "padding")
+    return Geometry(strides, pads, dilations, groups, modes), sizes
+
+
+_known_call = lru_cache(maxsize=4096, typed=True)(_call)
+
+
+def _conv_sizes(
+    sizes: Ints, kernel: Ints, stride: Ints, pads: str | Pairs, dilation: Ints
+) -> tuple[Pairs, Ints]:
+    if isinstance(pads, str):
+        pads = tuple(map(same_padding, sizes, kernel, stride, dilation))
+    for axis, (size, k, d, (a, b)) in enumerate(zip(sizes, kernel, dilation, pads, strict=True)):
+        if size < 1 or d * (k - 1) + 1 > size + a + b:
+            raise ValueError(
+                f"input must be at least as long as the dilated kernel on every axis: spatial axis {axis} "
+                f"of size {size} padded by {(a, b)} is shorter than kernel {k} with dilation {d}"
+            )
+    return pads, Geometry(stride, pads, dilation, 1).outputs(sizes, kernel)
+
+
+def _transposed_sizes(
+    counts: Ints, kernel: Ints, stride: Ints, pads: str | Pairs, dilation: Ints, extra: Ints
+) -> tuple[Pairs, Ints]:
+    for axis, (e, s, d) in enumerate(zip(extra, stride, dilation, strict=True)):
         if e >= max(s, d):
             raise ValueError(
                 f"output_padding must be less than stride or dilation, got {e} on spatial axis {axis} "
                 f"with stride {s} and dilation {d}"
             )
-    pads = padding_rule(padding, n)
     if isinstance(pads, str):
-        whole = tuple(i * s for i, s in zip(input[2:], strides, strict=True))
-        pads, extra = transposed_same(input[2:], whole, kernel, strides, dilations)
-    sizes = tuple(
-        (i - 1) * s - sum(p) + d * (k - 1) + e + 1
-        for i, s, p, d, k, e in zip(input[2:], strides, pads, dilations, kernel, extra, strict=True)
-    )
-    if min(input[2:]) < 1 or min(sizes) < 1:
+        whole = tuple(i * s for i, s in zip(counts, stride, strict=True))
+        pads, extra = transposed_same(counts, whole, kernel, stride, dilation)
+    rows = zip(counts, stride, pads, dilation, kernel, extra, strict=True)
+    sizes = tuple((i - 1) * s - sum(p) + d * (k - 1) + e + 1 for i, s, p, d, k, e in rows)
+    if min(counts) < 1 or min(sizes) < 1:
         raise ValueError(
-            f"padding must leave at least one entry on every axis: input of size {input[2:]} with "
+            f"padding must leave at least one entry on every axis: input of size {counts} with "
             f"kernel {kernel} and padding {pads} would give {sizes}"
         )
-    g = _geometry(strides, pads, dilations, groups, padding_mode)
-    if g.modes is not None:
-        check_fits(sizes, pads, g.modes, "padding")
-    return g, sizes
+    return pads, sizes
 
 
-_cached_conv = lru_cache(maxsize=4096, typed=True)(_conv_call)
-_cached_transposed = lru_cache(maxsize=4096, typed=True)(_transposed_call)
+def _served(transposed: bool, input: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any) -> Tensor:
+    x, has_batch, g, sizes = prepared(transposed, input, weight, bias, *arguments)
+    out = served("transpose" if transposed else "conv", x, weight, bias, g, sizes)
+    return out if has_batch else out.squeeze(0)
 
 
 def conv(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._algorithms import pool
 from .._algorithms.separable import Windows, output_size
-from ..arguments import Ints, PerAxis, batched, per_axis, rank, require_floating
+from ..arguments import Ints, PerAxis, batched, exact, per_axis, rank, require_floating
 
 
 def _empty(stride: Any) -> bool:
@@ -28,14 +28,9 @@ def _pool_arguments(
     n = rank(spatial_dims, input, kernel_size, stride, padding, dilation)
     x, has_batch = batched(input, n)
     arguments = tuple(x.shape[2:]), kernel_size, stride, padding, dilation
-    # Equal keys must have equal types: 2.0 and True are refused where 2 and 1 are not.
-    if not torch.compiler.is_compiling() and all(map(_of_ints, arguments)):
+    if not torch.compiler.is_compiling() and all(map(exact, arguments)):
         return x, has_batch, _known_windows(*arguments, bool(ceil_mode))
     return x, has_batch, _windows(*arguments, ceil_mode)
-
-
-def _of_ints(value: Any) -> bool:
-    return type(value) is int or value is None or (type(value) is tuple and {*map(type, value)} <= {int})
 
 
 def _windows(
@@ -59,7 +54,7 @@ def _windows(
     return Windows(kernel, strides, pads, dilations)
 
 
-_known_windows = lru_cache(maxsize=1024)(_windows)
+_known_windows = lru_cache(maxsize=4096, typed=True)(_windows)
 
 
 def max_pool(

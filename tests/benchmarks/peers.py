@@ -4,7 +4,6 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -24,10 +23,10 @@ def installed(module: str) -> bool:
 def forced(name: str, **options: Any) -> Build:
     """Our convolution by one algorithm, whether or not it would be chosen."""
 
-    def context() -> AbstractContextManager[Any]:
-        return getattr(convnd, "algorithm")(name)  # noqa: B009
+    def build(tensors: Sequence[Tensor]) -> Contender:
+        return differentiable(lambda x, w: F.conv(x, w, **options), tensors, lambda: convnd.algorithm(name))
 
-    return lambda tensors: differentiable(lambda x, w: F.conv(x, w, **options), tensors, context)
+    return build
 
 
 def torchnd_conv(n: int, **options: Any) -> Build:

@@ -1,0 +1,25 @@
+"""Parts of one axis: every so many entries, windows, and entries spaced out."""
+
+import torch
+from torch import Tensor
+
+from .pad import zero_pad
+
+
+def every(x: Tensor, axis: int, start: int, step: int, count: int) -> Tensor:
+    """``count`` entries of an axis, ``step`` apart."""
+    return torch.ops.aten.slice(x, axis, start, start + (count - 1) * step + 1, step)
+
+
+def windows(x: Tensor, axis: int, kernel: int, stride: int, dilation: int) -> Tensor:
+    """The axis becomes the windows; their entries are a new last axis."""
+    return x.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
+
+
+def spaced(x: Tensor, axis: int, step: int) -> Tensor:
+    """The entries of an axis ``step`` apart, with zeros between them."""
+    if step == 1:
+        return x
+    size = (x.shape[axis] - 1) * step + 1
+    x = zero_pad(x.unsqueeze(axis + 1), ((0, step - 1), *((0, 0),) * (x.ndim - 1 - axis)))
+    return x.flatten(axis, axis + 1).narrow(axis, 0, size)
