@@ -79,7 +79,7 @@ def _differentiable(
 def served(op: Op, a: Tensor, b: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints) -> Tensor:
     """``conv(x, w)`` or ``transpose(y, w)`` of batched tensors, whose result has spatial ``sizes``."""
     few_axes = len(sizes) <= native.MAX_AXES
-    if not eager(a, b, *(() if bias is None else (bias,))):
+    if not (eager(a, b) if bias is None else eager(a, b, bias)):
         if not few_axes:
             a, b, bias = _autocast(a, b, bias)
         return composed(op, a, b, bias, g, sizes)
@@ -95,13 +95,11 @@ def served(op: Op, a: Tensor, b: Tensor, bias: Tensor | None, g: Geometry, sizes
 
 def _torch_serves(op: Op, a: Tensor, b: Tensor, g: Geometry, sizes: Ints) -> bool:
     """Whether torch's kernels are the best for up to three axes, forward and backward."""
-    if a.device.type != "cpu":
-        return True
-    p = problem(op, a, b, g, sizes)
-    if plan.small(p):
+    if a.device.type != "cpu" or plan.small(a.shape[0], a.shape[2:], sizes):
         return True
     if g.modes is not None:
         return False  # autograd would keep a padded copy
+    p = problem(op, a, b, g, sizes)
     ops: list[Op] = [op]
     if torch.is_grad_enabled():
         if a.requires_grad:

@@ -12,7 +12,10 @@ def eager(*tensors: Tensor) -> bool:
     transformed = torch._C._get_tracing_state() or torch._C._are_functorch_transforms_active()
     if transformed or forward_ad._current_level >= 0:
         return False
-    return all(type(t) in (Tensor, torch.nn.Parameter) for t in tensors)
+    for t in tensors:  # a loop: this is asked of every call
+        if type(t) is not Tensor and type(t) is not torch.nn.Parameter:
+            return False
+    return True
 
 
 def autocasting(device: str) -> bool:

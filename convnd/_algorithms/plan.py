@@ -21,12 +21,12 @@ from .weight import TILE_BYTES, split
 Op = Literal["conv", "transpose", "weight"]
 ALGORITHMS = ("native", "channels_last", "channels", "taps", "gemm", "phases", "fft")
 
-RATE = 200e9  # multiply-adds of a matrix product, counted twice, per second
-COPY = 5e9  # bytes written per second by a strided copy
-CALL = 2e-5  # seconds for the handful of operators around one native call
-FFT_RATE = 6e9  # 2.5 n log2 n operations of a real transform, per second
-DEPTHWISE_RATE = 40e9  # one channel per group, channels-last: bound by memory
-GROUPED_RATE = 6e9  # native kernels with several but few channels per group
+RATE = 280e9  # multiply-adds of a matrix product, counted twice, per second
+COPY = 8e9  # bytes written per second by a strided copy
+CALL = 1.5e-5  # seconds for the handful of operators around one native call
+FFT_RATE = 16e9  # 2.5 n log2 n operations of a real transform, per second
+DEPTHWISE_RATE = 150e9  # one channel per group, channels-last: bound by memory
+GROUPED_RATE = 60e9  # native kernels with several but few channels per group
 FFT_MARGIN = 2.0  # its error is relative to the largest value: it has to be clearly faster
 LANES = {"AVX512": 16, "AVX2": 8}  # float32 entries of a vector register
 MAX_BLOCK = 16
@@ -173,6 +173,8 @@ def cost(p: Problem, algorithm: str) -> float:
         rate = GROUPED_RATE
     else:
         rate = RATE * _filled(block * p.outputs // g.groups, p.dtype)
+    if p.op == "weight" and algorithm == "channels":  # these fill vectors too
+        rate *= _filled(p.inputs // g.groups * prod(p.kernel[: leading(n)]), p.dtype)
     if algorithm == "taps":
         terms = prod(p.kernel[: leading(n)])
         return terms * CALL + p.flops / rate + terms * written / COPY
@@ -180,9 +182,9 @@ def cost(p: Problem, algorithm: str) -> float:
     return CALL + p.flops * waste / rate + moved + (block > 1) * written / COPY
 
 
-def small(p: Problem) -> bool:
+def small(batch: int, *shapes: Ints) -> bool:
     """Whether a call over up to three axes is over before another algorithm than torch's has begun."""
-    return p.batch * max(prod(p.sizes), prod(p.counts)) < FEW_POSITIONS
+    return batch * max(map(prod, shapes)) < FEW_POSITIONS
 
 
 def rival(p: Problem) -> str | None:
@@ -205,7 +207,7 @@ def estimates(p: Problem) -> dict[str, float]:
     """Estimated seconds of the algorithms worth considering; the first of the least is chosen."""
     n = len(p.kernel)
     if n <= native.MAX_AXES:
-        if small(p):
+        if small(p.batch, p.sizes, p.counts):
             return {"native": cost(p, "native")}
         names = (rival(p) or "native",)
     elif p.op == "conv":

@@ -1,0 +1,61 @@
+"""The rates of the planner's cost model (``convnd/_algorithms/plan.py``), measured here.
+
+Each is a single call of the kind that the constant stands for, large enough to be all work.
+"""
+
+import sys
+import warnings
+from math import log2
+
+import torch
+import torch.nn.functional as F
+
+from convnd._algorithms import native, plan
+
+from .harness import THREADS, Settings, median_time, roof
+
+
+def _convolution(settings: Settings, inputs: int, outputs: int, groups: int) -> float:
+    """FLOP/s of a channels-last native convolution of a batch of small volumes."""
+    x = native.channels_last(torch.randn(16, inputs, 16, 16, 16))
+    w = torch.randn(outputs, inputs // groups, 3, 3, 3)
+    flops = 2 * 16 * 16**3 * w.numel()
+    return flops / median_time(lambda: F.conv3d(x, w, None, 1, 1, 1, groups), settings)
+
+
+def _copy(settings: Settings) -> float:
+    """Bytes per second of the copy that lays three taps out as channels."""
+    x = torch.randn(16, 18, 12, 12, 12).unfold(1, 3, 1).permute(1, 2, 3, 4, 5, 0)
+    return x.numel() * x.element_size() / median_time(x.contiguous, settings)
+
+
+def _call(settings: Settings) -> float:
+    x, w = torch.randn(1, 1, 2, 2, 2), torch.randn(1, 1, 1, 1, 1)
+    return median_time(lambda: F.conv3d(x.movedim(1, -1).movedim(-1, 1).reshape(x.shape), w), settings)
+
+
+def _fft(settings: Settings) -> float:
+    x = torch.randn(4, 30, 30, 30, 30)
+    ops = 2.5 * x.numel() * log2(x[0].numel())
+    return ops / median_time(lambda: torch.fft.rfftn(x, dim=(1, 2, 3, 4)), settings)
+
+
+def main() -> int:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(THREADS)
+    settings = Settings()
+    measured = {
+        "RATE": roof(settings),
+        "COPY": _copy(settings),
+        "CALL": _call(settings),
+        "FFT_RATE": _fft(settings),
+        "DEPTHWISE_RATE": _convolution(settings, 16, 16, 16),
+        "GROUPED_RATE": _convolution(settings, 48, 16, 4),  # three leading taps are channels
+    }
+    for name, value in measured.items():
+        print(f"{name:15} {value:8.2g}   planned with {getattr(plan, name):.2g}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
