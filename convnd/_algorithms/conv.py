@@ -25,7 +25,7 @@ from torch import Tensor
 from ..arguments import Ints
 from . import native, views
 from .geometry import Geometry
-from .pad import zero_pad
+from .pad import surrounded, zero_pad
 
 Convolution = Callable[[Tensor, Tensor, Tensor | None, Geometry], Tensor]
 
@@ -51,7 +51,7 @@ def _last_channels(x: Tensor, g: Geometry, lead: int) -> tuple[Tensor, Geometry]
     """
     even = [max(min(pair), 0) for pair in g.pads[lead:]]
     others = tuple((a - i, b - i) for (a, b), i in zip(g.pads[lead:], even, strict=True))
-    x = zero_pad(x.movedim(1, -1), (*g.pads[:lead], *others, (0, 0)))
+    x = surrounded(x.movedim(1, -1), (*g.pads[:lead], *others, (0, 0)))
     return x, Geometry(g.stride[lead:], tuple((i, i) for i in even), g.dilation[lead:], g.groups)
 
 
@@ -102,8 +102,10 @@ def _blocked(w: Tensor, block: int) -> Tensor:
     """``(block * O, C, K + block - 1, ...)``: the kernel at each shift along the first axis."""
     if block == 1:
         return w
-    others = ((0, 0),) * (w.ndim - 3)
-    return torch.cat([zero_pad(w, ((u, block - 1 - u), *others)) for u in range(block)])
+    around = (block - 1, block - 1), *((0, 0),) * (w.ndim - 3)
+    shifts = views.windows(zero_pad(w, around), 2, w.shape[2] + block - 1, 1, 1)
+    # The first shift is the farthest.
+    return shifts.flip(2).movedim((2, -1), (0, 3)).flatten(0, 1)
 
 
 def taps_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from ..arguments import Ints
-from . import native
+from . import native, winograd
 from .conv import leading
 from .fft import lengths, spectra_bytes
 from .geometry import Geometry
@@ -19,7 +19,9 @@ from .transpose import shuffles
 from .weight import TILE_BYTES, split
 
 Op = Literal["conv", "transpose", "weight"]
-ALGORITHMS = ("native", "channels_last", "channels", "taps", "gemm", "phases", "fft")
+ALGORITHMS = ("native", "channels_last", "channels", "taps", "winograd", "gemm", "phases", "fft")
+
+SPREADING = ("winograd", "fft")  # NaN and infinity reach further than they should
 
 RATE = 280e9  # multiply-adds of a matrix product, counted twice, per second
 COPY = 8e9  # bytes written per second by a strided copy
@@ -67,6 +69,8 @@ def applies(p: Problem, algorithm: str) -> bool:
         return n > 1
     if algorithm == "taps":
         return n > 1 and p.op != "weight"
+    if algorithm == "winograd":
+        return winograd.applies(p.kernel, p.geometry, p.dtype)
     return algorithm != "phases" or p.op == "transpose"
 
 
@@ -102,6 +106,11 @@ def workspace(p: Problem, algorithm: str) -> int:
         block = block_of(p)
         window = (p.kernel[0] + block - 1) / block * prod(p.kernel[1:lead])
         return int(size * p.batch * p.inputs * prod(p.counts[:lead]) * prod(p.sizes[lead:]) * window)
+    if algorithm == "winograd":
+        inside = one_product(p)
+        read = size * inside.batch * p.inputs * prod(inside.sizes)
+        written = size * inside.batch * p.outputs * prod(inside.counts)
+        return read + (3 * written if p.op == "conv" else written) + workspace(inside, estimated_best(inside))
     if algorithm == "taps":
         return 2 * size * p.batch * p.outputs * prod(p.counts)
     if p.op == "weight" and algorithm in ("channels_last", "gemm"):
@@ -128,6 +137,13 @@ def _unfolded(p: Problem) -> int:
     positions = p.batch * prod(p.sizes[:j]) * prod(p.counts[j:])
     channels = p.outputs * prod(p.kernel[:j]) + p.inputs * prod(p.kernel[j:])
     return p.dtype.itemsize * positions * channels
+
+
+def one_product(p: Problem) -> Problem:
+    """What :mod:`.winograd` leaves to do, four times."""
+    batch = p.batch * winograd.pairs(p.counts[0])
+    rest = {"sizes": p.sizes[1:], "counts": p.counts[1:], "kernel": p.kernel[1:]}
+    return p._replace(batch=batch, geometry=winograd.others(p.geometry), **rest)
 
 
 def as_conv(p: Problem) -> Problem:
@@ -159,6 +175,11 @@ def cost(p: Problem, algorithm: str) -> float:
         inside = as_conv(p)
         inner = estimated_best(inside) if algorithm == "phases" else algorithm
         return prod(g.stride) * CALL + cost(inside, inner) + put_together
+    if algorithm == "winograd":
+        inside = one_product(p)
+        moved = size * inside.batch * (p.inputs * prod(inside.sizes) + p.outputs * prod(inside.counts))
+        # Each entry that is moved is the sum of two.
+        return 4 * (CALL + cost(inside, estimated_best(inside)) + 1.5 * moved / COPY)
     if algorithm == "gemm":
         if p.op == "conv":
             return CALL + p.flops / RATE + moved
@@ -173,8 +194,9 @@ def cost(p: Problem, algorithm: str) -> float:
         rate = GROUPED_RATE
     else:
         rate = RATE * _filled(block * p.outputs // g.groups, p.dtype)
-    if p.op == "weight" and algorithm == "channels":  # these fill vectors too
-        rate *= _filled(p.inputs // g.groups * prod(p.kernel[: leading(n)]), p.dtype)
+    if p.op == "weight":  # one side of its products is this wide
+        width = p.inputs // g.groups * (prod(p.kernel[: leading(n)]) if algorithm == "channels" else 1)
+        rate *= width / (width + 4)
     if algorithm == "taps":
         terms = prod(p.kernel[: leading(n)])
         return terms * CALL + p.flops / rate + terms * written / COPY
@@ -217,6 +239,8 @@ def estimates(p: Problem) -> dict[str, float]:
     else:
         names = ("phases", "gemm") if shuffles(p.kernel, p.geometry) else ("phases",)
     times = {name: cost(p, name) for name in names}
+    if n > native.MAX_AXES and p.op != "transpose" and p.device == "cpu" and applies(p, "winograd"):
+        times["winograd"] = cost(p, "winograd")
     if p.device == "cpu" and (p.op != "transpose" or max(p.geometry.stride) == 1):
         times["fft"] = FFT_MARGIN * cost(p, "fft")
     return times

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import Ints
-from . import conv, fft, native, plan, settings, transpose, weight
+from . import conv, fft, native, plan, settings, transpose, weight, winograd
 from .eager import autocasting
 from .geometry import Geometry
 from .plan import Op, Problem
@@ -129,11 +129,16 @@ def _bilinear(
 
     algorithm = choose(p, forced, run)
     out = run(algorithm)
-    if algorithm == "fft" and forced is None and not torch.isfinite(out).all():
-        # A NaN or an infinity reaches everywhere in the frequency domain: do as the definition says.
-        times = {name: t for name, t in plan.estimates(p).items() if name != "fft"}
+    if algorithm in plan.SPREADING and forced is None and not _finite(out):
+        # A NaN or an infinity has reached more than it should: do as the definition says.
+        times = {name: t for name, t in plan.estimates(p).items() if name not in plan.SPREADING}
         out = run(min(times, key=times.__getitem__))
     return out
+
+
+def _finite(x: Tensor) -> bool:
+    """Whether all entries are, by their sum; the rare overflow of a sum of finite entries is no harm here."""
+    return bool(native.wide(x).sum().isfinite())
 
 
 class _Piece(NamedTuple):
@@ -146,6 +151,9 @@ class _Piece(NamedTuple):
 
 def _conv(p: Problem, x: Tensor, w: Tensor, bias: Tensor | None, algorithm: str) -> Tensor:
     pieces = _halves(p, algorithm)
+    if pieces is None and algorithm == "winograd":
+        inside, best = _one_product(p)
+        return winograd.winograd_conv(x, w, bias, p.geometry, partial(_conv, inside, algorithm=best))
     if pieces is None:
         block = {"block": plan.block_of(p)} if algorithm == "channels" else {}
         return _CONV[algorithm](x, w, bias, p.geometry, **block)
@@ -155,8 +163,16 @@ def _conv(p: Problem, x: Tensor, w: Tensor, bias: Tensor | None, algorithm: str)
     return y
 
 
+def _one_product(p: Problem) -> tuple[Problem, str]:
+    inside = plan.one_product(p)
+    return inside, plan.estimated_best(inside)
+
+
 def _weight(p: Problem, x: Tensor, y: Tensor, algorithm: str) -> Tensor:
     pieces = _halves(p, algorithm)
+    if pieces is None and algorithm == "winograd":
+        inside, best = _one_product(p)
+        return winograd.winograd_weight(x, y, p.geometry, partial(_weight, inside, algorithm=best))
     if pieces is None:
         return _WEIGHT[algorithm](x, y, p.geometry, p.kernel)
     first, second = (_weight(q, x.narrow(*at_x), y.narrow(*at_y), algorithm) for q, at_x, at_y in pieces)

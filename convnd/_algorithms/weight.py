@@ -23,7 +23,7 @@ from ..arguments import Ints
 from . import native, views
 from .conv import Convolution, taps_as_channels
 from .geometry import Geometry
-from .pad import zero_pad
+from .pad import surrounded
 
 TILE_BYTES = 1 << 22
 
@@ -84,8 +84,8 @@ def gemm_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
         for e, (a, _), i, q, s in zip(extents, g.pads, sizes, counts, g.stride, strict=True)
     ]
     none = [(0, 0)] * n
-    y = zero_pad(y, (*y_pads[:j], *none[j:]))
-    x = zero_pad(x, (*none[:j], *x_pads[j:]))
+    y = surrounded(y, (*y_pads[:j], *none[j:]))
+    x = surrounded(x, (*none[:j], *x_pads[j:]))
     for axis in range(j):
         y = views.windows(y, 2 + axis, kernel[axis], 1, g.dilation[axis])
     for axis in range(j, n):
