@@ -15,7 +15,7 @@ from . import native, plan, settings
 from .eager import autocasting, eager
 from .geometry import Geometry
 from .plan import Op
-from .run import bilinear, composed, problem
+from .run import bilinear, composed, problem, problem_of
 
 
 class _Bilinear(torch.autograd.Function):
@@ -78,13 +78,12 @@ def _differentiable(
 
 def served(op: Op, a: Tensor, b: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints) -> Tensor:
     """``conv(x, w)`` or ``transpose(y, w)`` of batched tensors, whose result has spatial ``sizes``."""
-    few_axes = len(sizes) <= native.MAX_AXES
     if not (eager(a, b) if bias is None else eager(a, b, bias)):
-        if not few_axes:
+        if len(sizes) > native.MAX_AXES:
             a, b, bias = _autocast(a, b, bias)
         return composed(op, a, b, bias, g, sizes)
     forced = settings.forced.get()
-    if few_axes and forced is None and not settings.benchmarking and _torch_serves(op, a, b, g, sizes):
+    if not settings.asked() and _torch_serves(op, a, b, g, sizes):
         return composed(op, a, b, bias, g, sizes)
     if forced is not None and not plan.applies(problem(op, a, b, g, sizes), forced):
         kind = "convolution" if op == "conv" else "transposed convolution"
@@ -94,18 +93,36 @@ def served(op: Op, a: Tensor, b: Tensor, bias: Tensor | None, g: Geometry, sizes
 
 
 def _torch_serves(op: Op, a: Tensor, b: Tensor, g: Geometry, sizes: Ints) -> bool:
-    """Whether torch's kernels are the best for up to three axes, forward and backward."""
-    if a.device.type != "cpu" or plan.small(a.shape[0], a.shape[2:], sizes):
+    recorded = torch.is_grad_enabled()
+    shapes = tuple(a.shape), tuple(b.shape)
+    by_a, by_b = recorded and a.requires_grad, recorded and b.requires_grad
+    return torch_is_best(op, *shapes, g, sizes, a.dtype, a.device.type, by_a, by_b)
+
+
+def torch_is_best(
+    op: Op,
+    a: Ints,
+    b: Ints,
+    g: Geometry,
+    sizes: Ints,
+    dtype: torch.dtype,
+    device: str,
+    by_a: bool,
+    by_b: bool,
+) -> bool:
+    """Whether torch's kernels are the best, also for the gradients by ``a`` and ``b``."""
+    if len(sizes) > native.MAX_AXES:
+        return False
+    if device != "cpu" or plan.small(a[0], a[2:], sizes):
         return True
     if g.modes is not None:
         return False  # autograd would keep a padded copy
-    p = problem(op, a, b, g, sizes)
     ops: list[Op] = [op]
-    if torch.is_grad_enabled():
-        if a.requires_grad:
-            ops.append("transpose" if op == "conv" else "conv")
-        if b.requires_grad:
-            ops.append("weight")
+    if by_a:
+        ops.append("transpose" if op == "conv" else "conv")
+    if by_b:
+        ops.append("weight")
+    p = problem_of(op, a, b, g, sizes, dtype, device)
     return all(plan.estimated_best(p._replace(op=op)) == "native" for op in ops)
 
 

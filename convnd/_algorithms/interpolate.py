@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import native
+from . import native, views
 from .pool import adaptive_avg_pool
 
 MODES = ("nearest", "nearest-exact", "linear", "cubic", "area")
@@ -31,24 +31,16 @@ def resample(
     """Resample ``(N, C, *spatial)`` to ``sizes``; ``scales``, output over input, override their ratio."""
     if mode == "area":
         return adaptive_avg_pool(x, sizes)
-    torch_mode = native.interpolation_mode(mode, len(sizes))
-    low_precision = x.dtype in native.LOW_PRECISION
-    if antialias and (len(sizes) != 2 or low_precision or sizes[-1] == 1):
+    dtype, n = x.dtype, len(sizes)
+    low_precision = dtype in native.LOW_PRECISION
+    last = native.interpolated_axes(mode, n) if x.is_floating_point() else 0
+    if antialias and (n != 2 or low_precision or sizes[-1] == 1):
         # torch has it for two axes in single and double precision, and (2.13, on CPU) gets it wrong where
         # the last axis shrinks to one entry.
-        torch_mode = None
-    if torch_mode is not None and x.is_floating_point():
-        corners = align_corners if mode in INTERPOLATING else None
-        if None in scales:
-            return F.interpolate(x, sizes, mode=torch_mode, align_corners=corners, antialias=antialias)
-        factors: list[float] = [s for s in scales if s is not None]
-        return F.interpolate(
-            x, scale_factor=factors, mode=torch_mode, align_corners=corners, antialias=antialias
-        )
-    dtype = x.dtype
-    if low_precision and not mode.startswith("nearest"):
+        last = 0
+    if last < n and low_precision and not mode.startswith("nearest"):
         x = x.float()  # round once, at the end
-    for axis, (size, scale) in enumerate(zip(sizes, scales, strict=True), start=2):
+    for axis, (size, scale) in enumerate(zip(sizes[: n - last], scales, strict=False), start=2):
         if size == x.shape[axis] and scale in (None, 1):
             continue
         make = _antialiased_taps if antialias else _taps
@@ -58,7 +50,33 @@ def resample(
             for at, weight in make(x, x.shape[axis], size, scale, mode, align_corners)
         ]
         x = sum(terms[1:], terms[0])
+    if last:
+        # Their entries lie next to each other, which torch's kernels are for; the other axes are channels.
+        corners = align_corners if mode in INTERPOLATING else None
+        resized = _native(
+            views.last_axes(x, last), sizes[n - last :], scales[n - last :], mode, corners, antialias
+        )
+        x = resized if last == n else resized.view(*x.shape[:-last], *resized.shape[-last:])
     return x.to(dtype)
+
+
+def _native(
+    x: Tensor,
+    sizes: tuple[int, ...],
+    scales: tuple[float | None, ...],
+    mode: str,
+    align_corners: bool | None,
+    antialias: bool,
+) -> Tensor:
+    factors = None if None in scales else [s for s in scales if s is not None]
+    return F.interpolate(
+        x,
+        sizes if factors is None else None,
+        factors,
+        native.interpolation_mode(mode, len(sizes)),
+        align_corners,
+        antialias=antialias,
+    )
 
 
 def _taps(x: Tensor, n: int, size: int, scale: float | None, mode: str, align_corners: bool) -> Taps:

@@ -114,8 +114,12 @@ def _with_unit_axis(kernel: Ints, stride: Ints, padding: Ints, *dilation: Ints) 
     return (1, *kernel), (1, *stride), (0, *padding), *((1, *d) for d in dilation)
 
 
-def interpolation_mode(mode: str, n: int) -> str | None:
-    """torch's name of an interpolation mode on ``n`` axes, or None where torch has none."""
-    if n > MAX_AXES:
-        return None
-    return {"linear": _LINEAR, "cubic": _CUBIC}.get(mode, {n: mode}).get(n)
+def interpolation_mode(mode: str, n: int) -> str:
+    """torch's name of an interpolation mode on ``n`` axes."""
+    return {"linear": _LINEAR, "cubic": _CUBIC}.get(mode, {}).get(n, mode)
+
+
+def interpolated_axes(mode: str, n: int) -> int:
+    """How many of ``n`` axes torch can interpolate at once, 0 for none."""
+    known = _CUBIC if mode == "cubic" else _LINEAR
+    return max([0, *[k for k in known if k <= n]])

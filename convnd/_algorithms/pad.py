@@ -89,11 +89,19 @@ def pad_axes(x: Tensor, pairs: Pairs, modes: tuple[str, ...]) -> Tensor:
     check_fits(tuple(x.shape[x.ndim - n :]), pairs, modes, "padding")
     if all(m == "zeros" for m in modes):
         return zero_pad(x, pairs)
-    if n <= native.MAX_AXES and x.ndim == n + 2 and len(set(modes)) == 1:
-        return F.pad(x, flat(pairs), mode=modes[0])
-    for axis, (pair, mode) in enumerate(zip(pairs, modes, strict=True), start=x.ndim - n):
+    last = min(n, native.MAX_AXES) if x.ndim == n + 2 and len(set(modes[-native.MAX_AXES :])) == 1 else 0
+    first = tuple(zip(pairs, modes, strict=True))[: n - last]
+    for axis, (pair, mode) in enumerate(first, start=x.ndim - n):
         if mode != "zeros" and any(pair):
             x = x.index_select(axis, _source(mode, x.shape[axis], pair, x.device))
+    if last and modes[-1] != "zeros":
+        # Their entries lie next to each other, which torch's kernels are for; the other axes are channels.
+        outside = x.shape[: x.ndim - last]
+        x = F.pad(x if last == n else x.flatten(1, n + 1 - last), flat(pairs[-last:]), mode=modes[-1])
+        if last == n:
+            return x
+        x = x.view(*outside, *x.shape[-last:])
+        modes = (*modes[:-last], *("padded",) * last)
     return zero_pad(x, tuple(p if m == "zeros" else (0, 0) for p, m in zip(pairs, modes, strict=True)))
 
 

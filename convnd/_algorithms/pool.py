@@ -9,6 +9,7 @@ wins over everything, as in torch, since each step keeps that rule.
 """
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from math import prod
 
 import torch
@@ -92,13 +93,20 @@ def _dense(x: Tensor) -> Tensor:
     return x if kept else x.contiguous()
 
 
+@lru_cache(maxsize=4096)
+def _separable_outputs(sizes: Ints, windows: Windows, ceil_mode: bool) -> Ints | None:
+    """The sizes of the result where it is to be had axis by axis."""
+    outputs = windows.outputs(sizes, ceil_mode)
+    return outputs if separable.applies(sizes, windows, outputs) else None
+
+
 def _separable_max_pool(
     x: Tensor, windows: Windows, ceil_mode: bool, indices: bool
 ) -> tuple[Tensor, ...] | None:
     """None where it does not apply, or where torch's kernels are as fast."""
     n, sizes = len(windows.kernel), tuple(x.shape[2:])
-    outputs = windows.outputs(sizes, ceil_mode)
-    if x.dtype not in separable.REDUCED or not separable.applies(sizes, windows, outputs):
+    outputs = _separable_outputs(sizes, windows, ceil_mode)
+    if x.dtype not in separable.REDUCED or outputs is None:
         return None
     overlap = prod(windows.kernel) * prod(outputs) >= OVERLAP * prod(sizes)
     if not (indices or (x.requires_grad and torch.is_grad_enabled())):
@@ -159,8 +167,8 @@ def avg_pool(
     sizes = tuple(x.shape[2:])
     total = None
     if plain(x) and x.numel() >= SMALL and (x.is_contiguous() or not has_native):
-        outputs = windows.outputs(sizes, ceil_mode)
-        if separable.applies(sizes, windows, outputs):
+        outputs = _separable_outputs(sizes, windows, ceil_mode)
+        if outputs is not None:
             total = separable.sums(_dense(native.wide(x)), windows, outputs)
     if total is None:
         if has_native:

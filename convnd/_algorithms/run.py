@@ -36,14 +36,20 @@ _measured: dict[Problem, dict[str, float]] = {}
 
 def problem(op: Op, a: Tensor, b: Tensor, g: Geometry, sizes: Ints) -> Problem:
     """``sizes`` are the spatial sizes of the result; ``g`` has no padding but zeros."""
-    shapes = tuple(a.shape[2:]), tuple(b.shape[2:])
+    return problem_of(op, tuple(a.shape), tuple(b.shape), g, sizes, a.dtype, a.device.type)
+
+
+def problem_of(
+    op: Op, a: Ints, b: Ints, g: Geometry, sizes: Ints, dtype: torch.dtype, device: str
+) -> Problem:
+    """The same from the shapes of ``a`` and ``b``."""
     if op == "conv":
-        x, y, kernel, inputs, outputs = shapes[0], sizes, shapes[1], a.shape[1], b.shape[0]
+        x, y, kernel, inputs, outputs = a[2:], sizes, b[2:], a[1], b[0]
     elif op == "transpose":
-        x, y, kernel, inputs, outputs = sizes, shapes[0], shapes[1], b.shape[1] * g.groups, a.shape[1]
+        x, y, kernel, inputs, outputs = sizes, a[2:], b[2:], b[1] * g.groups, a[1]
     else:
-        x, y, kernel, inputs, outputs = shapes[0], shapes[1], sizes, a.shape[1], b.shape[1]
-    return Problem(op, a.shape[0], inputs, outputs, x, y, kernel, g, a.dtype, a.device.type)
+        x, y, kernel, inputs, outputs = a[2:], b[2:], sizes, a[1], b[1]
+    return Problem(op, a[0], inputs, outputs, x, y, kernel, g, dtype, device)
 
 
 def choose(p: Problem, forced: str | None, run: Callable[[str], Any] | None = None) -> str:

@@ -13,7 +13,7 @@ order of the axes. A pair is one 64-bit key with the place in its low half.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from math import prod
 from typing import Any, NamedTuple
 
@@ -71,14 +71,15 @@ def applies(sizes: Ints, windows: Windows, outputs: Ints) -> bool:
     return several
 
 
-def _taps(n: int, count: int, k: int, s: int, p: int, d: int) -> list[tuple[int, int, int]]:
+@lru_cache(maxsize=4096)
+def _taps(n: int, count: int, k: int, s: int, p: int, d: int) -> tuple[tuple[int, int, int], ...]:
     """``(first, last + 1, start)`` of each tap: the outputs it covers, and where it starts to read."""
     taps = []
     for offset in range(-p, k * d - p, d):
         low, high = max(-(offset // s), 0), min((n - 1 - offset) // s + 1, count)
         if low < high:
             taps.append((low, high, offset + low * s))
-    return taps
+    return tuple(taps)
 
 
 def _reduce_axis(op: Callable[..., Any], x: Tensor, axis: int, count: int, *window: int) -> Tensor:
@@ -90,15 +91,18 @@ def _reduce_axis(op: Callable[..., Any], x: Tensor, axis: int, count: int, *wind
         if (low, start) == (0, first):
             continue
         tap = every(x, axis, start, s, high - low)
-        if out is not None:
+        part = whole.narrow(axis, low, high - low)
+        if out is None:
+            out = torch.empty_like(whole)
+            if axis == x.ndim - 1 and high - low < count:  # a column alone costs as much as all
+                part = out.copy_(whole).narrow(axis, low, high - low)
+            for a, b in ((0, low), (high, count)):
+                if a < b and axis < x.ndim - 1:
+                    out.narrow(axis, a, b - a).copy_(whole.narrow(axis, a, b - a))
+            op(part, tap, out=out.narrow(axis, low, high - low))
+        else:
             part = out.narrow(axis, low, high - low)
             op(part, tap, out=part)
-            continue
-        out = torch.empty_like(whole)
-        op(whole.narrow(axis, low, high - low), tap, out=out.narrow(axis, low, high - low))
-        for a, b in ((0, low), (high, count)):
-            if a < b:
-                out.narrow(axis, a, b - a).copy_(whole.narrow(axis, a, b - a))
     return whole if out is None else out
 
 

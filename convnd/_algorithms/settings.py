@@ -14,6 +14,11 @@ workspace_limit = DEFAULT_WORKSPACE
 benchmarking = False
 
 
+def asked() -> bool:
+    """Whether the user wants another choice than the planner's own."""
+    return benchmarking or forced.get() is not None
+
+
 @contextmanager
 def algorithm(name: str) -> Iterator[None]:
     """Convolve by one algorithm inside the ``with`` block.

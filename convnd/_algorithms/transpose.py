@@ -24,15 +24,22 @@ from .pad import zero_pad
 from .views import spaced
 
 
-def native_transpose(y: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints) -> Tensor:
+def native_arguments(counts: Ints, kernel: Ints, g: Geometry, sizes: Ints) -> tuple[Ints, Ints]:
+    """Padding and output padding of torch's kernel, whose result begins no later and ends no earlier."""
     both = tuple(max(min(pair), 0) for pair in g.pads)
     extra = []
-    extents = g.extents(tuple(w.shape[2:]))
-    for q, s, p, e, size, (a, _) in zip(y.shape[2:], g.stride, both, extents, sizes, g.pads, strict=True):
+    for q, s, p, e, size, (a, _) in zip(
+        counts, g.stride, both, g.extents(kernel), sizes, g.pads, strict=True
+    ):
         reach = (q - 1) * s + e - 2 * p
         # What the crop on the left leaves is to be at least as long as what is wanted.
         extra.append(max(a - p + size - reach, 0))
-    x = native.conv_transpose(y, w, bias, g.stride, both, tuple(extra), g.groups, g.dilation)
+    return both, tuple(extra)
+
+
+def native_transpose(y: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints) -> Tensor:
+    both, extra = native_arguments(tuple(y.shape[2:]), tuple(w.shape[2:]), g, sizes)
+    x = native.conv_transpose(y, w, bias, g.stride, both, extra, g.groups, g.dilation)
     for axis, (size, p, (before, _)) in enumerate(zip(sizes, both, g.pads, strict=True), start=2):
         if x.shape[axis] != size:
             x = x.narrow(axis, before - p, size)

@@ -8,12 +8,19 @@ from .pad import zero_pad
 
 def every(x: Tensor, axis: int, start: int, step: int, count: int) -> Tensor:
     """``count`` entries of an axis, ``step`` apart."""
+    if step == 1:
+        return x.narrow(axis, start, count)
     return torch.ops.aten.slice(x, axis, start, start + (count - 1) * step + 1, step)
 
 
 def windows(x: Tensor, axis: int, kernel: int, stride: int, dilation: int) -> Tensor:
     """The axis becomes the windows; their entries are a new last axis."""
     return x.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
+
+
+def last_axes(x: Tensor, n: int) -> Tensor:
+    """``(N, C, *spatial)`` with all but the last ``n`` axes among the channels."""
+    return x if x.ndim == n + 2 else x.flatten(1, x.ndim - n - 1)
 
 
 def spaced(x: Tensor, axis: int, step: int) -> Tensor:

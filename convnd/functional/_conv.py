@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from .._algorithms.bilinear import served
+from .._algorithms import native, settings
+from .._algorithms.bilinear import served, torch_is_best
 from .._algorithms.eager import autocasting, eager
 from .._algorithms.geometry import Geometry
 from .._algorithms.pad import check_fits
+from .._algorithms.transpose import native_arguments
 from ..arguments import (
     Ints,
     Padding,
@@ -143,7 +146,45 @@ def _transposed_sizes(
     return pads, sizes
 
 
+@lru_cache(maxsize=4096, typed=True)
+def _straight(
+    transposed: bool,
+    input: Shape,
+    weight: Shape,
+    bias: Shape | None,
+    dtype: torch.dtype,
+    device: str,
+    by_input: bool,
+    by_weight: bool,
+    *arguments: Any,
+) -> tuple[Any, ...] | None:
+    """What torch's kernel is called with where it is the best, for the gradients as well, or None."""
+    n = len(weight) - 2
+    if not 1 <= n <= native.MAX_AXES or len(input) not in (n + 1, n + 2):
+        return None
+    input = input if len(input) == n + 2 else (1, *input)
+    g, sizes = _call(transposed, input, weight, bias, *arguments)
+    op = "transpose" if transposed else "conv"
+    alike = g.modes is None and all(a == b for a, b in g.pads)
+    if not alike or not torch_is_best(op, input, weight, g, sizes, dtype, device, by_input, by_weight):
+        return None
+    if transposed:
+        return g.stride, *native_arguments(input[2:], weight[2:], g, sizes), g.groups, g.dilation
+    return g.stride, tuple(a for a, _ in g.pads), g.dilation, g.groups
+
+
 def _served(transposed: bool, input: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any) -> Tensor:
+    # Python that runs beside kernels, in cold caches, costs several times what it seems to: short calls to
+    # torch's kernels are decided by one look-up.
+    if eager(input, weight) and not settings.asked() and all(map(exact, arguments)):
+        _check_dtypes(input, weight, bias)
+        recorded = torch.is_grad_enabled()
+        flags = recorded and input.requires_grad, recorded and weight.requires_grad
+        shapes = input.shape, weight.shape, None if bias is None else bias.shape
+        direct = _straight(transposed, *shapes, input.dtype, input.device.type, *flags, *arguments)
+        if direct is not None:
+            kernel = native.conv_transpose if transposed else native.conv
+            return kernel(input, weight, bias, *direct)
     x, has_batch, g, sizes = prepared(transposed, input, weight, bias, *arguments)
     out = served("transpose" if transposed else "conv", x, weight, bias, g, sizes)
     return out if has_batch else out.squeeze(0)
