@@ -15,7 +15,7 @@ from . import native, winograd
 from .conv import leading
 from .fft import lengths, spectra_bytes
 from .geometry import Geometry
-from .transpose import shuffles
+from .transpose import shuffles, unadded_bytes
 from .weight import TILE_BYTES, split
 
 Op = Literal["conv", "transpose", "weight"]
@@ -97,6 +97,8 @@ def block_of(p: Problem) -> int:
 def workspace(p: Problem, algorithm: str) -> int:
     """Bytes of scratch memory beside one copy of the input, before the work is cut."""
     n, g, size = len(p.kernel), p.geometry, p.dtype.itemsize
+    if adds_taps(p, algorithm):
+        return p.batch * unadded_bytes(p.inputs, p.counts, p.sizes, p.kernel, p.dtype)[0]
     if p.op == "transpose" and algorithm not in ("native", "channels_last", "gemm"):
         return workspace(as_conv(p), "channels" if algorithm == "phases" else algorithm)
     if p.op == "transpose" and algorithm == "gemm" and not shuffles(p.kernel, g):
@@ -122,6 +124,11 @@ def workspace(p: Problem, algorithm: str) -> int:
         length = lengths(p.sizes, p.counts, p.kernel, g)
         return spectra_bytes(p.batch, p.inputs, p.outputs, length, g.groups, p.dtype)
     return 0
+
+
+def adds_taps(p: Problem, algorithm: str) -> bool:
+    """Whether it is :func:`.channels_transpose` that is meant."""
+    return p.op == "transpose" and algorithm == "channels" and max(p.geometry.stride) > 1
 
 
 def interleaved(p: Problem, algorithm: str) -> int:
@@ -170,6 +177,9 @@ def cost(p: Problem, algorithm: str) -> float:
         return 10 * CALL * n + ops / FFT_RATE + products / RATE + moved
     if p.op == "transpose" and algorithm not in ("native", "channels_last"):
         put_together = interleaved(p, algorithm) / COPY
+        if adds_taps(p, algorithm):
+            rate = RATE * _filled(p.inputs // g.groups * prod(p.kernel[: leading(n)]), p.dtype)
+            return CALL * (2 + prod(p.kernel[: leading(n)])) + p.flops / rate + moved + put_together
         if algorithm == "gemm" and shuffles(p.kernel, g):
             return CALL + p.flops / RATE + 2 * put_together
         inside = as_conv(p)
@@ -237,7 +247,9 @@ def estimates(p: Problem) -> dict[str, float]:
     elif p.op == "weight":
         names = "channels", "gemm"
     else:
-        names = ("phases", "gemm") if shuffles(p.kernel, p.geometry) else ("phases",)
+        # Phases are many small calls and one long shuffle; they round half precision but once.
+        added = max(p.geometry.stride) > 1 and p.dtype not in native.LOW_PRECISION
+        names = ("channels",) if added else ("phases",)
     times = {name: cost(p, name) for name in names}
     if n > native.MAX_AXES and p.op != "transpose" and p.device == "cpu" and applies(p, "winograd"):
         times["winograd"] = cost(p, "winograd")

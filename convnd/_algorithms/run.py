@@ -226,6 +226,8 @@ def _transpose(p: Problem, y: Tensor, w: Tensor, bias: Tensor | None, algorithm:
         return transpose.gemm_transpose(*args)
     if algorithm == "fft":
         return transpose.upsampled_transpose(*args, partial(_planned_conv, forced="fft"))
+    if algorithm == "channels" and max(p.geometry.stride) > 1:
+        return transpose.channels_transpose(*args, settings.workspace_limit)
     forced = None if algorithm == "phases" else algorithm
     return transpose.phases_transpose(*args, partial(_planned_conv, forced=forced))
 
