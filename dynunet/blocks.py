@@ -58,7 +58,9 @@ class GroupNorm(nn.GroupNorm):
     """Group normalisation (Wu and He 2018) that also takes groups of a single element."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+        # All positions are alike: over three axes torch's kernel keeps channels-last memory as it is.
+        x = input.flatten(2, input.ndim - 3) if input.ndim > 5 else input
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps).view(input.shape)
 
 
 @dataclass(frozen=True)

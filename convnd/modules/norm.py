@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from .._algorithms.native import MAX_AXES
 from ..arguments import batched, integer
 
 
@@ -61,17 +62,24 @@ class BatchNormNd(_BatchNorm):
         return f"{self.spatial_dims}, {super().extra_repr()}"
 
     def _check_input_dim(self, input: Tensor) -> None:
-        plain = self.spatial_dims == 1 and input.ndim == 2
-        if not plain and input.ndim != self.spatial_dims + 2:
-            raise ValueError(
-                f"input must be (N, C, *spatial) with {self.spatial_dims} spatial axes, "
-                f"got shape {tuple(input.shape)}"
-            )
+        """As torch's layers call it: after ``forward`` has checked the axes."""
         if input.shape[1] != self.num_features:
             raise ValueError(
                 f"input must have num_features = {self.num_features} channels, got {input.shape[1]} "
                 f"in shape {tuple(input.shape)}"
             )
+
+    def forward(self, input: Tensor) -> Tensor:
+        n, plain = self.spatial_dims, self.spatial_dims == 1 and input.ndim == 2
+        if not plain and input.ndim != n + 2:
+            raise ValueError(
+                f"input must be (N, C, *spatial) with {n} spatial axes, got shape {tuple(input.shape)}"
+            )
+        if n <= MAX_AXES:
+            return _BatchNorm.forward(self, input)
+        # All positions are alike: over three axes torch's kernel keeps channels-last memory as it is.
+        first = input.shape[2 : n + 3 - MAX_AXES]
+        return _BatchNorm.forward(self, input.flatten(2, n + 2 - MAX_AXES)).unflatten(2, first)
 
 
 class LazyBatchNormNd(_LazyNormBase, _BatchNorm):
@@ -117,6 +125,7 @@ class LazyBatchNormNd(_LazyNormBase, _BatchNorm):
         return f"{self.spatial_dims}, {super().extra_repr()}"
 
     _check_input_dim = BatchNormNd._check_input_dim  # type: ignore[assignment]
+    forward = BatchNormNd.forward  # type: ignore[assignment]
 
 
 class InstanceNormNd(_InstanceNorm):
