@@ -29,8 +29,10 @@ def algorithm(name: str) -> Iterator[None]:
     Args:
         name: ``"native"`` (torch's kernel, up to three axes), ``"channels_last"`` (the same on a
             channels-last copy, two or three axes), ``"channels"`` (taps of the leading axes as channels),
-            ``"taps"`` (a sum over those taps), ``"gemm"`` (one matrix product), ``"phases"`` (transposed
-            convolution as plain ones) or ``"fft"`` (which spreads NaN and infinity, when forced).
+            ``"taps"`` (a sum over those taps), ``"winograd"`` (two thirds of the products, for three taps
+            along the first axis), ``"gemm"`` (one matrix product), ``"phases"`` (transposed convolution as
+            plain ones) or ``"fft"``. When forced, these two spread NaN and infinity: winograd over a pair of
+            outputs, fft over all; chosen automatically they are checked, and replaced where that happens.
 
     Raises:
         ValueError: for an unknown name; and from a convolution to which the algorithm does not apply.
