@@ -1,7 +1,7 @@
-"""The pieces a U-Net level is made of: normalisation, activation, convolution blocks, resizing.
+"""The pieces a level is made of: normalisation, activation, convolution blocks.
 
 Everything here works on ``(N, C, *spatial)`` for any number of axes. A block is called as
-``block(x, embedding)``, where ``embedding`` (time, class) is ``(N, E)`` or None.
+``block(x, embedding)``, where ``embedding`` (time, class, features) is ``(N, E)`` or None.
 """
 
 import copy
@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import layer_norm, rms_norm, silu
 
-import convnd.functional as F
 from convnd import BatchNormNd, ConvNd
 from convnd.arguments import choice
 
@@ -27,7 +26,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "silu": nn.SiLU,
     "tanh": nn.Tanh,
 }
-NORMS = ("group", "batch")
+NORMS = ("group", "batch", "instance", "layer", "rms")
+MODULATIONS = ("shift", "scale_shift")
 
 
 class Function(nn.Module):
@@ -63,6 +63,23 @@ class GroupNorm(nn.GroupNorm):
         return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps).view(input.shape)
 
 
+class ChannelNorm(nn.Module):
+    """Normalisation over the channels at each position: layer norm (Ba et al. 2016), or without the mean
+    and the bias RMS norm (Zhang and Sennrich 2019)."""
+
+    def __init__(self, channels: int, eps: float, centred: bool) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels)) if centred else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, shape = x.movedim(1, -1), self.weight.shape
+        if self.bias is None:
+            return rms_norm(x, shape, self.weight, self.eps).movedim(-1, 1)
+        return layer_norm(x, shape, self.weight, self.bias, self.eps).movedim(-1, 1)
+
+
 @dataclass(frozen=True)
 class Parts:
     """Makes the layers of one network: what they all have in common is said once."""
@@ -74,32 +91,51 @@ class Parts:
     norm_eps: float
     padding_mode: tuple[str, ...]
     embedding_features: int = 0
+    modulation: str = "shift"
+
+    def groups(self, channels: int) -> int:
+        """The largest number of groups up to ``num_groups`` that divides the channels."""
+        if self.norm_name == "instance":
+            return channels
+        return max(g for g in range(1, self.num_groups + 1) if channels % g == 0)
 
     def norm(self, channels: int) -> nn.Module:
-        """``group`` takes the largest number of groups up to ``num_groups`` that divides the channels."""
-        if self.norm_name == "group":
-            groups = max(g for g in range(1, self.num_groups + 1) if channels % g == 0)
-            return GroupNorm(groups, channels, eps=self.norm_eps)
+        if self.norm_name in ("group", "instance"):
+            return GroupNorm(self.groups(channels), channels, eps=self.norm_eps)
         if self.norm_name == "batch":
             return BatchNormNd(self.spatial_dims, channels, eps=self.norm_eps)
+        if self.norm_name is not None:
+            return ChannelNorm(channels, self.norm_eps, centred=self.norm_name == "layer")
         return nn.Identity()
+
+    def forgets_shifts(self, channels: int) -> bool:
+        """Whether the norm takes away whatever is added to a whole channel of a sample."""
+        return self.norm_name in ("group", "instance") and self.groups(channels) == channels
 
     def activation(self) -> nn.Module:
         return make_activation(self.activation_name)
 
     def conv(
-        self, inputs: int, outputs: int, kernel_size: Sequence[int], stride: Sequence[int] | int = 1
+        self,
+        inputs: int,
+        outputs: int,
+        kernel_size: Sequence[int],
+        stride: Sequence[int] | int = 1,
+        groups: int = 1,
     ) -> ConvNd:
         """Centred convolution: ``ceil(size / stride)`` outputs, whatever the size and kernel."""
         padding = [((k - 1) // 2, k - 1 - (k - 1) // 2) for k in kernel_size]
-        mode = self.padding_mode
-        return ConvNd(self.spatial_dims, inputs, outputs, kernel_size, stride, padding, padding_mode=mode)
+        options: Any = {"groups": groups, "padding_mode": self.padding_mode}
+        return ConvNd(self.spatial_dims, inputs, outputs, kernel_size, stride, padding, **options)
 
     def pointwise(self, inputs: int, outputs: int) -> ConvNd:
         return ConvNd(self.spatial_dims, inputs, outputs, 1)
 
     def embedding(self, outputs: int) -> nn.Linear | None:
-        return nn.Linear(self.embedding_features, outputs) if self.embedding_features else None
+        """To what a block adds to its channels and, if asked, multiplies them with."""
+        if not self.embedding_features:
+            return None
+        return nn.Linear(self.embedding_features, outputs * (2 if self.modulation == "scale_shift" else 1))
 
 
 def zero_init(layer: Any) -> Any:
@@ -110,24 +146,41 @@ def zero_init(layer: Any) -> Any:
     return layer
 
 
-def _add_embedding(h: Tensor, projection: nn.Linear | None, embedding: Tensor | None) -> Tensor:
-    if projection is None or embedding is None:
-        return h
-    shift = projection(silu(embedding))
-    return h + shift.view(*shift.shape, *(1,) * (h.ndim - 2))
+class Block(nn.Module):
+    """What all blocks share: how the embedding of a sample reaches its channels.
+
+    ``shift``: it is added before the norm, as in DDPM, or after one that would take it away again.
+    ``scale_shift``: it scales and shifts what the norm gives (FiLM, Perez et al. 2018; AdaGN, Dhariwal and
+    Nichol 2021, section 3).
+    """
+
+    def __init__(self, parts: Parts, channels: int, shift_first: bool = True) -> None:
+        super().__init__()
+        self.embedding = parts.embedding(channels)
+        self.modulation = parts.modulation
+        self.shift_first = shift_first and not parts.forgets_shifts(channels)
+
+    def normed(self, h: Tensor, norm: nn.Module, embedding: Tensor | None) -> Tensor:
+        if self.embedding is None or embedding is None:
+            return norm(h)
+        e = self.embedding(silu(embedding))
+        e = e.view(*e.shape, *(1,) * (h.ndim - 2))
+        if self.modulation == "scale_shift":
+            scale, shift = e.chunk(2, dim=1)
+            return norm(h) * (1 + scale) + shift
+        return norm(h + e) if self.shift_first else norm(h) + e
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Block):
     """``x + conv(act(norm(conv(act(norm(x))) + embedding)))``, as in DDPM (Ho et al. 2020, appendix B)."""
 
     def __init__(
         self, parts: Parts, inputs: int, outputs: int, kernel_size: Sequence[int], dropout: float
     ) -> None:
-        super().__init__()
+        super().__init__(parts, outputs)
         self.norm1 = parts.norm(inputs)
         self.activation1 = parts.activation()
         self.conv1 = parts.conv(inputs, outputs, kernel_size)
-        self.embedding = parts.embedding(outputs)
         self.norm2 = parts.norm(outputs)
         self.activation2 = parts.activation()
         self.dropout = nn.Dropout(dropout)
@@ -136,21 +189,19 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         h = self.conv1(self.activation1(self.norm1(x)))
-        h = _add_embedding(h, self.embedding, embedding)
-        h = self.conv2(self.dropout(self.activation2(self.norm2(h))))
-        return self.shortcut(x) + h
+        h = self.activation2(self.normed(h, self.norm2, embedding))
+        return self.shortcut(x) + self.conv2(self.dropout(h))
 
 
-class PlainBlock(nn.Module):
+class PlainBlock(Block):
     """Convolution, norm, activation, twice (Ronneberger et al. 2015); the embedding joins after a norm."""
 
     def __init__(
         self, parts: Parts, inputs: int, outputs: int, kernel_size: Sequence[int], dropout: float
     ) -> None:
-        super().__init__()
+        super().__init__(parts, outputs, shift_first=False)
         self.conv1 = parts.conv(inputs, outputs, kernel_size)
         self.norm1 = parts.norm(outputs)
-        self.embedding = parts.embedding(outputs)
         self.activation1 = parts.activation()
         self.dropout = nn.Dropout(dropout)
         self.conv2 = parts.conv(outputs, outputs, kernel_size)
@@ -158,33 +209,34 @@ class PlainBlock(nn.Module):
         self.activation2 = parts.activation()
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-        h = _add_embedding(self.norm1(self.conv1(x)), self.embedding, embedding)
-        h = self.dropout(self.activation1(h))
-        return self.activation2(self.norm2(self.conv2(h)))
+        h = self.activation1(self.normed(self.conv1(x), self.norm1, embedding))
+        return self.activation2(self.norm2(self.conv2(self.dropout(h))))
 
 
-BLOCKS = {"residual": ResidualBlock, "plain": PlainBlock}
+class ConvNextBlock(Block):
+    """``x + W2 act(W1 norm(depthwise(x)))`` with four times the channels inside (Liu et al. 2022, fig. 4)."""
 
-
-class Upsample(nn.Module):
-    """Nearest-neighbour up-sampling to a given size, then a convolution.
-
-    Entry ``i`` is a copy of the coarse entry ``i // stride``, the one whose down-sampling window is
-    centred on ``i // stride * stride``; what exceeds the size is cropped.
-    """
+    EXPANSION = 4
 
     def __init__(
-        self, parts: Parts, channels: int, kernel_size: Sequence[int], stride: Sequence[int]
+        self, parts: Parts, inputs: int, outputs: int, kernel_size: Sequence[int], dropout: float
     ) -> None:
-        super().__init__()
-        self.stride = tuple(float(s) for s in stride)
-        self.conv = parts.conv(channels, channels, kernel_size)
+        super().__init__(parts, inputs)
+        self.depthwise = parts.conv(inputs, inputs, kernel_size, groups=inputs)
+        self.norm = parts.norm(inputs)
+        self.expand = parts.pointwise(inputs, self.EXPANSION * outputs)
+        self.activation = parts.activation()
+        self.dropout = nn.Dropout(dropout)
+        self.project = zero_init(parts.pointwise(self.EXPANSION * outputs, outputs))
+        self.shortcut = nn.Identity() if inputs == outputs else parts.pointwise(inputs, outputs)
 
-    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
-        x = F.interpolate(x, scale_factor=self.stride, mode="nearest")
-        for axis, n in enumerate(size, start=2):
-            x = x.narrow(axis, 0, n)
-        return self.conv(x)
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        h = self.normed(self.depthwise(x), self.norm, embedding)
+        return self.shortcut(x) + self.project(self.dropout(self.activation(self.expand(h))))
 
-    def _inflate_(self, axes: Any) -> None:
-        self.stride = tuple(map(float, axes.extend(self.stride, axes.strides(self.stride))))
+
+BLOCKS: dict[str, Callable[..., Block]] = {
+    "residual": ResidualBlock,
+    "plain": PlainBlock,
+    "convnext": ConvNextBlock,
+}

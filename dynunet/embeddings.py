@@ -1,21 +1,26 @@
-"""Embeddings of time and class, added up into one vector per sample."""
+"""Embeddings of time, class and features, added up into one vector per sample."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import silu
+
+TIME_EMBEDDINGS = ("sinusoidal", "ddpm", "fourier")
 
 
-def sinusoidal(t: Tensor, features: int, max_period: float = 10_000.0) -> Tensor:
+def sinusoidal(t: Tensor, features: int, max_period: float = 10_000.0, inclusive: bool = False) -> Tensor:
     """Sines and cosines of ``t`` at geometrically spaced frequencies (Vaswani et al. 2017, section 3.5).
 
     Args:
-        t: ``(N,)``.
+        t: ``(N,)``, any real numbers.
         features: length of the embedding, even.
-        max_period: the longest period is ``2 pi`` times this.
+        max_period: the longest period is just below ``2 pi`` times this.
+        inclusive: whether the longest period is exactly that, as in DDPM's code.
 
     Returns:
-        ``(N, features)`` in float32 (float64 for float64 times): sines first, as in DDPM.
+        ``(N, features)`` in float32 (float64 for float64 times): sines first.
 
     >>> import torch
     >>> sinusoidal(torch.zeros(1), 4)
@@ -23,24 +28,37 @@ def sinusoidal(t: Tensor, features: int, max_period: float = 10_000.0) -> Tensor
     """
     half = features // 2
     t = t if t.dtype == torch.float64 else t.float()
-    exponents = torch.arange(half, device=t.device, dtype=t.dtype) / max(half - 1, 1)
+    exponents = torch.arange(half, device=t.device, dtype=t.dtype) / max(half - inclusive, 1)
     phases = t[:, None] * torch.exp(-math.log(max_period) * exponents)
     return torch.cat([phases.sin(), phases.cos()], dim=1)
 
 
 class TimeEmbedding(nn.Module):
-    """Time ``(N,)`` to ``(N, features)``: sinusoids of ``scale * t`` through two linear layers."""
+    """Time ``(N,)`` to ``(N, features)``: waves of ``scale * t`` through two linear layers.
 
-    def __init__(self, frequencies: int, features: int, scale: float) -> None:
+    ``sinusoidal`` and ``ddpm`` waves differ in their longest period, see :func:`sinusoidal`. ``fourier``
+    waves have random frequencies, fixed when built: normal, 16 periods per unit of t at a scale of 1000
+    (Tancik et al. 2020; Song et al. 2021, appendix C).
+    """
+
+    def __init__(self, kind: str, frequencies: int, features: int, scale: float) -> None:
         super().__init__()
-        self.frequencies = frequencies + frequencies % 2
-        self.scale = scale
-        self.linear1 = nn.Linear(self.frequencies, features)
+        self.kind, self.scale = kind, scale
+        self.num_waves = frequencies + frequencies % 2
+        if kind == "fourier":
+            self.register_buffer("frequencies", 0.016 * torch.randn(self.num_waves // 2))
+        self.linear1 = nn.Linear(self.num_waves, features)
         self.linear2 = nn.Linear(features, features)
 
     def forward(self, t: Tensor) -> Tensor:
-        waves = sinusoidal(t * self.scale, self.frequencies).to(self.linear1.weight.dtype)
-        return self.linear2(nn.functional.silu(self.linear1(waves)))
+        t = t * self.scale
+        if self.kind == "fourier":
+            frequencies: Any = self.frequencies
+            phases = 2 * math.pi * t[:, None] * frequencies.to(t.dtype)
+            waves = torch.cat([phases.sin(), phases.cos()], dim=1)
+        else:
+            waves = sinusoidal(t, self.num_waves, inclusive=self.kind == "ddpm")
+        return self.linear2(silu(self.linear1(waves.to(self.linear1.weight.dtype))))
 
 
 class ClassEmbedding(nn.Module):
@@ -52,3 +70,15 @@ class ClassEmbedding(nn.Module):
 
     def forward(self, labels: Tensor) -> Tensor:
         return self.table(labels.clamp(min=0)) * (labels >= 0).unsqueeze(1)
+
+
+class FeatureEmbedding(nn.Module):
+    """A free vector ``(N, cond_features)`` to ``(N, features)`` through two linear layers."""
+
+    def __init__(self, inputs: int, features: int) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(inputs, features)
+        self.linear2 = nn.Linear(features, features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear2(silu(self.linear1(x)))

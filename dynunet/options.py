@@ -10,8 +10,11 @@ from typing import Any
 
 from convnd.arguments import choice, integer, per_axis
 
-from .attention import ATTENTIONS
+from .attention import attention_names, needs_heads
 from .blocks import BLOCKS
+
+DOWNSAMPLES = ("conv", "max", "avg")
+UPSAMPLES = ("nearest", "linear", "transpose", "shuffle")
 
 
 @dataclass(frozen=True)
@@ -22,9 +25,19 @@ class Level:
     num_blocks: int
     kernel_size: tuple[int, ...]
     block: str
-    attention: str | None
+    attention: tuple[str, ...]
     num_heads: int
     dropout: float
+    skip_attention: bool | tuple[str, ...] = False
+
+
+@dataclass(frozen=True)
+class Transition:
+    """How one level and the next are connected."""
+
+    stride: tuple[int, ...]
+    downsample: str
+    upsample: str
 
 
 def channel_list(channels: Any) -> tuple[int, ...]:
@@ -35,65 +48,89 @@ def channel_list(channels: Any) -> tuple[int, ...]:
     return tuple(integer(c, f"channels[{i}]") for i, c in enumerate(channels))
 
 
-def per_level(value: Any, count: int, name: str, check: Callable[[Any, str], Any]) -> list[Any]:
+def per_level(
+    value: Any, count: int, name: str, check: Callable[[Any, str], Any], each: str = "levels"
+) -> list[Any]:
     """One value for all levels, or one for each; ``check(value, name)`` returns its normal form."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         return [check(value, name)] * count
     if len(value) != count:
         raise ValueError(
-            f"{name} must be one value or have one for each of {count} "
-            f"{'transitions' if name == 'strides' else 'levels'} (a flat sequence is per level, a nested "
-            f"one per level and per axis), got {len(value)}: {value!r}"
+            f"{name} must be one value or have one for each of {count} {each} (a flat sequence is per "
+            f"level, a nested one per level and per axis), got {len(value)}: {value!r}"
         )
     return [check(v, f"{name}[{i}]") for i, v in enumerate(value)]
 
 
-def levels(
-    spatial_dims: int,
-    channels: tuple[int, ...],
-    num_blocks: Any,
-    kernel_size: Any,
-    block: Any,
-    attention: Any,
-    num_heads: Any,
-    dropout: Any,
-) -> list[Level]:
+def levels(spatial_dims: int, options: dict[str, Any]) -> list[Level]:
     """The options of every level, checked."""
-    count = len(channels)
+    channels = channel_list(options["channels"])
+    checks: dict[str, Callable[[Any, str], Any]] = {
+        "num_blocks": integer,
+        "kernel_size": lambda v, n: per_axis(v, spatial_dims, n),
+        "block": lambda v, n: choice(v, tuple(BLOCKS), n),
+        "attention": attention_names,
+        "num_heads": integer,
+        "dropout": _probability,
+        "skip_attention": lambda v, n: v if isinstance(v, bool) else attention_names(v, n),
+    }
+    given = {
+        name: per_level(options.get(name, False), len(channels), name, check)
+        for name, check in checks.items()
+    }
     made = [
-        Level(*options)
-        for options in zip(
-            channels,
-            per_level(num_blocks, count, "num_blocks", integer),
-            per_level(kernel_size, count, "kernel_size", lambda v, n: per_axis(v, spatial_dims, n)),
-            per_level(block, count, "block", lambda v, n: choice(v, tuple(BLOCKS), n)),
-            per_level(attention, count, "attention", attention_name),
-            per_level(num_heads, count, "num_heads", integer),
-            per_level(dropout, count, "dropout", _probability),
-            strict=True,
-        )
+        Level(width, **{name: values[i] for name, values in given.items()})
+        for i, width in enumerate(channels)
     ]
     for i, level in enumerate(made):
-        if level.attention is not None:
-            check_heads(level, f"level {i}")
+        if needs_heads(level.attention):
+            check_heads(level, level.channels, f"level {i}")
     return made
 
 
-def attention_name(value: Any, name: str) -> str | None:
-    return None if value is None else choice(value, tuple(ATTENTIONS), f"{name}, if not None,")
+def transitions(spatial_dims: int, count: int, options: dict[str, Any]) -> list[Transition]:
+    """How each level but the first is reached."""
+
+    def each(name: str, default: Any, check: Callable[[Any, str], Any]) -> list[Any]:
+        return per_level(options.get(name, default), count - 1, name, check, "transitions between levels")
+
+    strides = each("strides", 2, lambda v, n: per_axis(v, spatial_dims, n))
+    downs = each("downsample", "conv", lambda v, n: choice(v, DOWNSAMPLES, n))
+    ups = each("upsample", "nearest", lambda v, n: choice(v, UPSAMPLES, n))
+    return [Transition(*chosen) for chosen in zip(strides, downs, ups, strict=True)]
 
 
-def check_heads(level: Level, where: str) -> None:
-    if level.channels % level.num_heads:
+def check_heads(level: Level, channels: int, where: str) -> None:
+    if channels % level.num_heads:
         raise ValueError(
-            f"num_heads must divide the channels of a level with attention, got {level.num_heads} heads "
-            f"for {level.channels} channels at {where}"
+            f"num_heads must divide the channels where there is attention, got {level.num_heads} heads "
+            f"for {channels} channels at {where}"
         )
 
 
-def strides_between(spatial_dims: int, strides: Any, count: int) -> list[tuple[int, ...]]:
-    """The stride into each level but the first."""
-    return per_level(strides, count - 1, "strides", lambda v, n: per_axis(v, spatial_dims, n))
+def optional_choice(value: Any, known: Sequence[str], name: str) -> str | None:
+    return None if value is None else choice(value, known, f"{name}, if not None,")
+
+
+def positive(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not value > 0:
+        raise ValueError(f"{name} must be positive, got {value}")
+    return float(value)
+
+
+def flag(value: Any, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
+def layer(value: Any, name: str) -> Any:
+    """None, or a module or function that is run as a layer."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be None or a callable, got {value!r}")
+    return value
 
 
 def _probability(value: Any, name: str) -> float:

@@ -1,5 +1,6 @@
 """The U-Net: shapes, laws of the axes, options, and refusals."""
 
+import json
 from typing import Any
 
 import pytest
@@ -8,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from convnd import inflate
+from convnd import ConvNd, ConvTransposeNd, inflate
 from convnd.testing import spatial_shapes
-from dynunet import UNet
+from dynunet import Encoder, UNet
 
 
 def filled(unet: UNet, seed: int = 0) -> UNet:
@@ -70,74 +71,141 @@ def test_one_training_step_in_every_dimension(sizes: tuple[int, ...]) -> None:
     assert losses[-1] < losses[0]
 
 
+KINDS = ("full", "linear", "axial", "window", "channel", "spatial", "cbam", "full+channel")
+BLOCKS = ("residual", "plain", "convnext")
+NORMS = ("group", "batch", "instance", "layer", "rms", None)
+DOWN, UP = ("conv", "max", "avg"), ("nearest", "linear", "transpose", "shuffle")
+
 options = st.fixed_dictionaries(
     {},
     optional={
-        "channels": st.lists(st.sampled_from((4, 6, 8)), min_size=1, max_size=3),
-        "block": st.sampled_from(("residual", "plain")),
-        "norm": st.sampled_from(("group", "batch", None)),
+        "channels": st.lists(st.sampled_from((4, 8)), min_size=1, max_size=3),
+        "block": st.sampled_from(BLOCKS),
+        "norm": st.sampled_from(NORMS),
         "activation": st.sampled_from(("silu", "relu", nn.PReLU(), nn.GELU, torch.tanh)),
         "num_blocks": st.integers(1, 2),
         "kernel_size": st.integers(1, 4),
         "strides": st.integers(1, 3),
-        "attention": st.sampled_from((None, "full")),
-        "mid_attention": st.sampled_from((None, "full")),
+        "attention": st.sampled_from((None, *KINDS)),
+        "mid_attention": st.sampled_from((None, *KINDS)),
+        "skip_attention": st.sampled_from((False, True, *KINDS)),
+        "downsample": st.sampled_from(DOWN),
+        "upsample": st.sampled_from(UP),
+        "positions": st.sampled_from((None, "sinusoidal")),
         "dropout": st.just(0.1),
         "padding_mode": st.sampled_from(("zeros", "replicate")),
+        "time_embedding": st.sampled_from((False, True, "ddpm", "fourier")),
+        "modulation": st.sampled_from(("shift", "scale_shift")),
         "num_classes": st.just(3),
+        "cond_channels": st.integers(0, 2),
+        "cond_features": st.integers(0, 2),
+        "context_features": st.sampled_from((None, 3)),
     },
 )
 
 
-@settings(max_examples=40)
-@given(spatial_shapes(max_dims=4), options, st.booleans())
-def test_any_size_in_the_same_size_out(sizes: tuple[int, ...], options: dict[str, Any], time: bool) -> None:
-    unet = small(len(sizes), time_embedding=time, **options)
-    x = data(unet, sizes)
-    t = torch.tensor([0.3, 0.9]) if time else None
-    y = unet(x, t)
+def conditions(unet: UNet, batch: int = 2) -> dict[str, Tensor]:
+    """One of everything that the network takes beside its input."""
+    n, generator = unet.spatial_dims, torch.Generator().manual_seed(2)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(batch, *shape, generator=generator, dtype=torch.float64)
+
+    given: dict[str, Tensor] = {}
+    if unet.time_embedding is not None:
+        given["t"] = torch.linspace(0.3, 0.9, batch)
+    if unet.class_embedding is not None:
+        given["class_labels"] = torch.arange(batch) - 1
+    if unet.cond_channels:
+        given["cond"] = random(unet.cond_channels, *(3,) * n)
+    if unet.feature_embedding is not None:
+        given["features"] = random(unet.cond_features)
+    if unet.context_features is not None:
+        given["context"] = random(2, unet.context_features)
+    return given
+
+
+@settings(max_examples=60)
+@given(spatial_shapes(max_dims=4), options)
+def test_any_size_in_the_same_size_out(sizes: tuple[int, ...], options: dict[str, Any]) -> None:
+    unet = small(len(sizes), **options)
+    x, more = data(unet, sizes), conditions(unet)
+    y = unet(x, **more)
     assert y.shape == (2, 3, *sizes)
     assert y.isfinite().all()
-    alone = unet(x[:1], None if t is None else t[:1])
+    alone = unet(x[:1], **{name: value[:1] for name, value in more.items()})
     torch.testing.assert_close(alone, y[:1], msg="a sample must not depend on the rest of its batch")
+    saved = json.loads(json.dumps({k: v for k, v in unet.config.items() if k != "activation"}))
+    again = UNet(**saved, activation=options.get("activation", "silu"))
+    again.double().eval().load_state_dict(unet.state_dict())
+    assert torch.equal(again(x, **more), y), "the configuration must make the same network"
 
 
-@settings(max_examples=25)
-@given(spatial_shapes(max_dims=3), st.integers(0, 3), st.booleans(), st.sampled_from(("residual", "plain")))
+unordered = st.fixed_dictionaries(  # options under which no axis differs from another
+    {},
+    optional={
+        "block": st.sampled_from(BLOCKS),
+        "norm": st.sampled_from(("group", "instance", "layer", "rms")),
+        "attention": st.sampled_from((None, "full", "linear", "axial", "window", "channel", "spatial")),
+        "skip_attention": st.sampled_from((False, True, "channel")),
+        "downsample": st.sampled_from(DOWN),
+        "upsample": st.sampled_from(UP),
+        "mid_attention": st.sampled_from((None, "full", "cbam")),
+        "channels": st.just((4, 8, 8)),
+    },
+)
+
+
+def sliced(unet: UNet, state: dict[str, Tensor], at: int) -> dict[str, Tensor]:
+    """The state of a network with one axis more, its kernels sliced where an axis of size 1 reads them."""
+    kept = dict(state)
+    for name, value in unet.state_dict().items():
+        more = state[name]
+        if more.shape == value.shape:
+            continue
+        if name.split(".")[-3:-1] == ["up", "conv"] and unet.config["upsample"] == "shuffle":
+            # Of the entries that a position becomes, the first ones along the axis stay.
+            n, stride = unet.spatial_dims, 2
+            more = more.unflatten(0, (-1, *(stride,) * (n + 1))).select(1 + at, 0).flatten(0, n)
+        if value.ndim > 2:
+            transposed = name.split(".")[-3:-1] == ["up", "conv"] and unet.config["upsample"] == "transpose"
+            tap = 0 if transposed else (more.shape[2 + at] - 1) // 2
+            more = more.select(2 + at, tap)
+        kept[name] = more
+    return kept
+
+
+@settings(max_examples=40)
+@given(spatial_shapes(max_dims=3), st.integers(0, 3), unordered)
 def test_a_size_one_axis_equals_the_lower_rank(
-    sizes: tuple[int, ...], at: int, attention: bool, block: str
+    sizes: tuple[int, ...], at: int, options: dict[str, Any]
 ) -> None:
     """A network on n + 1 axes, its kernels sliced at the centre of one, is the network on n axes."""
     at = min(at, len(sizes))
-    choice: Any = {"attention": "full" if attention else None, "block": block}
-    high, low = small(len(sizes) + 1, **choice), small(len(sizes), **choice)
-    state = high.state_dict()
-    for name, value in low.state_dict().items():
-        if value.ndim > 2 and value.shape != state[name].shape:
-            size = state[name].shape[2 + at]
-            state[name] = state[name].select(2 + at, (size - 1) // 2)
-        assert state[name].shape == value.shape
-    low.load_state_dict(state)
+    high, low = small(len(sizes) + 1, **options), small(len(sizes), **options)
+    low.load_state_dict(sliced(low, high.state_dict(), at))
     x = data(low, sizes)
     torch.testing.assert_close(high(x.unsqueeze(2 + at)).squeeze(2 + at), low(x))
 
 
-@settings(max_examples=25)
-@given(spatial_shapes(max_dims=4), st.randoms(use_true_random=False), st.booleans())
+@settings(max_examples=40)
+@given(spatial_shapes(max_dims=4), st.randoms(use_true_random=False), unordered)
 def test_permuting_axes_and_kernels_permutes_the_output(
-    sizes: tuple[int, ...], random: Any, attention: bool
+    sizes: tuple[int, ...], random: Any, options: dict[str, Any]
 ) -> None:
     n = len(sizes)
     order = list(range(n))
     random.shuffle(order)
     kernels, strides = [[1, 2, 3, 3][:n], [3, 1, 2, 3][:n], [3] * n], [[1, 2, 2, 3][:n], [2, 2, 1, 1][:n]]
-    choice: Any = {"attention": "full" if attention else None}
-    unet = small(n, kernel_size=kernels, strides=strides, **choice)
+    if options.get("upsample") == "shuffle":
+        strides = [[2] * n, [2] * n]  # else the channels of a block are in another order
+        options = {k: v for k, v in options.items() if k != "upsample"}
+    unet = small(n, kernel_size=kernels, strides=strides, **options)
     moved = small(
         n,
         kernel_size=[[k[a] for a in order] for k in kernels],
         strides=[[s[a] for a in order] for s in strides],
-        **choice,
+        **options,
     )
     axes = (0, 1, *(2 + a for a in order))
     moved.load_state_dict(
@@ -148,8 +216,10 @@ def test_permuting_axes_and_kernels_permutes_the_output(
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
-def test_circular_padding_commutes_with_shifts(n: int) -> None:
-    unet = small(n, padding_mode="circular")
+@pytest.mark.parametrize("down", DOWN)
+@pytest.mark.parametrize("up", UP)
+def test_circular_padding_commutes_with_shifts(n: int, down: str, up: str) -> None:
+    unet = small(n, padding_mode="circular", downsample=down, upsample=up, attention=(None, None, "linear"))
     x = data(unet, (8,) * n)
     for axis in range(2, n + 2):
         torch.testing.assert_close(unet(x.roll(4, axis)), unet(x).roll(4, axis))
@@ -188,12 +258,107 @@ def test_an_inflated_network_repeats_the_old_one(dims: int, stride: int) -> None
     torch.testing.assert_close(more(repeat(x), t), repeat(unet(x, t)))
 
 
-def test_every_parameter_receives_a_gradient() -> None:
-    unet = small(2, attention="full", mid_attention="full", time_embedding=True, num_classes=2)
-    labels = torch.tensor([0, 1])
-    unet(data(unet, (5, 6)), torch.rand(2), class_labels=labels).square().sum().backward()
-    missing = [name for name, p in unet.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+@pytest.mark.parametrize("attention", KINDS)
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("block", BLOCKS)
+def test_every_parameter_receives_a_gradient(block: str, norm: str | None, attention: str) -> None:
+    unet = small(
+        2,
+        channels=(4, 8),
+        block=block,
+        norm=norm,
+        attention=attention,
+        skip_attention=(True, attention),
+        mid_attention="full",
+        time_embedding=True,
+        num_classes=2,
+        cond_channels=1,
+        cond_features=2,
+        context_features=3,
+        upsample="transpose",
+    ).train()
+    more = conditions(unet)
+    more["class_labels"] = torch.tensor([0, 1])
+    missing = {name for name, _ in unet.named_parameters()}
+    for seed in range(8):  # a rectifier of a gate may be closed for some of the weights
+        filled(unet, seed).train().zero_grad()
+        unet(data(unet, (5, 6)), **more).square().sum().backward()
+        missing -= {n for n, p in unet.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert not missing
+
+
+def test_checkpointed_blocks_give_identical_gradients() -> None:
+    results = []
+    for checkpointing in (False, True):
+        unet = small(
+            3, attention=(None, "full", None), time_embedding=True, gradient_checkpointing=checkpointing
+        ).train()
+        out = unet(data(unet, (5, 6, 3)), torch.tensor([0.1, 0.7]))
+        out.square().sum().backward()
+        results.append([out, *(p.grad for p in unet.parameters())])
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("sizes", [(40,), (9, 12), (6, 5, 7), (4, 5, 3, 4)])
+def test_half_precision_stays_finite_and_layouts_agree(sizes: tuple[int, ...]) -> None:
+    unet = small(len(sizes), attention=(None, "full", "linear"), mid_attention="full").float()
+    x = data(unet, sizes).float()
+    expected = unet(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = unet(100 * x)
+    assert out.isfinite().all()
+    last = x.movedim(1, -1).contiguous().movedim(-1, 1)
+    torch.testing.assert_close(unet(last), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [(12,), (6, 5), (4, 3, 5)])
+def test_compiles_in_one_graph(sizes: tuple[int, ...]) -> None:
+    torch._dynamo.reset()
+    unet = small(len(sizes), attention=(None, "full", "linear"), time_embedding=True)
+    x, t = data(unet, sizes), torch.tensor([0.2, 0.6])
+    compiled = torch.compile(unet, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x, t), unet(x, t))
+    torch._dynamo.reset()
+
+
+def test_layers_of_the_user_around_the_network() -> None:
+    first, last = ConvNd(2, 3, 5, 4, 4), ConvTransposeNd(2, 7, 2, 4, 4)
+    unet = UNet(2, 3, 2, channels=(4, 8), num_groups=2, in_layer=first, out_layer=last)
+    assert unet.stem.in_channels == 5
+    assert unet(torch.randn(1, 3, 16, 24)).shape == (1, 2, 16, 24)
+    scaled = UNet(1, 1, channels=(4,), num_groups=2, in_layer=lambda x: 2 * x, out_layer=torch.tanh)
+    assert scaled(torch.randn(1, 1, 8)).shape == (1, 1, 8)
+
+
+def test_deep_supervision_gives_an_output_of_each_level() -> None:
+    unet = small(2, deep_supervision=2).train()
+    outputs = unet(data(unet, (9, 6)))
+    assert [tuple(y.shape) for y in outputs] == [(2, 3, 9, 6), (2, 3, 5, 3), (2, 3, 3, 2)]
+    assert torch.equal(unet.eval()(data(unet, (9, 6))), outputs[0])
+
+
+def test_a_norm_that_forgets_shifts_does_not_forget_the_time() -> None:
+    """With a channel a group, what is added before the norm would be gone after it."""
+    unet = small(2, num_groups=32, time_embedding=True)
+    x = data(unet, (4, 4))
+    assert not torch.allclose(unet(x, torch.zeros(2)), unet(x, torch.ones(2)))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_an_encoder_shares_the_way_down(n: int) -> None:
+    common: Any = {"channels": (4, 8), "num_groups": 2, "attention": (None, "full"), "time_embedding": True}
+    torch.manual_seed(0)
+    unet = UNet(n, 2, **common)
+    torch.manual_seed(0)
+    encoder = Encoder(n, 2, 5, **common)
+    theirs = unet.state_dict()
+    shared = {k: v for k, v in encoder.state_dict().items() if k.startswith(("stem", "encoder", "time"))}
+    assert shared
+    assert all(torch.equal(value, theirs[name]) for name, value in shared.items())
+    x, t = torch.randn(3, 2, *(5, 4, 3, 6)[:n]), torch.rand(3)
+    assert encoder(x, t).shape == (3, 5)
+    torch.testing.assert_close(encoder.eval()(x, t)[:1], encoder(x[:1], t[:1]), rtol=1e-4, atol=1e-5)
 
 
 def test_the_output_starts_at_zero_and_seeds_repeat() -> None:
@@ -228,11 +393,27 @@ def test_bad_options_are_refused_when_built() -> None:
         (TypeError, "channels must be a sequence of ints", {"channels": 64}),
         (ValueError, r"channels\[1\] must be at least 1, got 0", {"channels": (8, 0)}),
         (ValueError, "attention must be one value or have one for each of 2 levels", {"attention": ["full"]}),
-        (ValueError, "attention, if not None, must be one of 'full', got 'fast'", {"attention": "fast"}),
+        (ValueError, "attention.*'full'.*got 'fast'", {"attention": "fast"}),
+        (ValueError, r"attention\[1\].*got 'full\+fast'", {"attention": (None, "full+fast")}),
+        (ValueError, "skip_attention.*got 'gated'", {"skip_attention": "gated"}),
+        (ValueError, "downsample must be one of 'conv', 'max', 'avg', got 'min'", {"downsample": "min"}),
+        (ValueError, r"upsample\[0\] must be one of 'nearest'.*got 'cubic'", {"upsample": ["cubic"]}),
+        (ValueError, "positions, if not None, must be one of.*got 'learned'", {"positions": "learned"}),
+        (ValueError, "modulation must be one of 'shift', 'scale_shift', got 'film'", {"modulation": "film"}),
+        (ValueError, "time_embedding.*must be one of 'sinusoidal'.*got 'rope'", {"time_embedding": "rope"}),
+        (ValueError, "time_scale must be positive, got 0", {"time_scale": 0}),
+        (ValueError, "norm_eps must be positive, got -1", {"norm_eps": -1.0}),
+        (ValueError, "cond_channels must be at least 0, got -1", {"cond_channels": -1}),
+        (ValueError, "context_features must be at least 1, got 0", {"context_features": 0}),
+        (ValueError, "which attends to the context", {"context_features": 4, "num_heads": 3}),
+        (TypeError, "in_layer must be None or a callable, got 3", {"in_layer": 3}),
+        (TypeError, "gradient_checkpointing must be True or False", {"gradient_checkpointing": 1}),
+        (ValueError, "deep_supervision must be at most 1", {"deep_supervision": 2}),
+        (ValueError, "got 3 heads for 16 channels at level 1", {"skip_attention": "full", "num_heads": 3}),
         (ValueError, "strides must be one value or have one for each of 1 transitions", {"strides": (2, 2)}),
         (ValueError, r"strides\[0\] must be an int or have one entry", {"strides": [(2, 2, 2)]}),
         (ValueError, r"kernel_size\[1\] must be at least 1, got 0", {"kernel_size": (3, 0)}),
-        (ValueError, "block must be one of 'residual', 'plain', got 'dense'", {"block": "dense"}),
+        (ValueError, "block must be one of 'residual', 'plain', 'convnext', got 'dense'", {"block": "dense"}),
         (ValueError, "norm, if not None, must be one of 'group', 'batch'", {"norm": "spectral"}),
         (ValueError, "activation, if not a callable, must be one of 'relu'", {"activation": "swosh"}),
         (
@@ -267,6 +448,9 @@ def test_bad_calls_are_refused() -> None:
         (ValueError, r"t must have shape \(2,\)", (x, t[:1]), {}),
         (ValueError, "class_labels must be from 0 to 2", (x, t), {"class_labels": torch.tensor([0, 3])}),
         (TypeError, "class_labels must be integers", (x, t), {"class_labels": t}),
+        (ValueError, "takes no cond: build it with cond_channels", (x, t), {"cond": x}),
+        (ValueError, "build the UNet with cond_features=", (x, t), {"features": x}),
+        (ValueError, "build the UNet with context_features=", (x, t), {"context": x}),
     ]:
         with pytest.raises(error, match=pattern):
             unet(*args, **kwargs)

@@ -1,0 +1,244 @@
+"""Checkpoints: weights, and beside them a configuration to be read and edited by hand.
+
+A checkpoint is a folder with two files, on this machine or as a repository of the Hugging Face Hub:
+
+``model.safetensors``  the weights. It is not a pickle: nothing in it is ever run.
+``config.json``        class and arguments of the constructor, see :mod:`dynunet.config`.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self, cast
+from uuid import uuid4
+
+import torch
+from huggingface_hub import ModelHubMixin, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_model
+from torch import Tensor, nn
+
+from .config import Configured, build, constructor_config, read, to_text
+
+__all__ = ["Checkpoint", "constructor_config"]
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_SHOWN = 4  # weights that are listed when they do not fit
+
+
+class Checkpoint(Configured, ModelHubMixin):
+    """Mix-in that lets a module be saved, loaded and shared: ``class Net(Checkpoint, nn.Module)``.
+
+    The class has nothing to do for it but to name the arguments of its constructor, which are kept in
+    ``config``.
+
+    The exponential average that ``torch.optim.swa_utils.AveragedModel`` keeps is a network like any other:
+    ``averaged.module.save_pretrained(folder)`` saves it, :meth:`load_averaged` copies it into this one.
+    """
+
+    def save_pretrained(  # the hub's own removes the old configuration first, and adds a README
+        self,
+        save_directory: str | Path,
+        *,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        **push_to_hub_kwargs: Any,
+    ) -> str | None:
+        """Write ``model.safetensors`` and ``config.json`` into a folder, which is made if need be.
+
+        An older checkpoint there is replaced once the new one is whole on disk, so that an interrupted save
+        leaves the old one. No other file is touched. Tensors that share memory are written once.
+
+        Args:
+            save_directory: the folder.
+            push_to_hub: whether to upload it as well.
+            repo_id: ``"owner/name"`` on the Hub; the name of the folder by default.
+            push_to_hub_kwargs: arguments of ``push_to_hub``.
+
+        Returns:
+            The address of the commit if uploaded.
+
+        Raises:
+            ValueError: if the module could not be built from its ``config`` again.
+        """
+        unused = [name for name, value in push_to_hub_kwargs.items() if value is not None]
+        if unused and not push_to_hub:
+            raise TypeError(f"save_pretrained takes no argument {unused[0]!r} without push_to_hub=True")
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._save_pretrained(folder)
+        if not push_to_hub:
+            return None
+        return self.push_to_hub(repo_id or folder.resolve().name, **push_to_hub_kwargs)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        module, text = cast(nn.Module, self), to_text(self)
+        for name, tensor in module.state_dict().items():
+            if tensor.is_meta:
+                raise ValueError(f"weights to save must have values, got {name!r} on the meta device")
+        metadata = {"format": "pt", "config": text}  # says what went wrong where the two files do not fit
+        writers: dict[str, Callable[[Path], Any]] = {
+            WEIGHTS: lambda path: save_model(module, str(path), metadata),
+            CONFIG: lambda path: path.write_text(text, encoding="utf-8"),
+        }
+        _write(save_directory, writers)
+
+    @classmethod
+    def from_pretrained(  # the hub's own passes over what it does not know in the configuration
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        **model_kwargs: Any,
+    ) -> Self:
+        """Build the module that was saved, in evaluation mode, with its weights in their dtypes.
+
+        Args:
+            pretrained_model_name_or_path: a folder, or a repository of the Hub as ``"owner/name"``.
+            device: the CPU by default.
+            dtype: of the floating-point weights, that of the file by default.
+            force_download, token, cache_dir, local_files_only, revision: for the Hub, as in
+                ``huggingface_hub.snapshot_download``.
+            model_kwargs: arguments of the constructor. Modules and functions are not saved and have to be
+                given again; the others take precedence over the file. For a module inside (the ``model`` of
+                a diffusion model) a dict gives some of its arguments, and a module takes its place.
+
+        Raises:
+            ValueError, TypeError: naming the file, the field, the rule and the value.
+        """
+        hub = {"force_download": force_download, "token": token, "cache_dir": cache_dir}
+        hub |= {"local_files_only": local_files_only, "revision": revision}
+        folder = _folder(pretrained_model_name_or_path, hub)
+        return cls._from_pretrained(model_id=str(folder), device=device, dtype=dtype, **hub, **model_kwargs)
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **model_kwargs: Any,
+    ) -> Self:
+        config, file = Path(model_id) / CONFIG, Path(model_id) / WEIGHTS
+        for path in (config, file):
+            if not path.is_file():
+                raise ValueError(f"{path} is missing: a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
+        self = build(cls, read(config, cls), model_kwargs, config)
+        weights, saved_with = _read_weights(file)
+        _check_fit(self.state_dict(), weights, file, _difference(saved_with, self.config))
+        floating = {t.dtype for t in weights.values() if t.is_floating_point()}
+        if len(floating) == 1:
+            self.to(*floating)  # also what is not in the file
+        for name, tensor in self.state_dict(keep_vars=True).items():
+            tensor.data = tensor.data.to(weights[name].dtype)
+        self.load_state_dict(weights)
+        return self.to(device=device, dtype=dtype).eval()
+
+    def load_averaged(self, averaged: nn.Module | Mapping[str, Tensor]) -> Self:
+        """Copy averaged weights into this module, and return it.
+
+        Args:
+            averaged: ``torch.optim.swa_utils.AveragedModel`` of a module like this one, or its state dict.
+
+        Raises:
+            ValueError: if it is not one, or if its weights do not fit.
+        """
+        state = averaged.state_dict() if isinstance(averaged, nn.Module) else averaged
+        if "n_averaged" not in state:
+            raise ValueError(
+                "averaged must be an AveragedModel or its state dict, which has an entry 'n_averaged', got "
+                f"{type(averaged).__name__} with {', '.join(list(state)[:_SHOWN])}"
+            )
+        weights = {k.removeprefix("module."): v for k, v in state.items() if k != "n_averaged"}
+        module = cast(nn.Module, self)
+        _check_fit(module.state_dict(), weights, "averaged")
+        module.load_state_dict(weights)
+        return self
+
+
+def _write(folder: Path, writers: Mapping[str, Callable[[Path], Any]]) -> None:
+    """Files that replace older ones of the same names, once all of them are whole on disk."""
+    temporary = {name: folder / f".{name}.{uuid4().hex}.tmp" for name in writers}
+    try:
+        for name, write in writers.items():
+            write(temporary[name])
+            with temporary[name].open("r+b") as file:
+                os.fsync(file.fileno())
+        for name, path in temporary.items():
+            os.replace(path, folder / name)
+    finally:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
+    if os.name == "posix":  # the names, too
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _folder(name: str | Path, hub: dict[str, Any]) -> Path:
+    """A folder of this machine, or one that a repository of the Hub was fetched into."""
+    if Path(name).is_dir():
+        return Path(name)
+    rule = f"{str(name)!r} must be a folder with {CONFIG} and {WEIGHTS}, or a repository of the Hub"
+    if isinstance(name, Path):
+        raise ValueError(f"{rule}; there is no such folder")
+    try:
+        return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS], **hub))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise ValueError(f"{rule}; there is no such folder, and from the Hub: {error}") from error
+
+
+def _read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights, those that shared memory under each of their names, and what they were saved with."""
+    try:
+        with safe_open(file, framework="pt", device="cpu") as opened:
+            weights = {name: opened.get_tensor(name) for name in opened.keys()}
+            metadata = opened.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{file} must be a whole safetensors file: {error}") from error
+    shared = {name: weights[kept] for name, kept in metadata.items() if kept in weights}
+    try:
+        return {**shared, **weights}, json.loads(metadata.get("config", "{}"))
+    except ValueError:
+        return {**shared, **weights}, {}
+
+
+def _difference(saved: Mapping[str, Any], built: Mapping[str, Any]) -> str:
+    """What explains weights that do not fit: arguments other than those they were saved with."""
+    names = [name for name in built if name in saved and saved[name] != built[name]]
+    changed = ", ".join(f"{name}={saved[name]!r}, not {built[name]!r}" for name in names)
+    return f"; they were saved with {changed}" if changed else ""
+
+
+def _check_fit(
+    wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], source: Path | str, hint: str = ""
+) -> None:
+    def shape(tensors: Mapping[str, Tensor], name: str) -> str:
+        return str(tuple(tensors[name].shape)) if name in tensors else "none"
+
+    wrong = [
+        f"{name} {shape(found, name)} instead of {shape(wanted, name)}"
+        for name in {**wanted, **found}
+        if shape(found, name) != shape(wanted, name)
+    ]
+    if wrong:
+        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise ValueError(
+            f"{source}: the weights must fit the network, got {'; '.join(wrong[:_SHOWN])}{more}{hint}"
+        )

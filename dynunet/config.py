@@ -1,0 +1,214 @@
+"""The arguments a module was built with, as JSON and back.
+
+A configuration can be read and edited by hand::
+
+    {
+      "_class": "UNet",
+      "_format": 1,
+      "_pass_again": ["in_layer"],
+      "spatial_dims": 2,
+      ...
+    }
+
+Modules and functions cannot be written as JSON. They are left out, ``_pass_again`` names them, and whoever
+builds the module again has to give them. An argument that is itself :class:`Configured` becomes an object of
+the same kind in its place.
+"""
+
+import inspect
+import json
+from collections.abc import Mapping
+from difflib import get_close_matches
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Self
+
+FORMAT = 1
+_OWN = ("_class", "_format", "_pass_again")
+
+
+class Configured:
+    """Keeps the arguments of its constructor in ``config``, as JSON holds them.
+
+    The constructor has to name all its arguments; that of a subclass may hand ``*args, **kwargs`` on.
+    """
+
+    config: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = object.__new__(cls)
+        try:
+            given = inspect.Signature(_parameters(cls)).bind_partial(*args, **kwargs)
+        except TypeError:
+            return self  # the constructor knows better what is wrong
+        given.apply_defaults()
+        self.__dict__["config"] = constructor_config(cls, given.arguments)
+        return self
+
+
+def constructor_config(cls: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the arguments of a constructor that JSON can hold, as it holds them: tuples become lists."""
+    config = {}
+    for parameter in _parameters(cls):
+        if parameter.name in arguments:
+            try:
+                config[parameter.name] = _plain(arguments[parameter.name])
+            except TypeError:
+                pass  # a module or a function, which document() names
+    return config
+
+
+def _parameters(cls: type) -> list[inspect.Parameter]:
+    """Of the first constructor in the order of inheritance that names all of them, without ``self``."""
+    for base in cls.__mro__:
+        if "__init__" in base.__dict__:
+            found = list(inspect.signature(base.__dict__["__init__"]).parameters.values())
+            if all(p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in found):
+                return found[1:]
+    return []
+
+
+def _plain(value: Any) -> Any:
+    """As JSON reads it back; TypeError if it cannot."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, Configured) and "config" in value.__dict__:
+        return document(value)
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple, range)):
+        return [_plain(v) for v in value]
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    raise TypeError(f"JSON cannot hold {value!r}")
+
+
+def document(value: Configured) -> dict[str, Any]:
+    """Class and arguments, as an object of JSON.
+
+    Raises:
+        ValueError: if the module could not be built from it again.
+    """
+    cls = type(value)
+    names = [p.name for p in _parameters(cls)]
+    config = value.__dict__.get("config")
+    foreign = "no config" if config is None else next((name for name in config if name not in names), None)
+    if config is None or foreign is not None:
+        raise ValueError(
+            f"config of {cls.__name__} must hold the arguments of its constructor, which has to name them "
+            f"all, got {foreign!r} beside {names}"
+        )
+    absent = [name for name in names if name not in config]
+    return {"_class": cls.__name__, **({"_pass_again": absent} if absent else {}), **config}
+
+
+def to_text(value: Configured) -> str:
+    """The document, with its format, to be read and edited by hand."""
+    fields = document(value)
+    return json.dumps({"_class": fields["_class"], "_format": FORMAT, **fields}, indent=2) + "\n"
+
+
+def read(file: Path, cls: type) -> dict[str, Any]:
+    """The fields of a file that holds a configuration of a class.
+
+    Raises:
+        ValueError: naming the file, the field, the rule and the value.
+    """
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
+    except ValueError as error:
+        raise ValueError(f"{file} must be JSON in UTF-8: {error}") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{file} must be a JSON object, got {fields!r}")
+    if fields.get("_class") != cls.__name__:
+        raise ValueError(
+            f"{file}: _class must be {cls.__name__!r} to be loaded as one, got {fields.get('_class')!r}"
+        )
+    version = fields.get("_format")
+    if type(version) is not int or not 1 <= version <= FORMAT:
+        raise ValueError(
+            f"{file}: _format must be an int from 1 to {FORMAT}, got {version!r}; a newer version of dynunet "
+            f"writes a higher one"
+        )
+    return fields
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"each field must be given once, got {name!r} {names.count(name)} times")
+    return dict(pairs)
+
+
+def build(cls: Any, fields: dict[str, Any], given: Mapping[str, Any], file: Path, at: str = "") -> Any:
+    """The module of a class with the arguments that a file and the caller give.
+
+    Args:
+        cls: the class.
+        fields: what :func:`read` returned, or such an object inside it.
+        given: arguments of the constructor that complete those of the file, or replace them. For one that
+            is an object of its own, a dict gives some of its arguments.
+        file, at: where the fields come from, for errors: the file, and the names of the outer fields.
+
+    Raises:
+        ValueError, TypeError: naming the file, the field, the rule and the value.
+    """
+    names = [p.name for p in _parameters(cls)]
+    for name, value in fields.items():
+        if name not in names and name not in _OWN:
+            raise ValueError(
+                f"{file}: field {at + name!r} must be an argument of {cls.__name__}, which this version does "
+                f"not have, got {value!r}{_nearest(name, names)}"
+            )
+    for name in given:
+        if name not in names:
+            raise TypeError(f"{cls.__name__} takes no argument {at + name!r}{_nearest(name, names)}")
+    for name in fields.get("_pass_again", ()):
+        if name not in given and name not in fields:
+            raise ValueError(
+                f"{file}: field {at + name!r} was a module or a function, which is not saved: pass it again, "
+                f"{_spelled(name, at)}"
+            )
+    arguments = {**{name: value for name, value in fields.items() if name not in _OWN}, **given}
+    for name, value in fields.items():
+        inner = given.get(name, {})
+        if isinstance(value, dict) and "_class" in value and isinstance(inner, Mapping):
+            kind = _known_class(value["_class"], file, at + name)
+            arguments[name] = build(kind, value, inner, file, f"{at}{name}.")
+    try:
+        return cls(**arguments)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{file}: {at[:-1] + ': ' if at else ''}{error}") from error
+
+
+def _known_class(name: Any, file: Path, field: str) -> type:
+    """A class that is defined already: nothing is imported because a file says so."""
+    known: dict[str, type] = {}
+    waiting = [Configured]
+    while waiting:
+        cls = waiting.pop()
+        known[cls.__name__] = cls
+        waiting += cls.__subclasses__()
+    if name not in known:
+        raise ValueError(
+            f"{file}: field '{field}._class' must be a class that is imported, got {name!r}"
+            f"{_nearest(str(name), list(known))}"
+        )
+    return known[name]
+
+
+def _spelled(name: str, at: str) -> str:
+    """The keyword argument for a field inside others."""
+    text = f"{name}=..."
+    for outer in reversed(at.split(".")[:-1]):
+        text = f"{outer}=dict({text})"
+    return text
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    found = get_close_matches(name, known, 1)
+    return f"; did you mean {found[0]!r}?" if found else ""

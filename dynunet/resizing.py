@@ -1,0 +1,111 @@
+"""Down-sampling to ``ceil(size / stride)`` entries, and up-sampling back to the size of a skip.
+
+Entry ``i`` of the coarse level belongs to the fine entries ``i * stride`` and after it: a convolution or a
+pool reads around or from there, and up-sampling writes there; what exceeds the size is cropped. So a
+cyclic shift of a periodic axis by the stride is one of the coarse level by one.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from torch import Tensor, nn
+
+import convnd.functional as F
+from convnd import AvgPoolNd, ConvTransposeNd, MaxPoolNd
+
+from .blocks import Parts
+from .options import Level, Transition
+
+
+def resampling_kernel(level: Level, stride: Sequence[int]) -> tuple[int, ...]:
+    """A resampling kernel reads every entry: it is at least as long as the stride."""
+    return tuple(max(k, s) for k, s in zip(level.kernel_size, stride, strict=True))
+
+
+def downsample(parts: Parts, level: Level, step: Transition) -> nn.Module:
+    """A strided convolution, or a pool without parameters."""
+    if step.downsample == "conv":
+        kernel = resampling_kernel(level, step.stride)
+        return parts.conv(level.channels, level.channels, kernel, step.stride)
+    pool = MaxPoolNd if step.downsample == "max" else AvgPoolNd
+    return pool(parts.spatial_dims, step.stride, ceil_mode=True)
+
+
+class _Upsample(nn.Module):
+    """To ``size * stride`` entries and no more than are wanted."""
+
+    def __init__(self, stride: Sequence[int]) -> None:
+        super().__init__()
+        self.stride = tuple(stride)
+
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        raise NotImplementedError
+
+    def _inflate_(self, axes: Any) -> None:
+        self.stride = axes.extend(self.stride, axes.strides(self.stride))
+
+
+def _cropped(x: Tensor, size: Sequence[int]) -> Tensor:
+    for axis, n in enumerate(size, start=2):
+        x = x.narrow(axis, 0, n)
+    return x
+
+
+class Interpolate(_Upsample):
+    """Nearest or linear interpolation, then a convolution. Periodic axes are interpolated as such."""
+
+    def __init__(self, parts: Parts, level: Level, step: Transition) -> None:
+        super().__init__(step.stride)
+        self.mode = step.upsample
+        self.periodic = tuple(m == "circular" for m in parts.padding_mode)
+        self.conv = parts.conv(level.channels, level.channels, resampling_kernel(level, step.stride))
+
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        factors = tuple(map(float, self.stride))
+        if self.mode == "nearest":
+            return self.conv(_cropped(F.interpolate(x, scale_factor=factors, mode="nearest"), size))
+        around = [int(p and s > 1) for p, s in zip(self.periodic, self.stride, strict=True)]
+        if any(around):
+            x = F.pad(x, [a for amount in reversed(around) for a in (amount, amount)], "circular")
+        x = F.interpolate(x, scale_factor=factors, mode="linear")
+        for axis, (amount, s) in enumerate(zip(around, self.stride, strict=True), start=2):
+            x = x.narrow(axis, amount * s, x.shape[axis] - amount * s)
+        return self.conv(_cropped(x, size))
+
+    def _inflate_(self, axes: Any) -> None:
+        super()._inflate_(axes)
+        self.periodic = axes.extend(self.periodic, axes.padding_mode == "circular")
+
+
+class Transpose(_Upsample):
+    """Transposed convolution whose kernel is the stride."""
+
+    def __init__(self, parts: Parts, level: Level, step: Transition) -> None:
+        super().__init__(step.stride)
+        c = level.channels
+        self.conv = ConvTransposeNd(parts.spatial_dims, c, c, step.stride, step.stride)
+
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        return _cropped(self.conv(x), size)
+
+
+class Shuffle(_Upsample):
+    """Sub-pixel convolution (Shi et al. 2016): a channel for each entry of a block, then its place."""
+
+    def __init__(self, parts: Parts, level: Level, step: Transition) -> None:
+        super().__init__(step.stride)
+        self.conv = parts.conv(level.channels, level.channels * prod(step.stride), level.kernel_size)
+
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        return _cropped(F.pixel_shuffle(self.conv(x), self.stride), size)
+
+    def _inflate_(self, axes: Any) -> None:
+        if max(axes.strides(self.stride)) > 1:
+            raise ValueError("pixel shuffling has no channels for a stride on the new axes; use stride=1")
+        super()._inflate_(axes)
+
+
+def upsample(parts: Parts, level: Level, step: Transition) -> nn.Module:
+    made = {"transpose": Transpose, "shuffle": Shuffle}
+    return made.get(step.upsample, Interpolate)(parts, level, step)
