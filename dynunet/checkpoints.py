@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from stat import S_IMODE
 from typing import Any, Self, cast
 from uuid import uuid4
 
@@ -174,9 +175,12 @@ def _write(folder: Path, writers: Mapping[str, Callable[[Path], Any]]) -> None:
     """Files that replace older ones of the same names, once all of them are whole on disk."""
     temporary = {name: folder / f".{name}.{uuid4().hex}.tmp" for name in writers}
     try:
-        for name, write in writers.items():
-            write(temporary[name])
-            with temporary[name].open("r+b") as file:
+        for name, path in temporary.items():
+            path.touch()
+            mode = S_IMODE(path.stat().st_mode)
+            writers[name](path)
+            path.chmod(mode)  # safetensors makes files for their owner alone
+            with path.open("r+b") as file:
                 os.fsync(file.fileno())
         for name, path in temporary.items():
             os.replace(path, folder / name)

@@ -107,7 +107,16 @@ def document(value: Configured) -> dict[str, Any]:
 def to_text(value: Configured) -> str:
     """The document, with its format, to be read and edited by hand."""
     fields = document(value)
-    return json.dumps({"_class": fields["_class"], "_format": FORMAT, **fields}, indent=2) + "\n"
+    return _laid_out({"_class": fields["_class"], "_format": FORMAT, **fields}) + "\n"
+
+
+def _laid_out(value: Any, indent: str = "") -> str:
+    """JSON with one field to a line."""
+    if not isinstance(value, dict) or not value:
+        return json.dumps(value, ensure_ascii=False)
+    inside = indent + "  "
+    lines = (f"{inside}{json.dumps(name)}: {_laid_out(v, inside)}" for name, v in value.items())
+    return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
 
 
 def read(file: Path, cls: type) -> dict[str, Any]:
@@ -169,8 +178,8 @@ def build(cls: Any, fields: dict[str, Any], given: Mapping[str, Any], file: Path
     for name in fields.get("_pass_again", ()):
         if name not in given and name not in fields:
             raise ValueError(
-                f"{file}: field {at + name!r} was a module or a function, which is not saved: pass it again, "
-                f"{_spelled(name, at)}"
+                f"{file}: field {at + name!r} was a module or a function, which is not saved: it must be passed "
+                f"again, {_spelled(name, at)}"
             )
     arguments = {**{name: value for name, value in fields.items() if name not in _OWN}, **given}
     for name, value in fields.items():

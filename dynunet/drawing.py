@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from textwrap import wrap
-from typing import Any
+from typing import Any, NamedTuple
 
 _COLUMNS = 100  # at most, for up to six levels
 _STEP = 2  # columns by which each level is drawn further inside
@@ -37,55 +37,75 @@ def drawing(network: Any) -> str:
                          +---------------------+
     """
     levels, both = list(network.levels), hasattr(network, "decoder")
-    bottom = len(levels) - 1
     labels = [_skips(level) for level in levels]
     gap = max(map(len, labels)) + len(" --  --> ") + 2
-    most = (_COLUMNS - gap) // 2 - _STEP * bottom - len("|  |")
+    sides = 2 * (_STEP * (len(levels) - 1) + len("|  |"))
+    most = (_COLUMNS - gap - sides) // 2
     down = [_contents(level, level.num_blocks, most) for level in levels]
-    up = [_contents(level, level.num_blocks + 1, most) for level in levels] if both else [[]] * len(levels)
+    up = [_contents(level, level.num_blocks + 1, most) for level in levels] if both else [[] for _ in levels]
     inner = max(len(line) for box in down + up for line in box)
-    columns = gap + 2 * (inner + len("|  |") + _STEP * bottom)
+    page = _Page(gap + sides + 2 * inner, both)
 
-    def row(i: int, left: str, right: str, middle: str = "") -> str:
-        """Both sides of level ``i``, and what is centred between them."""
-        space = columns - 2 * _STEP * i - len(left) - len(right)
-        before = (space - len(middle)) // 2
-        line = " " * before + middle + " " * (space - len(middle) - before) + right if both else ""
-        return (" " * _STEP * i + left + line).rstrip()
-
-    edge = _edge(inner)
     lines = [
-        row(0, f"x: {_count(network.in_channels, 'channel')}", _end(network)),
-        row(0, "  v stem", "head ^  "),
+        page.row(0, f"x: {_count(network.in_channels, 'channel')}", _end(network)),
+        page.row(0, "  v stem", "head ^  "),
     ]
-    for i, (a, b) in enumerate(zip(down, up, strict=True)):
-        height = max(len(a), len(b))
-        arrow = " " + f" {labels[i]} ".center(columns - 2 * (_STEP * i + len(edge)) - 3, "-") + "> "
-        middles = [arrow, *[""] * (height - 1)]
-        cells = zip(_cells(a, inner, height), _cells(b, inner, height), middles, strict=True)
-        lines += [row(i, edge, edge), *(row(i, *cell) for cell in cells), row(i, edge, edge)]
-        if i < bottom:
+    for i, label in enumerate(labels):
+        lines += _level(page, i, _box(down[i], inner, len(up[i])), _box(up[i], inner, len(down[i])), label)
+        if i < len(levels) - 1:
             stride = f"stride {_sizes(network.strides[i])}"
-            lines.append(row(i + 1, f"  v {stride}", f"{stride} ^  "))
-    if not both:
-        return "\n".join([*lines, row(bottom, "  v head", ""), row(bottom, _end(network), "")])
+            lines.append(page.row(i + 1, f"  v {stride}", f"{stride} ^  "))
+    bottom = len(levels) - 1
+    if both:
+        text = _middle(network, 2 * inner)
+        return "\n".join(lines + _bottom(page, bottom, _box(text, max(map(len, text)))))
+    return "\n".join([*lines, page.row(bottom, "  v head", ""), page.row(bottom, _end(network), "")])
 
-    text = _middle(network, most)
-    width = max(map(len, text))
-    space = columns - 2 * _STEP * bottom - 2 * len("  |") - len(_edge(width))
-    first, *others = _cells(text, width, len(text))
-    arrow = "-" * (space // 2 - 2) + "> " + first + " " + "-" * (space - space // 2 - 1)
-    lines += [row(bottom, "  |", "^  ", _edge(width)), row(bottom, "  +", "+  ", arrow)]
-    lines += [row(bottom, "   ", "   ", middle) for middle in (*others, _edge(width))]
-    return "\n".join(lines)
+
+class _Page(NamedTuple):
+    """``both`` says whether the right side is drawn as well."""
+
+    columns: int
+    both: bool
+
+    def space(self, i: int, *beside: str) -> int:
+        """Columns between the two sides of level ``i``."""
+        return self.columns - 2 * _STEP * i - sum(map(len, beside))
+
+    def row(self, i: int, left: str, right: str, between: str = "") -> str:
+        """The two sides of level ``i``, and what is centred between them."""
+        if not self.both:
+            return (" " * _STEP * i + left).rstrip()
+        space = self.space(i, left, right, between)
+        before = space // 2
+        return (" " * (_STEP * i) + left + " " * before + between + " " * (space - before) + right).rstrip()
+
+
+def _level(page: _Page, i: int, left: list[str], right: list[str], label: str) -> list[str]:
+    """Both boxes of a level, with its skips on the first line of their contents."""
+    arrow = f" {f' {label} '.center(page.space(i, left[0], right[0]) - 3, '-')}> "
+    between = ["", arrow, *[""] * (len(left) - 2)]
+    return [page.row(i, *cells) for cells in zip(left, right, between, strict=True)]
+
+
+def _bottom(page: _Page, i: int, box: list[str]) -> list[str]:
+    """The box in the middle, below the last level, and the way through it."""
+    (top, first, *others), space = box, page.space(i, "  +", "+  ", box[0])
+    through = f"{'-' * (space // 2 - 2)}> {first} {'-' * (space - space // 2 - 1)}"
+    rest = [page.row(i, "   ", "   ", line) for line in others]
+    return [page.row(i, "  |", "^  ", top), page.row(i, "  +", "+  ", through), *rest]
+
+
+def _box(lines: Sequence[str], inner: int, height: int = 0) -> list[str]:
+    edge = f"+{'-' * (inner + 2)}+"
+    lines = [*lines, *[""] * (height - len(lines))]
+    return [edge, *(f"| {line.ljust(inner)} |" for line in lines), edge]
 
 
 def _contents(level: Any, blocks: int, most: int) -> list[str]:
-    lines = [
-        _count(level.channels, "channel"),
-        f"{_count(blocks, 'block')}, kernel {_sizes(level.kernel_size)}",
-    ]
-    return [line for text in (*lines, *_attention(level.attention)) for line in wrap(text, most)]
+    made_of = f"{_count(blocks, 'block')}, kernel_{_sizes(level.kernel_size)}"  # not to be torn apart
+    lines = [_count(level.channels, "channel"), made_of, *_attention(level.attention)]
+    return [line.replace("_", " ") for text in lines for line in wrap(text, most)]
 
 
 def _middle(network: Any, most: int) -> list[str]:
@@ -102,7 +122,7 @@ def _attention(names: str | Sequence[str] | None) -> list[str]:
 def _skips(level: Any) -> str:
     """A level's decoder takes what its encoder began with, and what each of its blocks gave."""
     attention = getattr(level, "skip_attention", False)
-    how = ", gated" if attention is True else f", {' + '.join(attention)}" if attention else ""
+    how = "" if not attention else ", gated" if attention is True else ", attended"
     return f"{level.num_blocks + 1} skips{how}"
 
 
@@ -118,11 +138,3 @@ def _count(number: int, noun: str) -> str:
 
 def _sizes(sizes: Sequence[int]) -> str:
     return str(sizes[0]) if len(set(sizes)) == 1 else "x".join(map(str, sizes))
-
-
-def _edge(inner: int) -> str:
-    return f"+{'-' * (inner + 2)}+"
-
-
-def _cells(lines: Sequence[str], inner: int, height: int) -> list[str]:
-    return [f"| {line.ljust(inner)} |" for line in (*lines, *[""] * (height - len(lines)))]

@@ -86,7 +86,9 @@ def from_diffusers(model: nn.Module) -> UNet:
 
     Args:
         model: a ``diffusers.UNet2DModel`` made of ``DownBlock2D`` or ``AttnDownBlock2D`` levels and the
-            same up-blocks in reverse, with SiLU and positional time embedding.
+            same up-blocks in reverse, with SiLU and positional time embedding. Down-sampling has to be
+            padded on both sides (``downsample_padding=1``, the default): the checkpoints that were carried
+            over from DDPM's own code, such as ``google/ddpm-cifar10-32``, pad at the end alone.
 
     Returns:
         A UNet in the model's dtype, on its device and in its mode (training or not). Call it with

@@ -1,48 +1,39 @@
 """What a network is made of and what it costs, before anything is computed.
 
-The network runs once on the ``meta`` device: shapes without values, so that neither time nor memory depends on
-the size of the input. What is counted:
+Counted for each part, from one run without values (:mod:`dynunet.metering`):
 
 - parameters, each once;
-- FLOPs: multiplications and additions of the definition, whatever algorithm computes it, of convolutions and
-  matrix products (``torch.utils.flop_counter``). Everything else is small beside them;
-- activations: bytes that autograd keeps for the backward pass, each once. An estimate: it leaves out dropout,
-  the statistics of batch norm in training, and what allocators and algorithms need while they work.
+- FLOPs: multiplications and additions, as convolutions and matrix products are defined, whatever algorithm
+  computes them. All else is small beside them;
+- activations: bytes that autograd keeps for the backward pass, each once. An estimate: it leaves out masks of
+  dropout and what algorithms and allocators take while they work.
 
-A training step computes about three times the FLOPs of this one forward pass. The memory of training is that
-of the activations, and four times that of the parameters with Adam (weights, gradients, two moments).
+A training step computes about three times the FLOPs of the forward pass. Its memory is that of the
+activations, and with Adam four times that of the parameters (weights, gradients and two moments).
 """
 
-import copy
 from collections.abc import Sequence
-from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
-from torch.nn.functional import scaled_dot_product_attention
-from torch.nn.modules.conv import _ConvNd
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch import nn
 
 from convnd.arguments import integer
 
 from .drawing import drawing
+from .metering import Meter, on_meta, probe
 
 __all__ = ["Part", "Summary", "drawing", "summarize"]
-
-_REST = "(other)"
-_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
 class Part(NamedTuple):
     """One row of a summary.
 
     Attributes:
-        name: of the module; those of its children are counted here.
+        name: of a module, which stands for all that is inside it.
         shape: of its output; None if it did not run.
-        parameters: how many.
+        parameters: their number.
         flops: of one forward pass.
         activations: bytes kept for the backward pass.
     """
@@ -72,22 +63,21 @@ class Summary(NamedTuple):
         return sum(part.activations for part in self.parts)
 
     def __str__(self) -> str:
-        rows = [("part", "output shape", "parameters", "FLOPs", "activations")]
-        for part in (*self.parts, Part("total", None, self.parameters, self.flops, self.activations)):
-            shape = "" if part.shape is None else " x ".join(map(str, part.shape))
-            size = _short(part.activations, 1024, "iB")
-            rows.append((part.name, shape, f"{part.parameters:,}", _short(part.flops, 1000), size))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = [
-            "  ".join(
-                cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))
-            )
-            for row in rows
-        ]
+        total = Part("total", None, self.parameters, self.flops, self.activations)
+        head = ("part", "output shape", "parameters", "FLOPs", "activations")
+        rows = [head, *map(_cells, (*self.parts, total))]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = []
+        for row in rows:
+            padded = [
+                cell.ljust(width) if i < 2 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            lines.append("  ".join(padded))
         rule = "-" * len(lines[0])
         notes = (
-            "FLOPs: multiplications and additions of one forward pass; a training step takes about three times",
-            "as many. Activations: kept for the backward pass, an estimate; autocast halves most of them.",
+            "FLOPs: multiplications and additions of one forward pass, about a third of a training step.",
+            "Activations: kept for the backward pass, an estimate; autocast halves most of them.",
         )
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1], *notes])
 
@@ -95,206 +85,80 @@ class Summary(NamedTuple):
 def summarize(network: nn.Module, input_shape: Sequence[int], **inputs: Any) -> Summary:
     """Shapes, parameters, FLOPs and activation memory of every part of a network; nothing is computed.
 
-    The parts are the children of the network, of a ``ModuleList`` its entries. An entry that is not called
-    itself (a level) stands for the lists inside it, and its other children (``down``, ``up``) for themselves.
+    The parts are the children of the network, and of a ``ModuleList`` its entries. An entry that is never
+    called itself (a level) stands for the lists inside it, and its other children (``down``, ``up``) are
+    parts of their own. What is in no part is called ``(other)``.
 
     Args:
-        network: a :class:`dynunet.UNet`, a :class:`dynunet.Encoder` or any other module; it stays as it is.
-        input_shape: ``(N, C, *spatial)``, as long as the network's ``spatial_dims`` + 2.
-        inputs: further arguments of its ``forward``. Times and an image-like condition are made for a network
-            that needs them.
+        network: a :class:`dynunet.UNet`, a :class:`dynunet.Encoder` or any other module. It stays as it is.
+        input_shape: ``(N, C, *spatial)``, as long as ``network.spatial_dims`` (if it has that) plus 2.
+        inputs: further arguments of its ``forward``; tensors may be on any device. A time and a condition
+            beside the input are made for a network that needs them.
 
     Returns:
-        The table, with its numbers as fields.
+        The table, with its numbers as fields. Costs no time or memory that grows with the input.
 
     Raises:
         ValueError: if ``input_shape`` is not a sequence of so many positive ints.
 
     >>> from torch import nn
     >>> from dynunet.summary import summarize
-    >>> summarize(nn.Sequential(nn.Conv1d(1, 4, 3), nn.ReLU()), (2, 1, 10)).flops
-    384
+    >>> print(summarize(nn.Sequential(nn.Conv1d(1, 4, 3), nn.ReLU()), (2, 1, 10)))
+    part   output shape  parameters  FLOPs  activations
+    ---------------------------------------------------
+    0      2 x 4 x 8             16    384         80 B
+    1      2 x 4 x 8              0      0        256 B
+    ---------------------------------------------------
+    total                        16    384        336 B
+    FLOPs: multiplications and additions of one forward pass, about a third of a training step.
+    Activations: kept for the backward pass, an estimate; autocast halves most of them.
     """
-    shape = _checked(network, input_shape)
-    copied = _on_meta(network)
-    floating = [p.dtype for p in copied.parameters() if p.is_floating_point()]
-    dtype = floating[0] if floating else torch.get_default_dtype()
-    make = partial(torch.empty, dtype=dtype, device="meta")
+    shape = _checked(input_shape, getattr(network, "spatial_dims", None))
+    copied = on_meta(network)
+    floating = (p.dtype for p in copied.parameters() if p.is_floating_point())
+    make = partial(torch.empty, dtype=next(floating, torch.get_default_dtype()), device="meta")
     made = {}
     if getattr(network, "time_embedding", None) is not None:
         made["t"] = make(shape[0])
-    if getattr(network, "cond_channels", 0):
-        made["cond"] = make(shape[0], network.cond_channels, *shape[2:])  # type: ignore[arg-type]
-    arguments = {k: _probe(v) for k, v in {**made, **inputs}.items()}
-    recorder = _Recorder(copied)
-    with recorder, torch.inference_mode(False), torch.enable_grad():
-        copied(_probe(make(*shape)), **arguments)
-    return recorder.summary()
+    channels = getattr(network, "cond_channels", 0)
+    if isinstance(channels, int) and channels:
+        made["cond"] = make(shape[0], channels, *shape[2:])
+    arguments = {name: probe(value) for name, value in {**made, **inputs}.items()}
+    meter = Meter(copied)
+    with meter, torch.inference_mode(False), torch.enable_grad():
+        copied(probe(make(*shape)), **arguments)
+    return Summary(tuple(Part(*row) for row in meter.rows()))
 
 
-def _short(value: float, base: int, unit: str = "") -> str:
-    """Three digits and a prefix."""
-    for prefix in ("", "k" if base == 1000 else "K", "M", "G", "T", "P"):
-        if value < 999.5 or prefix == "P":
-            break
-        value /= base
-    return f"{value:.3g} {prefix}{unit if prefix else unit[-1:]}".rstrip()
-
-
-def _checked(network: nn.Module, input_shape: Any) -> tuple[int, ...]:
-    n = getattr(network, "spatial_dims", None)
-    rule = "(N, C, *spatial)" if n is None else f"(N, C, *spatial) with {n} spatial axes"
+def _checked(input_shape: Any, n: int | None) -> tuple[int, ...]:
+    axes = "" if n is None else f", with {n} spatial axes"
+    error = ValueError(
+        f"input_shape must be (N, C, *spatial){axes}, all of them ints of at least 1, got {input_shape!r}"
+    )
     try:
         shape = tuple(integer(size, "size") for size in input_shape)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"input_shape must be {rule}, all positive ints, got {input_shape!r}") from error
-    if isinstance(input_shape, str) or len(shape) < 3 or (n is not None and len(shape) != n + 2):
-        raise ValueError(f"input_shape must be {rule}, all positive ints, got {input_shape!r}")
+    except (TypeError, ValueError):
+        raise error from None
+    if len(shape) < 3 or (n is not None and len(shape) != n + 2):
+        raise error
     return shape
 
 
-def _on_meta(network: nn.Module) -> nn.Module:
-    """A copy without values, to be evaluated; but what is computed twice in training is."""
-    memo: dict[int, Any] = {}
-    for p in network.parameters():
-        memo[id(p)] = nn.Parameter(
-            torch.empty_like(p, device="meta"), p.is_floating_point() or p.is_complex()
-        )
-    for b in network.buffers():
-        memo[id(b)] = torch.empty_like(b, device="meta")
-    copied = copy.deepcopy(network, memo).eval()
-    for module in copied.modules():
-        module.training = bool(getattr(module, "checkpointing", False))
-    return copied
+def _cells(part: Part) -> tuple[str, ...]:
+    shape = "" if part.shape is None else " x ".join(map(str, part.shape))
+    memory = _short(part.activations, 1024, ("B", "KiB", "MiB", "GiB", "TiB", "PiB"))
+    return (
+        part.name,
+        shape,
+        f"{part.parameters:,}",
+        _short(part.flops, 1000, ("", "k", "M", "G", "T", "P")),
+        memory,
+    )
 
 
-def _parts(network: nn.Module) -> list[str]:
-    names = []
-    for name, child in network.named_children():
-        entries = {f"{name}.{i}": c for i, c in child.named_children()}
-        for entry, module in entries.items() if isinstance(child, nn.ModuleList) else [(name, child)]:
-            names.append(entry)
-            if type(module).forward is nn.Module.forward:  # never called
-                inside = module.named_children()
-                names += [f"{entry}.{i}" for i, c in inside if not isinstance(c, nn.ModuleList)]
-    return names
-
-
-class _Probe(Tensor):
-    """A tensor that convnd takes for a traced one: it composes torch's operators and cuts nothing.
-
-    Attention is one fused operator, as it will be: the matrix of all pairs is never made.
-    """
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is scaled_dot_product_attention:
-            func = _fused_attention
-        return super().__torch_function__(func, types, args, kwargs or {})
-
-
-def _fused_attention(q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Keeps its operands, its result and one number for each query, as every fused kernel does."""
-    batch = q.shape[:-2]
-    if len(batch) != 2:
-        q, k, v = (x.reshape(-1, 1, *x.shape[-2:]) for x in (q, k, v))
-    out = _ATTENTION(q, k, v)[0]
-    return out if len(batch) == 2 else out.reshape(*batch, *out.shape[-2:])
-
-
-def _attention_flops(q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> int:
-    return sdpa_flop_count(q, k, v)
-
-
-class _Kept(torch.autograd.Function):
-    """Keeps a tensor for the backward pass: of a convolution its input, however convnd computes it."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x.new_empty(())
-
-
-def _probe(value: Any) -> Any:
-    return value.to("meta").as_subclass(_Probe) if isinstance(value, Tensor) else value
-
-
-class _Recorder:
-    """Charges what happens to the part that is running."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self.network = network
-        self.names = _parts(network)
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self.flops = dict.fromkeys([*self.names, _REST], 0)
-        self.activations = dict.fromkeys([*self.names, _REST], 0)
-        self.running = [_REST]
-        self.counted = 0
-        self.within_convolution = False
-        own = [*network.parameters(), *network.buffers()]
-        # Storages by address, which stay alive so that no other has the same.
-        self.seen = {s._cdata: s for s in (t.untyped_storage() for t in own)}
-        self.counter = FlopCounterMode(display=False, custom_mapping={_ATTENTION: _attention_flops})
-        self.stack = ExitStack()
-
-    def __enter__(self) -> None:
-        for name, module in self.network.named_modules():
-            part = self._part_of(name)
-            if part is not None:
-                self._hook(module.register_forward_pre_hook(partial(self._enter, part)))
-                self._hook(module.register_forward_hook(partial(self._leave, part)))
-            if isinstance(module, _ConvNd):
-                self._hook(module.register_forward_pre_hook(self._enter_convolution))
-                self._hook(module.register_forward_hook(self._leave_convolution))
-        self.stack.enter_context(self.counter)
-        self.stack.enter_context(saved_tensors_hooks(self._keep, lambda x: x))
-
-    def __exit__(self, *error: Any) -> None:
-        self.stack.close()
-
-    def _hook(self, handle: Any) -> None:
-        self.stack.callback(handle.remove)
-
-    def _part_of(self, name: str) -> str | None:
-        """The part that a module is, or is inside of."""
-        path = name.split(".")
-        prefixes = (".".join(path[:i]) for i in range(len(path), 0, -1))
-        return next((prefix for prefix in prefixes if prefix in self.flops), None)
-
-    def _charge(self) -> None:
-        total = self.counter.get_total_flops()
-        self.flops[self.running[-1]] += total - self.counted
-        self.counted = total
-
-    def _enter(self, part: str, *_: Any) -> None:
-        self._charge()
-        self.running.append(part)
-
-    def _leave(self, part: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        self._charge()
-        self.running.pop()
-        if isinstance(output, Tensor):
-            self.shapes[part] = tuple(output.shape)  # the last one is what leaves the part
-
-    def _enter_convolution(self, module: _ConvNd, inputs: Any) -> None:
-        _Kept.apply(inputs[0], module.weight)
-        self.within_convolution = True
-
-    def _leave_convolution(self, *_: Any) -> None:
-        self.within_convolution = False
-
-    def _keep(self, x: Tensor) -> Tensor:
-        storage = x.untyped_storage()
-        if not self.within_convolution and storage._cdata not in self.seen:
-            self.seen[storage._cdata] = storage
-            self.activations[self.running[-1]] += storage.nbytes()
-        return x
-
-    def summary(self) -> Summary:
-        self._charge()
-        parameters = dict.fromkeys([*self.names, _REST], 0)
-        for name, p in self.network.named_parameters():
-            parameters[self._part_of(name) or _REST] += p.numel()
-        names = [*self.shapes, *(name for name in parameters if name not in self.shapes)]
-        rows = [Part(n, self.shapes.get(n), parameters[n], self.flops[n], self.activations[n]) for n in names]
-        return Summary(tuple(row for row in rows if row.shape or any(row[2:])))
+def _short(value: float, base: int, units: Sequence[str]) -> str:
+    """Three digits and a unit."""
+    i = 0
+    while value >= 999.5 and i < len(units) - 1:
+        value, i = value / base, i + 1
+    return f"{value:.3g} {units[i]}".rstrip()

@@ -1,4 +1,4 @@
-"""What every example shares: a folder for each run, and one table of all runs."""
+"""What the examples share: a folder for each run, one table of all runs, and small images."""
 
 import csv
 import json
@@ -6,6 +6,11 @@ import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
 
 
 def new_folder(out: Path, name: str, kind: str, options: Any) -> Path:
@@ -48,6 +53,29 @@ def report(folder: Path, options: Any, figures: dict[str, str]) -> None:
     widths = {name: max(len(r.get(name) or "") for r in rows) for name in row}
     for r in rows:
         print("  ".join((r.get(name) or "").ljust(width) for name, width in widths.items()).rstrip())
+
+
+def load_images(path: Path | None) -> tuple[Tensor, Tensor]:
+    """Images ``(N, 1, H, W)`` scaled to [-1, 1] and labels ``(N,)``, in a fixed random order."""
+    if path is None:
+        images, labels = load_digits(return_X_y=True)
+        images = images.reshape(-1, 8, 8)
+    elif not path.is_file():
+        raise SystemExit(f"--data: looked for an .npz file with `images` and `labels` at {path}: none there")
+    else:
+        with np.load(path) as file:
+            if not {"images", "labels"} <= set(file.files):
+                raise SystemExit(f"--data: {path} must hold `images` and `labels`, it holds {file.files}")
+            images, labels = file["images"], file["labels"]
+    if images.ndim != 3 or labels.shape != images.shape[:1] or len(images) < 20:
+        raise SystemExit(
+            "--data: images must be (N, H, W) and labels (N,) with N at least 20, got shapes "
+            f"{images.shape} and {labels.shape}"
+        )
+    order = np.random.default_rng(0).permutation(len(images))
+    low, high = float(images.min()), float(images.max())
+    scaled = torch.tensor((images[order] - low) / (high - low) * 2 - 1, dtype=torch.float32)
+    return scaled.unsqueeze(1), torch.tensor(labels[order], dtype=torch.int64)
 
 
 def suggest(*flags: str) -> None:

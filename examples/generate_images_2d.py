@@ -11,14 +11,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 import tyro
-from _runs import new_folder, report, suggest
-from safetensors.torch import save_model
-from sklearn.datasets import load_digits
+from _runs import load_images, new_folder, report, suggest
 from sklearn.neural_network import MLPClassifier
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -38,15 +36,15 @@ class Options:
     num_blocks: int = 1
     """blocks per level"""
     block: str = "residual"
-    """residual or plain"""
+    """residual, plain or convnext"""
     norm: str = "group"
-    """group, batch or none"""
+    """group, batch, instance, layer, rms or none"""
     num_groups: int = 8
     """groups of group norm"""
     activation: str = "silu"
     """silu, relu, gelu, ..."""
     attention: tuple[str, ...] = ("none", "full")
-    """attention of each level, or one value for all: none or full"""
+    """attention of each level, or one value for all: none, full, linear, axial, window, cbam, ..."""
     dropout: float = 0.0
     """probability of dropout in the blocks"""
     schedule: str = "cosine"
@@ -107,7 +105,7 @@ def main(options: Options) -> None:
     seconds = time.time() - start
     draw(model)
     draw_denoising(folder / "denoising.png", lambda keep: sample(model, labels[:1], 3, callback=keep))
-    save_model(model.model, str(folder / "model.safetensors"))  # type: ignore[arg-type]
+    cast(UNet, model.model).save_pretrained(folder)  # UNet.from_pretrained reads it
 
     asked = torch.arange(options.num_samples) % classes
     accuracy, agreement, distance, floor = judge(
@@ -150,29 +148,6 @@ def build(options: Options, classes: int) -> Diffusion:
         return Diffusion(unet, schedule=options.schedule, prediction=options.prediction)
     except ValueError as error:
         raise SystemExit(f"these options do not make a network: {error}") from None
-
-
-def load_images(path: Path | None) -> tuple[Tensor, Tensor]:
-    """Images ``(N, 1, H, W)`` scaled to [-1, 1] and labels ``(N,)``, in a fixed random order."""
-    if path is None:
-        images, labels = load_digits(return_X_y=True)
-        images = images.reshape(-1, 8, 8)
-    elif not path.is_file():
-        raise SystemExit(f"--data: looked for an .npz file with `images` and `labels` at {path}: none there")
-    else:
-        with np.load(path) as file:
-            if not {"images", "labels"} <= set(file.files):
-                raise SystemExit(f"--data: {path} must hold `images` and `labels`, it holds {file.files}")
-            images, labels = file["images"], file["labels"]
-    if images.ndim != 3 or labels.shape != images.shape[:1] or len(images) < 20:
-        raise SystemExit(
-            "--data: images must be (N, H, W) and labels (N,) with N at least 20, got shapes "
-            f"{images.shape} and {labels.shape}"
-        )
-    order = np.random.default_rng(0).permutation(len(images))
-    low, high = float(images.min()), float(images.max())
-    scaled = torch.tensor((images[order] - low) / (high - low) * 2 - 1, dtype=torch.float32)
-    return scaled.unsqueeze(1), torch.tensor(labels[order], dtype=torch.int64)
 
 
 def train(

@@ -113,7 +113,10 @@ def torch_is_best(
     """Whether torch's kernels are the best, also for the gradients by ``a`` and ``b``."""
     if len(sizes) > native.MAX_AXES:
         return False
-    if device != "cpu" or plan.small(a[0], a[2:], sizes):
+    if device != "cpu":
+        return True
+    p = problem_of(op, a, b, g, sizes, dtype, device)
+    if plan.small(p):
         return True
     if g.modes is not None:
         return False  # autograd would keep a padded copy
@@ -122,7 +125,6 @@ def torch_is_best(
         ops.append("transpose" if op == "conv" else "conv")
     if by_b:
         ops.append("weight")
-    p = problem_of(op, a, b, g, sizes, dtype, device)
     return all(plan.estimated_best(p._replace(op=op)) == "native" for op in ops)
 
 

@@ -3,6 +3,7 @@ r"""Convolution of ``(N, C, *spatial)`` with ``(O, C / groups, *kernel)``, by se
 .. math:: y[n, o, q] = \sum_{c, t} w[o, c, t] \, x[n, c, q s + t d - p]
 
 ``native``         torch's kernel, up to three axes; ``channels_last`` hands it a channels-last copy.
+``onednn``         oneDNN's kernel where torch would not take it: for a single small sample.
 ``channels``       taps of the leading axes become input channels and their output positions batch
                    entries: one native convolution over the other axes does all the arithmetic. Few
                    output channels leave the lanes of a vector unit empty, so that several neighbouring
@@ -42,6 +43,11 @@ def native_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tenso
 
 def channels_last_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
     return native_conv(native.channels_last(x), w, bias, g)
+
+
+def onednn_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
+    x, g = g.even(x)
+    return native.onednn_conv(x, w, bias, g.stride, tuple(a for a, _ in g.pads), g.dilation, g.groups)
 
 
 def _last_channels(x: Tensor, g: Geometry, lead: int) -> tuple[Tensor, Geometry]:

@@ -3,6 +3,7 @@
 Everything else in convnd is written for any number of axes and comes here with at most three.
 """
 
+from math import prod
 from typing import Any
 
 import torch
@@ -36,6 +37,24 @@ _CUBIC = {2: "bicubic"}
 def wide(x: Tensor) -> Tensor:
     """``x`` in a precision to add in, which is rounded once, at the end."""
     return x.float() if x.dtype in LOW_PRECISION else x
+
+
+def passes_by_onednn(batch: int, channels: int, sizes: Ints, dtype: torch.dtype) -> bool:
+    """Whether torch convolves one small sample by a slow kernel though it has oneDNN (torch 2.13)."""
+    few = batch == 1 and channels * prod(sizes[:2]) <= 20480
+    return few and dtype == torch.float32 and len(sizes) > 1 and torch.backends.mkldnn.is_available()
+
+
+def onednn_conv(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    groups: int,
+) -> Tensor:
+    return torch.ops.aten.mkldnn_convolution(input, weight, bias, padding, stride, dilation, groups)
 
 
 def conv(input: Tensor, weight: Tensor, *args: Any) -> Tensor:

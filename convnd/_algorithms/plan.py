@@ -19,7 +19,7 @@ from .transpose import shuffles, unadded_bytes
 from .weight import TILE_BYTES, split
 
 Op = Literal["conv", "transpose", "weight"]
-ALGORITHMS = ("native", "channels_last", "channels", "taps", "winograd", "gemm", "phases", "fft")
+ALGORITHMS = ("native", "onednn", "channels_last", "channels", "taps", "winograd", "gemm", "phases", "fft")
 
 SPREADING = ("winograd", "fft")  # NaN and infinity reach further than they should
 
@@ -34,7 +34,7 @@ LANES = {"AVX512": 16, "AVX2": 8}  # float32 entries of a vector register
 MAX_BLOCK = 16
 BLOCK_FLOPS = 1 << 21  # below this a call is all overhead
 FEW_CHANNELS = 8  # torch's backward kernels for up to three axes are slow with no more than these
-FEW_POSITIONS = 1 << 13  # up to three axes, with fewer than these torch's kernels always serve
+FEW_POSITIONS, FEW_FLOPS = 1 << 13, 1 << 25  # up to three axes, with fewer torch's kernels always serve
 
 
 class Problem(NamedTuple):
@@ -63,6 +63,9 @@ def applies(p: Problem, algorithm: str) -> bool:
     n = len(p.kernel)
     if algorithm == "native":
         return n <= native.MAX_AXES
+    if algorithm == "onednn":
+        few = native.passes_by_onednn(p.batch, p.inputs, p.sizes, p.dtype)
+        return n <= native.MAX_AXES and p.device == "cpu" and p.op != "transpose" and few
     if algorithm == "channels_last":
         return 1 < n <= native.MAX_AXES
     if algorithm == "channels":
@@ -214,9 +217,9 @@ def cost(p: Problem, algorithm: str) -> float:
     return CALL + p.flops * waste / rate + moved + (block > 1) * written / COPY
 
 
-def small(batch: int, *shapes: Ints) -> bool:
+def small(p: Problem) -> bool:
     """Whether a call over up to three axes is over before another algorithm than torch's has begun."""
-    return batch * max(map(prod, shapes)) < FEW_POSITIONS
+    return p.batch * max(prod(p.sizes), prod(p.counts)) < FEW_POSITIONS and p.flops < FEW_FLOPS
 
 
 def rival(p: Problem) -> str | None:
@@ -224,6 +227,11 @@ def rival(p: Problem) -> str | None:
     n, g = len(p.kernel), p.geometry
     if p.device != "cpu" or p.dtype != torch.float32 or not 1 < n <= native.MAX_AXES:
         return None
+    if applies(p, "onednn"):
+        return "onednn"
+    alone = p.op == "transpose" and native.passes_by_onednn(p.batch, p.outputs, p.counts, p.dtype)
+    if alone and max(g.stride) == 1:
+        return "phases"
     if p.op == "conv":
         return None
     few = g.groups == 1 and max(p.inputs, p.outputs) <= FEW_CHANNELS
@@ -239,7 +247,7 @@ def estimates(p: Problem) -> dict[str, float]:
     """Estimated seconds of the algorithms worth considering; the first of the least is chosen."""
     n = len(p.kernel)
     if n <= native.MAX_AXES:
-        if small(p.batch, p.sizes, p.counts):
+        if small(p):
             return {"native": cost(p, "native")}
         names = (rival(p) or "native",)
     elif p.op == "conv":

@@ -17,6 +17,7 @@ from .plan import Op, Problem
 
 _CONV: dict[str, Callable[..., Tensor]] = {
     "native": conv.native_conv,
+    "onednn": conv.onednn_conv,
     "channels_last": conv.channels_last_conv,
     "channels": conv.channels_conv,
     "taps": conv.taps_conv,
@@ -25,6 +26,7 @@ _CONV: dict[str, Callable[..., Tensor]] = {
 }
 _WEIGHT: dict[str, Callable[..., Tensor]] = {
     "native": weight.native_weight,
+    "onednn": weight.onednn_weight,
     "channels_last": weight.channels_last_weight,
     "channels": weight.channels_weight,
     "gemm": weight.gemm_weight,

@@ -27,7 +27,8 @@ def algorithm(name: str) -> Iterator[None]:
     compiled, exported or under a :mod:`torch.func` transform do not look at it.
 
     Args:
-        name: ``"native"`` (torch's kernel, up to three axes), ``"channels_last"`` (the same on a
+        name: ``"native"`` (torch's kernel, up to three axes), ``"onednn"`` (oneDNN's, for one small
+            sample that torch would not give it), ``"channels_last"`` (torch's on a
             channels-last copy, two or three axes), ``"channels"`` (taps of the leading axes as channels),
             ``"taps"`` (a sum over those taps), ``"winograd"`` (two thirds of the products, for three taps
             along the first axis), ``"gemm"`` (one matrix product), ``"phases"`` (transposed convolution as

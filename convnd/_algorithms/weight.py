@@ -3,6 +3,7 @@ r"""The gradient of convolution by its weight.
 .. math:: w[o, c, t] = \sum_{n, q} y[n, o, q] \, x[n, c, q s + t d - p]
 
 ``native``         torch's kernel, up to three axes; ``channels_last`` hands it channels-last copies.
+``onednn``         that kernel on two halves of a single small sample, which torch takes to oneDNN.
 ``channels``       that kernel on an input whose leading taps are channels, as in the convolution.
 ``gemm``           one matrix product with the taps of some axes unfolded on the side of ``y`` and those of
                    the others on the side of ``x``: with K taps per axis each side is copied about
@@ -37,6 +38,24 @@ def native_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
 
 def channels_last_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
     return native_weight(native.channels_last(x), native.channels_last(y), g, kernel)
+
+
+def onednn_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
+    """One sample as a batch of two: the halves of the longest axis of ``y``, and what they read."""
+    counts = tuple(y.shape[2:])
+    axis = max(range(len(counts)), key=counts.__getitem__)
+    half, s, e = (counts[axis] + 1) // 2, g.stride[axis], g.extents(kernel)[axis]
+    before, size = g.pads[axis][0], x.shape[2 + axis]
+    around = [(0, 0)] * len(kernel)
+
+    def halves(t: Tensor, pair: tuple[int, int], length: int, step: int) -> Tensor:
+        t = surrounded(t, (*around[:axis], pair, *around[axis + 1 :]))
+        return torch.cat([t.narrow(2 + axis, start, length) for start in (0, step)])
+
+    x = halves(x, (before, (2 * half - 1) * s + e - before - size), (half - 1) * s + e, half * s)
+    y = halves(y, (0, 2 * half - counts[axis]), half, half)
+    pads = tuple((0, 0) if i == axis else pair for i, pair in enumerate(g.pads))
+    return native_weight(x, y, g._replace(pads=pads), kernel)
 
 
 def channels_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:

@@ -113,7 +113,7 @@ def count(model: nn.Module) -> int:
         {"attention_head_dim": None},
         {"resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": 4},
         {"resnet_time_scale_shift": "scale_shift", "add_attention": False, "attends": (True, True)},
-        {"freq_shift": 1, "flip_sin_to_cos": False},  # as google/ddpm-cifar10-32
+        {"freq_shift": 1, "flip_sin_to_cos": False},  # as DDPM's own code
         {"flip_sin_to_cos": False, "norm_eps": 0.1},
         {"num_class_embeds": 5},
         {"act_fn": "swish", "dropout": 0.3},
