@@ -58,8 +58,9 @@ class GroupNorm(nn.GroupNorm):
     """Group normalisation (Wu and He 2018) that also takes groups of a single element."""
 
     def forward(self, input: Tensor) -> Tensor:
-        # All positions are alike: over three axes torch's kernel keeps channels-last memory as it is.
-        x = input.flatten(2, input.ndim - 3) if input.ndim > 5 else input
+        # All positions are alike, and over two or three axes torch's kernel keeps channels-last memory.
+        x = input.unsqueeze(2) if input.ndim == 3 else input
+        x = x.flatten(2, x.ndim - 3) if x.ndim > 5 else x
         return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps).view(input.shape)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from math import prod
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,13 @@ from .attention import SPATIAL_KERNEL, AttentionGate, CrossAttention, make_atten
 from .blocks import BLOCKS, Parts
 from .options import Level, check_heads
 from .resizing import resampling_kernel
+
+
+def joined(x: Tensor, skip: Tensor) -> Tensor:
+    """The channels of both, next to each other in memory where they are in ``x``."""
+    if x.stride(1) == 1:
+        return torch.cat((x.movedim(1, -1), skip.movedim(1, -1)), dim=-1).movedim(-1, 1)
+    return torch.cat((x, skip), dim=1)
 
 
 class Stage(nn.Module):
@@ -75,7 +81,7 @@ class Stage(nn.Module):
             if len(self.gates):
                 gate = self.gates[i]
                 skip = gate(skip, x) if self.gated else gate(skip)
-            x = torch.cat((x, cast(Tensor, skip)), dim=1)
+            x = joined(x, skip)
         x = self.attentions[i](self.blocks[i](x, embedding))
         return self.contexts[i](x, context) if len(self.contexts) else x
 

@@ -68,6 +68,9 @@ def _native(
     align_corners: bool | None,
     antialias: bool,
 ) -> Tensor:
+    if native.channels_lie_last(x):
+        unit = (1, *sizes), (1.0, *scales)
+        return _native(x.unsqueeze(2), *unit, mode, align_corners, antialias).squeeze(2)
     factors = None if None in scales else [s for s in scales if s is not None]
     return F.interpolate(
         x,

@@ -57,7 +57,24 @@ def onednn_conv(
     return torch.ops.aten.mkldnn_convolution(input, weight, bias, padding, stride, dilation, groups)
 
 
-def conv(input: Tensor, weight: Tensor, *args: Any) -> Tensor:
+def channels_lie_last(x: Tensor) -> bool:
+    """Whether one axis has its channels next to each other, which only kernels for two axes keep."""
+    return x.ndim == 3 and x.device.type == "cpu" and x.stride(1) == 1 < x.shape[1]
+
+
+def conv(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    groups: int,
+) -> Tensor:
+    if weight.ndim == 3 and channels_lie_last(input):
+        window = (1, *stride), (0, *padding), (1, *dilation)
+        return F.conv2d(input.unsqueeze(2), weight.unsqueeze(2), bias, *window, groups).squeeze(2)
+    args = bias, stride, padding, dilation, groups
     return _CONV[weight.ndim - 2](input, weight, *args)
 
 
