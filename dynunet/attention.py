@@ -8,7 +8,9 @@ per head, made from the normed input,
     channel, spatial      x times a gate in (0, 1) per channel, or per position
 
 The first four are ``x + W out`` and start as the identity. Gates start at sigmoid(3), about 0.95. In the
-costs below T is the number of positions, C of channels, D of channels per head.
+costs below T is the number of positions, C of channels, D of channels per head. Softmax attention goes
+through ``scaled_dot_product_attention``, whose kernels have first derivatives only: for second ones use
+``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
 """
 
 from functools import reduce
@@ -104,12 +106,8 @@ class LinearAttention(_TokenAttention):
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         shape = q.shape
         q, k, v = (t.flatten(1, -3).transpose(1, 2) for t in (q, k, v))
-        # Each weight of k is about 1 / T: less than half precision can tell from zero.
-        wide = torch.promote_types(v.dtype, torch.float32)
-        with torch.autocast("cpu" if v.device.type == "meta" else v.device.type, enabled=False):
-            context = k.softmax(dim=-2, dtype=wide).mT @ v.to(wide)
-            out = q.softmax(dim=-1) @ context.to(q.dtype)
-        return out.transpose(1, 2).reshape(shape)
+        context = k.softmax(dim=-2).mT @ v  # an average of v for each channel of k: no sum to overflow
+        return (q.softmax(dim=-1) @ context).transpose(1, 2).reshape(shape)
 
 
 class AxialAttention(_TokenAttention):
@@ -338,8 +336,6 @@ def make_attention(
         positions: of kinds that look at them: ``"rotary"``, ``"sinusoidal"`` or None.
         shifted: whether windows are shifted by half a window.
     """
-    if positions is not None:
-        choice(positions, POSITIONS, "positions, if not None,")
     options = {"num_heads": num_heads, "positions": positions, "shifted": shifted}
     kinds = [kind for name in names for kind in ATTENTIONS[name]]
     layers = [kind(parts, channels, **{key: options[key] for key in kind.takes}) for kind in kinds]

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from stat import S_IMODE
 from typing import Any, Self, cast
-from uuid import uuid4
 
 import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
@@ -173,7 +172,7 @@ class Checkpoint(Configured, ModelHubMixin):
 
 def _write(folder: Path, writers: Mapping[str, Callable[[Path], Any]]) -> None:
     """Files that replace older ones of the same names, once all of them are whole on disk."""
-    temporary = {name: folder / f".{name}.{uuid4().hex}.tmp" for name in writers}
+    temporary = {name: folder / f".{name}.tmp" for name in writers}  # of a killed save: the next takes it
     try:
         for name, path in temporary.items():
             path.touch()

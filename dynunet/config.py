@@ -115,7 +115,7 @@ def _laid_out(value: Any, indent: str = "") -> str:
     if not isinstance(value, dict) or not value:
         return json.dumps(value, ensure_ascii=False)
     inside = indent + "  "
-    lines = (f"{inside}{json.dumps(name)}: {_laid_out(v, inside)}" for name, v in value.items())
+    lines = (f"{inside}{_laid_out(name)}: {_laid_out(v, inside)}" for name, v in value.items())
     return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
 
 
@@ -175,11 +175,14 @@ def build(cls: Any, fields: dict[str, Any], given: Mapping[str, Any], file: Path
     for name in given:
         if name not in names:
             raise TypeError(f"{cls.__name__} takes no argument {at + name!r}{_nearest(name, names)}")
-    for name in fields.get("_pass_again", ()):
+    again = fields.get("_pass_again", [])
+    if not isinstance(again, list):
+        raise ValueError(f"{file}: field {at + '_pass_again'!r} must be a list of names, got {again!r}")
+    for name in again:
         if name not in given and name not in fields:
             raise ValueError(
-                f"{file}: field {at + name!r} was a module or a function, which is not saved: it must be passed "
-                f"again, {_spelled(name, at)}"
+                f"{file}: field {at + name!r} was a module or a function, which is not saved; it must be "
+                f"passed to from_pretrained again, {_spelled(name, at)}"
             )
     arguments = {**{name: value for name, value in fields.items() if name not in _OWN}, **given}
     for name, value in fields.items():
@@ -202,7 +205,7 @@ def _known_class(name: Any, file: Path, field: str) -> type:
         cls = waiting.pop()
         known[cls.__name__] = cls
         waiting += cls.__subclasses__()
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ValueError(
             f"{file}: field '{field}._class' must be a class that is imported, got {name!r}"
             f"{_nearest(str(name), list(known))}"

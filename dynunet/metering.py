@@ -11,7 +11,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -106,10 +106,11 @@ class Meter:
         own = [t.untyped_storage() for t in (*network.parameters(), *network.buffers())]
         # By address. They are held, so that no other storage gets the address of one.
         self.known = {storage._cdata: storage for storage in own}
+        self.results: dict[int, tuple[Any, str]] = {}  # the storage and the part whose result it is
         self.counter = FlopCounterMode(display=False, custom_mapping={_ATTENTION: _attention_flops})
         self.stack = ExitStack()
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         for name, module in self.network.named_modules():
             part = self._part_of(name)
             if part != _REST:
@@ -120,6 +121,7 @@ class Meter:
                 self._until_exit(module.register_forward_hook(self._leave_convolution))
         self.stack.enter_context(self.counter)
         self.stack.enter_context(saved_tensors_hooks(self._keep, lambda x: x))
+        return self
 
     def __exit__(self, *error: Any) -> None:
         self._charge()
@@ -161,6 +163,8 @@ class Meter:
         self.running.pop()
         if isinstance(output, Tensor):
             self.shapes[part] = tuple(output.shape)  # the last one is what leaves the part
+            storage = output.untyped_storage()
+            self.results[storage._cdata] = storage, part
 
     def _enter_convolution(self, module: _ConvNd, inputs: Any) -> None:
         _Kept.apply(inputs[0], module.weight)
@@ -173,5 +177,8 @@ class Meter:
         storage = x.untyped_storage()
         if not self.inside_convolution and storage._cdata not in self.known:
             self.known[storage._cdata] = storage
-            self.activations[self.running[-1]] += storage.nbytes()
+            part = self.running[-1]
+            if part == _REST:  # kept between parts: what one of them gave, such as to a checkpointed block
+                part = self.results.get(storage._cdata, (storage, _REST))[1]
+            self.activations[part] += storage.nbytes()
         return x

@@ -1,6 +1,6 @@
 """What a U-Net and an encoder alone have in common: the way down, and everything that steers it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -12,6 +12,7 @@ from convnd.arguments import choice, integer, padding_modes
 
 from .blocks import MODULATIONS, NORMS, Parts
 from .checkpoints import Checkpoint
+from .drawing import drawing
 from .embeddings import TIME_EMBEDDINGS, ClassEmbedding, FeatureEmbedding, TimeEmbedding
 from .options import flag, layer, levels, optional_choice, positive, transitions
 from .positions import POSITIONS
@@ -216,8 +217,8 @@ class Network(Checkpoint, nn.Module):
         if min(x.shape[2:]) < 1:
             raise ValueError(f"x must have at least one entry on every axis, got shape {tuple(x.shape)}")
 
-    def summary(self, input_shape: Iterable[int], **inputs: Any) -> Summary:
-        """The levels as a table: shapes, parameters, FLOPs and activation memory. Nothing is computed.
+    def summary(self, input_shape: Sequence[int], **inputs: Any) -> Summary:
+        """A drawing, and a table of shapes, parameters, FLOPs and activation memory. Nothing is computed.
 
         Args:
             input_shape: ``(N, in_channels, *spatial)``.
@@ -228,7 +229,7 @@ class Network(Checkpoint, nn.Module):
         >>> unet.summary((1, 1, 16, 16, 16, 16)).parameters == sum(p.numel() for p in unet.parameters())
         True
         """
-        return summarize(self, tuple(input_shape), **inputs)
+        return summarize(self, input_shape, **inputs)._replace(drawing=drawing(self))
 
     def _inflate_(self, axes: Any) -> None:
         """What :func:`convnd.inflate` cannot know: the sizes that the new network takes."""

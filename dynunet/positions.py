@@ -125,25 +125,26 @@ def within_windows(
     ``cuts`` has the windows of each axis. Windows of one shape are done in one call, so that no token has
     to be padded or masked.
     """
-    n = len(cuts)
-
-    def one(chosen: tuple[Windows, ...]) -> Tensor:
-        outer, inner = range(1, 2 * n, 2), range(2, 2 * n + 1, 2)
-        split = [_cut(t, chosen).permute(0, *outer, *inner, -2, -1) for t in tensors]
-        out = attend(*(t.flatten(0, n).flatten(1, n) for t in split)).reshape(split[0].shape)
-        between = [axis for a in range(n) for axis in (1 + a, 1 + n + a)]
-        sizes = [count * length for _, count, length in chosen]
-        return out.permute(0, *between, -2, -1).reshape(out.shape[0], *sizes, *out.shape[-2:])
-
-    parts = {chosen: one(chosen) for chosen in product(*cuts)}
-    for axis in reversed(range(n)):
+    parts = {chosen: _within(attend, tensors, chosen) for chosen in product(*cuts)}
+    for axis in reversed(range(len(cuts))):  # the last axis of every part is joined first
         parts = {
             rest: _joined([parts[*rest, w] for w in cuts[axis]], 1 + axis) for rest in product(*cuts[:axis])
         }
     return parts[()]
 
 
-def _cut(t: Tensor, chosen: Sequence[Windows]) -> Tensor:
+def _within(attend: Callable[..., Tensor], tensors: Sequence[Tensor], chosen: tuple[Windows, ...]) -> Tensor:
+    """The same for the windows of one shape, one entry of the cuts for each axis."""
+    n = len(chosen)
+    counts, lengths = range(1, 2 * n, 2), range(2, 2 * n + 1, 2)
+    split = [_cut(t, chosen).permute(0, *counts, *lengths, -2, -1) for t in tensors]
+    out = attend(*(t.flatten(0, n).flatten(1, n) for t in split)).reshape(split[0].shape)
+    pairs = [axis for a in range(1, n + 1) for axis in (a, n + a)]
+    sizes = [count * length for _, count, length in chosen]
+    return out.permute(0, *pairs, -2, -1).reshape(out.shape[0], *sizes, *out.shape[-2:])
+
+
+def _cut(t: Tensor, chosen: tuple[Windows, ...]) -> Tensor:
     """``(N, count, length, count, length, ..., heads, D)``."""
     for axis, (start, count, length) in reversed(list(enumerate(chosen, start=1))):
         t = t.narrow(axis, start, count * length).unflatten(axis, (count, length))

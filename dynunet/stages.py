@@ -78,10 +78,8 @@ class Stage(nn.Module):
         self, i: int, x: Tensor, embedding: Tensor | None, context: Tensor | None, skip: Tensor | None
     ) -> Tensor:
         if skip is not None:
-            if len(self.gates):
-                gate = self.gates[i]
-                skip = gate(skip, x) if self.gated else gate(skip)
-            x = joined(x, skip)
+            gate = self.gates[i] if len(self.gates) else nn.Identity()
+            x = joined(x, gate(skip, x) if self.gated else gate(skip))
         x = self.attentions[i](self.blocks[i](x, embedding))
         return self.contexts[i](x, context) if len(self.contexts) else x
 

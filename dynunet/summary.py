@@ -13,11 +13,10 @@ activations, and with Adam four times that of the parameters (weights, gradients
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from convnd.arguments import integer
 
@@ -46,9 +45,10 @@ class Part(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """The parts of a network in the order in which they run; printed as a table."""
+    """The parts of a network in the order in which they run; printed as a table, below a drawing if any."""
 
     parts: tuple[Part, ...]
+    drawing: str = ""
 
     @property
     def parameters(self) -> int:
@@ -79,7 +79,8 @@ class Summary(NamedTuple):
             "FLOPs: multiplications and additions of one forward pass, about a third of a training step.",
             "Activations: kept for the backward pass, an estimate; autocast halves most of them.",
         )
-        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1], *notes])
+        above = [self.drawing, ""] if self.drawing else []
+        return "\n".join([*above, lines[0], rule, *lines[1:-1], rule, lines[-1], *notes])
 
 
 def summarize(network: nn.Module, input_shape: Sequence[int], **inputs: Any) -> Summary:
@@ -114,19 +115,10 @@ def summarize(network: nn.Module, input_shape: Sequence[int], **inputs: Any) -> 
     Activations: kept for the backward pass, an estimate; autocast halves most of them.
     """
     shape = _checked(input_shape, getattr(network, "spatial_dims", None))
-    copied = on_meta(network)
-    floating = (p.dtype for p in copied.parameters() if p.is_floating_point())
-    make = partial(torch.empty, dtype=next(floating, torch.get_default_dtype()), device="meta")
-    made = {}
-    if getattr(network, "time_embedding", None) is not None:
-        made["t"] = make(shape[0])
-    channels = getattr(network, "cond_channels", 0)
-    if isinstance(channels, int) and channels:
-        made["cond"] = make(shape[0], channels, *shape[2:])
-    arguments = {name: probe(value) for name, value in {**made, **inputs}.items()}
-    meter = Meter(copied)
-    with meter, torch.inference_mode(False), torch.enable_grad():
-        copied(probe(make(*shape)), **arguments)
+    with torch.inference_mode(False), torch.enable_grad():
+        copied = on_meta(network)
+        with Meter(copied) as meter:
+            copied(probe(_empty(copied, shape)), **_arguments(copied, shape, inputs))
     return Summary(tuple(Part(*row) for row in meter.rows()))
 
 
@@ -142,6 +134,24 @@ def _checked(input_shape: Any, n: int | None) -> tuple[int, ...]:
     if len(shape) < 3 or (n is not None and len(shape) != n + 2):
         raise error
     return shape
+
+
+def _empty(network: nn.Module, shape: Sequence[int]) -> Tensor:
+    """In the dtype of the network."""
+    floating = (p.dtype for p in network.parameters() if p.is_floating_point())
+    return torch.empty(shape, dtype=next(floating, torch.get_default_dtype()), device="meta")
+
+
+def _arguments(network: nn.Module, shape: Sequence[int], given: dict[str, Any]) -> dict[str, Any]:
+    """What ``forward`` takes beside ``x``: what is given, and what the network cannot do without."""
+    n, _, *sizes = shape
+    made: dict[str, Any] = {}
+    if getattr(network, "time_embedding", None) is not None:
+        made["t"] = _empty(network, (n,))
+    channels = getattr(network, "cond_channels", 0)
+    if isinstance(channels, int) and channels:
+        made["cond"] = _empty(network, (n, channels, *sizes))
+    return {name: probe(value) for name, value in {**made, **given}.items()}
 
 
 def _cells(part: Part) -> tuple[str, ...]:
