@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import convnd.functional as F
 from convnd.arguments import choice, integer, padding_modes
 
+from .attention import attention_names
 from .blocks import MODULATIONS, NORMS, Parts
 from .checkpoints import Checkpoint
 from .drawing import drawing
@@ -40,6 +41,7 @@ class Network(Checkpoint, nn.Module):
         self.padding_mode = padding_modes(given["padding_mode"], n)
         self.levels = levels(n, given)
         self.transitions = transitions(n, len(self.levels), given)
+        self.mid_attention = attention_names(given.get("mid_attention"), "mid_attention")
         self.in_layer = layer(given["in_layer"], "in_layer")
         width = self.levels[0].channels
         embedded = self._build_embeddings(width, given)
@@ -122,8 +124,10 @@ class Network(Checkpoint, nn.Module):
         """What the first convolution reads: ``x``, and the condition resized to it."""
         if self.in_layer is not None:
             x = self.in_layer(x)
+        bottom = replace(self.levels[-1], attention=self.levels[-1].attention + self.mid_attention)
+        levels = [*self.levels[:-1], bottom]
         for axis, (size, mode) in enumerate(zip(x.shape[2:], self.padding_mode, strict=True)):
-            check_axis(size, axis, mode, self.levels, self.strides)
+            check_axis(size, axis, mode, levels, self.strides)
         if (cond is None) != (self.cond_channels == 0):
             rule = "needs cond" if cond is None else "takes no cond: build it with cond_channels=..."
             got = "None" if cond is None else tuple(cond.shape)

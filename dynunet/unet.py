@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from convnd.arguments import integer
 
-from .attention import attention_names
 from .blocks import Activation, zero_init
 from .network import Network
 from .options import layer
@@ -135,10 +134,9 @@ class UNet(Network):
         super().__init__({k: v for k, v in locals().items() if k not in ("self", "__class__")})
         self.out_channels = in_channels if out_channels is None else integer(out_channels, "out_channels")
         self.out_layer = layer(out_layer, "out_layer")
-        names = attention_names(mid_attention, "mid_attention")
         bottom = self.levels[-1]
         options = {k: self.stage_options[k] for k in ("positions", "context_features")}
-        self.middle = Middle(self.parts, bottom, names, **options)
+        self.middle = Middle(self.parts, bottom, self.mid_attention, **options)
         self.decoder = self._build_decoder()
         most = len(self.levels) - 1
         if integer(deep_supervision, "deep_supervision", 0) > most:

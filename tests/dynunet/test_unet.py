@@ -243,6 +243,15 @@ def test_sizes_that_cannot_be_padded_are_refused_with_the_nearest(mode: str, siz
         small(2, padding_mode=("zeros", mode))(data(small(2), (8, int(good))))
 
 
+@pytest.mark.parametrize("where", ["attention", "skip_attention", "mid_attention"])
+def test_spatial_attention_needs_its_padding_too(where: str) -> None:
+    options: Any = {"padding_mode": "circular", where: "spatial"}
+    unet = small(2, **options)
+    with pytest.raises(ValueError, match=r"of size 8 does not; nearest that does: 12$"):
+        unet(data(unet, (8, 16)))
+    unet(data(unet, (12, 16)))
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("dims", [3, 4])
 def test_an_inflated_network_repeats_the_old_one(dims: int, stride: int) -> None:
