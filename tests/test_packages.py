@@ -15,6 +15,7 @@ def test_import_is_silent(module: str) -> None:
 
 
 def test_convnd_does_not_import_dynunet_or_what_it_needs() -> None:
-    code = "import sys, convnd; print({'dynunet', 'hypothesis', 'huggingface_hub', 'safetensors'} & set(sys.modules))"
+    others = {"dynunet", "hypothesis", "huggingface_hub", "safetensors"}
+    code = f"import sys, convnd; print({others} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

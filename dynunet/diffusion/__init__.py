@@ -1,23 +1,69 @@
 """Diffusion models: a schedule, a prediction and a sampler, three separate things.
 
-Schedules and predictions know nothing of samplers, samplers nothing of networks.
+Schedules and predictions know nothing of samplers, samplers nothing of networks. Guidance, restoration and
+windows are functions of a denoiser or a sampler, and :class:`Diffusion` joins what was chosen.
 """
 
+from .guidance import guided, threshold
+from .losses import SNR, LogNormal, MinSNR, Weighting, huber, l1, l2, mean_loss
 from .model import Diffusion
-from .predictions import Epsilon, Prediction, Sample, VPrediction
-from .samplers import ddim, ddpm, dpmpp_2m
-from .schedules import Cosine, Linear, Schedule
+from .predictions import EDMPrediction, Epsilon, FlowPrediction, Prediction, Sample, VPrediction
+from .restoration import inpainting
+from .samplers import ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, euler, heun
+from .schedulers import from_scheduler
+from .schedules import (
+    EDM,
+    Cosine,
+    Discrete,
+    Flow,
+    Linear,
+    ScaledLinear,
+    Schedule,
+    Sigmoid,
+    shifted,
+    zero_terminal_snr,
+)
+from .spacing import spaced
+from .windows import coordinates, random_crops, windowed
 
 __all__ = [
+    "EDM",
+    "SNR",
     "Cosine",
     "Diffusion",
+    "Discrete",
+    "EDMPrediction",
     "Epsilon",
+    "Flow",
+    "FlowPrediction",
     "Linear",
+    "LogNormal",
+    "MinSNR",
     "Prediction",
     "Sample",
+    "ScaledLinear",
     "Schedule",
+    "Sigmoid",
     "VPrediction",
+    "Weighting",
+    "coordinates",
     "ddim",
     "ddpm",
     "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "euler",
+    "from_scheduler",
+    "guided",
+    "heun",
+    "huber",
+    "inpainting",
+    "l1",
+    "l2",
+    "mean_loss",
+    "random_crops",
+    "shifted",
+    "spaced",
+    "threshold",
+    "windowed",
+    "zero_terminal_snr",
 ]

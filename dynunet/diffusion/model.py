@@ -1,33 +1,47 @@
 """Diffusion: a network, a schedule and a prediction, trained with a loss and sampled with a sampler."""
 
-import inspect
-import warnings
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
+from convnd.arguments import PerAxis, integer
+
+from ..checkpoints import Checkpoint
+from . import checks, restoration, schedules
+from .guidance import Estimate, Interval, can_guide, dropped, guided, threshold
+from .losses import ELEMENTWISE, LOSSES, Elementwise, LogNormal, Weighting, expanded_mask, mean_loss
 from .noise import Noise, randn
-from .predictions import PREDICTIONS, Prediction
-from .samplers import SAMPLERS, Callback, Sampler
-from .schedules import SCHEDULES, Schedule
+from .predictions import PREDICTIONS, EDMPrediction, Prediction
+from .running import chosen, evaluating, sampler_options, shown
+from .schedules import SCHEDULES, ScheduleLike
+from .spacing import spaced
+from .steps import Callback, Denoise, Sampler, level
+from .windows import check_windows, windowed
 
 
-class Diffusion(nn.Module):
+class Diffusion(Checkpoint, nn.Module):
     """A diffusion model around any network ``model(x_t, t, **cond)``.
 
-    Data is expected in about [-1, 1].
+    Data is expected in about [-1, 1]. A checkpoint (``save_pretrained``, ``from_pretrained``) holds the
+    network and all arguments; what is a function or an object, not a name, must be passed again.
 
     Args:
         model: any callable from ``x_t`` ``(N, C, *spatial)`` and ``t`` ``(N,)`` in [0, 1] to a tensor
-            of the shape of ``x_t``; a :class:`dynunet.UNet` needs ``time_embedding=True``.
-        schedule: ``"linear"``, ``"cosine"`` or a callable ``alpha, sigma = schedule(t)``.
-        prediction: what the network outputs: ``"epsilon"``, ``"sample"`` or ``"v_prediction"``.
+            of the shape of ``x_t``; a :class:`dynunet.UNet` needs ``time_embedding=True``. It runs in the
+            precision of its parameters, whatever that of the data.
+        schedule: ``"linear"``, ``"scaled_linear"``, ``"cosine"``, ``"sigmoid"``, ``"flow"``, ``"edm"`` or a
+            callable ``alpha, sigma = schedule(t)``.
+        prediction: what the network outputs: ``"epsilon"``, ``"sample"``, ``"v_prediction"``, ``"flow"``,
+            ``"edm"`` or an object.
+        loss_weighting: None, ``"snr"``, ``"min_snr"``, ``"edm"`` or an object.
         cond_dropout: probability with which :meth:`loss` drops a sample's class label (it becomes -1)
             and context (it becomes zeros), so that guidance works later.
+        sigma_data: standard deviation of the data, for the prediction and the weighting ``"edm"``.
+        zero_terminal_snr: rescale the schedule so that no signal is left at t = 1 (Lin et al. 2024).
+        shift: multiply sigma / alpha, for data of higher resolution (above 1) than the schedule is meant for.
 
     >>> import torch
     >>> from dynunet import Diffusion, UNet
@@ -42,49 +56,82 @@ class Diffusion(nn.Module):
     def __init__(
         self,
         model: Callable[..., Tensor],
-        schedule: str | Schedule = "cosine",
+        schedule: str | ScheduleLike = "cosine",
         prediction: str | Prediction = "v_prediction",
+        loss_weighting: str | Weighting | None = None,
         cond_dropout: float = 0.1,
+        *,
+        sigma_data: float = 0.5,
+        zero_terminal_snr: bool = False,
+        shift: float = 1.0,
     ) -> None:
         super().__init__()
-        if not callable(model):
-            raise TypeError(f"model must be a callable model(x_t, t, **cond), got {model!r}")
-        if getattr(model, "time_embedding", True) is None:
-            raise ValueError("model must take a time: build the UNet with time_embedding=True")
-        if not 0 <= cond_dropout <= 1:
-            raise ValueError(f"cond_dropout must be in [0, 1], got {cond_dropout}")
+        checks.check_model(model)
         self.model = model
-        self.schedule: Schedule = _look_up(schedule, SCHEDULES, "schedule")
-        self.prediction: Prediction = _look_up(prediction, PREDICTIONS, "prediction")
-        self.cond_dropout = cond_dropout
+        self.schedule: Any = checks.look_up(schedule, SCHEDULES, "schedule")
+        if zero_terminal_snr:
+            self.schedule = schedules.zero_terminal_snr(self.schedule)
+        if shift != 1:
+            self.schedule = schedules.shifted(self.schedule, shift)
+        self.prediction: Prediction = checks.look_up(prediction, PREDICTIONS, "prediction")
+        self.loss_weighting: Weighting = checks.look_up(loss_weighting, LOSSES, "loss_weighting")
+        if prediction == "edm":
+            self.prediction = EDMPrediction(sigma_data)
+        if isinstance(loss_weighting, str) and isinstance(self.loss_weighting, LogNormal):
+            self.loss_weighting = replace(self.loss_weighting, sigma_data=sigma_data)
+        self.cond_dropout = checks.number(cond_dropout, "cond_dropout", 0, 1)
         self._checked_scale = False
 
-    def loss(self, x0: Tensor, *, generator: torch.Generator | None = None, **cond: Any) -> Tensor:
-        """Mean squared error of the prediction at random times.
+    def loss(
+        self,
+        x0: Tensor,
+        *,
+        mask: Tensor | None = None,
+        loss: str | Elementwise = "l2",
+        generator: torch.Generator | None = None,
+        **cond: Any,
+    ) -> Tensor:
+        """Error of the prediction at random times, a mean over all entries.
 
         Args:
             x0: data ``(N, C, *spatial)``, in about [-1, 1].
+            mask: bool, broadcasts against x0, True where an entry counts. Others are missing, whatever they
+                are (NaN too): the network sees noise around 0 there. A sample without any counts for nothing.
+            loss: ``"l2"``, ``"l1"``, ``"huber"`` or a function of output and target, entry by entry.
             generator: source of the times, the noise and the dropped conditions.
             cond: conditions of the network, such as ``class_labels``, one entry per sample.
 
         Returns:
             A differentiable scalar.
         """
-        _check_data(x0, "x0")
-        self._check_scale(x0)
-        device = x0.device if generator is None else generator.device
-        n = x0.shape[0]
-        # One time in each of n equal intervals: the same expectation with less variance
-        # (Kingma et al. 2021, appendix I.1).
-        t = (torch.rand((), generator=generator, device=device) + torch.arange(n, device=device) / n) % 1
-        t = t.to(x0.device)
+        checks.check_data(x0, "x0", self.model)
+        if mask is not None:
+            mask = expanded_mask(mask, x0)
+            x0 = torch.where(mask, x0, 0)
+        if not self._checked_scale and not torch.compiler.is_compiling():
+            checks.warn_of_scale(x0)
+            self._checked_scale = True
+        if x0.device.type == "cpu":  # elsewhere it would wait for the device in every step of training
+            checks.check_finite(x0, "x0")
+
+        t = self.loss_weighting.times(x0.shape[0], generator, x0.device, self.schedule)
         noise = randn(x0.shape, generator, x0.device, x0.dtype)
         alpha, sigma = self._scales(t, x0)
-        x = alpha * x0 + sigma * noise
-        output = self._run(x, t, self._drop(cond, n, generator))
-        return (output - self.prediction.target(x0, noise, alpha, sigma)).square().mean()
+        output = self._run(alpha * x0 + sigma * noise, t, alpha, sigma, self._drop(cond, x0, generator))
+        target = self.prediction.target(x0, noise, alpha, sigma)
+        weight = self.loss_weighting.weight(alpha, sigma, self.prediction)
+        return mean_loss(output, target, weight, mask, checks.look_up(loss, ELEMENTWISE, "loss"))
 
-    def predict(self, x: Tensor, t: Tensor, *, guidance_scale: float = 1.0, **cond: Any) -> Tensor:
+    def predict(
+        self,
+        x: Tensor,
+        t: Tensor,
+        *,
+        guidance_scale: float = 1.0,
+        guidance_rescale: float = 0.0,
+        guidance_interval: Interval | None = None,
+        **cond: Any,
+    ) -> Tensor:
         """The estimate of x_0 at noisy data.
 
         Args:
@@ -92,22 +139,15 @@ class Diffusion(nn.Module):
             t: ``(N,)`` in [0, 1].
             guidance_scale: classifier-free guidance (Ho and Salimans 2022): 1 for none; above it the
                 difference between conditional and unconditional estimate is scaled up.
+            guidance_rescale: in [0, 1], see :mod:`dynunet.diffusion.guidance` for this and the next.
+            guidance_interval: ``(low, high)``, the noise levels sigma / alpha at which to guide.
             cond: conditions of the network, one entry per sample.
 
         Returns:
             ``(N, C, *spatial)``.
         """
-        alpha, sigma = self._scales(t, x)
-        if guidance_scale == 1:
-            return self.prediction.denoised(self._run(x, t, cond), x, alpha, sigma)
-        nothing = {name: _unconditional(name, value) for name, value in cond.items()}
-        both = {
-            name: torch.cat([value, nothing[name]]) if isinstance(value, Tensor) else value
-            for name, value in cond.items()
-        }
-        output = self._run(torch.cat([x, x]), torch.cat([t, t]), both)
-        with_cond, without = (self.prediction.denoised(o, x, alpha, sigma) for o in output.chunk(2))
-        return without + guidance_scale * (with_cond - without)
+        options = guidance_scale, guidance_rescale, guidance_interval
+        return guided(self._estimate, self.schedule, *options)(x, t, cond)
 
     @torch.no_grad()
     def sample(
@@ -115,32 +155,45 @@ class Diffusion(nn.Module):
         shape: Sequence[int],
         steps: int = 20,
         *,
-        sampler: str | Sampler = "dpmpp_2m",
+        sampler: str | Sampler | Any = "dpmpp_2m",
+        spacing: str = "uniform",
+        eta: float | None = None,
         guidance_scale: float = 1.0,
+        guidance_rescale: float = 0.0,
+        guidance_interval: Interval | None = None,
+        clip: float | str | None = None,
+        window: PerAxis | None = None,
+        overlap: PerAxis | None = None,
         class_labels: int | Tensor | None = None,
+        start: tuple[Tensor, float] | None = None,
         generator: Noise = None,
         progress: bool = True,
         callback: Callback | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
-        eta: float | None = None,
-        clip: float | None = None,
         **cond: Any,
     ) -> Tensor:
         """Draw new data.
 
         Args:
             shape: ``(N, C, *spatial)``.
-            steps: evaluations of the network, at least 1.
-            sampler: ``"ddpm"``, ``"ddim"``, ``"dpmpp_2m"`` or a function with their signature.
-            guidance_scale: strength of the condition, see :meth:`predict`.
+            steps: steps of the sampler, at least 1; of most an evaluation of the network each.
+            sampler: ``"ddpm"``, ``"ddim"``, ``"euler"``, ``"heun"``, ``"dpmpp_2m"``, ``"dpmpp_2m_sde"``, a
+                function with their signature, or a scheduler object of diffusers.
+            spacing: of the times: ``"uniform"``, ``"trailing"``, ``"karras"`` or ``"log_snr"``.
+            eta: noise of a sampler that has this option: 0 for none, 1 for all.
+            guidance_scale, guidance_rescale, guidance_interval: see :meth:`predict`.
+            clip: limit every estimate of the data to [-clip, clip], or ``"dynamic"``, see
+                :func:`dynunet.diffusion.guidance.threshold`.
+            window, overlap: evaluate the network in overlapping windows of this size, one int or one per
+                axis, for data larger than it was trained on, see :mod:`dynunet.diffusion.windows`.
             class_labels: one label for all samples or ``(N,)``.
+            start: ``(x, t)``, noisy data to go on from at its time, instead of noise at time 1.
             generator: None, a generator, or a list with one per sample.
             progress: whether to show a progress bar.
             callback: ``callback(step, t, x, x_0)`` after every step, with x at the time t it reached.
-            dtype, device: of the samples; those of the network's parameters by default.
-            eta: noise of ``"ddim"``: 0 for none, 1 for that of ``"ddpm"``.
-            clip: limit every estimate of the data to [-clip, clip].
+            dtype, device: of the samples; by default those of the start or of the network's parameters, but
+                at least float32.
             cond: further conditions of the network, one entry per sample.
 
         Returns:
@@ -149,46 +202,121 @@ class Diffusion(nn.Module):
         Raises:
             ValueError, TypeError: naming the argument, the rule and the value received.
         """
-        if isinstance(steps, bool) or not isinstance(steps, int):
-            raise TypeError(f"steps must be an int, got {steps!r}")
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1, got {steps}")
-        if len(shape) < 3 or min(shape) < 1:
-            raise ValueError(f"shape must be (N, C, *spatial) with positive sizes, got {tuple(shape)}")
-        run = _look_up(sampler, SAMPLERS, "sampler")
-        options: dict[str, Any] = {}
-        if eta is not None:
-            if "eta" not in inspect.signature(run).parameters:
-                raise ValueError(f"eta must be left out with sampler {sampler!r}, got {eta}")
-            options["eta"] = eta
-        if clip is not None and clip <= 0:
-            raise ValueError(f"clip must be positive, got {clip}")
-
-        first = next(self.parameters(), torch.empty(0))
-        device, dtype = device or first.device, dtype or first.dtype
+        shape = checks.check_shape(shape, "shape", self.model)
+        steps = integer(steps, "steps")
+        run = chosen(sampler)
+        options = sampler_options(run, eta)
+        first = next(self.parameters(), torch.empty(0)) if start is None else start[0]
+        device, dtype = device or first.device, dtype or torch.promote_types(first.dtype, torch.float32)
         if class_labels is not None:
             labels = torch.as_tensor(class_labels, device=device)
             cond["class_labels"] = labels.expand(shape[0]) if labels.ndim == 0 else labels
-        if guidance_scale != 1 and not any(name in _DROPPED for name in cond):
-            raise ValueError(
-                f"guidance_scale must be 1 without class_labels or context to guide by, got {guidance_scale}"
-            )
+        guidance = guidance_scale, guidance_rescale, guidance_interval
+        denoise = self._denoiser(cond, guidance, clip, window, overlap, len(shape) - 2)
 
-        def denoise(x: Tensor, t: Tensor) -> Tensor:
-            x0 = self.predict(x, t, guidance_scale=guidance_scale, **cond)
-            return x0 if clip is None else x0.clamp(-clip, clip)
-
-        times = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
-        start = torch.tensor([1.0], dtype=torch.float64)
-        x = self.schedule(start)[1].item() * randn(shape, generator, device, dtype)
-        with _evaluating(self), tqdm(total=steps, desc="sampling", leave=False, disable=not progress) as bar:
-
-            def after_step(step: int, t: float, x: Tensor, x0: Tensor) -> None:
-                bar.update()
-                if callback is not None:
-                    callback(step, t, x, x0)
-
+        if start is None:
+            x, t = level(self.schedule, 1.0).sigma * randn(shape, generator, device, dtype), 1.0
+        else:
+            x, t = start[0].to(device, dtype), checks.positive_time(start[1], "start[1]")
+            if x.shape != shape:
+                raise ValueError(f"start[0] must have the shape {shape}, got {tuple(x.shape)}")
+        times = spaced(self.schedule, steps, spacing, start=t)
+        with evaluating(self), shown(steps, progress, callback) as after_step:
             return run(denoise, x, self.schedule, times, generator, after_step, **options)
+
+    def denoise(self, y: Tensor, sigma: float, steps: int = 20, **options: Any) -> Tensor:
+        """Remove white noise of known level.
+
+        Args:
+            y: ``x_0 + sigma noise``, ``(N, C, *spatial)``.
+            sigma: standard deviation of the noise, in the units of the data, as far as the schedule has it.
+            steps: 1 gives the mean of what y may have been, the least squared error; more give one clean
+                sample that y may have been (a stochastic ``sampler`` draws from all of them).
+            options: of :meth:`sample`.
+
+        Returns:
+            ``(N, C, *spatial)``.
+        """
+        checks.check_data(y, "y", self.model)
+        checks.check_finite(y, "y")
+        t = restoration.time_of(self.schedule, sigma)
+        x = level(self.schedule, t).alpha * y
+        return self.sample(y.shape, steps, start=(x, t), **options)
+
+    def inpaint(
+        self,
+        y: Tensor,
+        known: Tensor,
+        steps: int = 20,
+        *,
+        resamplings: int = 4,
+        jump: int = 1,
+        sampler: str | Sampler | Any = "ddpm",
+        **options: Any,
+    ) -> Tensor:
+        """Fill in what is missing.
+
+        Args:
+            y: ``(N, C, *spatial)``; what is not known may be anything, NaN too.
+            known: bool, True where y is given; the axes of y, each of its size or 1.
+            steps, sampler: see :meth:`sample`.
+            resamplings, jump: see :func:`dynunet.diffusion.restoration.inpainting`; the network is evaluated
+                ``steps * resamplings`` times.
+            options: of :meth:`sample`.
+
+        Returns:
+            ``(N, C, *spatial)``, exactly y where it is known.
+        """
+        checks.check_data(y, "y", self.model)
+        known = checks.check_known(known, y)
+        y = torch.where(known, y, 0)
+        checks.check_finite(y, "y, where it is known,")
+        repeats = integer(resamplings, "resamplings"), integer(jump, "jump")
+        inpainting = restoration.inpainting(chosen(sampler), y, known, *repeats)
+        options = {"dtype": torch.promote_types(y.dtype, torch.float32), "device": y.device, **options}
+        return self.sample(y.shape, steps, sampler=inpainting, **options)
+
+    def sdedit(self, x0: Tensor, strength: float = 0.5, steps: int = 20, **options: Any) -> Tensor:
+        """Make new data out of old: add noise up to a time, and take it away again (Meng et al. 2022).
+
+        Args:
+            x0: ``(N, C, *spatial)``.
+            strength: the time to start from, in (0, 1]: near 0 little changes, at 1 nearly nothing is kept.
+            steps: from there to the end.
+            options: of :meth:`sample`.
+
+        Returns:
+            ``(N, C, *spatial)``.
+        """
+        checks.check_data(x0, "x0", self.model)
+        checks.check_finite(x0, "x0")
+        t = checks.positive_time(strength, "strength")
+        x = restoration.noised(x0, self.schedule, t, options.get("generator"))
+        return self.sample(x0.shape, steps, start=(x, t), **options)
+
+    def _denoiser(
+        self,
+        cond: dict[str, Any],
+        guidance: tuple[Any, Any, Any],
+        clip: Any,
+        window: Any,
+        overlap: Any,
+        dims: int,
+    ) -> Denoise:
+        """What a sampler is given: the network's estimate, in windows, guided, in range."""
+        scale, rescale, interval = checks.check_guidance(*guidance, cond)
+        checks.check_clip(clip)
+        estimate: Estimate = self._estimate
+        if window is not None:
+            estimate = windowed(estimate, *check_windows(window, overlap, dims))
+        elif overlap is not None:
+            raise ValueError(f"overlap must be left out without window, got {overlap}")
+        estimate = guided(estimate, self.schedule, scale, rescale, interval)
+        return lambda x, t: threshold(estimate(x, t, cond), clip)
+
+    def _estimate(self, x: Tensor, t: Tensor, cond: Mapping[str, Any]) -> Tensor:
+        alpha, sigma = self._scales(t, x)
+        return self.prediction.denoised(self._run(x, t, alpha, sigma, cond), x, alpha, sigma)
 
     def _scales(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """alpha and sigma at ``t``, computed in float64 and shaped to broadcast against ``x``."""
@@ -196,76 +324,30 @@ class Diffusion(nn.Module):
         alpha, sigma = self.schedule(t.double())
         return alpha.to(x.dtype).view(shape), sigma.to(x.dtype).view(shape)
 
-    def _run(self, x: Tensor, t: Tensor, cond: dict[str, Any]) -> Tensor:
-        output = self.model(x, t, **cond)
+    def _run(self, x: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Mapping[str, Any]) -> Tensor:
+        """The output of the network, which runs in a precision of its own."""
+        own = next((p.dtype for p in self.parameters() if p.is_floating_point()), x.dtype)
+
+        def cast(value: Any) -> Any:
+            return value.to(own) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+        output = self.model(
+            cast(self.prediction.scaled(x, alpha, sigma)), t, **{name: cast(v) for name, v in cond.items()}
+        )
+        if not isinstance(output, Tensor):
+            raise TypeError(
+                f"model must return one tensor (a UNet without deep_supervision), got {type(output).__name__}"
+            )
         if output.shape != x.shape:
             raise ValueError(
                 f"model must return the shape of its input, {tuple(x.shape)}, got {tuple(output.shape)}"
             )
-        return output
+        return output.to(x.dtype)
 
-    def _drop(self, cond: dict[str, Any], n: int, generator: torch.Generator | None) -> dict[str, Any]:
+    def _drop(self, cond: dict[str, Any], x: Tensor, generator: torch.Generator | None) -> dict[str, Any]:
         """Replace the conditions of some samples by no condition, all of a sample together."""
-        if not self.cond_dropout or not any(name in _DROPPED for name in cond):
+        if not self.cond_dropout or not can_guide(cond):
             return cond
         device = None if generator is None else generator.device
-        drop = torch.rand(n, generator=generator, device=device) < self.cond_dropout
-
-        def dropped(name: str, value: Any) -> Any:
-            if name not in _DROPPED or not isinstance(value, Tensor):
-                return value
-            mask = drop.to(value.device).view(-1, *(1,) * (value.ndim - 1))
-            return torch.where(mask, _unconditional(name, value), value)
-
-        return {name: dropped(name, value) for name, value in cond.items()}
-
-    def _check_scale(self, x0: Tensor) -> None:
-        """Warn once of data that is far from unit scale, which the schedules assume."""
-        if self._checked_scale or torch.compiler.is_compiling():
-            return
-        self._checked_scale = True
-        low, high = x0.min().item(), x0.max().item()
-        if max(-low, high) > 10:
-            warnings.warn(
-                f"x0 should be in about [-1, 1], got values from {low:.3g} to {high:.3g}; scale it, for "
-                f"instance 2 * (x0 - low) / (high - low) - 1, and scale samples back",
-                stacklevel=3,
-            )
-
-
-_DROPPED = {"class_labels": -1, "context": 0}  # what stands for "no condition"
-
-
-def _unconditional(name: str, value: Any) -> Any:
-    known = name in _DROPPED and isinstance(value, Tensor)
-    return torch.full_like(value, _DROPPED[name]) if known else value
-
-
-def _look_up(value: Any, known: dict[str, Any], name: str) -> Any:
-    if isinstance(value, str):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
-        return known[value]
-    if value is None:
-        raise TypeError(f"{name} must be a name or an object, got None")
-    return value
-
-
-def _check_data(x: Tensor, name: str) -> None:
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        got = f"dtype {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"{name} must be a floating-point tensor, got {got}")
-    if x.ndim < 3 or x.shape[0] < 1:
-        raise ValueError(f"{name} must be (N, C, *spatial) with N at least 1, got shape {tuple(x.shape)}")
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Any:
-    """Evaluation mode for a while (no dropout, running statistics), then each module as it was."""
-    training = {m: m.training for m in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for m, mode in training.items():
-            m.training = mode
+        drop = torch.rand(x.shape[0], generator=generator, device=device) < self.cond_dropout
+        return dropped(cond, drop)

@@ -1,145 +1,230 @@
 """Samplers: ways to walk from noise to data, given an estimate of the data at every step.
 
-A sampler is a function ``sampler(denoise, x, schedule, times, generator, callback)``:
+A sampler is a pure function ``sampler(denoise, x, schedule, times, generator=None, callback=None)``:
 
     denoise     ``denoise(x, t) -> x_0`` estimate, with ``t`` of shape ``(N,)``
-    x           the noisy start at ``times[0]``
+    x           the noisy start at ``times[0]``, ``(N, ...)`` with any number of axes
     schedule    ``alpha, sigma = schedule(t)``
-    times       ``(steps + 1,)``, decreasing, usually from 1 to 0
-    generator   source of noise, see :func:`dynunet.diffusion.noise.randn`
-    callback    ``callback(step, t, x, x_0)`` after every step: x at the time t it reached, and the
+    times       ``(steps + 1,)``, falling strictly, usually from 1 to 0; see :func:`..spacing.spaced`
+    generator   source of noise, see :func:`..noise.randn`
+    callback    ``callback(step, t, x, x_0)`` after every step: x at the time t it reached, and the last
                 estimate that led there; or None
 
-It returns x at ``times[-1]``. All scales are computed in float64, whatever the dtype of x. In the
-comments a, s are alpha and sigma at this time, and primed at the next, which is less noisy.
+It returns x at ``times[-1]``. With lambda = log(alpha / sigma) and h the step in lambda, each step goes from
+noise level (a, s) to the less noisy (a', s'). A step into sigma = 0 returns the estimate times a' exactly;
+a step from alpha = 0 (pure noise) is of first order, since h is infinite there.
+
+The deterministic ones solve the probability-flow ODE, which in y = x / alpha over r = sigma / alpha reads
+
+    dy / dr = (x - alpha x_0(x, t)) / sigma        (Karras et al. 2022, eq. 3; Song et al. 2021, eq. 14)
+
+for every schedule. One step costs one evaluation of the denoiser, of ``heun`` two.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from math import expm1, inf, log, sqrt
+from math import exp, expm1, inf, log, sqrt
 
 import torch
 from torch import Tensor
 
-from .noise import Noise, randn
-from .schedules import Schedule
+from .noise import Noise
+from .schedulers import from_scheduler
+from .schedules import ScheduleLike, as_schedule
+from .steps import Callback, Denoise, Level, Sampler, add_noise, estimate, level, report, walk
 
-Denoise = Callable[[Tensor, Tensor], Tensor]
-Callback = Callable[[int, float, Tensor, Tensor], None]
-Scales = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class _Step:
-    """From ``time`` with scales ``now`` to ``reached`` with scales ``then``."""
-
-    number: int
-    time: Tensor
-    now: Scales
-    reached: float
-    then: Scales
-
-    def per_sample(self, x: Tensor) -> Tensor:
-        """The time as the network takes it, ``(N,)``."""
-        return self.time.to(x.device, torch.promote_types(x.dtype, torch.float32)).expand(x.shape[0])
+__all__ = [
+    "SAMPLERS",
+    "Callback",
+    "Denoise",
+    "Sampler",
+    "ddim",
+    "ddpm",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "euler",
+    "from_scheduler",
+    "heun",
+]
 
 
-def _steps(schedule: Schedule, times: Tensor) -> Iterator[_Step]:
-    times = times.to("cpu", torch.float64)
-    alphas, sigmas = schedule(times)
-    scales = list(zip(alphas.tolist(), sigmas.tolist(), strict=True))
-    for i in range(len(scales) - 1):
-        yield _Step(i, times[i], scales[i], times[i + 1].item(), scales[i + 1])
-
-
-def _posterior_std(now: Scales, then: Scales) -> float:
-    """Standard deviation of x' given x and x_0: s'/s sqrt(s^2 - (a/a')^2 s'^2) (Ho et al. 2020, eq. 7)."""
-    (a, s), (a_next, s_next) = now, then
-    return s_next / s * sqrt(max(s**2 - (a / a_next * s_next) ** 2, 0.0))
+def _posterior_std(now: Level, then: Level) -> float:
+    """Standard deviation of x' given x and x_0: s' sqrt(1 - (a s' / (a' s))^2) (Ho et al. 2020, eq. 7)."""
+    return then.sigma * sqrt(-expm1(-2 * (then.log_ratio - now.log_ratio)))
 
 
 def ddpm(
     denoise: Denoise,
     x: Tensor,
-    schedule: Schedule,
+    schedule: ScheduleLike,
     times: Tensor,
     generator: Noise = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Ancestral sampling (Ho et al. 2020, algorithm 2): draw x' from its posterior given x and x_0."""
-    for step in _steps(schedule, times):
-        (a, s), (a_next, s_next) = step.now, step.then
-        x0 = denoise(x, step.per_sample(x))
-        ratio = a / a_next
-        conditional = s**2 - ratio**2 * s_next**2  # variance of x given x'
-        x = (ratio * s_next**2 / s**2) * x + (a_next * conditional / s**2) * x0
-        std = _posterior_std(step.now, step.then)
-        if std > 0:
-            x = x + std * randn(x.shape, generator, x.device, x.dtype)
-        if callback is not None:
-            callback(step.number, step.reached, x, x0)
+    for i, now, then in walk(x, schedule, times):
+        x0 = estimate(denoise, x, now.t)
+        kept = (now.alpha / then.alpha) * (then.sigma / now.sigma) ** 2
+        x = kept * x + then.alpha * -expm1(-2 * (then.log_ratio - now.log_ratio)) * x0
+        x = add_noise(x, _posterior_std(now, then), generator)
+        report(callback, i, then, x, x0)
     return x
 
 
 def ddim(
     denoise: Denoise,
     x: Tensor,
-    schedule: Schedule,
+    schedule: ScheduleLike,
     times: Tensor,
     generator: Noise = None,
     callback: Callback | None = None,
     *,
     eta: float = 0.0,
 ) -> Tensor:
-    """DDIM (Song et al. 2021, eq. 12 and 16): deterministic for eta = 0, ddpm for eta = 1."""
-    for step in _steps(schedule, times):
-        (a, s), (a_next, s_next) = step.now, step.then
-        x0 = denoise(x, step.per_sample(x))
-        noise = (x - a * x0) / s
-        std = eta * _posterior_std(step.now, step.then)
-        x = a_next * x0 + sqrt(max(s_next**2 - std**2, 0.0)) * noise
-        if std > 0:
-            x = x + std * randn(x.shape, generator, x.device, x.dtype)
-        if callback is not None:
-            callback(step.number, step.reached, x, x0)
+    """DDIM (Song et al. 2021, eq. 12 and 16): deterministic for eta = 0, :func:`ddpm` for eta = 1.
+
+    Raises:
+        ValueError: unless eta is in [0, 1].
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must be in [0, 1], got {eta}")
+    for i, now, then in walk(x, schedule, times):
+        x0 = estimate(denoise, x, now.t)
+        noise = (x - now.alpha * x0) / now.sigma
+        std = eta * _posterior_std(now, then)
+        x = then.alpha * x0 + sqrt(max(then.sigma**2 - std**2, 0.0)) * noise
+        x = add_noise(x, std, generator)
+        report(callback, i, then, x, x0)
     return x
+
+
+def euler(
+    denoise: Denoise,
+    x: Tensor,
+    schedule: ScheduleLike,
+    times: Tensor,
+    generator: Noise = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Euler's method: y' = y + (r' - r) dy/dr, which is ``ddim`` with eta 0 in any schedule.
+
+    Multiplied by a', with y = x_0 + r dy/dr, that is x' = a' x_0 + s' dy/dr, finite at a = 0 as well.
+    """
+    for i, now, then in walk(x, schedule, times):
+        x0 = estimate(denoise, x, now.t)
+        slope = (x - now.alpha * x0) / now.sigma
+        x = then.alpha * x0 + then.sigma * slope
+        report(callback, i, then, x, x0)
+    return x
+
+
+def heun(
+    denoise: Denoise,
+    x: Tensor,
+    schedule: ScheduleLike,
+    times: Tensor,
+    generator: Noise = None,
+    callback: Callback | None = None,
+    *,
+    churn: float = 0.0,
+    churn_range: tuple[float, float] = (0.0, inf),
+    churn_noise: float = 1.0,
+) -> Tensor:
+    """Heun's method, optionally with churn (Karras et al. 2022, algorithms 1 and 2).
+
+    Args:
+        churn: S_churn: how much fresh noise is added over all steps; r grows by at most a factor
+            sqrt(2) in each, and never beyond the schedule's largest.
+        churn_range: S_tmin and S_tmax, the values of r = sigma / alpha at which there is churn.
+        churn_noise: S_noise, the scale of that noise.
+
+    Raises:
+        ValueError: if churn or churn_noise is negative, or churn_range is not (low, high).
+    """
+    if not churn >= 0:
+        raise ValueError(f"churn must be at least 0, got {churn}")
+    if not churn_noise >= 0:
+        raise ValueError(f"churn_noise must be at least 0, got {churn_noise}")
+    low, high = churn_range
+    if not 0 <= low <= high:
+        raise ValueError(f"churn_range must be (low, high) with 0 <= low <= high, got {churn_range}")
+    gamma = min(churn / (len(times) - 1), sqrt(2) - 1)
+    for i, now, then in walk(x, schedule, times):
+        if gamma > 0 and low <= now.ratio <= high and now.ratio < inf:
+            noisier = _noisier(schedule, now, 1 + gamma)
+            std = noisier.alpha * sqrt(max(noisier.ratio**2 - now.ratio**2, 0.0))
+            x = add_noise(noisier.alpha / now.alpha * x, churn_noise * std, generator)
+            now = noisier
+        x0 = estimate(denoise, x, now.t)
+        slope = (x - now.alpha * x0) / now.sigma
+        x = then.alpha * x0 + then.sigma * slope  # Euler's step
+        if then.sigma > 0 and now.ratio < inf:
+            x0 = estimate(denoise, x, then.t)
+            slope_there = (x - then.alpha * x0) / then.sigma
+            x = x + then.alpha * (then.ratio - now.ratio) * (slope_there - slope) / 2
+        report(callback, i, then, x, x0)
+    return x
+
+
+def _noisier(schedule: ScheduleLike, now: Level, factor: float) -> Level:
+    """The level whose ratio sigma / alpha is larger by a factor, or the schedule's noisiest finite one."""
+    log_snr = -2 * log(now.ratio * factor)
+    t = as_schedule(schedule).time(torch.tensor([log_snr], dtype=torch.float64)).item()
+    there = level(schedule, max(t, now.t))
+    return there if there.ratio < inf else now
 
 
 def dpmpp_2m(
     denoise: Denoise,
     x: Tensor,
-    schedule: Schedule,
+    schedule: ScheduleLike,
     times: Tensor,
     generator: Noise = None,
     callback: Callback | None = None,
 ) -> Tensor:
-    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), a second-order multistep method in log(a / s).
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), a second-order multistep method in lambda."""
+    return dpmpp_2m_sde(denoise, x, schedule, times, generator, callback, eta=0.0)
 
-    A step into sigma = 0, or the one after alpha = 0, spans an infinite log-ratio and is of first order.
+
+def dpmpp_2m_sde(
+    denoise: Denoise,
+    x: Tensor,
+    schedule: ScheduleLike,
+    times: Tensor,
+    generator: Noise = None,
+    callback: Callback | None = None,
+    *,
+    eta: float = 1.0,
+) -> Tensor:
+    """SDE-DPM-Solver++(2M) (Lu et al. 2022): eta = 1 solves the reverse SDE, eta = 0 is :func:`dpmpp_2m`.
+
+    x' = (s' / s) exp(-eta h) x + a' (1 - exp(-(1 + eta) h)) D + s' sqrt(1 - exp(-2 eta h)) noise, where D
+    extrapolates the last two estimates to the middle of the step.
+
+    Raises:
+        ValueError: if eta is negative or infinite.
     """
+    if not 0 <= eta < inf:
+        raise ValueError(f"eta must be at least 0 and finite, got {eta}")
     previous: Tensor | None = None
     h_previous = inf
-    for step in _steps(schedule, times):
-        (a, s), (a_next, s_next) = step.now, step.then
-        x0 = denoise(x, step.per_sample(x))
-        h = _log_ratio(a_next, s_next) - _log_ratio(a, s)
-        estimate = x0
-        if previous is not None and h < inf and h_previous < inf:
-            weight = h / (2 * h_previous)
-            estimate = (1 + weight) * x0 - weight * previous
-        x = (s_next / s) * x - (a_next * expm1(-h)) * estimate
+    for i, now, then in walk(x, schedule, times):
+        x0 = estimate(denoise, x, now.t)
+        h = then.log_ratio - now.log_ratio
+        eta_h = eta * h if eta > 0 else 0.0  # where h is infinite as well
+        middle = x0
+        if previous is not None and h < inf:  # after an infinite step the weight is 0
+            middle = x0 + h / (2 * h_previous) * (x0 - previous)
+        x = (then.sigma / now.sigma) * exp(-eta_h) * x - then.alpha * expm1(-h - eta_h) * middle
+        x = add_noise(x, then.sigma * sqrt(-expm1(-2 * eta_h)), generator)
         previous, h_previous = x0, h
-        if callback is not None:
-            callback(step.number, step.reached, x, x0)
+        report(callback, i, then, x, x0)
     return x
 
 
-def _log_ratio(alpha: float, sigma: float) -> float:
-    if sigma == 0:
-        return inf
-    return log(alpha / sigma) if alpha > 0 else -inf
-
-
-Sampler = Callable[..., Tensor]
-
-SAMPLERS: dict[str, Sampler] = {"ddpm": ddpm, "ddim": ddim, "dpmpp_2m": dpmpp_2m}
+SAMPLERS: dict[str, Sampler] = {
+    "ddpm": ddpm,
+    "ddim": ddim,
+    "euler": euler,
+    "heun": heun,
+    "dpmpp_2m": dpmpp_2m,
+    "dpmpp_2m_sde": dpmpp_2m_sde,
+}

@@ -2,14 +2,16 @@
 
 import math
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from dynunet import Diffusion, UNet
-from dynunet.diffusion import Cosine, Linear, ddim, ddpm, dpmpp_2m
+from dynunet.diffusion import Cosine, Linear, ddim, ddpm, dpmpp_2m, threshold
 from dynunet.diffusion.noise import randn
 from dynunet.diffusion.predictions import PREDICTIONS
 from dynunet.diffusion.samplers import SAMPLERS
@@ -34,7 +36,7 @@ def gaussian_denoiser(schedule: Any) -> Any:
     return denoise
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", [name for name in SCHEDULES if name not in ("flow", "edm")])
 def test_schedules(name: str) -> None:
     t = torch.linspace(0, 1, 1001, dtype=torch.float64)
     alpha, sigma = SCHEDULES[name](t)
@@ -221,7 +223,7 @@ def test_every_prediction_of_one_denoiser_gives_one_trajectory(prediction: str, 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("steps", [1, 2, 20])
+@pytest.mark.parametrize("steps", [1, 4])
 def test_nothing_is_nan(schedule: str, prediction: str, sampler: str, steps: int) -> None:
     network = UNet(1, 1, channels=(4, 8), num_groups=2, time_embedding=True)
     diffusion = Diffusion(network, schedule, prediction)
@@ -360,6 +362,162 @@ def test_data_far_from_unit_scale_warns_once() -> None:
     diffusion.loss(torch.tensor([0.0, 255.0]).view(1, 1, 2))
 
 
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def formula(seen: list[float]) -> Any:
+    """A network of a label that says how large its estimate is, and -1 without one."""
+
+    def model(x: Tensor, t: Tensor, class_labels: Tensor) -> Tensor:
+        seen.append(len(x))
+        pattern = torch.linspace(-1, 1, x[0].numel(), dtype=x.dtype).view_as(x[0])
+        return (class_labels.to(x.dtype).view(-1, *(1,) * (x.ndim - 1)) + 2) * pattern
+
+    return model
+
+
+def test_rescaled_guidance_is_the_published_formula() -> None:
+    """Lin et al. 2024, eq. 14 to 16, in numbers."""
+    diffusion = Diffusion(formula([]), prediction="sample")
+    x, t, labels = torch.zeros(2, 3, 4, 5).double(), torch.full((2,), 0.5), torch.tensor([0, 3])
+    plain, guided, out = (
+        diffusion.predict(x, t, class_labels=labels, guidance_scale=scale, guidance_rescale=rescale)
+        for scale, rescale in [(1.0, 0.0), (4.0, 0.0), (4.0, 0.7)]
+    )
+    for p, g, o in zip(plain, guided, out, strict=True):
+        expected = 0.7 * g * p.std() / g.std() + 0.3 * g
+        torch.testing.assert_close(o, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_guidance_is_left_out_beyond_the_interval() -> None:
+    seen: list[float] = []
+    diffusion = Diffusion(formula(seen), Linear(), "sample")
+    x, labels = torch.zeros(3, 1, 4), torch.tensor([0, 1, 2])
+    t = torch.tensor([0.1, 0.4, 0.9])
+    levels = [s / a for a, s in (scales(Linear(), v) for v in t.tolist())]
+    interval = (levels[0] * 1.01, levels[1] * 1.01)
+
+    def predict(t: Tensor, scale: float) -> Tensor:
+        return diffusion.predict(x, t, class_labels=labels, guidance_scale=scale, guidance_interval=interval)
+
+    plain, guided = predict(t, 1.0), predict(t, 3.0)
+    assert torch.equal(guided[[0, 2]], plain[[0, 2]])
+    assert not torch.allclose(guided[1], plain[1])
+    seen.clear()
+    predict(torch.full((3,), 0.9), 3.0)
+    assert seen == [3], "no sample is evaluated twice where none is guided"
+
+
+def test_guidance_interval_includes_pure_noise_if_it_is_open() -> None:
+    diffusion = Diffusion(formula([]), "cosine", "sample")
+    x, t, labels = torch.zeros(1, 1, 4), torch.ones(1), torch.zeros(1).long()
+    out = [
+        diffusion.predict(x, t, class_labels=labels, guidance_scale=2.0, guidance_interval=interval)
+        for interval in (None, (0.0, math.inf), (0.0, 80.0))
+    ]
+    assert torch.equal(out[0], out[1])
+    assert not torch.equal(out[0], out[2])
+
+
+@pytest.mark.parametrize("sizes", [(11,), (5, 6), (2, 3, 4)])
+def test_dynamic_threshold_is_the_published_formula(sizes: tuple[int, ...]) -> None:
+    """Saharia et al. 2022, section 2.3, by numpy's quantile."""
+    x0 = 2 * torch.randn(3, 2, *sizes, generator=generator(), dtype=torch.float64)
+    x0[1] /= 100  # in range already
+    out = threshold(x0, "dynamic")
+    for sample, expected in zip(x0, out, strict=True):
+        limit = max(float(np.quantile(sample.abs().numpy(), 0.995)), 1.0)
+        torch.testing.assert_close(sample.clamp(-limit, limit) / limit, expected, rtol=1e-12, atol=1e-12)
+    assert torch.equal(out[1], x0[1])
+    assert torch.equal(threshold(x0, 0.5), x0.clamp(-0.5, 0.5))
+
+
+def test_missing_entries_do_not_count() -> None:
+    network = UNet(1, 1, channels=(4,), num_groups=2, time_embedding=True).double()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=generator())
+    diffusion = Diffusion(network)
+    x0 = torch.randn(4, 1, 8, dtype=torch.float64, generator=generator(1))
+    mask = torch.rand(4, 1, 8, generator=generator(2)) < 0.6
+    mask[1] = False
+
+    def loss(x0: Tensor, mask: Tensor | None) -> Tensor:
+        return diffusion.loss(x0, mask=mask, generator=generator())
+
+    whole = loss(torch.where(mask, x0, torch.nan), mask)
+    whole.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+    assert torch.equal(whole, loss(torch.where(mask, x0, 5.0), mask))
+    torch.testing.assert_close(loss(x0, torch.ones_like(mask)), loss(x0, None))
+    assert loss(x0, torch.zeros_like(mask)) == 0
+    assert not torch.equal(whole, loss(x0, None))
+
+
+@pytest.mark.parametrize("name", ["l1", "l2", "huber"])
+def test_loss_is_an_average_of_the_elementwise_one(name: str) -> None:
+    diffusion = Diffusion(lambda x, t: torch.zeros_like(x), prediction="sample")
+    x0 = torch.randn(50, 1, 4, dtype=torch.float64, generator=generator())
+    expected = {"l1": x0.abs(), "l2": x0**2, "huber": nn.functional.huber_loss(x0, 0 * x0, reduction="none")}
+    torch.testing.assert_close(diffusion.loss(x0, loss=name), expected[name].mean())
+
+
+def test_low_precision_networks_are_sampled_in_single_precision() -> None:
+    network = UNet(2, 1, channels=(4, 8), num_groups=2, time_embedding=True, cond_channels=1).bfloat16()
+    diffusion = Diffusion(network, schedule="edm", prediction="edm")
+    out = diffusion.sample((2, 1, 5, 6), 3, cond=torch.randn(2, 1, 5, 6), progress=False)
+    assert out.dtype == torch.float32
+    assert out.isfinite().all()
+    double = torch.randn(2, 1, 5, 6, dtype=torch.float64)
+    assert diffusion.loss(double, cond=double).dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"schedule": "edm", "prediction": "edm", "loss_weighting": "edm", "sigma_data": 0.3},
+        {"schedule": "linear", "zero_terminal_snr": True, "shift": 2.0, "loss_weighting": "min_snr"},
+    ],
+)
+def test_a_saved_model_gives_the_same_samples(tmp_path: Path, options: Any) -> None:
+    network = UNet(1, 1, channels=(4, 8), num_groups=2, time_embedding=True, num_classes=3)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2, generator=generator())
+    diffusion = Diffusion(network, cond_dropout=0.25, **options)
+    diffusion.save_pretrained(tmp_path)
+    again = Diffusion.from_pretrained(tmp_path)
+    assert (again.schedule, again.prediction, again.loss_weighting) == (
+        diffusion.schedule,
+        diffusion.prediction,
+        diffusion.loss_weighting,
+    )
+    assert again.cond_dropout == 0.25
+
+    def draw(model: Diffusion) -> Tensor:
+        return model.sample(
+            (2, 1, 9), 4, class_labels=1, guidance_scale=2.0, generator=generator(), progress=False
+        )
+
+    assert torch.equal(draw(again), draw(diffusion))
+    x0, labels = torch.randn(2, 1, 9), torch.tensor([0, 1])
+    losses = [m.loss(x0, class_labels=labels, generator=generator()) for m in (again, diffusion.eval())]
+    assert torch.equal(*losses)
+
+
+def test_a_function_as_network_is_passed_again(tmp_path: Path) -> None:
+    def model(x: Tensor, t: Tensor) -> Tensor:
+        return 0.5 * x
+
+    diffusion = Diffusion(model, "flow", "flow")
+    diffusion.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="field 'model' was a module or a function"):
+        Diffusion.from_pretrained(tmp_path)
+    again = Diffusion.from_pretrained(tmp_path, model=model)
+    draws = [m.sample((1, 1, 3), 3, generator=generator(), progress=False) for m in (diffusion, again)]
+    assert torch.equal(*draws)
+
+
 def test_bad_arguments_are_refused() -> None:
     network = UNet(1, 1, channels=(4,), time_embedding=True)
     diffusion = Diffusion(network)
@@ -367,7 +525,7 @@ def test_bad_arguments_are_refused() -> None:
     for error, pattern, call in [
         (ValueError, "build the UNet with time_embedding=True", lambda: Diffusion(UNet(1, 1, channels=(4,)))),
         (TypeError, "model must be a callable", lambda: Diffusion("unet")),  # type: ignore[arg-type]
-        (ValueError, "schedule must be one of 'linear', 'cosine'", lambda: Diffusion(network, "quadratic")),
+        (ValueError, "schedule must be one of 'linear', ", lambda: Diffusion(network, "quadratic")),
         (ValueError, "prediction must be one of 'epsilon'", lambda: Diffusion(network, prediction="score")),
         (ValueError, r"cond_dropout must be in \[0, 1\], got 2", lambda: Diffusion(network, cond_dropout=2)),
         (TypeError, "x0 must be a floating-point tensor", lambda: diffusion.loss(x.long())),
@@ -384,6 +542,38 @@ def test_bad_arguments_are_refused() -> None:
         ),
         (ValueError, "model must return the shape", lambda: Diffusion(lambda x, t: x[:, :0]).loss(x)),
         (ValueError, "clip must be positive", lambda: diffusion.sample((1, 1, 4), clip=0.0)),
+        (ValueError, "clip must be a positive number or 'dyn", lambda: diffusion.sample((1, 1, 4), clip="x")),
+        (
+            ValueError,
+            "loss_weighting must be one of None, 'snr'",
+            lambda: Diffusion(network, loss_weighting="x"),
+        ),
+        (ValueError, r"shape must fit the model, with 1 channels and 1", lambda: diffusion.sample((1, 2, 4))),
+        (ValueError, r"shape must fit the model.*got \(1, 1, 4, 4\)", lambda: diffusion.sample((1, 1, 4, 4))),
+        (ValueError, "the shape of x0 must fit the model", lambda: diffusion.loss(torch.zeros(2, 3, 4))),
+        (ValueError, "x0 must be finite, got 8 of 8 entries", lambda: diffusion.loss(x * torch.nan)),
+        (TypeError, "mask must be a bool tensor", lambda: diffusion.loss(x, mask=x)),
+        (ValueError, "mask must have the axes", lambda: diffusion.loss(x, mask=torch.ones(2, 1, 3).bool())),
+        (ValueError, "loss must be one of 'l1'", lambda: diffusion.loss(x, loss="l3")),
+        (ValueError, "spacing must be one of", lambda: diffusion.sample((1, 1, 4), spacing="even")),
+        (TypeError, "sampler must be a name, a function", lambda: diffusion.sample((1, 1, 4), sampler=3)),
+        (ValueError, "eta must be at least 0", lambda: diffusion.sample((1, 1, 4), sampler="ddim", eta=-1)),
+        (
+            ValueError,
+            r"guidance_rescale must be in \[0, 1\], got 2",
+            lambda: diffusion.sample((1, 1, 4), guidance_rescale=2.0),
+        ),
+        (
+            ValueError,
+            r"guidance_interval must be \(low, high\)",
+            lambda: diffusion.sample((1, 1, 4), guidance_interval=(2.0, 1.0)),
+        ),
+        (ValueError, "overlap must be left out", lambda: diffusion.sample((1, 1, 4), overlap=1)),
+        (ValueError, "overlap must be less", lambda: diffusion.sample((1, 1, 4), window=2, overlap=2)),
+        (ValueError, "window must be at least 1", lambda: diffusion.sample((1, 1, 4), window=0)),
+        (ValueError, r"start\[1\] must be above 0", lambda: diffusion.sample((2, 1, 4), start=(x, 0.0))),
+        (ValueError, r"start\[0\] must have the shape", lambda: diffusion.sample((1, 1, 4), start=(x, 0.5))),
+        (ValueError, "shift must be positive", lambda: Diffusion(network, shift=0.0)),
     ]:
         with pytest.raises(error, match=pattern):
             call()

@@ -1,0 +1,188 @@
+"""Losses: at which times the network is trained, how much each counts, and how far is far.
+
+The loss of a network is the expectation of ``w(t) d(output, target)`` over times, data and noise. An
+output error is an error of x_0 scaled by the prediction's gain g (see
+:meth:`dynunet.diffusion.predictions.Prediction.gains`), so a weighting that is meant for errors of x_0
+becomes one of the output, the same objective whatever the network predicts:
+
+    name        weight of an error of x_0               weight w of the output
+    None        1 / g^2                                 1
+    snr         alpha^2 / sigma^2                       n^2
+    min_snr     min(alpha^2 / sigma^2, gamma)           min(n^2, gamma g^2)
+    edm         alpha^2 / sigma^2 + 1 / sigma_data^2    n^2 + g^2 / sigma_data^2
+
+with ``n = g alpha / sigma``, the gain of the noise: finite wherever the product is.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import huber_loss
+
+from .predictions import Prediction
+from .schedules import ScheduleLike, as_schedule
+
+Elementwise = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Weighting:
+    """No weighting: every time and every output error counts alike."""
+
+    def times(
+        self,
+        n: int,
+        generator: torch.Generator | None,
+        device: torch.device | str | None,
+        schedule: ScheduleLike,
+    ) -> Tensor:
+        """Times to train at, ``(n,)`` in float32: uniform on [0, 1], one in each of n equal intervals."""
+        return _stratified(n, generator).to(device, torch.float32)
+
+    def weight(self, alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
+        """What a squared error of the output counts, of the shape of ``alpha``."""
+        return torch.ones_like(alpha)
+
+
+@dataclass(frozen=True)
+class SNR(Weighting):
+    """Errors of x_0 count by their signal-to-noise ratio (Salimans and Ho 2022, section 4).
+
+    This is the plain loss of a network that predicts the noise (Ho et al. 2020, eq. 14).
+    """
+
+    def weight(self, alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
+        return prediction.gains(alpha, sigma)[1] ** 2
+
+
+@dataclass(frozen=True)
+class MinSNR(Weighting):
+    """The signal-to-noise ratio, at most ``gamma`` (Hang et al. 2023, section 3, Min-SNR-gamma)."""
+
+    gamma: float = 5.0
+
+    def __post_init__(self) -> None:
+        _check_positive("gamma", self.gamma)
+
+    def weight(self, alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
+        data, noise = prediction.gains(alpha, sigma)
+        return torch.minimum(noise**2, self.gamma * data**2)
+
+
+@dataclass(frozen=True)
+class LogNormal(Weighting):
+    """EDM's noise levels and weights (Karras et al. 2022, table 1), with any schedule and prediction.
+
+    ``log(sigma / alpha)`` is normal with ``mean`` and ``std``; levels beyond the schedule become its end.
+    The weight is ``(s^2 + sigma_data^2) / (s sigma_data)^2`` at ``s = sigma / alpha``, so that of an EDM
+    network with the same sigma_data is 1.
+    """
+
+    mean: float = -1.2
+    std: float = 1.2
+    sigma_data: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_positive("std", self.std)
+        _check_positive("sigma_data", self.sigma_data)
+
+    def times(
+        self,
+        n: int,
+        generator: torch.Generator | None,
+        device: torch.device | str | None,
+        schedule: ScheduleLike,
+    ) -> Tensor:
+        """Times to train at, ``(n,)`` in float32: one in each of n intervals of equal probability."""
+        log_level = self.mean + self.std * torch.special.ndtri(_stratified(n, generator))
+        return as_schedule(schedule).time(-2 * log_level).to(device, torch.float32)
+
+    def weight(self, alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
+        data, noise = prediction.gains(alpha, sigma)
+        return noise**2 + (data / self.sigma_data) ** 2
+
+
+def l1(output: Tensor, target: Tensor) -> Tensor:
+    """The absolute error of every entry; its minimiser is the median of x_0, not the mean."""
+    return (output - target).abs()
+
+
+def l2(output: Tensor, target: Tensor) -> Tensor:
+    """The squared error of every entry; its minimiser is the mean, which the samplers assume."""
+    return (output - target).square()
+
+
+def huber(output: Tensor, target: Tensor, delta: float = 1.0) -> Tensor:
+    """Half the squared error up to ``delta``, linear beyond (Huber 1964): outliers count for less."""
+    return huber_loss(output, target, reduction="none", delta=delta)
+
+
+def mean_loss(
+    output: Tensor,
+    target: Tensor,
+    weight: Tensor | float = 1.0,
+    mask: Tensor | None = None,
+    loss: Elementwise = l2,
+) -> Tensor:
+    """The mean of ``weight * loss(output, target)`` over the entries that count.
+
+    Args:
+        output, target: ``(N, C, *spatial)``.
+        weight: broadcasts against them.
+        mask: bool, of as many axes as ``output`` and its sizes or 1; entries where it is False are missing:
+            they have no influence, not even if they are NaN. A sample without any entry counts for nothing.
+        loss: ``loss(output, target)`` entry by entry.
+
+    Returns:
+        A differentiable scalar; 0 if no entry counts.
+
+    Raises:
+        ValueError, TypeError: naming the argument, the rule and the value received.
+    """
+    if mask is None:
+        return (weight * loss(output, target)).mean()
+    mask = expanded_mask(mask, output)
+    # Missing entries are replaced before the loss: its derivative at NaN would be NaN times 0.
+    errors = loss(torch.where(mask, output, 0), torch.where(mask, target, 0))
+    return torch.where(mask, weight * errors, 0).sum() / mask.sum().clamp(min=1)
+
+
+def expanded_mask(mask: Tensor, x: Tensor) -> Tensor:
+    """``mask`` in the shape of ``x``; refuses what is not bool or does not match axis by axis."""
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        got = f"dtype {mask.dtype}" if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"mask must be a bool tensor, True where an entry counts, got {got}")
+    if mask.ndim != x.ndim or any(m not in (1, n) for m, n in zip(mask.shape, x.shape, strict=True)):
+        raise ValueError(
+            f"mask must have the axes of the data, {tuple(x.shape)}, each of its size or 1, "
+            f"got {tuple(mask.shape)}"
+        )
+    return mask.expand_as(x)
+
+
+def _stratified(n: int, generator: torch.Generator | None) -> Tensor:
+    """One number in each of n equal intervals of (0, 1), ``(n,)`` in float64 on the generator's device.
+
+    One draw shifts a grid (Kingma et al. 2021, appendix I.1): each number is uniform, their mean varies less.
+    """
+    device = None if generator is None else generator.device
+    shift = torch.rand((), generator=generator, device=device, dtype=torch.float64)
+    grid = torch.arange(n, device=device, dtype=torch.float64)
+    tiny = 2.0**-53  # neither end: the weight of an error there may be infinite
+    return ((shift + grid) / n).clamp(tiny, 1 - tiny)
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name} must be positive and finite, got {value}")
+
+
+LOSSES: dict[str | None, Weighting] = {
+    None: Weighting(),
+    "snr": SNR(),
+    "min_snr": MinSNR(),
+    "edm": LogNormal(),
+}
+ELEMENTWISE: dict[str, Elementwise] = {"l1": l1, "l2": l2, "huber": huber}

@@ -1,0 +1,197 @@
+"""Windows: signals far longer and volumes far larger than the network was trained on.
+
+At every step the estimate of the data is computed in overlapping windows and blended, so that all windows
+take part in one joint sample, without stitching afterwards (Bar-Tal et al. 2023, eq. 5; Jimenez 2023). The
+weight of a window along one axis, over the overlap with a neighbour::
+
+    1 |-------.                    in the outer 3/8 of an overlap, where a window lacks its surroundings,
+      |        \\                   it counts for nothing; in the middle quarter the weight falls as cos^2;
+    0 |         '-------           at the border of the data itself it does not fall
+
+The weights of an axis add up to 1, those of several axes are products. A denoiser that is the same everywhere
+and looks at no more than 3/8 of the overlap to each side gives exactly what it gives without windows.
+
+A network that knows where it is gives a large volume anatomy instead of seamless texture: train it on
+:func:`random_crops` with their coordinates as condition, and sample with ``cond=coordinates(shape)``.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from math import pi
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import convnd.functional as F
+from convnd.arguments import PerAxis, integer, per_axis
+
+from .guidance import Estimate
+
+_ELSEWHERE = ("class_labels", "features", "context")  # conditions without spatial axes, whatever their shape
+
+
+def windowed(
+    estimate: Estimate, window: PerAxis, overlap: PerAxis | None = None, batch_size: int = 4
+) -> Estimate:
+    """An estimate in overlapping windows, with the memory of a few windows.
+
+    Args:
+        estimate: ``estimate(x, t, cond) -> x_0``, with one entry per sample in ``t`` and every condition.
+        window: size of a window, one int or one per axis. An axis that is no longer is not cut.
+        overlap: of neighbouring windows, less than ``window``; a quarter of it by default.
+        batch_size: windows that are evaluated at once.
+
+    Returns:
+        ``estimate(x, t, cond)`` for x of any size. Conditions with the spatial axes of x are cut like it; one
+        named ``cond`` is first resized to x, as networks do.
+
+    Raises:
+        ValueError, TypeError: naming the argument, the rule and the value received.
+    """
+    batch_size = integer(batch_size, "batch_size")
+
+    def run(x: Tensor, t: Tensor, cond: Mapping[str, Any]) -> Tensor:
+        axes = _axes(x, window, overlap)
+        if all(len(starts) == 1 for starts, _ in axes):
+            return estimate(x, t, cond)
+        fitted = {name: _fitted(name, value, x) for name, value in cond.items()}
+        crops = list(_crops(x.shape[0], axes))
+        out = torch.zeros_like(x)
+        for first in range(0, len(crops), batch_size):
+            group = crops[first : first + batch_size]
+            rows = torch.tensor([n for n, _, _ in group], device=x.device)
+            parts = {name: _cut(name, value, x, rows, group) for name, value in fitted.items()}
+            estimates = estimate(_stack(x, group), t[rows], parts)
+            for (n, at, weights), part in zip(group, estimates, strict=True):
+                for axis, weight in enumerate(weights, start=1):
+                    part = part * weight.view(-1, *(1,) * (part.ndim - 1 - axis))
+                out[n, :, *at] += part
+        return out
+
+    return run
+
+
+def check_windows(window: Any, overlap: Any, spatial_dims: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Window and overlap with one entry per axis."""
+    windows = per_axis(window, spatial_dims, "window")
+    if overlap is None:
+        return windows, tuple(w // 4 for w in windows)
+    overlaps = per_axis(overlap, spatial_dims, "overlap", 0)
+    if any(o >= w for o, w in zip(overlaps, windows, strict=True)):
+        raise ValueError(f"overlap must be less than window, {windows}, on every axis, got {overlaps}")
+    return windows, overlaps
+
+
+def coordinates(shape: Sequence[int], *, dtype: Any = None, device: Any = None) -> Tensor:
+    """Where every entry is: one channel per axis, from -1 at the first entry to 1 at the last.
+
+    Args:
+        shape: ``(N, C, *spatial)`` of the data.
+
+    Returns:
+        ``(N, len(spatial), *spatial)``.
+
+    >>> coordinates((1, 1, 3))
+    tensor([[[-1.,  0.,  1.]]])
+    """
+    sizes = tuple(shape[2:])
+    lines = [
+        torch.linspace(-1, 1, n, dtype=dtype, device=device)
+        if n > 1
+        else torch.zeros(1, dtype=dtype, device=device)
+        for n in sizes
+    ]
+    return torch.stack(torch.meshgrid(*lines, indexing="ij")).expand(shape[0], -1, *sizes)
+
+
+def random_crops(x: Tensor, size: PerAxis, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """One crop of every sample at a random place, and where it is in the whole.
+
+    Args:
+        x: ``(N, C, *spatial)``.
+        size: of the crops, one int or one per axis; an axis that is no longer is not cut.
+        generator: source of the places, on the CPU.
+
+    Returns:
+        crops ``(N, C, *size)`` and their :func:`coordinates` in x, ``(N, len(spatial), *size)``.
+
+    >>> crops, at = random_crops(torch.randn(2, 1, 40, 50), 16)
+    >>> crops.shape, at.shape
+    (torch.Size([2, 1, 16, 16]), torch.Size([2, 2, 16, 16]))
+    """
+    sizes = [min(s, n) for s, n in zip(per_axis(size, x.ndim - 2, "size"), x.shape[2:], strict=True)]
+    at = coordinates(x.shape, dtype=x.dtype, device=x.device)
+    crops, places = [], []
+    for n in range(x.shape[0]):
+        starts = [
+            int(torch.randint(full - s + 1, (), generator=generator))
+            for s, full in zip(sizes, x.shape[2:], strict=True)
+        ]
+        cut = [slice(start, start + s) for start, s in zip(starts, sizes, strict=True)]
+        crops.append(x[n, :, *cut])
+        places.append(at[n, :, *cut])
+    return torch.stack(crops), torch.stack(places)
+
+
+_Axis = tuple[list[int], Tensor]  # starts of its windows, and their weights (windows, size of a window)
+_Crop = tuple[int, tuple[slice, ...], tuple[Tensor, ...]]  # sample, place, weights along every axis
+
+
+def _axes(x: Tensor, window: PerAxis, overlap: PerAxis | None) -> list[_Axis]:
+    windows, overlaps = check_windows(window, overlap, x.ndim - 2)
+    made = []
+    for size, length, shared in zip(x.shape[2:], windows, overlaps, strict=True):
+        length = min(length, size)
+        # An axis no longer than a window has one start, and an overlap that no longer matters.
+        starts = [*range(0, size - length, max(length - shared, 1)), size - length]
+        made.append((starts, _weights(size, starts, length, shared).to(x.device, x.dtype)))
+    return made
+
+
+def _weights(size: int, starts: list[int], window: int, overlap: int) -> Tensor:
+    """What the windows along an axis count, ``(windows, window)``: at every entry they add up to 1."""
+    margin = min(-(-3 * overlap // 8), overlap // 2)
+    ramp = overlap - 2 * margin
+    place = torch.arange(window, dtype=torch.float64) + 0.5 - margin
+    rise = (pi / 2 * (place / ramp).clamp(0, 1)).sin() ** 2 if ramp else (place > 0).double()
+    weights = torch.ones(len(starts), window, dtype=torch.float64)
+    weights[1:] *= rise
+    weights[:-1] *= rise.flip(0)
+    total = torch.zeros(size, dtype=torch.float64)
+    for start, weight in zip(starts, weights, strict=True):
+        total[start : start + window] += weight
+    return torch.stack([w / total[s : s + window] for s, w in zip(starts, weights, strict=True)])
+
+
+def _crops(samples: int, axes: list[_Axis]) -> Iterator[_Crop]:
+    choices = [
+        [(slice(s, s + w.numel()), w) for s, w in zip(starts, weights, strict=True)]
+        for starts, weights in axes
+    ]
+    for n in range(samples):
+        for chosen in product(*choices):
+            yield n, tuple(place for place, _ in chosen), tuple(weight for _, weight in chosen)
+
+
+def _stack(x: Tensor, group: list[_Crop]) -> Tensor:
+    return torch.stack([x[n, :, *at] for n, at, _ in group])
+
+
+def _fitted(name: str, value: Any, x: Tensor) -> Any:
+    if (
+        name == "cond"
+        and isinstance(value, Tensor)
+        and value.ndim == x.ndim
+        and value.shape[2:] != x.shape[2:]
+    ):
+        return F.interpolate(value, tuple(x.shape[2:]), mode="linear")
+    return value
+
+
+def _cut(name: str, value: Any, x: Tensor, rows: Tensor, group: list[_Crop]) -> Any:
+    """A condition for a group of windows: cut as x is, or the row of each one's sample."""
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        return value
+    spatial = name not in _ELSEWHERE and value.ndim == x.ndim and value.shape[2:] == x.shape[2:]
+    return _stack(value, group) if spatial else value[rows.to(value.device)]
