@@ -16,6 +16,7 @@ from .losses import ELEMENTWISE, LOSSES, Elementwise, LogNormal, Weighting, expa
 from .noise import Noise, randn
 from .predictions import PREDICTIONS, EDMPrediction, Prediction
 from .running import chosen, evaluating, sampler_options, shown
+from .schedulers import is_scheduler
 from .schedules import SCHEDULES, ScheduleLike
 from .spacing import spaced
 from .steps import Callback, Denoise, Sampler, level
@@ -205,6 +206,8 @@ class Diffusion(Checkpoint, nn.Module):
         shape = checks.check_shape(shape, "shape", self.model)
         steps = integer(steps, "steps")
         run = chosen(sampler)
+        if spacing != "uniform" and is_scheduler(sampler):
+            raise ValueError(f"spacing must be left out for a scheduler with its own times, got {spacing!r}")
         options = sampler_options(run, eta)
         first = next(self.parameters(), torch.empty(0)) if start is None else start[0]
         device, dtype = device or first.device, dtype or torch.promote_types(first.dtype, torch.float32)

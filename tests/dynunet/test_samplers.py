@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from dynunet import Diffusion
 from dynunet.diffusion.samplers import ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, euler, heun
 from dynunet.diffusion.schedulers import from_scheduler
 from dynunet.diffusion.schedules import EDM, SCHEDULES, Cosine, Discrete, Flow, Linear
@@ -602,3 +603,10 @@ def test_closed_denoisers_are_conditional_means(rank: int, t: float) -> None:
     torch.testing.assert_close(mixture.denoiser(Linear())(x.detach(), times), expected, rtol=1e-8, atol=1e-8)
     single = GaussianMixture(torch.full((1, *shape), 0.7, dtype=torch.float64), [0.4]).denoiser(Linear())
     torch.testing.assert_close(single(x.detach(), times), DATA.denoiser(Linear())(x.detach(), times))
+
+
+def test_a_scheduler_brings_its_own_times() -> None:
+    diffusers = pytest.importorskip("diffusers")
+    diffusion = Diffusion(lambda x, t: x, prediction="epsilon")
+    with pytest.raises(ValueError, match="spacing must be left out for a scheduler .* got 'karras'"):
+        diffusion.sample((1, 1, 4), 2, sampler=diffusers.DDIMScheduler(), spacing="karras", progress=False)
