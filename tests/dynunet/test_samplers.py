@@ -608,5 +608,5 @@ def test_closed_denoisers_are_conditional_means(rank: int, t: float) -> None:
 def test_a_scheduler_brings_its_own_times() -> None:
     diffusers = pytest.importorskip("diffusers")
     diffusion = Diffusion(lambda x, t: x, prediction="epsilon")
-    with pytest.raises(ValueError, match="spacing must be left out for a scheduler .* got 'karras'"):
+    with pytest.raises(ValueError, match=r"spacing must be left out for a scheduler .* got 'karras'"):
         diffusion.sample((1, 1, 4), 2, sampler=diffusers.DDIMScheduler(), spacing="karras", progress=False)
