@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,9 +48,9 @@ class Options:
     dropout: float = 0.0
     """probability of dropout in the blocks"""
     schedule: str = "cosine"
-    """cosine or linear"""
+    """linear, scaled_linear, cosine, sigmoid, flow or edm"""
     prediction: str = "v_prediction"
-    """epsilon, sample or v_prediction"""
+    """epsilon, sample, v_prediction, flow or edm"""
     train_steps: int = 900
     """training steps"""
     batch_size: int = 128
@@ -58,7 +58,7 @@ class Options:
     lr: float = 2e-3
     """peak learning rate"""
     sampler: str = "dpmpp_2m"
-    """ddpm, ddim or dpmpp_2m"""
+    """ddpm, ddim, euler, heun, dpmpp_2m or dpmpp_2m_sde"""
     sample_steps: int = 20
     """network evaluations per sample"""
     guidance_scale: float = 1.25
@@ -105,7 +105,7 @@ def main(options: Options) -> None:
     seconds = time.time() - start
     draw(model)
     draw_denoising(folder / "denoising.png", lambda keep: sample(model, labels[:1], 3, callback=keep))
-    cast(UNet, model.model).save_pretrained(folder)  # UNet.from_pretrained reads it
+    model.save_pretrained(folder)  # Diffusion.from_pretrained reads it
 
     asked = torch.arange(options.num_samples) % classes
     accuracy, agreement, distance, floor = judge(
