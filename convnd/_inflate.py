@@ -247,10 +247,12 @@ def _inflate(module: M, found: dict[str, nn.Module], axes: NewAxes) -> M:
         except ValueError as error:
             raise ValueError(f"cannot inflate {_shown(name)!r}: {type(layer).__name__}: {error}") from error
     result = copy.deepcopy(module, inflation.memo)
-    for name in found:
+    updates = {}
+    for name in reversed(found):  # children before what holds them
         done = None if name in changes else _update(result.get_submodule(name), axes)
         if done:
-            changes[name] = done
+            updates[name] = done
+    changes |= reversed(updates.items())
     if not changes:
         raise ValueError("module must have spatial layers to replace, found none")
     result.inflated = [f"{_shown(name)}: {change}" for name, change in changes.items()]  # type: ignore[assignment]

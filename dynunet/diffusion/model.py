@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from convnd.arguments import PerAxis, integer
 
 from ..checkpoints import Checkpoint
+from ..config import Configured, document
 from . import checks, restoration, schedules
 from .guidance import Estimate, Interval, can_guide, dropped, guided, threshold
 from .losses import ELEMENTWISE, LOSSES, Elementwise, LogNormal, Weighting, expanded_mask, mean_loss
@@ -296,6 +297,11 @@ class Diffusion(Checkpoint, nn.Module):
         t = checks.positive_time(strength, "strength")
         x = restoration.noised(x0, self.schedule, t, options.get("generator"))
         return self.sample(x0.shape, steps, start=(x, t), **options)
+
+    def _inflate_(self, axes: Any) -> None:
+        """The configuration of the network is part of this one."""
+        if isinstance(self.model, Configured):
+            self.config["model"] = document(self.model)
 
     def _denoiser(
         self,

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from convnd import inflate
 from dynunet import Diffusion, UNet
 from dynunet.diffusion import Cosine, Linear, ddim, ddpm, dpmpp_2m, threshold
 from dynunet.diffusion.noise import randn
@@ -577,3 +578,11 @@ def test_bad_arguments_are_refused() -> None:
     ]:
         with pytest.raises(error, match=pattern):
             call()
+
+
+def test_an_inflated_model_is_saved_as_it_is(tmp_path: Any) -> None:
+    diffusion = Diffusion(UNet(2, 1, channels=(4, 8), num_groups=2, time_embedding=True))
+    inflate(diffusion, 3).save_pretrained(tmp_path)
+    again = Diffusion.from_pretrained(tmp_path)
+    assert again.sample((1, 1, 4, 4, 4), 1, progress=False).shape == (1, 1, 4, 4, 4)
+    assert diffusion.config["model"]["spatial_dims"] == 2
