@@ -33,14 +33,11 @@ def downsample(parts: Parts, level: Level, step: Transition) -> nn.Module:
 
 
 class _Upsample(nn.Module):
-    """To ``size * stride`` entries and no more than are wanted."""
+    """``forward(x, size)`` gives ``size * stride`` entries and no more than are wanted."""
 
     def __init__(self, stride: Sequence[int]) -> None:
         super().__init__()
         self.stride = tuple(stride)
-
-    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
-        raise NotImplementedError
 
     def _inflate_(self, axes: Any) -> None:
         self.stride = axes.extend(self.stride, axes.strides(self.stride))
