@@ -73,19 +73,6 @@ def check_finite(x: Tensor, name: str) -> None:
     raise ValueError(f"{name} must be finite, got {wrong} of {x.numel()} entries that are NaN or infinite")
 
 
-def check_known(known: Any, y: Tensor) -> Tensor:
-    """``known`` in the shape of ``y``."""
-    if not isinstance(known, Tensor) or known.dtype != torch.bool:
-        got = f"dtype {known.dtype}" if isinstance(known, Tensor) else type(known).__name__
-        raise TypeError(f"known must be a bool tensor, True where y is given, got {got}")
-    if known.ndim != y.ndim or any(k not in (1, n) for k, n in zip(known.shape, y.shape, strict=True)):
-        raise ValueError(
-            f"known must have the axes of y, {tuple(y.shape)}, each of its size or 1, "
-            f"got {tuple(known.shape)}"
-        )
-    return known.to(y.device).expand_as(y)
-
-
 def positive_time(value: Any, name: str) -> float:
     """A time in (0, 1]."""
     if number(value, name, 0, 1) == 0:

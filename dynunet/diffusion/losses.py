@@ -149,17 +149,19 @@ def mean_loss(
     return torch.where(mask, weight * errors, 0).sum() / mask.sum().clamp(min=1)
 
 
-def expanded_mask(mask: Tensor, x: Tensor) -> Tensor:
+def expanded_mask(
+    mask: Tensor, x: Tensor, name: str = "mask", of: str = "the data", meaning: str = "an entry counts"
+) -> Tensor:
     """``mask`` in the shape of ``x``; refuses what is not bool or does not match axis by axis."""
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         got = f"dtype {mask.dtype}" if isinstance(mask, Tensor) else type(mask).__name__
-        raise TypeError(f"mask must be a bool tensor, True where an entry counts, got {got}")
+        raise TypeError(f"{name} must be a bool tensor, True where {meaning}, got {got}")
     if mask.ndim != x.ndim or any(m not in (1, n) for m, n in zip(mask.shape, x.shape, strict=True)):
         raise ValueError(
-            f"mask must have the axes of the data, {tuple(x.shape)}, each of its size or 1, "
+            f"{name} must have the axes of {of}, {tuple(x.shape)}, each of its size or 1, "
             f"got {tuple(mask.shape)}"
         )
-    return mask.expand_as(x)
+    return mask.to(x.device).expand_as(x)
 
 
 def _stratified(n: int, generator: torch.Generator | None) -> Tensor:

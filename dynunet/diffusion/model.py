@@ -272,7 +272,7 @@ class Diffusion(Checkpoint, nn.Module):
             ``(N, C, *spatial)``, exactly y where it is known.
         """
         checks.check_data(y, "y", self.model)
-        known = checks.check_known(known, y)
+        known = expanded_mask(known, y, "known", "y", "y is given")
         y = torch.where(known, y, 0)
         checks.check_finite(y, "y, where it is known,")
         repeats = integer(resamplings, "resamplings"), integer(jump, "jump")
