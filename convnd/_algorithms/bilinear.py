@@ -78,9 +78,8 @@ def _differentiable(
 
 def served(op: Op, a: Tensor, b: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints) -> Tensor:
     """``conv(x, w)`` or ``transpose(y, w)`` of batched tensors, whose result has spatial ``sizes``."""
+    a, b, bias = autocast(a, b, bias)
     if not (eager(a, b) if bias is None else eager(a, b, bias)):
-        if len(sizes) > native.MAX_AXES:
-            a, b, bias = _autocast(a, b, bias)
         return composed(op, a, b, bias, g, sizes)
     forced = settings.forced.get()
     if not settings.asked() and _torch_serves(op, a, b, g, sizes):
@@ -88,7 +87,6 @@ def served(op: Op, a: Tensor, b: Tensor, bias: Tensor | None, g: Geometry, sizes
     if forced is not None and not plan.applies(problem(op, a, b, g, sizes), forced):
         kind = "convolution" if op == "conv" else "transposed convolution"
         raise ValueError(f"algorithm {forced!r} does not apply to this {kind} over {len(sizes)} axes")
-    a, b, bias = _autocast(a, b, bias)
     return _differentiable(op, a, b, bias, g, sizes, forced)
 
 
@@ -115,6 +113,8 @@ def torch_is_best(
         return False
     if device != "cpu":
         return True
+    if native.errs(dtype, device, g.stride, g.dilation):
+        return False
     p = problem_of(op, a, b, g, sizes, dtype, device)
     if plan.small(p):
         return True
@@ -128,7 +128,7 @@ def torch_is_best(
     return all(plan.estimated_best(p._replace(op=op)) == "native" for op in ops)
 
 
-def _autocast(x: Tensor, w: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+def autocast(x: Tensor, w: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """The operands in the dtype that autocast asks for."""
     device = x.device.type
     if not autocasting(device) or x.dtype not in (torch.float32, *native.LOW_PRECISION):

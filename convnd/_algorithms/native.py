@@ -3,6 +3,7 @@
 Everything else in convnd is written for any number of axes and comes here with at most three.
 """
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -39,6 +40,22 @@ def wide(x: Tensor) -> Tensor:
     return x.float() if x.dtype in LOW_PRECISION else x
 
 
+def errs(dtype: torch.dtype, device: str, stride: Ints, dilation: Ints) -> bool:
+    """Whether oneDNN's kernel may return what it read outside its operands (torch 2.13, processors with AMX).
+
+    Seen in half precision alone, in the convolution and both gradients, on short axes and where a window
+    lies in the padding, and never with stride and dilation one. Such calls are made in single precision and
+    rounded once.
+    """
+    return device == "cpu" and dtype in LOW_PRECISION and max(*stride, *dilation) > 1
+
+
+def _in_single(kernel: Callable[..., Tensor], *args: Any) -> Tensor:
+    with torch.autocast("cpu", enabled=False):
+        wider = [wide(a) if isinstance(a, Tensor) else a for a in args]
+        return kernel(*wider).to(args[0].dtype)
+
+
 def passes_by_onednn(batch: int, channels: int, sizes: Ints, dtype: torch.dtype) -> bool:
     """Whether torch convolves one small sample by a slow kernel though it has oneDNN (torch 2.13)."""
     few = batch == 1 and channels * prod(sizes[:2]) <= 20480
@@ -71,6 +88,8 @@ def conv(
     dilation: Ints,
     groups: int,
 ) -> Tensor:
+    if errs(input.dtype, input.device.type, stride, dilation):
+        return _in_single(conv, input, weight, bias, stride, padding, dilation, groups)
     if weight.ndim == 3 and channels_lie_last(input):
         window = (1, *stride), (0, *padding), (1, *dilation)
         return F.conv2d(input.unsqueeze(2), weight.unsqueeze(2), bias, *window, groups).squeeze(2)
@@ -87,8 +106,10 @@ def conv_weight_gradient(
     x: Tensor, y: Tensor, weight: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
 ) -> Tensor:
     """The gradient of ``<y, conv(x, w)>`` by ``w`` of shape ``weight``."""
+    geometry = weight, stride, padding, dilation, groups
+    if errs(x.dtype, x.device.type, stride, dilation):
+        return _in_single(conv_weight_gradient, x, y, *geometry)
     if x.is_complex():  # torch's convolutions take these apart as well, but not their gradients
-        geometry = weight, stride, padding, dilation, groups
         parts = [[conv_weight_gradient(a, b, *geometry) for a in (x.real, x.imag)] for b in (y.real, y.imag)]
         (rr, ir), (ri, ii) = parts
         return torch.complex(rr - ii, ri + ir)
@@ -98,8 +119,20 @@ def conv_weight_gradient(
     return torch.ops.aten.convolution_backward(*args, (False, True, False))[1]
 
 
-def conv_transpose(input: Tensor, weight: Tensor, *args: Any) -> Tensor:
-    return _CONV_TRANSPOSE[weight.ndim - 2](input, weight, *args)
+def conv_transpose(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Ints,
+    padding: Ints,
+    output_padding: Ints,
+    groups: int,
+    dilation: Ints,
+) -> Tensor:
+    args = stride, padding, output_padding, groups, dilation
+    if errs(input.dtype, input.device.type, stride, dilation):
+        return _in_single(conv_transpose, input, weight, bias, *args)
+    return _CONV_TRANSPOSE[weight.ndim - 2](input, weight, bias, *args)
 
 
 def max_pool(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .._algorithms import native, settings
-from .._algorithms.bilinear import served, torch_is_best
+from .._algorithms.bilinear import autocast, served, torch_is_best
 from .._algorithms.eager import autocasting, eager
 from .._algorithms.geometry import Geometry
 from .._algorithms.pad import check_fits
@@ -178,6 +178,7 @@ def _served(transposed: bool, input: Tensor, weight: Tensor, bias: Tensor | None
     # torch's kernels are decided by one look-up.
     if eager(input, weight) and not settings.asked() and all(map(exact, arguments)):
         _check_dtypes(input, weight, bias)
+        input, weight, bias = autocast(input, weight, bias)
         recorded = torch.is_grad_enabled()
         flags = recorded and input.requires_grad, recorded and weight.requires_grad
         shapes = input.shape, weight.shape, None if bias is None else bias.shape

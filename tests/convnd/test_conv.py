@@ -58,6 +58,55 @@ def test_conv_is_exact_on_small_integers_in_every_dtype(case: Case, dtype: torch
     assert torch.equal(out, expected.to(dtype))
 
 
+def leave_garbage(dtype: torch.dtype) -> None:
+    """Freed memory of many sizes that is not zero, as a program that has run for long leaves it."""
+    sizes = 8, 16, 32, 64, 128, 256, 512, 1024, 4096
+    del [torch.full((n,), -6e4, dtype=dtype) for n in sizes for _ in range(12)][:]
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("sizes", "weight", "stride", "padding", "dilation"),
+    [
+        ((3, 5), (4, 1, 1, 3), (1, 2), (2, 0), (1, 2)),
+        ((6, 3), (4, 2, 2, 3), (1, 2), (1, 0), (1, 1)),
+        ((1,), (4, 2, 3), (2,), (2,), (1,)),
+        ((1,), (4, 2, 1), (3,), (2,), (2,)),
+        ((1, 5), (2, 4, 2, 2), (1, 1), (2, 1), (3, 1)),
+        ((20, 6, 24), (3, 2, 7, 4, 7), (3, 3, 1), (0, 1, 1), (1, 1, 1)),
+        ((5, 20, 6, 24), (3, 2, 2, 7, 4, 7), (2, 3, 3, 1), (0, 0, 1, 1), (1, 1, 1, 1)),
+    ],
+    ids=str,
+)
+def test_low_precision_reads_nothing_but_its_operands(
+    sizes: tuple[int, ...],
+    weight: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    dtype: torch.dtype,
+    autocast: bool,
+) -> None:
+    """oneDNN's kernels for half precision do on some processors: torch itself is wrong, or crashes, here."""
+    torch.manual_seed(0)
+    x = torch.randint(-2, 3, (2, 2 * weight[1], *sizes)).double().requires_grad_()
+    w = torch.randint(-2, 3, (2 * weight[0], *weight[1:])).double().requires_grad_()
+    exact = F.conv(x, w, None, stride, padding, dilation, 2)
+    grad = torch.randint(-2, 3, exact.shape)
+    expected = exact, *torch.autograd.grad(exact, (x, w), grad.double())
+    kept = torch.float32 if autocast else dtype
+    a, b = (t.detach().to(kept).requires_grad_() for t in (x, w))
+    for _ in range(5):
+        leave_garbage(dtype)
+        with torch.autocast("cpu", dtype, enabled=autocast):
+            out = F.conv(a, b, None, stride, padding, dilation, 2)
+        leave_garbage(dtype)
+        results = out, *torch.autograd.grad(out, (a, b), grad.to(dtype))
+        for result, value in zip(results, expected, strict=True):
+            assert torch.equal(result, value.to(dtype).to(result.dtype))
+
+
 @given(conv_cases(max_dims=3, padding_modes=False))
 def test_conv_equals_torch_with_gradients(case: Case) -> None:
     kwargs = dict(case.kwargs)
