@@ -80,6 +80,15 @@ def positive_time(value: Any, name: str) -> float:
     return float(value)
 
 
+def check_quantiles(value: Any, n: int) -> None:
+    """``(n,)`` in (0, 1)."""
+    if not isinstance(value, Tensor) or value.shape != (n,) or not value.is_floating_point():
+        got = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r}"
+        raise ValueError(f"quantiles must be a floating-point tensor ({n},), one per sample, got {got}")
+    if value.device.type == "cpu" and not ((value > 0) & (value < 1)).all():
+        raise ValueError(f"quantiles must be in (0, 1), got {value.min().item():g} to {value.max().item():g}")
+
+
 def check_guidance(
     scale: Any, rescale: Any, interval: Any, cond: Mapping[str, Any]
 ) -> tuple[float, float, Interval | None]:

@@ -14,13 +14,14 @@ becomes one of the output, the same objective whatever the network predicts:
 with ``n = g alpha / sigma``, the gain of the noise: finite wherever the product is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
+from .noise import Generators, rand
 from .predictions import Prediction
 from .schedules import ScheduleLike, as_schedule
 
@@ -31,15 +32,9 @@ Elementwise = Callable[[Tensor, Tensor], Tensor]
 class Weighting:
     """No weighting: every time and every output error counts alike."""
 
-    def times(
-        self,
-        n: int,
-        generator: torch.Generator | None,
-        device: torch.device | str | None,
-        schedule: ScheduleLike,
-    ) -> Tensor:
-        """Times to train at, ``(n,)`` in float32: uniform on [0, 1], one in each of n equal intervals."""
-        return _stratified(n, generator).to(device, torch.float32)
+    def times(self, quantiles: Tensor, schedule: ScheduleLike) -> Tensor:
+        """Times to train at, by their quantiles in (0, 1): here uniform on [0, 1]."""
+        return quantiles
 
     def weight(self, alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
         """What a squared error of the output counts, of the shape of ``alpha``."""
@@ -88,16 +83,9 @@ class LogNormal(Weighting):
         _check_positive("std", self.std)
         _check_positive("sigma_data", self.sigma_data)
 
-    def times(
-        self,
-        n: int,
-        generator: torch.Generator | None,
-        device: torch.device | str | None,
-        schedule: ScheduleLike,
-    ) -> Tensor:
-        """Times to train at, ``(n,)`` in float32: one in each of n intervals of equal probability."""
-        log_level = self.mean + self.std * torch.special.ndtri(_stratified(n, generator))
-        return as_schedule(schedule).time(-2 * log_level).to(device, torch.float32)
+    def times(self, quantiles: Tensor, schedule: ScheduleLike) -> Tensor:
+        log_level = self.mean + self.std * torch.special.ndtri(quantiles)
+        return as_schedule(schedule).time(-2 * log_level)
 
     def weight(self, alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
         data, noise = prediction.gains(alpha, sigma)
@@ -164,16 +152,17 @@ def expanded_mask(
     return mask.to(x.device).expand_as(x)
 
 
-def _stratified(n: int, generator: torch.Generator | None) -> Tensor:
-    """One number in each of n equal intervals of (0, 1), ``(n,)`` in float64 on the generator's device.
+def draw_quantiles(n: int, generator: Generators) -> Tensor:
+    """At which part of the distribution of times to train, ``(n,)`` in (0, 1) in float64.
 
-    One draw shifts a grid (Kingma et al. 2021, appendix I.1): each number is uniform, their mean varies less.
+    One number in each of n equal intervals: one draw shifts a grid (Kingma et al. 2021, appendix I.1), so
+    that each number is uniform and their mean varies less. Generators of the samples each draw their own.
     """
-    device = None if generator is None else generator.device
-    shift = torch.rand((), generator=generator, device=device, dtype=torch.float64)
-    grid = torch.arange(n, device=device, dtype=torch.float64)
     tiny = 2.0**-53  # neither end: the weight of an error there may be infinite
-    return ((shift + grid) / n).clamp(tiny, 1 - tiny)
+    if isinstance(generator, Sequence):
+        return rand(n, generator).clamp(tiny, 1 - tiny)
+    shift = rand(1, generator)
+    return ((shift + torch.arange(n, device=shift.device)) / n).clamp(tiny, 1 - tiny)
 
 
 def _check_positive(name: str, value: float) -> None:

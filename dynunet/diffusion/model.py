@@ -10,11 +10,20 @@ from torch import Tensor, nn
 from convnd.arguments import PerAxis, integer
 
 from ..checkpoints import Checkpoint
-from ..config import Configured, document
+from ..config import Configured, constructor_config, document
 from . import checks, restoration, schedules
 from .guidance import Estimate, Interval, can_guide, dropped, guided, threshold
-from .losses import ELEMENTWISE, LOSSES, Elementwise, LogNormal, Weighting, expanded_mask, mean_loss
-from .noise import Noise, randn
+from .losses import (
+    ELEMENTWISE,
+    LOSSES,
+    Elementwise,
+    LogNormal,
+    Weighting,
+    draw_quantiles,
+    expanded_mask,
+    mean_loss,
+)
+from .noise import Generators, Noise, rand, randn
 from .predictions import PREDICTIONS, EDMPrediction, Prediction
 from .running import chosen, evaluating, sampler_options, shown
 from .schedulers import is_scheduler
@@ -44,6 +53,8 @@ class Diffusion(Checkpoint, nn.Module):
         sigma_data: standard deviation of the data, for the prediction and the weighting ``"edm"``.
         zero_terminal_snr: rescale the schedule so that no signal is left at t = 1 (Lin et al. 2024).
         shift: multiply sigma / alpha, for data of higher resolution (above 1) than the schedule is meant for.
+        data: what the numbers mean, as JSON holds it (units, sample rate, range, ...): kept in ``data`` and
+            in checkpoints for whoever writes samples to files, see :mod:`dynunet.data`. It changes nothing.
 
     >>> import torch
     >>> from dynunet import Diffusion, UNet
@@ -66,6 +77,7 @@ class Diffusion(Checkpoint, nn.Module):
         sigma_data: float = 0.5,
         zero_terminal_snr: bool = False,
         shift: float = 1.0,
+        data: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         checks.check_model(model)
@@ -83,6 +95,21 @@ class Diffusion(Checkpoint, nn.Module):
             self.loss_weighting = replace(self.loss_weighting, sigma_data=sigma_data)
         self.cond_dropout = checks.number(cond_dropout, "cond_dropout", 0, 1)
         self._checked_scale = False
+        self.data = data
+
+    @property
+    def data(self) -> dict[str, Any] | None:
+        """What the numbers mean: the argument of this name, which may be set later."""
+        return self.config["data"]
+
+    @data.setter
+    def data(self, value: Mapping[str, Any] | None) -> None:
+        kept = constructor_config(Diffusion, {"data": value})
+        if "data" not in kept:
+            raise TypeError(f"data must be None or a dict that JSON can hold, got {value!r}")
+        if not (value is None or isinstance(value, Mapping)):
+            raise TypeError(f"data must be None or a dict, got {type(value).__name__}")
+        self.config["data"] = kept["data"]
 
     def loss(
         self,
@@ -90,7 +117,8 @@ class Diffusion(Checkpoint, nn.Module):
         *,
         mask: Tensor | None = None,
         loss: str | Elementwise = "l2",
-        generator: torch.Generator | None = None,
+        quantiles: Tensor | None = None,
+        generator: Generators = None,
         **cond: Any,
     ) -> Tensor:
         """Error of the prediction at random times, a mean over all entries.
@@ -100,7 +128,10 @@ class Diffusion(Checkpoint, nn.Module):
             mask: bool, broadcasts against x0, True where an entry counts. Others are missing, whatever they
                 are (NaN too): the network sees noise around 0 there. A sample without any counts for nothing.
             loss: ``"l2"``, ``"l1"``, ``"huber"`` or a function of output and target, entry by entry.
-            generator: source of the times, the noise and the dropped conditions.
+            quantiles: ``(N,)`` in (0, 1), where in the distribution of times each sample is; by default they
+                are drawn, one in each of N equal intervals.
+            generator: source of the times, the noise and the dropped conditions; a list with one per sample
+                makes what a sample gets independent of the batch it is in.
             cond: conditions of the network, such as ``class_labels``, one entry per sample.
 
         Returns:
@@ -116,7 +147,10 @@ class Diffusion(Checkpoint, nn.Module):
         if x0.device.type == "cpu":  # elsewhere it would wait for the device in every step of training
             checks.check_finite(x0, "x0")
 
-        t = self.loss_weighting.times(x0.shape[0], generator, x0.device, self.schedule)
+        if quantiles is None:
+            quantiles = draw_quantiles(len(x0), generator)
+        checks.check_quantiles(quantiles, len(x0))
+        t = self.loss_weighting.times(quantiles.double(), self.schedule).to(x0.device, torch.float32)
         noise = randn(x0.shape, generator, x0.device, x0.dtype)
         alpha, sigma = self._scales(t, x0)
         output = self._run(alpha * x0 + sigma * noise, t, alpha, sigma, self._drop(cond, x0, generator))
@@ -353,10 +387,8 @@ class Diffusion(Checkpoint, nn.Module):
             )
         return output.to(x.dtype)
 
-    def _drop(self, cond: dict[str, Any], x: Tensor, generator: torch.Generator | None) -> dict[str, Any]:
+    def _drop(self, cond: dict[str, Any], x: Tensor, generator: Generators) -> dict[str, Any]:
         """Replace the conditions of some samples by no condition, all of a sample together."""
         if not self.cond_dropout or not can_guide(cond):
             return cond
-        device = None if generator is None else generator.device
-        drop = torch.rand(x.shape[0], generator=generator, device=device) < self.cond_dropout
-        return dropped(cond, drop)
+        return dropped(cond, rand(x.shape[0], generator) < self.cond_dropout)

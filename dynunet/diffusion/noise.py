@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-Noise = torch.Generator | Sequence[torch.Generator] | Callable[[torch.Size], Tensor] | None
+Generators = torch.Generator | Sequence[torch.Generator] | None
+Noise = Generators | Callable[[torch.Size], Tensor]
 
 
 def randn(
@@ -28,9 +29,20 @@ def randn(
     if isinstance(generator, torch.Generator):
         return torch.randn(size, generator=generator, device=generator.device, dtype=dtype).to(device)
     if isinstance(generator, Sequence):
-        if len(generator) != size[0]:
-            raise ValueError(
-                f"generator must be one generator or one per sample ({size[0]}), got {len(generator)}"
-            )
+        _check_one_each(generator, size[0])
         return torch.stack([randn(size[1:], g, device, dtype) for g in generator])
     return generator(size).to(device=device, dtype=dtype)
+
+
+def rand(n: int, generator: Generators) -> Tensor:
+    """One uniform number on [0, 1) per sample, ``(n,)`` in float64, on the device of the generator."""
+    if isinstance(generator, Sequence):
+        _check_one_each(generator, n)
+        return torch.cat([rand(1, g) for g in generator])
+    device = None if generator is None else generator.device
+    return torch.rand(n, generator=generator, device=device, dtype=torch.float64)
+
+
+def _check_one_each(generators: Sequence[torch.Generator], n: int) -> None:
+    if len(generators) != n:
+        raise ValueError(f"generator must be one generator or one per sample ({n}), got {len(generators)}")

@@ -586,3 +586,52 @@ def test_an_inflated_model_is_saved_as_it_is(tmp_path: Any) -> None:
     again = Diffusion.from_pretrained(tmp_path)
     assert again.sample((1, 1, 4, 4, 4), 1, progress=False).shape == (1, 1, 4, 4, 4)
     assert diffusion.config["model"]["spatial_dims"] == 2
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_one_generator_per_sample_makes_the_loss_independent_of_the_batch(labelled: bool) -> None:
+    unet = UNet(1, 1, channels=(4,), num_groups=2, time_embedding=True, num_classes=3 if labelled else None)
+    for parameter in unet.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=generator())
+    diffusion = Diffusion(unet, cond_dropout=0.5).eval()
+    x0 = torch.randn(6, 1, 8, generator=generator(1))
+    labels = torch.arange(6) % 3
+
+    def loss(first: int, last: int) -> float:
+        cond = {"class_labels": labels[first:last]} if labelled else {}
+        return diffusion.loss(
+            x0[first:last], generator=[generator(s) for s in range(first, last)], **cond
+        ).item()
+
+    assert loss(0, 6) == pytest.approx((loss(0, 4) * 4 + loss(4, 6) * 2) / 6, rel=1e-5)
+
+
+def test_quantiles_choose_the_times_of_the_loss() -> None:
+    seen = []
+
+    def model(x: Tensor, t: Tensor) -> Tensor:
+        seen.append(t)
+        return x
+
+    diffusion = Diffusion(model)
+    at = torch.tensor([0.25, 0.5, 0.875], dtype=torch.float64)
+    diffusion.loss(torch.zeros(3, 1, 4), quantiles=at)
+    assert torch.equal(seen[0].double(), at)
+    for wrong in (at[:2], torch.tensor([0, 1, 2]), at + 1, [0.1, 0.2, 0.3]):
+        with pytest.raises(ValueError, match="quantiles must be"):
+            diffusion.loss(torch.zeros(3, 1, 4), quantiles=wrong)  # type: ignore[arg-type]
+
+
+def test_what_the_data_is_stays_with_the_model(tmp_path: Path) -> None:
+    units = {"sample_rate": 8000, "range": [-1.0, 1.0], "classes": ["a", "b"], "mask": None}
+    diffusion = Diffusion(UNet(1, 1, channels=(4,), num_groups=2, time_embedding=True), data=units)
+    assert diffusion.data == units
+    diffusion.data = {**units, "sample_rate": 16000}
+    diffusion.save_pretrained(tmp_path)
+    again = Diffusion.from_pretrained(tmp_path)
+    assert again.data == {**units, "sample_rate": 16000}
+    again.data = None
+    assert again.config["data"] is None
+    for wrong in ([1], "wav", {"a": object()}):
+        with pytest.raises(TypeError, match="data must be None or a dict"):
+            again.data = wrong  # type: ignore[assignment]

@@ -19,6 +19,7 @@ from dynunet.diffusion.losses import (
     LogNormal,
     MinSNR,
     Weighting,
+    draw_quantiles,
     huber,
     l1,
     l2,
@@ -195,12 +196,11 @@ def test_common_weights_at_both_ends(t: float) -> None:
 def test_times_are_stratified(weighting: Weighting, n: int, seed: int) -> None:
     """One time per interval of equal probability, reproducible, inside [0, 1]."""
     schedule = EDM()
-    t = weighting.times(n, torch.Generator().manual_seed(seed), "cpu", schedule)
-    again = weighting.times(n, torch.Generator().manual_seed(seed), "cpu", schedule)
+    t = weighting.times(draw_quantiles(n, torch.Generator().manual_seed(seed)), schedule)
+    again = weighting.times(draw_quantiles(n, torch.Generator().manual_seed(seed)), schedule)
     assert torch.equal(t, again)
     assert t.shape == (n,)
-    assert t.dtype == torch.float32
-    probability = t.double()
+    probability = t
     if isinstance(weighting, LogNormal):
         log_level = schedule(probability)[1].log()
         probability = torch.special.ndtr((log_level + 1.2) / 1.2)
@@ -212,7 +212,7 @@ def test_times_are_stratified(weighting: Weighting, n: int, seed: int) -> None:
 @pytest.mark.parametrize("schedule", [*SCHEDULES.values(), lambda t: (1 - t, t)])
 def test_log_normal_levels_with_any_schedule(schedule: Any) -> None:
     """The median level is exp(-1.2) = 0.30 and the quartiles lie 0.674 standard deviations from it."""
-    t = LogNormal().times(4000, torch.Generator().manual_seed(0), None, schedule)
+    t = LogNormal().times(draw_quantiles(4000, torch.Generator().manual_seed(0)), schedule)
     alpha, sigma = schedule(t.double())
     quartiles = (sigma / alpha).log().quantile(float64([0.25, 0.5, 0.75]))
     torch.testing.assert_close(quartiles, -1.2 + 1.2 * float64([-0.67449, 0, 0.67449]), rtol=0, atol=2e-3)
