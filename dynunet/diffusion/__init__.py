@@ -8,6 +8,7 @@ from .guidance import guided, threshold
 from .losses import SNR, LogNormal, MinSNR, Weighting, huber, l1, l2, mean_loss
 from .model import Diffusion
 from .predictions import EDMPrediction, Epsilon, FlowPrediction, Prediction, Sample, VPrediction
+from .rescaling import shifted, zero_terminal_snr
 from .restoration import inpainting
 from .samplers import ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, euler, heun
 from .schedulers import from_scheduler
@@ -20,8 +21,6 @@ from .schedules import (
     ScaledLinear,
     Schedule,
     Sigmoid,
-    shifted,
-    zero_terminal_snr,
 )
 from .spacing import spaced
 from .windows import coordinates, random_crops, windowed

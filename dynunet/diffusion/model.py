@@ -11,7 +11,7 @@ from convnd.arguments import PerAxis, integer
 
 from ..checkpoints import Checkpoint
 from ..config import Configured, constructor_config, document
-from . import checks, restoration, schedules
+from . import checks, rescaling, restoration
 from .guidance import Estimate, Interval, can_guide, dropped, guided, threshold
 from .losses import (
     ELEMENTWISE,
@@ -84,9 +84,9 @@ class Diffusion(Checkpoint, nn.Module):
         self.model = model
         self.schedule: Any = checks.look_up(schedule, SCHEDULES, "schedule")
         if zero_terminal_snr:
-            self.schedule = schedules.zero_terminal_snr(self.schedule)
+            self.schedule = rescaling.zero_terminal_snr(self.schedule)
         if shift != 1:
-            self.schedule = schedules.shifted(self.schedule, shift)
+            self.schedule = rescaling.shifted(self.schedule, shift)
         self.prediction: Prediction = checks.look_up(prediction, PREDICTIONS, "prediction")
         self.loss_weighting: Weighting = checks.look_up(loss_weighting, LOSSES, "loss_weighting")
         if prediction == "edm":

@@ -23,7 +23,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import cosh, exp, isfinite, log, pi, sinh
+from math import cosh, exp, log, pi, sinh
 
 import torch
 from torch import Tensor
@@ -297,50 +297,6 @@ class Discrete(Schedule):
 
 
 @dataclass(frozen=True)
-class ZeroTerminalSNR(Schedule):
-    """A variance-preserving schedule whose last time is pure noise; see :func:`zero_terminal_snr`.
-
-    In ``p = 1 - alpha`` the rescaling is a division by p(1), and ``sigma^2 = p (1 + alpha)`` does not cancel.
-    """
-
-    schedule: Schedule
-
-    def _last(self, like: Tensor) -> Tensor:
-        return self.schedule(like.new_ones(()))[0]
-
-    def log_snr(self, t: Tensor) -> Tensor:
-        alpha, sigma = self.schedule(t)
-        last = self._last(t)
-        p = sigma**2 / (1 + alpha) / (1 - last)
-        alpha = torch.where(t >= 1, 0.0, ((alpha - last) / (1 - last)).clamp(min=0))
-        return 2 * alpha.log() - p.log() - torch.log1p(alpha)
-
-    def _invert(self, log_snr: Tensor) -> Tensor:
-        alpha, sigma = self.scales(log_snr)
-        last = self._last(log_snr)
-        p = sigma**2 / (1 + alpha) * (1 - last)
-        alpha = alpha * (1 - last) + last  # 1 - p would cancel where little signal is left
-        return self.schedule.time(2 * alpha.log() - p.log() - torch.log1p(alpha))
-
-
-@dataclass(frozen=True)
-class Shifted(Schedule):
-    """A schedule with its log-SNR lower by ``2 log shift`` at every time; see :func:`shifted`."""
-
-    schedule: Schedule
-    shift: float
-
-    def log_snr(self, t: Tensor) -> Tensor:
-        return self.schedule.log_snr(t) - 2 * log(self.shift)
-
-    def _invert(self, log_snr: Tensor) -> Tensor:
-        return self.schedule.time(log_snr + 2 * log(self.shift))
-
-    def scales(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
-        return self.schedule.scales(log_snr)
-
-
-@dataclass(frozen=True)
 class Numerical(Schedule):
     """Any callable ``alpha, sigma = function(t)`` with falling log-SNR; its inverse is found by bisection."""
 
@@ -373,43 +329,6 @@ def as_schedule(schedule: ScheduleLike) -> Schedule:
     return schedule if isinstance(schedule, Schedule) else Numerical(schedule)
 
 
-def zero_terminal_snr(schedule: Schedule) -> Schedule:
-    """The schedule with alpha shifted and scaled to be 0 at t = 1 and unchanged at the first time.
-
-    ``alpha' = (alpha - alpha(1)) alpha(0) / (alpha(0) - alpha(1))``, ``sigma'^2 = 1 - alpha'^2`` (Lin et al.
-    2024, algorithm 1). Of a table it keeps the first entry, as the paper does. A schedule that already
-    ends in pure noise is returned as it is.
-
-    Raises:
-        ValueError: if the schedule does not preserve variance, as ``EDM``, whose alpha is 1 throughout.
-    """
-    _check_shiftable(schedule)
-    alpha, sigma = (s.item() for s in schedule(torch.ones((), dtype=torch.float64)))
-    if alpha == 0:
-        return schedule
-    if abs(alpha**2 + sigma**2 - 1) > 1e-9:
-        raise ValueError(
-            f"schedule must have alpha^2 + sigma^2 = 1 to be given zero terminal SNR, got {schedule!r}"
-        )
-    if isinstance(schedule, Discrete):
-        a = torch.tensor(schedule.alphas_cumprod, dtype=torch.float64).sqrt()
-        return Discrete(((a - a[-1]) * (a[0] / (a[0] - a[-1]))) ** 2)
-    return ZeroTerminalSNR(schedule)
-
-
-def shifted(schedule: Schedule, shift: float) -> Schedule:
-    """The schedule with sigma / alpha multiplied by ``shift``, for data of another resolution.
-
-    ``l'(t) = l(t) - 2 log shift`` (Hoogeboom et al. 2023, section 3.1): with ``shift = size / 64`` a larger
-    image loses as much of its coarse structure as one of 64 pixels. On ``Flow`` it is the shift of time
-    ``shift t / (1 + (shift - 1) t)`` (Esser et al. 2024, eq. 23). The family of the scales stays.
-    """
-    _check_shiftable(schedule)
-    if not (isinstance(shift, (int, float)) and isfinite(shift) and shift > 0):
-        raise ValueError(f"shift must be positive and finite, got {shift!r}")
-    return schedule if shift == 1 else Shifted(schedule, shift)
-
-
 def _log_snr_of_decay(decay: Tensor) -> Tensor:
     """-log(exp(B) - 1) of ``alpha^2 = exp(-B)``, without overflow."""
     return -(decay + (-torch.expm1(-decay)).log())
@@ -426,11 +345,6 @@ def _check_betas(beta_min: float, beta_max: float) -> None:
             f"beta_min and beta_max must be positive and finite with beta_min <= beta_max, "
             f"got {beta_min} and {beta_max}"
         )
-
-
-def _check_shiftable(schedule: Schedule) -> None:
-    if not isinstance(schedule, Schedule) or isinstance(schedule, Numerical):
-        raise TypeError(f"schedule must be a Schedule, which knows its log-SNR, got {schedule!r}")
 
 
 def _brief(values: Tensor) -> str:

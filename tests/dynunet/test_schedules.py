@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from dynunet.diffusion.rescaling import shifted, zero_terminal_snr
 from dynunet.diffusion.schedules import (
     EDM,
     SCHEDULES,
@@ -20,8 +21,6 @@ from dynunet.diffusion.schedules import (
     Schedule,
     Sigmoid,
     as_schedule,
-    shifted,
-    zero_terminal_snr,
 )
 
 DDPM = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
