@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .attention import SPATIAL_KERNEL, AttentionGate, CrossAttention, make_attention, needs_heads
+from .attention import CrossAttention, make_attention, needs_heads
 from .blocks import BLOCKS, Parts
+from .gates import SPATIAL_KERNEL, AttentionGate
 from .options import Level, check_heads
 from .resizing import resampling_kernel
 

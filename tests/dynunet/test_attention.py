@@ -18,7 +18,6 @@ from convnd.testing import spatial_shapes
 from dynunet import attention as module_under_test
 from dynunet.attention import (
     ATTENTIONS,
-    AttentionGate,
     CrossAttention,
     SelfAttention,
     WindowAttention,
@@ -27,6 +26,7 @@ from dynunet.attention import (
     needs_heads,
 )
 from dynunet.blocks import Parts
+from dynunet.gates import AttentionGate
 
 KINDS = ("full", "linear", "axial", "window", "channel", "spatial", "cbam")
 TOKEN_KINDS = ("full", "axial", "window")

@@ -1,0 +1,86 @@
+"""Attention that is a gate: ``x`` times a number in (0, 1) per channel or per position.
+
+Gates start at sigmoid(3), about 0.95. In the costs below T is the number of positions and C that of channels.
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from convnd import ConvNd
+
+from .blocks import Parts
+
+SPATIAL_KERNEL = 7  # of spatial attention, on every axis
+
+
+def _open(layer: Any) -> Any:
+    """A layer before a sigmoid, whose gates start nearly open."""
+    nn.init.constant_(layer.bias, 3.0)
+    return layer
+
+
+class ChannelAttention(nn.Module):
+    """``channel``: squeeze and excitation, ``x * sigmoid(W2 relu(W1 mean(x)))`` (Hu et al. 2018, eq. 2-4).
+
+    Inside there are C / 16 units, but at least 8 or as many as channels. Time and memory ``T C``.
+    """
+
+    takes: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, parts: Parts, channels: int) -> None:
+        super().__init__()
+        units = max(channels // 16, min(channels, 8))
+        self.squeeze = nn.Linear(channels, units)
+        self.excite = _open(nn.Linear(units, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        spatial = tuple(range(2, x.ndim))
+        gates = self.excite(relu(self.squeeze(x.mean(spatial)))).sigmoid()
+        return x * gates.view(*gates.shape, *(1 for _ in spatial))
+
+
+class SpatialAttention(nn.Module):
+    """``spatial``: ``x * sigmoid(conv([mean(x), max(x)]))`` over channels (CBAM, Woo et al. 2018, eq. 3).
+
+    The kernel has 7 entries on every axis, and an axis is padded in its own mode: reflect needs at least 4
+    entries, circular 3. Time ``T (C + 2 * 7^axes)`` at most, memory ``T C``.
+    """
+
+    takes: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, parts: Parts, channels: int) -> None:
+        super().__init__()
+        self.conv = _open(parts.conv(2, 1, (SPATIAL_KERNEL,) * parts.spatial_dims))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)
+        return x * self.conv(pooled).sigmoid()
+
+
+class AttentionGate(nn.Module):
+    """``skip * sigmoid(psi(relu(W skip + U gate)))``, one gate per position (Oktay et al. 2018, eq. 1-2).
+
+    The decoder's features say what of a skip matters. Inside there are half as many channels as in the
+    skip. Time ``T C^2``, memory ``T C``.
+
+    Args:
+        parts: makes the layers.
+        channels: of the skip.
+        gate_channels: of the gate.
+
+    Shape:
+        skip ``(N, channels, *spatial)``, gate ``(N, gate_channels, *spatial)`` to that of skip.
+    """
+
+    def __init__(self, parts: Parts, channels: int, gate_channels: int) -> None:
+        super().__init__()
+        inner = max(channels // 2, 1)
+        self.skip = ConvNd(parts.spatial_dims, channels, inner, 1, bias=False)
+        self.gate = parts.pointwise(gate_channels, inner)
+        self.psi = _open(parts.pointwise(inner, 1))
+
+    def forward(self, skip: Tensor, gate: Tensor) -> Tensor:
+        return skip * self.psi(relu(self.skip(skip) + self.gate(gate))).sigmoid()
