@@ -6,7 +6,7 @@ per head, made from the normed input,
     full, axial, window   out_i = sum_j softmax_j(q_i . k_j / sqrt(D)) v_j      over all j, a line, a window
     linear                out_i = softmax_D(q_i) . sum_j softmax_j(k_j) v_j^T
 
-They are ``x + W out`` and start as the identity. ``channel`` and ``spatial`` are gates (:mod:`.gates`). In the
+They are ``x + W out`` and start as the identity. ``channel`` and ``spatial`` are :mod:`.gates`. In the
 costs below T is the number of positions, C of channels, D of channels per head. Softmax attention goes
 through ``scaled_dot_product_attention``, whose kernels have first derivatives only: for second ones use
 ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
