@@ -1,0 +1,138 @@
+"""What is read from files, and how: the options of a dataset.
+
+Every field is of a plain type, so that a command line can be made of it and JSON can hold it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite, isnan
+from pathlib import Path
+from typing import Any, Literal
+
+from convnd.arguments import choice, integer
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How a folder of files becomes training examples."""
+
+    spatial_dims: int | None = None
+    """number of spatial axes of an example; by default that of most files"""
+    size: tuple[int, ...] | None = None
+    """of an example, one number for all axes or one per axis; without it whole files, which must be alike"""
+    resize: bool = False
+    """resize whole files to size, instead of cropping at random places"""
+    coordinates: bool = False
+    """give the network the place of a crop in its file, from -1 to 1: one condition channel per axis"""
+    flips: tuple[int, ...] = ()
+    """spatial axes along which training examples are mirrored at random, the first is 0"""
+    channels: int | None = None
+    """channels of an example; by default those of most files"""
+    sample_rate: int | None = None
+    """of audio, in Hz; other files are resampled. By default that of most files"""
+    spacing: tuple[float, ...] | None = None
+    """of volumes, in the files' units (mm): resample to it. One number for all axes or one per axis"""
+    channel_axis: int | None = None
+    """the axis of arrays (npy, npz) and volumes that counts channels, -1 is the last; by default none"""
+    series: bool = False
+    """files may have one axis more, which counts examples: the first of arrays, the last of volumes"""
+    percentiles: tuple[float, float] = (0.5, 99.5)
+    """of every volume, what becomes -1 and 1: the units of MRI are arbitrary"""
+    value_range: tuple[float, float] | None = None
+    """of arrays and volumes, what becomes -1 and 1; by default the range of the training files (arrays) or
+    the percentiles of each file (volumes)"""
+    labels: Literal["folder", "file"] | None = None
+    """class labels: the names of the top-level sub-folders, or those inside IDX, CIFAR-10 and npz files"""
+    missing: str | None = None
+    """what missing entries are, "nan" or a number (NaN then is too): they do not count in the loss"""
+    noise: Path | None = None
+    """folder of noise (files of the same kind): learn to take such noise away"""
+    coloured: bool = False
+    """learn to take noise away whose power falls as 1 / f^a, with a random a from 0 (white) to 2 (brown)"""
+    snr: tuple[float, float] = (0.0, 10.0)
+    """signal-to-noise ratio of that noise in dB, uniform from low to high"""
+    pairs: Path | None = None
+    """folder of degraded files, each at the relative path of its clean one: learn to restore those"""
+    validation: float = 0.1
+    """share of the examples that is held out"""
+    seed: int = 0
+    """of the choice of what is held out"""
+    cache: float = 1.0
+    """GB of decoded files kept in memory by each process, where reading a part of a file needs all of it"""
+
+    def __post_init__(self) -> None:
+        def normal(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        for name in ("spatial_dims", "channels", "sample_rate"):
+            if getattr(self, name) is not None:
+                integer(getattr(self, name), name)
+        if self.size is not None:
+            normal("size", tuple(integer(n, "size") for n in _several(self.size, "size")))
+        if self.resize and self.size is None:
+            raise ValueError("resize needs a size to resize to, got size=None")
+        normal("flips", tuple(integer(n, "flips", 0) for n in _several(self.flips, "flips")))
+        if self.spacing is not None:
+            spacing = tuple(float(s) for s in _several(self.spacing, "spacing"))
+            if not all(0 < s < float("inf") for s in spacing):
+                raise ValueError(f"spacing must be positive, got {self.spacing!r}")
+            normal("spacing", spacing)
+        normal("percentiles", _pair(self.percentiles, "percentiles", 0, 100))
+        if self.value_range is not None:
+            normal("value_range", _pair(self.value_range, "value_range"))
+        normal("snr", _pair(self.snr, "snr", equal=True))
+        if self.labels is not None:
+            choice(self.labels, ("folder", "file"), "labels")
+        if self.missing is not None:
+            normal("missing", str(self.missing))
+            missing_value(self.missing)
+        for name in ("noise", "pairs"):
+            if getattr(self, name) is not None:
+                normal(name, Path(getattr(self, name)))
+        if self.pairs is not None and (self.noise is not None or self.coloured):
+            raise ValueError("pairs are degraded already: leave out noise and coloured, or pairs")
+        if not 0 <= self.validation < 1:
+            raise ValueError(f"validation must be a share in [0, 1), got {self.validation!r}")
+        if not self.cache >= 0:
+            raise ValueError(f"cache must be at least 0 (GB), got {self.cache!r}")
+
+    @property
+    def restores(self) -> bool:
+        """Whether examples come with a degraded version, from which they are to be restored."""
+        return self.noise is not None or self.coloured or self.pairs is not None
+
+
+def missing_value(missing: str | None) -> float | None:
+    """The value of missing entries; NaN for ``"nan"``."""
+    if missing is None:
+        return None
+    try:
+        value = float(missing)
+    except ValueError:
+        raise ValueError(f"missing must be 'nan' or a number, got {missing!r}") from None
+    if not (isfinite(value) or isnan(value)):
+        raise ValueError(f"missing must be 'nan' or a finite number, got {missing!r}")
+    return value
+
+
+def _several(value: Any, name: str) -> tuple[Any, ...]:
+    """One number, or a sequence of them, as a tuple."""
+    if isinstance(value, str):
+        raise TypeError(f"{name} must be a number or a sequence of numbers, got {value!r}")
+    return tuple(value) if isinstance(value, Sequence) else (value,)
+
+
+def _pair(
+    value: Any, name: str, least: float = -float("inf"), most: float = float("inf"), equal: bool = False
+) -> tuple[float, float]:
+    """``(low, high)`` with low below high."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        raise TypeError(f"{name} must be two numbers, low and high, got {value!r}")
+    low, high = float(value[0]), float(value[1])
+    ordered = low <= high if equal else low < high
+    if not (isfinite(low) and isfinite(high) and ordered and least <= low and high <= most):
+        within = f" in [{least:g}, {most:g}]" if isfinite(least) else ""
+        raise ValueError(
+            f"{name} must be finite, low {'at most' if equal else 'below'} high{within}, got {value!r}"
+        )
+    return low, high

@@ -1,0 +1,69 @@
+"""Which examples are held out.
+
+In this order: a standard split of the files is kept (MNIST's ``t10k``, CIFAR-10's ``test_batch``); image sets
+and single files are split by example; classes from sub-folders are split by file within each class; with
+other sub-folders, a top-level one is held out or not as a whole, so that a subject's files never fall on
+both sides (a file outside of them is one by itself); else by file.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+
+from .sources import Info
+from .standard import is_test
+
+_FEWEST = 3  # with fewer subjects or files, none is held out
+
+
+def held_out(
+    infos: Sequence[Info],
+    entries: Sequence[tuple[int, int]],
+    folders: Sequence[str],
+    share: float,
+    seed: int,
+    stratified: bool,
+) -> list[bool]:
+    """Whether each example is held out.
+
+    Args:
+        infos: of the files.
+        entries: the file of every example, and its place in the file.
+        folders: of every file, the top-level sub-folder, or ``""``.
+        share: of the examples to hold out.
+        seed: of the choice, which depends on nothing else random.
+        stratified: that the sub-folders are classes.
+    """
+    if share == 0:
+        return [False] * len(entries)
+    standard = [info.format in ("idx", "cifar") for info in infos]
+    test = [s and is_test(info.path) for s, info in zip(standard, infos, strict=True)]
+    if all(standard) and any(test) and not all(test):
+        return [test[file] for file, _ in entries]
+    by_entry = all(standard) or len(infos) == 1
+    groups: dict[object, list[int]] = defaultdict(list)
+    for i, entry in enumerate(entries):
+        folder = folders[entry[0]]
+        whole = folder and not stratified and not by_entry
+        groups[entry if by_entry else folder if whole else entry[0]].append(i)
+    strata: dict[str, list[list[int]]] = defaultdict(list)
+    for members in groups.values():
+        strata[folders[entries[members[0]][0]] if stratified else ""].append(members)
+    generator = torch.Generator().manual_seed(seed)
+    chosen = {i for s in sorted(strata) for i in _some(strata[s], share, generator)}
+    return [i in chosen for i in range(len(entries))]
+
+
+def _some(groups: list[list[int]], share: float, generator: torch.Generator) -> list[int]:
+    """Members of random groups, about a share of all, at least one group and never most of them."""
+    if len(groups) < _FEWEST:
+        return []
+    wanted = share * sum(map(len, groups))
+    chosen: list[int] = []
+    # One group is never chosen, so that something is left to train on.
+    for g in torch.randperm(len(groups), generator=generator).tolist()[1:]:
+        # Rounds to the nearest: a group is taken if that brings the number closer to what is wanted.
+        if len(chosen) + len(groups[g]) / 2 <= wanted:
+            chosen += groups[g]
+    return chosen or min(groups, key=len)

@@ -1,0 +1,143 @@
+"""The standard binary files of image sets: MNIST's IDX (also .gz) and CIFAR-10's batches.
+
+IDX is big-endian: two zero bytes, 0x08 for unsigned bytes, the number of axes, their sizes in four bytes
+each, then the pixels (http://yann.lecun.com/exdb/mnist). A CIFAR-10 batch is a row of 3073 bytes per image:
+the label, then 32 x 32 pixels of red, green and blue (https://www.cs.toronto.edu/~kriz/cifar.html).
+"""
+
+import gzip
+import re
+from pathlib import Path
+
+import numpy as np
+
+from .arrays import labels_of
+from .cache import Cache
+from .options import DataOptions
+from .sources import Info, Reader, Region, Units, UnreadableError, cut
+
+_IDX = re.compile(r"idx[2-9]-ubyte(\.gz)?$")
+_IDX_LABELS = re.compile(r"idx1-ubyte(\.gz)?$")
+_BYTES = 0x08
+_CIFAR_ROW = 1 + 3 * 32 * 32
+_CIFAR_CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
+
+
+class Idx(Reader):
+    format = "idx"
+    kind = "images"
+    suffixes = ("idx3-ubyte", "idx3-ubyte.gz")
+
+    def matches(self, name: str) -> bool:
+        return _IDX.search(name) is not None
+
+    def look(self, path: Path, options: DataOptions) -> Info:
+        if options.spatial_dims not in (None, 2):
+            raise UnreadableError(
+                f"an IDX image has 2 spatial axes, and {options.spatial_dims} were asked for"
+            )
+        shape, _ = idx_header(path)
+        if len(shape) != 3 or 0 in shape:
+            raise UnreadableError(f"it must hold images (count, rows, columns), got the sizes {shape}")
+        pixels = idx_array(path)
+        labels = _idx_labels(path, len(pixels)) if options.labels == "file" else None
+        return Info(
+            path,
+            self.format,
+            self.kind,
+            1,
+            pixels.shape[1:],
+            len(pixels),
+            True,
+            stored="uint8",
+            labels=labels,
+        )
+
+    def convertible(self, info: Info, channels: int) -> bool:
+        return True
+
+    def read(
+        self, info: Info, index: int, units: Units, cache: Cache, region: Region | None = None
+    ) -> np.ndarray:
+        if info.path.suffix == ".gz":
+            pixels = cache.get((info.path, "idx"), lambda: idx_array(info.path))
+        else:
+            pixels = idx_array(info.path)
+        return np.repeat(cut(pixels[index][None], region), units.channels, 0)
+
+
+class Cifar(Reader):
+    format = "cifar"
+    kind = "images"
+    suffixes = (".bin",)
+
+    def look(self, path: Path, options: DataOptions) -> Info:
+        if options.spatial_dims not in (None, 2):
+            raise UnreadableError(
+                f"a CIFAR-10 image has 2 spatial axes, and {options.spatial_dims} were asked for"
+            )
+        size = path.stat().st_size
+        if size == 0 or size % _CIFAR_ROW:
+            raise UnreadableError(f"a CIFAR-10 batch has {_CIFAR_ROW} bytes for each image, got {size} bytes")
+        labels = np.array(_cifar_rows(path)[:, 0])
+        if labels.max() > 9:
+            raise UnreadableError(f"a CIFAR-10 batch has labels from 0 to 9, got {labels.max()}")
+        labels = labels.astype(np.int64) if options.labels == "file" else None
+        return Info(
+            path, self.format, self.kind, 3, (32, 32), size // _CIFAR_ROW, True, stored="uint8", labels=labels
+        )
+
+    def read(
+        self, info: Info, index: int, units: Units, cache: Cache, region: Region | None = None
+    ) -> np.ndarray:
+        return np.array(cut(_cifar_rows(info.path)[index, 1:].reshape(3, 32, 32), region))
+
+
+def classes_of(info: Info) -> tuple[str, ...] | None:
+    """The names of a standard set's classes."""
+    return _CIFAR_CLASSES if info.format == "cifar" else None
+
+
+def is_idx_labels(path: Path) -> bool:
+    """Whether a file holds the labels of one beside it."""
+    return _IDX_LABELS.search(path.name.lower()) is not None
+
+
+def is_test(path: Path) -> bool:
+    """Whether the standard split holds this file out."""
+    return path.name.startswith(("t10k", "test"))
+
+
+def idx_header(path: Path) -> tuple[tuple[int, ...], int]:
+    """The sizes of an IDX file and where its bytes start."""
+    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        head = file.read(4)
+        if len(head) < 4 or head[:2] != b"\0\0" or head[2] != _BYTES or not 1 <= head[3] <= 8:
+            raise UnreadableError(
+                f"an IDX file of bytes starts with 00 00 08 and its axes, got {head.hex(' ')}"
+            )
+        sizes = np.frombuffer(file.read(4 * head[3]), ">u4")
+    return tuple(int(n) for n in sizes), 4 + 4 * head[3]
+
+
+def idx_array(path: Path) -> np.ndarray:
+    """The bytes of an IDX file: memory-mapped, or all of them out of a .gz."""
+    shape, start = idx_header(path)
+    if path.suffix != ".gz":
+        return np.memmap(path, np.uint8, "r", start, shape)  # refuses a file that is too short
+    with gzip.open(path) as file:
+        file.seek(start)
+        return np.frombuffer(file.read(), np.uint8).reshape(shape)
+
+
+def _idx_labels(path: Path, entries: int) -> np.ndarray:
+    name = re.sub(r"idx\d", "idx1", path.name.replace("images", "labels"))
+    stem = name.removesuffix(".gz")
+    for candidate in (path.with_name(stem), path.with_name(stem + ".gz")):
+        if candidate.exists() and candidate != path:
+            return labels_of(np.array(idx_array(candidate)), entries)
+    raise UnreadableError(f"its labels, {name}, are not beside it")
+
+
+def _cifar_rows(path: Path) -> np.ndarray:
+    return np.memmap(path, np.uint8, "r").reshape(-1, _CIFAR_ROW)
