@@ -1,7 +1,130 @@
-"""Figures of quality."""
+"""Figures of quality: of a restoration beside the clean data, and of a set of samples beside real ones.
+
+The figures of restorations take ``(N, C, *spatial)`` of any rank and give one value per sample, in float64.
+Entries that do not count (``mask`` False) may be anything, NaN too; the figure of a sample without any that
+counts is NaN. Definitions are those of torchmetrics, which computes SNR, SI-SDR and PSNR here (``pip install
+'dynunet[train]'``). Its SSIM knows two and three axes; :func:`ssim` is the same for any number of them.
+"""
+
+from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor
+
+import convnd.functional as F
+
+from .diffusion.losses import expanded_mask
+
+
+def snr(estimate: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    r"""Signal-to-noise ratio ``10 log10(|target|^2 / |target - estimate|^2)`` in dB; more is better.
+
+    Args:
+        estimate, target: ``(N, C, *spatial)``, the restored and the clean data, alike in shape.
+        mask: bool, broadcasts against them: True where an entry counts.
+
+    Returns:
+        ``(N,)``, over all channels of a sample together.
+
+    >>> import torch
+    >>> snr(torch.full((1, 1, 10), 0.9), torch.ones(1, 1, 10)).round()
+    tensor([20.], dtype=torch.float64)
+    """
+    estimate, target, counted = _checked(estimate, target, mask)
+    value = _torchmetrics("audio").signal_noise_ratio(estimate.flatten(1), target.flatten(1))
+    return value.where(counted.flatten(1).any(1), torch.nan)
+
+
+def si_sdr(
+    estimate: Tensor, target: Tensor, mask: Tensor | None = None, *, zero_mean: bool = False
+) -> Tensor:
+    r"""Scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019, eq. 5); more is better.
+
+    The SNR beside the clean data times the factor that makes it largest, so that loudness does not count.
+
+    Args:
+        estimate, target, mask: see :func:`snr`.
+        zero_mean: subtract its mean from every sample first, as is usual for recordings with an offset.
+
+    Returns:
+        ``(N,)``, over all channels of a sample together.
+    """
+    estimate, target, counted = _checked(estimate, target, mask)
+    counted = counted.flatten(1)
+    rows = [estimate.flatten(1), target.flatten(1)]
+    if zero_mean:
+        number = counted.sum(1, keepdim=True).clamp(min=1)
+        rows = [(row - row.sum(1, keepdim=True) / number).where(counted, 0) for row in rows]
+    value = _torchmetrics("audio").scale_invariant_signal_distortion_ratio(*rows)
+    return value.where(counted.any(1), torch.nan)
+
+
+def psnr(estimate: Tensor, target: Tensor, data_range: float = 2.0, mask: Tensor | None = None) -> Tensor:
+    r"""Peak signal-to-noise ratio ``10 log10(data_range^2 / mean squared error)`` in dB; more is better.
+
+    Args:
+        estimate, target, mask: see :func:`snr`.
+        data_range: largest less smallest value that data can have: 2 for data in [-1, 1], 255 for bytes.
+
+    Returns:
+        ``(N,)``; infinite where the two are equal.
+    """
+    estimate, target, counted = _checked(estimate, target, mask)
+    data_range = _positive(data_range, "data_range")
+    rows, share = counted.flatten(1), counted.flatten(1).double().mean(1)
+    value = _torchmetrics("image").peak_signal_noise_ratio(
+        estimate.flatten(1), target.flatten(1), data_range, reduction="none", dim=1
+    )
+    return (value + 10 * share.log10()).where(rows.any(1), torch.nan)
+
+
+def ssim(
+    estimate: Tensor,
+    target: Tensor,
+    data_range: float = 2.0,
+    mask: Tensor | None = None,
+    *,
+    sigma: float = 1.5,
+) -> Tensor:
+    r"""Structural similarity, at most 1 (Wang et al. 2004, eq. 13), for any number of axes.
+
+    Local means, variances and covariance have Gaussian weights (11 entries along every axis by default), and
+    the data is reflected at its borders, as in torchmetrics, whose values in 2-D and 3-D these are. With a
+    mask only entries that count have weights, and the mean is that over them.
+
+    Args:
+        estimate, target, mask: see :func:`snr`; every axis longer than half a window (5).
+        data_range: see :func:`psnr`.
+        sigma: standard deviation of the weights, in entries.
+
+    Returns:
+        ``(N,)``.
+
+    Raises:
+        ValueError: also if an axis is too short.
+    """
+    estimate, target, counted = _checked(estimate, target, mask)
+    sigma = _positive(sigma, "sigma")
+    radius = int(3.5 * sigma + 0.5)
+    if min(estimate.shape[2:]) <= radius:
+        raise ValueError(
+            f"estimate must have more than {radius} entries along every axis for windows of "
+            f"{2 * radius + 1}, got shape {tuple(estimate.shape)}"
+        )
+    weights = counted.double()
+    near = _blurred(weights, sigma, radius).clamp(min=torch.finfo(torch.float64).tiny)
+
+    def local(x: Tensor) -> Tensor:
+        return _blurred(x, sigma, radius) / near  # x is 0 where it does not count
+
+    a, b = local(estimate), local(target)
+    variances = (local(estimate**2) - a**2).clamp(min=0) + (local(target**2) - b**2).clamp(min=0)
+    covariance = local(estimate * target) - a * b
+    data_range = _positive(data_range, "data_range")
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    index = (2 * a * b + c1) * (2 * covariance + c2) / ((a**2 + b**2 + c1) * (variances + c2))
+    return (weights * index).flatten(1).sum(1) / weights.flatten(1).sum(1)
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
@@ -34,3 +157,45 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     # The eigenvalues of a product of two covariances are real and not negative.
     root = torch.linalg.eigvals(cov_a @ cov_b).real.clamp(min=0).sqrt().sum()
     return ((a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * root).item()
+
+
+def _checked(estimate: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Both in float64, zero where they do not count, and where they count."""
+    if estimate.ndim < 3 or estimate.shape != target.shape or 0 in estimate.shape:
+        raise ValueError(
+            "estimate and target must be (N, C, *spatial), alike and with no size 0, "
+            f"got shapes {tuple(estimate.shape)} and {tuple(target.shape)}"
+        )
+    if estimate.is_complex() or target.is_complex():
+        raise TypeError(f"estimate and target must be real, got {estimate.dtype} and {target.dtype}")
+    target = target.detach().to(estimate.device).double()
+    estimate = estimate.detach().double()
+    if mask is None:
+        return estimate, target, torch.ones_like(target, dtype=torch.bool)
+    counted = expanded_mask(mask, target)
+    return estimate.where(counted, 0), target.where(counted, 0), counted
+
+
+def _positive(value: float, name: str) -> float:
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name} must be positive and finite, got {value}")
+    return float(value)
+
+
+def _blurred(x: Tensor, sigma: float, radius: int) -> Tensor:
+    """Gaussian means, axis by axis, of data reflected at its borders."""
+    place = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
+    kernel = (-((place / sigma) ** 2) / 2).exp()
+    kernel = (kernel / kernel.sum()).view(1, 1, -1)
+    for axis in range(2, x.ndim):
+        lines = x.movedim(axis, -1)
+        padded = F.pad(lines.reshape(-1, 1, lines.shape[-1]), (radius, radius), mode="reflect")
+        x = F.conv(padded, kernel).reshape(lines.shape).movedim(-1, axis)
+    return x
+
+
+def _torchmetrics(domain: str) -> Any:
+    try:
+        return import_module(f"torchmetrics.functional.{domain}")
+    except ImportError as error:
+        raise ImportError("snr, si_sdr and psnr need torchmetrics: pip install 'dynunet[train]'") from error

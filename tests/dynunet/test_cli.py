@@ -1,0 +1,432 @@
+"""The command line on small real files: one command after the other, in this process."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import tyro
+from PIL import Image
+
+from dynunet import Diffusion
+from dynunet.cli import main
+from dynunet.cli.config import flags, read
+from dynunet.cli.train import MARKERS, Train, read_flags
+
+SMALL = "--num-blocks 1 --num-groups 4 --no-tensorboard --cpu --sample-every 0 --validation-samples 4".split()
+
+
+def run(*words: object) -> None:
+    main([str(word) for word in words])
+
+
+def fails(capsys: pytest.CaptureFixture[str], code: int, *words: object) -> str:
+    """The one line on stderr with which a command ends."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as error:
+        run(*words)
+    assert error.value.code == code
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def voice(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recordings and noise, and a model trained to tell them apart."""
+    folder = tmp_path_factory.mktemp("voice")
+    (folder / "clean/deeper").mkdir(parents=True)
+    (folder / "noise").mkdir()
+    generator = np.random.default_rng(0)
+    for i in range(12):
+        time = np.arange(3000 + 100 * i) / 8000
+        tone = 0.3 * np.sin(2 * np.pi * (200 + 50 * i) * time)
+        soundfile.write(folder / f"clean/{'deeper/' * (i % 2)}{i}.wav", tone, 8000)
+    soundfile.write(folder / "noise/hiss.wav", 0.1 * generator.standard_normal(8000), 8000)
+    run(
+        "train", folder / "clean", "--spatial-dims", 1, "--noise", folder / "noise", "--snr", 0, 10,
+        "--out", folder / "run", "--size", 1024, "--channels", 8, 16, "--steps", 100, "--batch-size", 4,
+        "--lr", 5e-3, "--ema", 0.9, *SMALL,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of two classes, and a model of them."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for kind in ("bright", "dark"):
+        (folder / "data" / kind).mkdir(parents=True)
+        for i in range(8):
+            image = np.full((10, 12), 220 if kind == "bright" else 30, np.uint8)
+            image[i % 8, :] = 128
+            Image.fromarray(image).save(folder / "data" / kind / f"{i}.png")
+    train = [
+        "train",
+        folder / "data",
+        "--spatial-dims",
+        2,
+        "--labels",
+        "folder",
+        "--size",
+        8,
+        "--channels",
+        8,
+        16,
+    ]
+    run(*train, "--out", folder / "run", "--steps", 4, "--batch-size", 4, *SMALL)
+    return folder
+
+
+def test_training_to_restore_denoises_files_and_folders(voice: Path, tmp_path: Path) -> None:
+    clean, _ = soundfile.read(voice / "clean/0.wav")
+    noise, _ = soundfile.read(voice / "noise/hiss.wav")
+    noisy = clean + noise[: len(clean)]
+    (tmp_path / "noisy/a").mkdir(parents=True)
+    soundfile.write(tmp_path / "noisy/a/0.wav", noisy, 8000, subtype="PCM_24")
+    soundfile.write(tmp_path / "noisy/1.flac", noisy, 8000)
+    run("denoise", voice / "run", tmp_path / "noisy", "--out", tmp_path / "out", "--device", "cpu")
+    for name in ("a/0.wav", "1.flac"):
+        restored, rate = soundfile.read(tmp_path / "out" / name)
+        assert (len(restored), rate) == (len(clean), 8000)
+        assert np.mean((restored - clean) ** 2) < 0.5 * np.mean((noisy - clean) ** 2)
+    assert soundfile.info(tmp_path / "out/a/0.wav").subtype == "PCM_24"
+
+    one = tmp_path / "one.wav"
+    run("denoise", voice / "run", tmp_path / "noisy/a/0.wav", "--out", one, "--device", "cpu")
+    assert (soundfile.read(one)[0] == soundfile.read(tmp_path / "out/a/0.wav")[0]).all()
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_restored(
+    voice: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    shutil.copy(voice / "clean/0.wav", tmp_path / "in")
+    (tmp_path / "in/broken.wav").write_bytes(b"RIFF....")
+    with pytest.raises(SystemExit) as error:
+        run("denoise", voice / "run", tmp_path / "in", "--out", tmp_path / "out")
+    assert error.value.code == 1
+    said = capsys.readouterr()
+    assert "skipped: " in said.err
+    assert "broken.wav" in said.err
+    assert "1 of 2 files restored" in said.out
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["0.wav"]
+
+
+def test_results_are_never_overwritten_unasked(
+    voice: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(voice / "clean/0.wav", tmp_path / "kept.wav")
+    before = (tmp_path / "kept.wav").read_bytes()
+    denoise = ["denoise", voice / "run", voice / "clean/2.wav", "--out", tmp_path / "kept.wav"]
+    assert "exists already" in fails(capsys, 2, *denoise)
+    assert (tmp_path / "kept.wav").read_bytes() == before
+    run(*denoise, "--overwrite")
+    assert (tmp_path / "kept.wav").read_bytes() != before
+
+
+def test_evaluate_prints_figures_before_and_after(voice: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("evaluate", voice / "run", "--num", 6, "--batch-size", 4)
+    first = capsys.readouterr().out
+    run("evaluate", voice / "run", "--num", 6, "--batch-size", 1)
+    assert capsys.readouterr().out == first  # whatever the size of a batch
+    assert "held out from training" in first
+    snr = next(line for line in first.splitlines() if line.startswith("SNR"))
+    before, after, gain = (float(word) for word in snr.split() if word.strip("+-").replace(".", "").isdigit())
+    assert 0 < before < 10
+    assert gain == pytest.approx(after - before, abs=0.011)
+    assert gain > 1
+    assert "SI-SDR" in first
+
+
+def test_noise_of_another_level_can_be_evaluated(voice: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("evaluate", voice / "run", voice / "clean/deeper", "--num", 4, "--snr", 20, 20)
+    said = capsys.readouterr().out
+    assert "all there are" in said
+    assert "SNR     20.00 dB before" in said
+
+
+def test_samples_are_files_of_the_runs_kind_and_a_picture(pictures: Path, tmp_path: Path) -> None:
+    run("sample", pictures / "run", "--num", 3, "--steps", 2, "--out", tmp_path / "a")
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert names == ["sample-0-bright.png", "sample-1-dark.png", "sample-2-bright.png", "samples.png"]
+    with Image.open(tmp_path / "a/sample-1-dark.png") as image:
+        assert (image.size, image.mode) == ((8, 8), "L")
+    options = [
+        "--num",
+        2,
+        "--steps",
+        2,
+        "--classes",
+        "dark",
+        1,
+        "--batch-size",
+        1,
+        "--size",
+        6,
+        20,
+        "--seed",
+        5,
+    ]
+    run("sample", pictures / "run", *options, "--out", tmp_path / "b")
+    with Image.open(tmp_path / "b/sample-1-dark.png") as image:
+        assert image.size == (20, 6)
+
+
+def test_samples_do_not_depend_on_the_batch(pictures: Path, tmp_path: Path) -> None:
+    for size in (1, 3):
+        run(
+            "sample",
+            pictures / "run",
+            "--num",
+            3,
+            "--steps",
+            2,
+            "--batch-size",
+            size,
+            "--out",
+            tmp_path / str(size),
+        )
+    for path in (tmp_path / "1").glob("sample-*"):
+        with Image.open(path) as one, Image.open(tmp_path / "3" / path.name) as other:
+            assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).max() <= 1
+
+
+def test_training_is_resumed_with_its_flags_to_the_same_weights(pictures: Path, tmp_path: Path) -> None:
+    train = [
+        "train",
+        pictures / "data",
+        "--spatial-dims",
+        2,
+        "--labels",
+        "folder",
+        "--size",
+        8,
+        "--channels",
+        8,
+        16,
+    ]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = ["--batch-size", 4, "--decay", "constant", "--warmup", 0, *SMALL]
+    run(*train, *options, "--out", whole, "--steps", 6)
+    run(*train, *options, "--out", parts, "--steps", 3)
+    run("train", "--resume", parts, "--steps", 6)
+    a, b = (Diffusion.from_pretrained(folder).state_dict() for folder in (whole, parts))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    # Resumed once more, it is the longer run that is gone on with.
+    assert read_flags(parts / "run.json").training.steps == 6
+
+
+def test_the_flags_of_a_run_can_be_used_again(pictures: Path, tmp_path: Path) -> None:
+    record = pictures / "run/run.json"
+    run("train", "--config", record, "--out", tmp_path / "again", "--channels", 4, 8, "--steps", 1)
+    old, new = read_flags(record), read_flags(tmp_path / "again/run.json")
+    assert new.network.channels == (4, 8)
+    assert new.training.steps == 1
+    assert new.data == old.data
+    assert Diffusion.from_pretrained(tmp_path / "again").config["model"]["channels"] == [4, 8]
+
+
+def test_every_flag_survives_the_way_through_json(tmp_path: Path) -> None:
+    line = """--spatial-dims 3 --size 8 9 10 --coordinates --flips 0 2 --spacing 1 1 2.5 --percentiles 1 99
+        --missing=-1e9 --value-range -5 5 --pairs other --validation 0.2 --channels 4 8 --strides 1x2x2
+        --attention none full+channel --dropout 0.1 --gradient-checkpointing --data-channels 2 --data-seed 4
+        --seed 3 --prediction flow --loss-weighting min_snr --clip inf --no-tensorboard --precision bf16"""
+    asked = tyro.cli(Train, args=line.split(), config=MARKERS)
+    assert (asked.data.channels, asked.data.seed, asked.training.seed) == (2, 4, 3)
+    (tmp_path / "flags.json").write_text(json.dumps(flags(asked)))
+    assert read_flags(tmp_path / "flags.json") == asked
+
+
+def test_a_run_records_the_command_that_made_it(pictures: Path) -> None:
+    recorded = read(pictures / "run/run.json")
+    assert recorded["source"] == str(pictures / "data")
+    assert recorded["labels"] == "folder"
+    assert recorded["channels"] == [8, 16]
+
+
+def test_evaluate_tells_how_far_samples_are_from_data(
+    pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("evaluate", pictures / "run", pictures / "data", "--num", 4, "--steps", 2)
+    said = capsys.readouterr().out
+    figures = {line.split("  ")[0].strip(): line.split("  ")[-1].split()[0] for line in said.splitlines()[1:]}
+    assert float(figures["Fréchet distance"]) > float(figures["its floor"]) > 0
+    assert float(figures["loss"]) > 0
+
+
+def test_inpaint_fills_what_the_mask_marks_and_nothing_else(pictures: Path, tmp_path: Path) -> None:
+    source = pictures / "data/bright/0.png"
+    before = np.asarray(Image.open(source)).copy()
+    marked = np.zeros_like(before)
+    marked[3:6, 2:9] = 255
+    Image.fromarray(marked).save(tmp_path / "mask.png")
+    inpaint = ["inpaint", pictures / "run", source, "--mask", tmp_path / "mask.png", "--steps", 2]
+    run(*inpaint, "--out", tmp_path / "filled.png")
+    after = np.asarray(Image.open(tmp_path / "filled.png"))
+    assert (after[marked == 0] == before[marked == 0]).all()
+    assert (after[marked > 0] != before[marked > 0]).any()
+
+
+def test_a_4d_array_with_gaps_is_trained_on_filled_and_sampled(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    (tmp_path / "data").mkdir()
+    for i in range(4):
+        field = generator.uniform(0, 30, (6, 6, 6, 6)).astype(np.float32)
+        field[:, :2] = -1e10
+        np.save(tmp_path / f"data/{i}.npy", field)
+    run(
+        "train", tmp_path / "data", "--spatial-dims", 4, "--missing=-1e10", "--size", 4, "--coordinates",
+        "--channels", 4, 8, "--steps", 1, "--batch-size", 2, "--out", tmp_path / "run", *SMALL,
+    )  # fmt: skip
+    source = tmp_path / "data/0.npy"
+    run("inpaint", tmp_path / "run", source, "--missing=-1e10", "--steps", 1, "--out", tmp_path / "filled")
+    before, after = np.load(source), np.load(tmp_path / "filled/0.npy")
+    known = before > -1e9
+    np.testing.assert_allclose(after[known], before[known], atol=1e-5)
+    assert (np.abs(after[~known]) < 1e3).all()
+    run("sample", tmp_path / "run", "--num", 1, "--steps", 1, "--out", tmp_path / "samples")
+    assert np.load(tmp_path / "samples/sample-0.npy").shape == (4, 4, 4, 4)
+
+
+def test_summary_counts_parameters_batch_precision_and_checkpointing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def memory(*words: object) -> dict[str, float]:
+        run("summary", "--spatial-dims", 4, "--channels", 16, 32, "--size", 8, *words)
+        lines = [line for line in capsys.readouterr().out.splitlines() if line.endswith(" GiB")]
+        return {line.split()[0].rstrip(","): float(line.split()[-2]) for line in lines}
+
+    one, many = memory("--batch-size", 100), memory("--batch-size", 200)
+    assert many["activations"] == pytest.approx(2 * one["activations"], rel=0.01)
+    assert many["weights"] == one["weights"]
+    half = memory("--batch-size", 200, "--precision", "bf16")
+    assert half["activations"] == pytest.approx(one["activations"], rel=0.01)
+    less = memory("--batch-size", 200, "--gradient-checkpointing")
+    assert less["activations"] + less["one"] < 0.7 * many["activations"]
+    assert less["training"] == pytest.approx(sum(less.values()) - less["training"], abs=0.02)
+
+
+def test_summary_draws_the_network_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    run("summary", *"--spatial-dims 4 --channels 16 32 64 --size 16 16 16 16".split())
+    said = capsys.readouterr().out
+    assert "1 x 16 x 16 x 16 x 16 x 16" in said
+    assert "Into 24 GiB fit at most about" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "Expected one of {train, sample, denoise, inpaint, evaluate, summary}"),
+        ("trian x", "Unrecognized options: trian"),
+        ("train", "the folder of files to train on is missing"),
+        ("train x", "--out is missing"),
+        ("train x --out y --stepz 3", "--stepz"),
+        ("train x --out y --steps many", "--steps"),
+        ("train x --out y --steps 0", "steps must be at least 1, got 0"),
+        ("train x --out y --snr 5 1", "snr must be"),
+        ("train x --out y --noise a --pairs b", "pairs"),
+        ("train nowhere --out y", "nowhere"),
+        ("train --resume nowhere", "nowhere/run.json: cannot be read"),
+        ("train --resume a --config b", "leave out --config"),
+        ("train --config nowhere.json", "nowhere.json: cannot be read"),
+        ("sample nowhere --out y", "run must be the folder of a run, got nowhere"),
+        ("denoise nowhere x", "--out"),
+        ("inpaint nowhere x --out y", "one of --missing and --mask"),
+        ("evaluate nowhere --num 1", "--num must be at least 2, got 1"),
+        ("summary --spatial-dims 2 --size 8 8 8", "size must be one number or 2"),
+        ("summary --spatial-dims 2 --size 8 --channels 8 16 --strides 2y2", "strides must be numbers"),
+        ("summary --spatial-dims 2 --size 8 --norm grup", "norm"),
+    ],
+)
+def test_errors_are_one_line(
+    line: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in fails(capsys, 2, *line.split())
+
+
+def test_models_are_used_for_what_they_were_trained_for(
+    voice: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", tmp_path / "out"]
+    assert "dynunet denoise" in fails(capsys, 2, "sample", voice / "run", *out)
+    assert "give --sigma" in fails(capsys, 2, "denoise", pictures / "run", pictures / "data", *out)
+    assert "--sigma must be left out" in fails(capsys, 2, "denoise", voice / "run", "x", "--sigma", 1, *out)
+    inpaint = ["inpaint", voice / "run", "x", "--missing", "nan"]
+    assert "was trained to restore" in fails(capsys, 2, *inpaint, *out)
+    assert "must be of bright, dark" in fails(capsys, 2, "sample", pictures / "run", "--classes", "red", *out)
+    assert "which" in fails(capsys, 2, "evaluate", pictures / "run", "--snr", 0, 1)
+    assert "device must be one" in fails(capsys, 2, "sample", pictures / "run", *out, "--device", "abacus")
+    image = pictures / "data/dark/0.png"
+    assert "nothing is missing" in fails(capsys, 2, "inpaint", pictures / "run", image, "--missing", 7, *out)
+    assert not (tmp_path / "out").exists()
+
+
+def test_white_noise_of_known_level_needs_no_noise_in_training(pictures: Path, tmp_path: Path) -> None:
+    image = pictures / "data/dark/0.png"
+    run("denoise", pictures / "run", image, "--sigma", 0.2, "--steps", 2, "--out", tmp_path)
+    with Image.open(tmp_path / "0.png") as restored:
+        assert restored.size == (12, 10)
+
+
+def test_a_run_is_not_replaced_unasked(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (pictures / "run/model.safetensors").read_bytes()
+    line = fails(capsys, 2, "train", pictures / "data", "--out", pictures / "run")
+    assert "--resume" in line
+    assert "--overwrite" in line
+    assert (pictures / "run/model.safetensors").read_bytes() == before
+
+
+def test_wrong_fields_of_a_config_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "flags.json"
+    for text, message in (
+        ('{"chanels": [8]}', "'chanels' is no flag; did you mean 'channels'?"),
+        ('{"steps": "many"}', "must have values as flags have them"),
+        ('{"steps": {"a": 1}}', "must be a value or a list"),
+        ("[1]", "must be a JSON object"),
+        ("{", "must be JSON"),
+        ('{"options": {"steps": 1}}', "was not started by dynunet train"),
+    ):
+        file.write_text(text)
+        assert message in fails(capsys, 2, "train", "--config", file)
+
+
+def test_an_interrupted_run_says_how_to_go_on(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dynunet.training import Interrupted, Trainer
+
+    def fit(*_: object, **__: object) -> None:
+        raise Interrupted("stopped")
+
+    monkeypatch.setattr(Trainer, "fit", fit)
+    with pytest.raises(SystemExit) as error:
+        run("train", pictures / "data", "--size", 8, "--out", tmp_path / "run")
+    assert error.value.code == 130
+    assert f"dynunet train --resume {tmp_path / 'run'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["", "train", "sample", "denoise", "inpaint", "evaluate", "summary"])
+def test_help_is_printed(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        main([*command.split(), "--help"])
+    assert not error.value.code
+    said = capsys.readouterr().out
+    assert f"usage: dynunet {command}".strip() in said
+    assert "{None}" not in said
+
+
+def test_the_arguments_of_the_process_are_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["dynunet", "summary", "--help"])
+    with pytest.raises(SystemExit) as error:
+        main()
+    assert not error.value.code
