@@ -1,16 +1,95 @@
-"""What the examples share: a folder for each run, one table of all runs, and small images."""
+"""What the examples share: where data is found, a folder for each run, and one table of all runs."""
 
 import csv
 import json
+import shutil
 import sys
-from dataclasses import asdict, fields
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
-import torch
-from sklearn.datasets import load_digits
-from torch import Tensor
+from dynunet import Diffusion
+from dynunet.training import Trainer
+
+
+@dataclass
+class RunOptions:
+    """What every example that trains is told: its options are a dataclass that begins with these."""
+
+    seed: int = 0
+    """of everything random"""
+    data: Path | None = None
+    """data of your own"""
+    out: Path = Path("runs")
+    """where the folders of the runs are"""
+    name: str = ""
+    """name of this run; numbered if left out"""
+    resume: Path | None = None
+    """folder of an interrupted run to go on with; it knows its other options"""
+
+
+@dataclass
+class NetworkOptions(RunOptions):
+    """Those of an example that trains a network, too: the commonest options of dynunet.UNet."""
+
+    channels: tuple[int, ...] = (32, 64)
+    """channels of each level of the U-Net: the list is the network"""
+    num_blocks: int = 1
+    """blocks per level"""
+    block: str = "residual"
+    """residual, plain or convnext"""
+    norm: str = "group"
+    """group, batch, instance, layer, rms or none"""
+    num_groups: int = 8
+    """groups of group norm"""
+    activation: str = "silu"
+    """silu, relu, gelu, ..."""
+    attention: tuple[str, ...] = ("none",)
+    """attention of each level, or one value for all: none, full, linear, axial, window, cbam, ..."""
+    dropout: float = 0.0
+    """probability of dropout in the blocks"""
+
+    def network(self) -> dict[str, Any]:
+        """As keywords of UNet."""
+        given = {f.name: getattr(self, f.name) for f in fields(NetworkOptions) if f not in fields(RunOptions)}
+        attention = [None if name == "none" else name for name in self.attention]
+        given["attention"] = attention[0] if len(attention) == 1 else attention
+        return given | {"norm": None if self.norm == "none" else self.norm}
+
+
+Options = TypeVar("Options", bound=RunOptions)
+
+
+def begin(options: Options, kind: str) -> tuple[Options, Path]:
+    """The options and the folder of a run: a new one, or with ``--resume`` those of an earlier one."""
+    if options.resume is None:
+        return options, new_folder(options.out, options.name, kind, options)
+    kept = options.resume / "options.json"
+    if not kept.is_file():
+        raise SystemExit(f"--resume: looked for {kept}, which each run keeps: none there")
+    others = [_flag(f) for f in fields(options) if f.name != "resume" and _differs(options, f)]
+    if others:
+        raise SystemExit(f"--resume: {options.resume} has its own options; leave out {' '.join(others)}")
+    saved = json.loads(kept.read_text())
+    known = {f.name for f in fields(options)}
+    if saved.keys() != known:
+        raise SystemExit(f"--resume: {kept} is of another example or version: {sorted(saved.keys() ^ known)}")
+    return type(options)(
+        **{f.name: _restored(saved[f.name], f.type) for f in fields(options)}
+    ), options.resume
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Where data and a network are made as asked for: an error is one line, and no empty folder is left."""
+    try:
+        yield
+    except (OSError, TypeError, ValueError, SystemExit) as error:
+        if [path.name for path in folder.iterdir()] == ["options.json"]:
+            shutil.rmtree(folder)
+        raise SystemExit(str(error)) from None
 
 
 def new_folder(out: Path, name: str, kind: str, options: Any) -> Path:
@@ -27,12 +106,53 @@ def new_folder(out: Path, name: str, kind: str, options: Any) -> Path:
     return folder
 
 
+def fit(trainer: Trainer, folder: Path) -> tuple[Diffusion, str]:
+    """Train, or go on: the averaged model, and how many seconds it took in all.
+
+    Ctrl-C, or a kill, loses nothing; it says how to go on. The trainer's folder is ``folder / "model"``.
+    """
+    try:
+        model = trainer.fit(resume=True)  # of a run that is not there yet it is the beginning
+    except KeyboardInterrupt as stopped:
+        raise SystemExit(f"\n{stopped or 'stopped'}:\n\n  python {sys.argv[0]} --resume {folder}") from None
+    with (trainer.out / "log.csv").open(newline="") as file:
+        seconds = [float(row["seconds"]) for row in csv.DictReader(file) if row["seconds"]]
+    return model, f"{seconds[-1]:.0f}"
+
+
+def debian(relative: str, *, packages: str, data: Path | None = None, flag: str = "--data") -> Path:
+    """The user's own data, or a folder or file of Debian packages, unpacked here or installed.
+
+    Args:
+        relative: path below the root of the package, such as ``"usr/share/datasets/fashion-mnist"``.
+        packages: names of the packages that have it, with spaces between them.
+        data: what the user gave with ``flag``, if anything; then nothing else is looked for.
+
+    Raises:
+        SystemExit: saying what was looked for, and the line that fetches it. Nothing is made up instead.
+    """
+    if data is not None:
+        if not data.exists():
+            raise SystemExit(f"{flag}: looked for a file or a folder {data}: none there")
+        return data
+    places = [Path("data") / relative, Path("/") / relative]
+    for place in places:
+        if place.exists():
+            return place
+    raise SystemExit(
+        f"looked for {' and for '.join(map(str, places))}: none there. It is in Debian's and Ubuntu's "
+        f"{packages}, which this line fetches without installing:\n\n"
+        f"  apt-get download {packages} && for f in *.deb; do dpkg-deb -x $f data; done\n\n"
+        f"For data of your own: {flag} PATH"
+    )
+
+
 def report(folder: Path, options: Any, figures: dict[str, str]) -> None:
     """Add a line with the figures and the flags of a run to results.csv; print it below earlier ones."""
     flags = [
-        f"--{f.name.replace('_', '-')} {_text(getattr(options, f.name))}"
+        f"{_flag(f)} {_text(getattr(options, f.name))}"
         for f in fields(options)
-        if f.name not in ("out", "name") and getattr(options, f.name) != f.default
+        if f.name not in ("out", "name", "resume") and _differs(options, f)
     ]
     row = {"run": folder.name, **figures, "flags": " ".join(flags)}
     table = folder.parent / "results.csv"
@@ -49,33 +169,11 @@ def report(folder: Path, options: Any, figures: dict[str, str]) -> None:
             writer.writeheader()
             writer.writerows(earlier)
         writer.writerow(row)
-    rows = [{name: name for name in row}, *earlier[-9:], row]
+    shown = [r for r in earlier if all(r.get(name) for name in figures)]  # of the same example
+    rows = [{name: name for name in row}, *shown[-9:], row]
     widths = {name: max(len(r.get(name) or "") for r in rows) for name in row}
     for r in rows:
         print("  ".join((r.get(name) or "").ljust(width) for name, width in widths.items()).rstrip())
-
-
-def load_images(path: Path | None) -> tuple[Tensor, Tensor]:
-    """Images ``(N, 1, H, W)`` scaled to [-1, 1] and labels ``(N,)``, in a fixed random order."""
-    if path is None:
-        images, labels = load_digits(return_X_y=True)
-        images = images.reshape(-1, 8, 8)
-    elif not path.is_file():
-        raise SystemExit(f"--data: looked for an .npz file with `images` and `labels` at {path}: none there")
-    else:
-        with np.load(path) as file:
-            if not {"images", "labels"} <= set(file.files):
-                raise SystemExit(f"--data: {path} must hold `images` and `labels`, it holds {file.files}")
-            images, labels = file["images"], file["labels"]
-    if images.ndim != 3 or labels.shape != images.shape[:1] or len(images) < 20:
-        raise SystemExit(
-            "--data: images must be (N, H, W) and labels (N,) with N at least 20, got shapes "
-            f"{images.shape} and {labels.shape}"
-        )
-    order = np.random.default_rng(0).permutation(len(images))
-    low, high = float(images.min()), float(images.max())
-    scaled = torch.tensor((images[order] - low) / (high - low) * 2 - 1, dtype=torch.float32)
-    return scaled.unsqueeze(1), torch.tensor(labels[order], dtype=torch.int64)
 
 
 def suggest(*flags: str) -> None:
@@ -84,5 +182,24 @@ def suggest(*flags: str) -> None:
         print(f"  python {sys.argv[0]} {text}")
 
 
+def _flag(field: Any) -> str:
+    return f"--{field.name.replace('_', '-')}"
+
+
+def _differs(options: Any, field: Any) -> bool:
+    return getattr(options, field.name) != field.default
+
+
+def _restored(value: Any, kind: Any) -> Any:
+    """What JSON made of a path or a tuple, as it was."""
+    if isinstance(value, str) and kind in (Path, Path | None):
+        return Path(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _text(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return (
+        " ".join(map(str, value))
+        if isinstance(value, Sequence) and not isinstance(value, str)
+        else str(value)
+    )

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 import tyro
-from _runs import load_images, new_folder, report, suggest
+from _images import load_images
+from _runs import new_folder, report, suggest
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm.auto import trange

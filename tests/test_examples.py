@@ -1,0 +1,142 @@
+"""What the examples share, and the learner's path: without training."""
+
+import inspect
+import re
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dynunet import UNet
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+sys.path.insert(0, str(EXAMPLES))
+tyro = pytest.importorskip("tyro")
+pytest.importorskip("matplotlib")
+
+import _runs  # noqa: E402
+import learn_convolution  # noqa: E402
+import learn_diffusion  # noqa: E402
+import learn_unet  # noqa: E402
+from _learn import value_of, words  # noqa: E402
+
+
+@dataclass
+class Options(_runs.NetworkOptions):
+    steps: int = 10
+
+
+BLOCKS = re.findall(r"```python\n(.*?)```", (EXAMPLES / "README.md").read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_block_of_the_readme_runs(block: str) -> None:
+    exec(block, {})
+
+
+def test_scripts_of_the_readme_exist() -> None:
+    named = set(re.findall(r"examples/(\w+\.py)", (EXAMPLES / "README.md").read_text()))
+    assert named >= {path.name for path in EXAMPLES.glob("[!_]*.py")}
+    assert all((EXAMPLES / name).is_file() for name in named)
+
+
+@pytest.mark.parametrize("kernel", ["smooth", "edges", "slope"])
+def test_convolution_draws(kernel: Any, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "x.png"
+    learn_convolution.main(learn_convolution.Options((1, 2, 3, 4), kernel, size=7, out=out))
+    assert out.stat().st_size > 0
+
+
+def test_unet_draws(tmp_path: Path) -> None:
+    unet = UNet(3, 2, channels=(4, 8), num_groups=2, time_embedding=True, cond_channels=1, deep_supervision=1)
+    learn_unet.main(unet, 7, tmp_path / "x.png")
+    assert (tmp_path / "x.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction", "flow", "edm"])
+def test_every_prediction_gives_the_same_points(
+    prediction: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learn_diffusion.main(learn_diffusion.Options(prediction=prediction, out=tmp_path / "x.png"))
+    assert "0.109" in capsys.readouterr().out
+
+
+def test_unet_has_a_flag_for_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        tyro.cli(learn_unet.main, args=["--help"], config=(tyro.conf.OmitArgPrefixes,), registry=words())
+    shown = capsys.readouterr().out
+    for name in inspect.signature(UNet).parameters:
+        flag = f"--{name.replace('_', '-')}"
+        fixed = name in ("in_layer", "out_layer")  # modules
+        assert re.search(rf"{flag} (WORD|INT|FLOAT|STR|\[INT)|{flag},", shown) is not None or fixed, flag
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("none", None),
+        ("true", True),
+        ("3", 3),
+        ("1,2,2", (1, 2, 2)),
+        ("0.5", 0.5),
+        ("full+channel", "full+channel"),
+    ],
+)
+def test_words(text: str, value: object) -> None:
+    assert value_of(text) == value
+    assert type(value_of(text)) is type(value)
+
+
+def test_network_options_are_those_of_a_unet() -> None:
+    given = Options(attention=("none", "full"), norm="none", channels=(4, 8), num_groups=2).network()
+    assert given["attention"] == [None, "full"]
+    assert given["norm"] is None
+    UNet(1, 1, **given)
+
+
+def test_data_is_looked_for_and_never_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        SystemExit, match=r"(?s)data/usr/share/no-such.* /usr/share/no-such.*apt-get download a b && "
+    ):
+        _runs.debian("usr/share/no-such", packages="a b")
+    with pytest.raises(SystemExit, match="--noise: looked for a file or a folder mine"):
+        _runs.debian("usr/share/no-such", packages="a b", data=Path("mine"), flag="--noise")
+    unpacked = Path("data/usr/share/no-such")
+    unpacked.mkdir(parents=True)
+    assert _runs.debian("usr/share/no-such", packages="a b") == unpacked
+    assert _runs.debian("usr/share/no-such", packages="a b", data=tmp_path) == tmp_path
+
+
+def test_a_run_is_begun_once_and_resumed_with_its_options(tmp_path: Path) -> None:
+    given = Options(out=tmp_path / "runs", channels=(4, 8), data=Path("x"), steps=3)
+    options, folder = _runs.begin(given, "kind")
+    assert (options, folder) == (given, tmp_path / "runs" / "kind-1")
+    assert _runs.begin(given, "kind")[1] == tmp_path / "runs" / "kind-2"
+    assert _runs.begin(Options(resume=folder), "kind") == (given, folder)
+    with pytest.raises(SystemExit, match="leave out --num-blocks"):
+        _runs.begin(Options(resume=folder, num_blocks=2), "kind")
+    with pytest.raises(SystemExit, match="looked for"):
+        _runs.begin(Options(resume=tmp_path), "kind")
+    with pytest.raises(SystemExit, match="exists already"):
+        _runs.begin(replace(given, name="kind-1"), "kind")
+
+
+def test_what_cannot_be_built_leaves_no_folder(tmp_path: Path) -> None:
+    _, folder = _runs.begin(Options(out=tmp_path), "kind")
+    with pytest.raises(SystemExit, match="channels must"), _runs.explained(folder):
+        UNet(1, 1, channels=())
+    assert not folder.exists()
+
+
+def test_report_adds_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for steps in (3, 4):
+        options, folder = _runs.begin(Options(out=tmp_path, steps=steps, channels=(4, 8)), "kind")
+        _runs.report(folder, options, {"rmse": f"0.{steps}"})
+    _runs.report(tmp_path / "other", Options(), {"psnr": "30.0"})
+    lines = (tmp_path / "results.csv").read_text().splitlines()
+    assert lines[0] == "run,rmse,flags,psnr"
+    assert lines[2] == "kind-2,0.4,--channels 4 8 --steps 4,"
+    assert "kind-2" not in capsys.readouterr().out.splitlines()[-1]
