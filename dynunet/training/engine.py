@@ -1,0 +1,178 @@
+"""What is trained, on the devices of ``accelerate``: the weights, their optimiser and their average.
+
+``accelerate`` moves to the device, casts to lower precision, scales and clips gradients, and averages them
+over processes; which samples a process gets is decided in :mod:`dynunet.training.order`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import inf
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load_model
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ..diffusion import Diffusion
+from .options import TrainOptions
+from .order import Stream, hashed
+
+Batch = tuple[Sequence[int], Mapping[str, Any]]
+_FUSED = ("cpu", "cuda", "mps", "xpu")  # where one pass over memory does what takes several elsewhere
+
+
+class Objective(nn.Module):
+    """The loss as the forward pass of a module, which is where gradients are averaged over processes."""
+
+    def __init__(self, diffusion: Diffusion, loss: str) -> None:
+        super().__init__()
+        self.diffusion, self.loss = diffusion, loss
+
+    def forward(self, **batch: Any) -> Tensor:
+        return self.diffusion.loss(**batch, loss=self.loss)
+
+
+class Engine:
+    """One process of training."""
+
+    def __init__(self, diffusion: Diffusion, options: TrainOptions) -> None:
+        from accelerate import Accelerator
+        from accelerate.utils import GradientAccumulationPlugin
+
+        self.options, self.diffusion = options, diffusion.train()
+        accumulation = GradientAccumulationPlugin(options.accumulate)  # else an environment variable may rule
+        self.accelerator = Accelerator(
+            mixed_precision=options.precision, gradient_accumulation_plugin=accumulation, cpu=options.cpu
+        )
+        if options.precision == "fp16" and self.accelerator.device.type == "cpu":
+            raise ValueError("precision must be 'bf16' or 'no' on a CPU, got 'fp16'")
+        objective = Objective(diffusion.to(self.accelerator.device), options.loss)
+        if not any(p.requires_grad for p in objective.parameters()):
+            raise ValueError("diffusion must have parameters to train, got a model without any")
+        optimizer = torch.optim.AdamW(
+            diffusion.parameters(),
+            options.lr,
+            weight_decay=options.weight_decay,
+            fused=self.accelerator.device.type in _FUSED or None,
+        )
+        self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
+        # On the device as it is; its counter stays on the CPU, where reading it waits for nothing.
+        self.averaged = AveragedModel(diffusion, multi_avg_fn=self._average, use_buffers=True)
+        self.average_objective = Objective(self.average, options.loss).eval()
+        if options.compile and isinstance(diffusion.model, nn.Module):
+            diffusion.model.compile()
+
+    @property
+    def average(self) -> Diffusion:
+        return cast(Diffusion, self.averaged.module)
+
+    @property
+    def main(self) -> bool:
+        return self.accelerator.is_main_process
+
+    def step(self, step: int, batches: Iterator[Batch], stream: Stream) -> Tensor:
+        """Train on the next batches; returns their mean loss and the norm of its gradient, ``(2,)``."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.learning_rate(step)
+        loss, norm = torch.zeros((), device=self.accelerator.device), torch.tensor(0.0)
+        for part in range(self.options.accumulate):
+            numbers, batch = next(batches)
+            with self.accelerator.accumulate(self.objective):
+                # Dropout is the one thing that draws from the global generators.
+                torch.manual_seed(
+                    hashed(self.options.seed, "step", step, part, self.accelerator.process_index)
+                )
+                error = self.loss(self.objective, numbers, batch, stream)
+                self.accelerator.backward(error)
+                loss += error.detach() / self.options.accumulate
+                if self.accelerator.sync_gradients:
+                    norm = self._clip()
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+        self.averaged.update_parameters(self.diffusion)
+        return torch.stack([loss, norm.to(loss)])
+
+    def loss(
+        self, objective: nn.Module, numbers: Sequence[int], batch: Mapping[str, Any], stream: Stream
+    ) -> Tensor:
+        """Of a batch, wherever it is."""
+        return objective(**self.to_device(batch), **stream.chance(numbers, self.accelerator.device))
+
+    def to_device(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        from accelerate.utils import send_to_device
+
+        moved: Any = send_to_device(dict(batch), self.accelerator.device, non_blocking=True)
+        return moved
+
+    def stopping(self, wanted: bool) -> bool:
+        """Whether any process is to stop: all do so after the same step."""
+        if self.accelerator.num_processes == 1:
+            return wanted
+        if wanted:
+            self.accelerator.set_trigger()
+        return self.accelerator.check_trigger()
+
+    def over_processes(self, values: Tensor, how: str) -> list[float]:
+        """The ``"mean"`` or the ``"sum"`` of each value."""
+        reduced: Any = self.accelerator.reduce(values, how)
+        return reduced.tolist()
+
+    def finite(self) -> bool:
+        """Whether all weights are, also the averaged ones."""
+        tensors = [*self.diffusion.parameters(), *self.averaged.parameters()]
+        return all(bool(t.detach().isfinite().all()) for t in tensors)
+
+    def state(self) -> dict[str, Any]:
+        """All that training goes on from, but for the average, which is a checkpoint of its own."""
+        scaler = self.accelerator.scaler
+        return {
+            "model": self.diffusion.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "averaged": int(self.averaged.n_averaged),
+            "scaler": {} if scaler is None else scaler.state_dict(),
+        }
+
+    def load_state(self, state: Mapping[str, Any], average: Path) -> None:
+        """Go on from a state, and an average in a safetensors file."""
+        self.diffusion.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        load_model(self.average, average)
+        self.averaged.n_averaged.fill_(state["averaged"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+
+    def _clip(self) -> Tensor:
+        """Limit the gradients; returns their norm before, 0 where a step in fp16 is left out for it."""
+        limit = inf if self.options.clip is None else self.options.clip
+        norm = self.accelerator.clip_grad_norm_(self.objective.parameters(), limit)
+        norm = torch.as_tensor(0.0 if norm is None else norm)
+        return norm if self.accelerator.scaler is None else torch.where(norm.isfinite(), norm, 0)
+
+    def _average(self, averaged: Any, current: Any, _: Any) -> None:
+        """One step of the moving average; a counter or an index among the buffers is copied."""
+        if averaged[0].is_floating_point() or averaged[0].is_complex():
+            n = int(self.averaged.n_averaged)
+            get_ema_multi_avg_fn(min(self.options.ema, (1 + n) / (10 + n)))(averaged, current, n)
+        else:
+            for old, new in zip(averaged, current, strict=True):
+                old.copy_(new)
+
+
+@contextmanager
+def engine(diffusion: Diffusion, options: TrainOptions) -> Iterator[Engine]:
+    """An engine; what it sets for the whole process is afterwards as it was."""
+    try:
+        from accelerate.state import AcceleratorState
+    except ImportError as error:
+        raise ImportError("Trainer needs accelerate: pip install 'dynunet[train]'") from error
+    fresh = not AcceleratorState._shared_state
+    try:
+        made = Engine(diffusion, options)
+        device = made.accelerator.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield made
+    finally:
+        if fresh:  # another engine may want another precision, which accelerate refuses
+            AcceleratorState._reset_state()

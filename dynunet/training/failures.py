@@ -1,0 +1,38 @@
+"""Failures of training that a user can do something about, with advice."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "failed to allocate")
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says what to try, and the last good checkpoint is untouched."""
+
+
+@contextmanager
+def memory_advice() -> Iterator[None]:
+    """Say what to do where memory, of a GPU or of the machine, does not suffice."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # on a GPU OutOfMemoryError, on a CPU a plain RuntimeError
+        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not known and not any(text in str(error).lower() for text in _MEMORY):
+            raise
+        raise TrainingError(
+            "out of memory. What helps: a smaller batch_size with accumulate raised by the same factor, or "
+            "UNet(gradient_checkpointing=True), with which this run can be resumed; for a new run also "
+            "precision='bf16', a smaller size of the data or fewer channels. Checkpoints are as they were. "
+            f"The error was: {error}"
+        ) from error
+
+
+def not_finite(step: int, last: str, what: str) -> TrainingError:
+    """The error for losses or weights that are NaN or infinite."""
+    return TrainingError(
+        f"{what} became NaN or infinite by step {step}. What helps: a lower lr, a longer warmup or a smaller "
+        "clip; precision 'bf16' or 'no' instead of 'fp16'; data in about [-1, 1] and without NaN (mask what "
+        f"is missing). The last good checkpoint is {last}"
+    )

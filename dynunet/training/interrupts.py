@@ -1,0 +1,48 @@
+"""Ctrl-C and SIGTERM during training: the step is finished and saved; a second one stops at once."""
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was stopped by a signal and has been saved; the message says how to go on."""
+
+
+class Interrupts:
+    """A context in which the first SIGINT or SIGTERM is only noted, as ``name``.
+
+    Outside the main thread, where Python gives no signals, nothing is changed.
+    """
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interrupts":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._before:
+            number, handler = self._before.popitem()
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.name = signal.Signals(number).name
+        self.__exit__()
+
+
+def stand_apart(worker: int) -> None:
+    """For processes that read data: what a terminal or a launcher sends to all processes is not for them.
+
+    They are needed for the step that is finished, and end with the process that trains.
+    """
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
+    else:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

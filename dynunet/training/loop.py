@@ -1,0 +1,246 @@
+"""The loop of training, and what is due after a step: log, validation, checkpoint, pictures, stop.
+
+Rows of the log are written before the checkpoint of their step, and rows of later steps are cut when a run is
+resumed: so none is missing and none is there twice.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import asdict
+from math import isfinite
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from tqdm.auto import tqdm
+
+from ..config import document
+from ..diffusion import Diffusion
+from . import run
+from .engine import Engine
+from .evaluation import Pictures, validation_loss
+from .failures import not_finite
+from .interrupts import Interrupted, Interrupts
+from .order import Stream, schedule
+from .run import say
+from .state import Checkpoints, Saved
+
+Callback = Callable[[int, Mapping[str, float]], None]
+
+
+class Settings(Protocol):
+    """What a trainer was given, see :class:`dynunet.training.Trainer`."""
+
+    dataset: Any
+    validation: Any
+    out: Path
+    overwrite: bool
+    sample_args: dict[str, Any]
+    callbacks: tuple[Callback, ...]
+    progress: bool
+
+
+class Loop:
+    """One run, from its beginning or a checkpoint to its last step."""
+
+    def __init__(self, given: Settings, engine: Engine, interrupts: Interrupts, resume: bool) -> None:
+        self.given, self.engine, self.interrupts, self.options = given, engine, interrupts, engine.options
+        self.stream = Stream(given.dataset, self.options.seed)
+        self.held_out = None if given.validation is None else Stream(given.validation, self.options.seed)
+        self.pictures = Pictures(given.out / "samples", self.held_out or self.stream, given.sample_args)
+        self.checkpoints = Checkpoints(given.out / "checkpoints")
+        self.step, self.saved_step, self.seconds = 0, -1, 0.0
+        self.best: tuple[int, float] | None = None  # step and loss of the best validation
+        # Loss and norm of the gradient, summed since the last row, on the device: it need not be waited for.
+        self.sums, self.summed = torch.zeros(2, device=engine.accelerator.device), 0
+        self._open(resume)
+
+    def run(self) -> Diffusion:
+        options, accelerator = self.options, self.engine.accelerator
+        steps, processes = range(self.step, options.steps), accelerator.num_processes
+        division = options.batch_size, options.accumulate, processes, accelerator.process_index
+        pin = accelerator.device.type == "cuda"
+        batches = self.stream.batches(schedule(steps, *division), options.workers, pin)
+        self.began = self.since = self.shown = time.monotonic()
+        with self._bar() as self.bar, closing(batches):
+            for step in steps:
+                self.sums += self.engine.step(step, batches, self.stream)
+                self.step, self.summed = step + 1, self.summed + 1
+                self._show()
+                self._after_step()
+        if self.engine.main:
+            self._complete()
+        accelerator.wait_for_everyone()
+        return self.engine.average
+
+    def _open(self, resume: bool) -> None:
+        """Load the last checkpoint, and write down what is run."""
+        given, engine = self.given, self.engine
+        run.check_folder(given.out, resume, given.overwrite)
+        with engine.accelerator.main_process_first():
+            saved = self.checkpoints.latest(say) if resume else None
+        if saved is not None:
+            self._load(saved)
+        engine.accelerator.wait_for_everyone()
+        if engine.main:
+            run.open_folder(given.out, resume, self._about())
+            self.log = run.Log(given.out, self.step, self.options.tensorboard)
+        if saved is None:
+            self._save()  # a run that is killed early starts again from the same weights
+        elif engine.main:
+            engine.average.save_pretrained(given.out)
+
+    def _about(self) -> dict[str, Any]:
+        report = getattr(self.given.dataset, "report", None)
+        return {
+            **run.surroundings(),
+            "seed": self.options.seed,
+            "options": asdict(self.options),
+            "processes": self.engine.accelerator.num_processes,
+            "device": str(self.engine.accelerator.device),
+            "dataset": f"{type(self.given.dataset).__name__} of {self.stream.length}",
+            "data_report": report() if callable(report) else None,
+        }
+
+    def _after_step(self) -> None:
+        options = self.options
+        row = self._row() if self._due(options.log_every) else {}
+        better = False
+        if self.held_out is not None and self._due(options.validate_every):
+            loss = row["validation_loss"] = validation_loss(self.engine, self.held_out)
+            better = self.best is None or loss < self.best[1]
+            self.best = (self.step, loss) if better else self.best
+        if row:
+            self._log({"step": self.step, **row})
+        stop = self.engine.stopping(self.interrupts.name is not None)
+        if better or stop or self._due(options.save_every):
+            self._save()
+        if stop:
+            raise Interrupted(
+                f"stopped by {self.interrupts.name or 'another process'} after step {self.step} of "
+                f"{options.steps}, saved in {self.given.out}; to go on, start it again with resume=True"
+            )
+        if self._due(options.sample_every):
+            if self.engine.main:
+                self.pictures.draw(self.engine, self.step)
+            self.engine.accelerator.wait_for_everyone()
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and (self.step % every == 0 or self.step == self.options.steps)
+
+    def _row(self) -> dict[str, float]:
+        """Means since the last row."""
+        loss, norm = self.engine.over_processes(self.sums / self.summed, "mean")
+        self._check(loss, norm)
+        now = time.monotonic()
+        samples = self.options.batch_size * self.options.accumulate * self.engine.accelerator.num_processes
+        row = {
+            "loss": loss,
+            "lr": self.options.learning_rate(self.step - 1),
+            "gradient_norm": norm,
+            "samples_per_second": round(self.summed * samples / (now - self.since), 3),
+            "seconds": round(self.seconds + now - self.began, 3),
+        }
+        self.sums.zero_()
+        self.summed, self.since = 0, now
+        return row
+
+    def _log(self, row: Mapping[str, float]) -> None:
+        if self.engine.main:
+            self.log.write(row)
+            for callback in self.given.callbacks:
+                callback(self.step, row)
+
+    def _show(self) -> None:
+        """The loss beside the bar, once a second: reading it waits for the device."""
+        if time.monotonic() - self.shown > 1:
+            loss, norm = (self.sums / self.summed).tolist()
+            self._check(loss, norm)
+            self.bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
+            self.shown = time.monotonic()
+        self.bar.update()
+
+    def _check(self, *figures: float) -> None:
+        if not all(map(isfinite, figures)):
+            raise not_finite(
+                self.step, str(self.checkpoints.path(self.saved_step)), "the loss or its gradient"
+            )
+
+    def _save(self) -> None:
+        """A checkpoint, and the averaged model beside it; never of weights that are not finite."""
+        if self.saved_step == self.step:
+            return
+        self._check(*self.sums.tolist())
+        if not self.engine.finite():
+            raise not_finite(self.step, str(self.checkpoints.path(self.saved_step)), "the weights")
+        if self.engine.main:
+            numbers = {
+                "fixed": self._fixed(),
+                "best": self.best,
+                "seconds": self.seconds + time.monotonic() - self.began if self.step else 0.0,
+                "sums": [*self.sums.tolist(), self.summed],
+            }
+            best = None if self.best is None else self.best[0]
+            # In this order there is a model in the folder wherever there is a checkpoint.
+            self.engine.average.save_pretrained(self.given.out)
+            self.checkpoints.save(self.step, self.engine.state(), self.engine.average, numbers, best)
+        self.saved_step = self.step
+        self.engine.accelerator.wait_for_everyone()
+
+    def _load(self, saved: Saved) -> None:
+        numbers = saved.numbers
+        changed = differences(numbers["fixed"], self._fixed())
+        if changed:
+            raise ValueError(
+                f"a run must be resumed with the options it was begun with, got {'; '.join(changed)}. Give "
+                "them as they were, or begin a new run in another folder"
+            )
+        self.engine.load_state(saved.state, saved.path / "model.safetensors")
+        self.step = self.saved_step = numbers["step"]
+        self.seconds, self.best = numbers["seconds"], numbers["best"] and tuple(numbers["best"])
+        if self.best is not None and not self.checkpoints.path(self.best[0]).exists():
+            self.best = None  # it went with a newer checkpoint that is damaged
+        *sums, self.summed = numbers["sums"]
+        self.sums.copy_(torch.tensor(sums))
+        if self.engine.main:
+            say(f"going on from step {self.step} of {self.options.steps}, {saved.path}")
+
+    def _fixed(self) -> dict[str, Any]:
+        """What has to be as it was when a run is resumed."""
+        return {
+            **self.options.fixed(self.engine.accelerator.num_processes),
+            "len(dataset)": self.stream.length,
+            "diffusion": document(self.engine.diffusion),
+        }
+
+    def _bar(self) -> Any:
+        return tqdm(
+            total=self.options.steps,
+            initial=self.step,
+            desc="training",
+            unit="step",
+            dynamic_ncols=True,
+            disable=not (self.given.progress and self.engine.main),
+        )
+
+    def _complete(self) -> None:
+        """The last things in the folder of a run that has come to its end."""
+        self.log.close()
+        run.finished(self.given.out)
+        try:
+            from ..plotting import loss_curve
+
+            loss_curve(self.log.path, self.given.out / "loss.png")
+        except ImportError as error:
+            say(f"no picture of the loss: {error}; pip install 'dynunet[examples]'")
+
+
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """Values that differ in nested objects, but for those that do not change the course of a run."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        names = [key for key in {**before, **now} if key not in ("data", "gradient_checkpointing")]
+        prefix = f"{name}." if name else ""
+        pairs = [(before.get(key), now.get(key), prefix + key) for key in names]
+        return [text for pair in pairs for text in differences(*pair)]
+    return [] if before == now else [f"{name}={now!r} instead of {before!r}"]

@@ -1,0 +1,116 @@
+"""Options of a training run, checked once, and the learning rate they mean."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from math import cos, inf, pi
+from typing import Any, Literal
+
+from convnd.arguments import choice, integer
+
+from ..diffusion.checks import number
+
+# With other values of these the same run would take another course.
+_FIXED = ("lr", "weight_decay", "warmup", "decay", "clip", "ema", "precision", "loss", "seed")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a model is trained. A step uses ``batch_size * accumulate * processes`` samples."""
+
+    steps: int = 10_000
+    """Steps of the optimiser."""
+    batch_size: int = 16
+    """Samples at a time, in each process."""
+    accumulate: int = 1
+    """Batches whose gradients are averaged into one step: a larger batch in the same memory."""
+    lr: float = 2e-4
+    """Highest learning rate, of AdamW."""
+    weight_decay: float = 0.0
+    """Of AdamW, decoupled."""
+    warmup: int = 500
+    """Steps in which the learning rate rises from 0, at most a tenth of all."""
+    decay: Literal["cosine", "constant"] = "cosine"
+    """Then the learning rate falls to 0 along half a cosine, or stays."""
+    clip: float | None = 1.0
+    """Largest norm of the gradients; None for no limit."""
+    ema: float = 0.999
+    """Decay of the exponential moving average of the weights, (1 + step) / (10 + step) where that is less."""
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    """Mixed precision; fp16 needs a GPU."""
+    loss: Literal["l2", "l1", "huber"] = "l2"
+    """Error of single entries."""
+    workers: int = 0
+    """Processes that read data ahead, for each process of training."""
+    seed: int = 0
+    """Of the order of the data, their random changes, the noise and dropout."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+    validate_every: int = 500
+    """Steps between losses on held-out data; 0 for none."""
+    validation_samples: int = 128
+    """Samples of held-out data for it: the same ones each time, some often if there are fewer."""
+    sample_every: int = 1000
+    """Steps between pictures of samples; 0 for none."""
+    num_samples: int = 4
+    """Samples in such a picture."""
+    log_every: int = 50
+    """Steps between rows of the log."""
+    tensorboard: bool = True
+    """Write the log for TensorBoard too, if that is installed."""
+    compile: bool = False
+    """Compile the network with torch.compile."""
+    cpu: bool = False
+    """Use the CPU even if there is a GPU."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulate", "save_every", "log_every"):
+            integer(getattr(self, name), name)
+        for name in ("validation_samples", "num_samples"):
+            integer(getattr(self, name), name)
+        for name in ("warmup", "workers", "seed", "validate_every", "sample_every"):
+            integer(getattr(self, name), name, 0)
+        if number(self.lr, "lr", 0, inf) in (0, inf):
+            raise ValueError(f"lr must be positive and finite, got {self.lr}")
+        if self.clip is not None and number(self.clip, "clip", 0, inf) == 0:
+            raise ValueError(f"clip must be positive, or None for no limit, got {self.clip}")
+        number(self.weight_decay, "weight_decay", 0, inf)
+        if number(self.ema, "ema", 0, 1) == 1:
+            raise ValueError(f"ema must be below 1, got {self.ema}")
+        choice(self.decay, ("cosine", "constant"), "decay")
+        choice(self.precision, ("no", "bf16", "fp16"), "precision")
+        choice(self.loss, ("l2", "l1", "huber"), "loss")
+
+    def learning_rate(self, step: int) -> float:
+        """Of the step that follows ``step`` earlier ones."""
+        warmup = min(self.warmup, self.steps // 10)
+        if step < warmup:
+            return self.lr * (step + 1) / (warmup + 1)
+        if self.decay == "constant":
+            return self.lr
+        return self.lr * (1 + cos(pi * (step - warmup) / max(1, self.steps - warmup))) / 2
+
+    def fixed(self, processes: int) -> dict[str, Any]:
+        """What has to stay as it is when a run is resumed.
+
+        The samples of a step may be divided otherwise into batches and processes: its loss then differs in
+        the last digits at most.
+        """
+        samples = self.batch_size * self.accumulate * processes
+        return {
+            "batch_size * accumulate * processes": samples,
+            **{name: getattr(self, name) for name in _FIXED},
+        }
+
+
+def train_options(options: TrainOptions | None, given: Mapping[str, Any]) -> TrainOptions:
+    """Options with some of them replaced by keyword."""
+    if options is not None and not isinstance(options, TrainOptions):
+        raise TypeError(f"options must be TrainOptions, got {options!r}")
+    known = [field.name for field in fields(TrainOptions)]
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; options are {', '.join(known)}"
+            raise TypeError(f"Trainer takes no argument {name!r}{hint}")
+    return replace(options or TrainOptions(), **given)

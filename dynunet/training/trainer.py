@@ -1,0 +1,107 @@
+"""Trainer: from a diffusion model and a data set to a trained one, in a folder that can be gone on from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch.utils.data import Dataset
+
+from ..diffusion import Diffusion
+from .engine import engine
+from .failures import memory_advice
+from .interrupts import Interrupts
+from .loop import Callback, Loop
+from .options import TrainOptions, train_options
+
+
+class Trainer:
+    """Trains a diffusion model, on one device or, under ``accelerate launch``, on many.
+
+    Args:
+        diffusion: the model, trained in place. If the data set has ``units``, they become its ``data``.
+        dataset: items are a tensor x0 ``(C, *spatial)``, a pair ``(x0, class_label)`` or a dict of keywords
+            of :meth:`dynunet.Diffusion.loss`. What is random in reading an item has to come from the global
+            generators of torch, NumPy or Python, which are seeded for each sample.
+        out: folder of the run, see :mod:`dynunet.training.run`.
+        validation: held-out data of the same kind; by default ``dataset.validation()``, if it has that.
+        options: see :class:`dynunet.training.TrainOptions`; further keywords replace some of them.
+        overwrite: remove a run that is in the folder already.
+        sample_args: keywords of :meth:`dynunet.Diffusion.sample` for the pictures of samples.
+        callbacks: ``callback(step, row)`` after each row of the log, with its figures by name.
+        progress: whether to show a progress bar.
+
+    Raises:
+        ValueError, TypeError: naming the argument, the rule and the value received.
+
+    >>> import tempfile, torch
+    >>> from dynunet import Diffusion, UNet
+    >>> from dynunet.training import Trainer
+    >>> unet = UNet(1, 1, channels=(8, 16), num_groups=4, time_embedding=True)
+    >>> data = torch.rand(20, 1, 16) * 2 - 1
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     trainer = Trainer(Diffusion(unet), data, folder, batch_size=4, sample_every=0, progress=False)
+    ...     diffusion = trainer.fit(steps=2)
+    >>> diffusion.sample((1, 1, 16), steps=2, progress=False).shape
+    torch.Size([1, 1, 16])
+    """
+
+    def __init__(
+        self,
+        diffusion: Diffusion,
+        dataset: Dataset[Any] | Sequence[Any] | torch.Tensor,
+        out: str | Path,
+        *,
+        validation: Dataset[Any] | Sequence[Any] | torch.Tensor | None = None,
+        options: TrainOptions | None = None,
+        overwrite: bool = False,
+        sample_args: Mapping[str, Any] | None = None,
+        callbacks: Sequence[Callback] = (),
+        progress: bool = True,
+        **fields: Any,
+    ) -> None:
+        if not isinstance(diffusion, Diffusion):
+            raise TypeError(f"diffusion must be a Diffusion, got {type(diffusion).__name__}")
+        self.diffusion, self.dataset, self.out = diffusion, _checked(dataset, "dataset"), Path(out)
+        held_out: Any = getattr(dataset, "validation", None)
+        if validation is None and callable(held_out):
+            validation = cast(Any, held_out())
+        self.validation = None if validation is None else _checked(validation, "validation")
+        self.options = train_options(options, fields)
+        self.overwrite, self.sample_args = overwrite, dict(sample_args or {})
+        self.callbacks, self.progress = tuple(callbacks), progress
+        units = getattr(dataset, "units", None)
+        if units is not None:
+            diffusion.data = units
+
+    def fit(self, steps: int | None = None, resume: bool = False) -> Diffusion:
+        """Train.
+
+        Args:
+            steps: of the whole run, in place of those of the options.
+            resume: go on from the last checkpoint in the folder, to the same weights as without the
+                interruption: bit by bit on a CPU. Without a run there it begins one, so that a script can
+                always ask for it. More steps than before are allowed; from there on the learning rate is that
+                of the longer run.
+
+        Returns:
+            The model with the averaged weights, in evaluation mode, as ``Diffusion.from_pretrained(out)``.
+
+        Raises:
+            ValueError: if the folder holds something else, or a run with other options.
+            TrainingError: if memory does not suffice or the loss is not finite, with advice.
+            Interrupted: a KeyboardInterrupt, after SIGINT or SIGTERM, once the step is finished and saved.
+        """
+        options = self.options if steps is None else replace(self.options, steps=steps)
+        with memory_advice(), Interrupts() as interrupts, engine(self.diffusion, options) as running:
+            return Loop(self, running, interrupts, resume).run()
+
+
+def _checked(dataset: Any, name: str) -> Any:
+    """A data set that can be read by number, and is not empty."""
+    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        raise TypeError(f"{name} must have a length and items by number, got {type(dataset).__name__}")
+    if len(dataset) == 0:
+        raise ValueError(f"{name} must have at least one item, got none")
+    return dataset

@@ -1,0 +1,71 @@
+"""Two processes under ``accelerate launch`` train as one process does with the doubled batch."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dynunet import Diffusion, UNet
+from dynunet.training import Trainer
+from dynunet.training.state import Checkpoints
+
+ROOT = Path(__file__).parents[2]
+STEPS = 12
+
+
+def train(out: Path, batch_size: int) -> None:
+    torch.manual_seed(int(os.environ.get("RANK", "0")))  # the weights have to come from the first process
+    unet = UNet(1, 1, channels=(4, 8), num_blocks=1, num_groups=2, time_embedding=True)
+    generator = torch.Generator().manual_seed(1)
+    data = torch.rand(10, 1, 8, generator=generator) * 2 - 1
+    options: dict[str, Any] = {"lr": 1e-3, "log_every": 1, "save_every": 5, "validate_every": 6, "ema": 0.9}
+    quiet: dict[str, Any] = {"progress": False, "sample_every": 6, "validation_samples": 5}
+    Trainer(Diffusion(unet), data, out, validation=data[:3], batch_size=batch_size, **options, **quiet).fit(
+        STEPS
+    )
+
+
+def rows(out: Path) -> list[dict[str, float]]:
+    with (out / "log.csv").open(newline="") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def test_two_processes_are_one_with_the_doubled_batch(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    # Without a GPU, and unless it finds mpirun, accelerate starts several processes by this option alone.
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    defaults = "--num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0".split()
+    command = [*launch, *defaults, "-m", "tests.dynunet.test_training_processes", str(two)]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    train(one, batch_size=4)
+
+    assert json.loads((two / "run.json").read_text())["processes"] == 2
+    assert [row["step"] for row in rows(two)] == list(range(1, STEPS + 1))
+    for a, b in zip(rows(one), rows(two), strict=True):
+        assert a.keys() == b.keys()
+        for name in a.keys() - {"seconds", "samples_per_second"}:
+            assert a[name] == pytest.approx(b[name], rel=1e-5), (name, a, b)
+    averages = [Diffusion.from_pretrained(out).state_dict() for out in (one, two)]
+    for name, tensor in averages[0].items():
+        torch.testing.assert_close(tensor, averages[1][name], rtol=1e-4, atol=1e-5)
+    for folder in ("checkpoints", "samples"):
+        assert sorted(p.name for p in (two / folder).iterdir()) == sorted(
+            p.name for p in (one / folder).iterdir()
+        )
+    assert Checkpoints(two / "checkpoints").steps()[-1] == STEPS
+    assert len([*(two / "tensorboard").iterdir()]) == 1
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    train(Path(sys.argv[1]), batch_size=2)
