@@ -53,7 +53,7 @@ def read(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} must be JSON in UTF-8: {error}") from None
     if isinstance(found, Mapping) and isinstance(found.get("options"), Mapping):  # the record of a run
         last = [{}, *found.get("resumed", [])][-1]  # says what was other than at first
-        found = last.get("options", found["options"]).get("flags")
+        found = last.get("flags", found.get("flags"))
         if found is None:
             raise ValueError(f"{file} is of a run that was not started by dynunet train, and holds no flags")
     if not isinstance(found, dict):

@@ -4,7 +4,7 @@ import os
 import shlex
 from argparse import ArgumentError, ArgumentParser
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,8 @@ class Train:
             diffusion,
             dataset,
             out,
-            options=_Recorded(**asdict(self.training), flags=self._flags(source, out)),
+            options=self.training,
+            about={"flags": self._flags(source, out)},
             overwrite=self.overwrite,
             sample_args={"steps": restoration_steps(diffusion, None)} if self.data.restores else {},
         )
@@ -142,13 +143,6 @@ def read_flags(file: Path) -> Train:
     except SystemExit:
         raise ValueError(f"{file} must have values as flags have them, got {shlex.join(line)}") from None
     return replace(read, source=None if source is None else Path(source))
-
-
-@dataclass(frozen=True)
-class _Recorded(TrainFlags):
-    """Options of training with all flags beside them, which a run writes down with its options."""
-
-    flags: dict[str, Any] = field(default_factory=dict)
 
 
 def _sized(data: DataFlags, source: Path) -> DataFlags:

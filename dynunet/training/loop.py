@@ -37,6 +37,7 @@ class Settings(Protocol):
     out: Path
     overwrite: bool
     sample_args: dict[str, Any]
+    about: dict[str, Any]
     callbacks: tuple[Callback, ...]
     progress: bool
 
@@ -94,6 +95,7 @@ class Loop:
     def _about(self) -> dict[str, Any]:
         report = getattr(self.given.dataset, "report", None)
         return {
+            **self.given.about,
             **run.surroundings(),
             "seed": self.options.seed,
             "options": asdict(self.options),

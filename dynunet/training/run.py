@@ -12,6 +12,7 @@
 import csv
 import io
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -39,6 +40,10 @@ def say(text: str) -> None:
 
 def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
     """Refuse a folder that training would overwrite, or that is no run to be resumed."""
+    try:
+        os.fspath(folder.absolute()).encode()
+    except UnicodeEncodeError:  # neither safetensors nor TensorBoard could write there
+        raise ValueError(f"out must be a path in UTF-8, got {os.fsencode(folder)!r}") from None
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"out must be a folder, got the file {folder}")
     if not folder.exists() or not any(folder.iterdir()):
@@ -64,14 +69,14 @@ def open_folder(folder: Path, resume: bool, about: Mapping[str, Any]) -> None:
             shutil.rmtree(folder)
         written = {**about, "started": now}
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps(written, indent=2, ensure_ascii=False))
+    write_text(file, json.dumps(written, indent=2))
 
 
 def finished(folder: Path) -> None:
     """Note the time at which a run was complete."""
     written = json.loads((folder / RUN).read_text(encoding="utf-8"))
     written["finished"] = datetime.now().astimezone().isoformat(timespec="seconds")
-    write_text(folder / RUN, json.dumps(written, indent=2, ensure_ascii=False))
+    write_text(folder / RUN, json.dumps(written, indent=2))
 
 
 def surroundings() -> dict[str, Any]:

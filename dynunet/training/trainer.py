@@ -29,6 +29,7 @@ class Trainer:
         options: see :class:`dynunet.training.TrainOptions`; further keywords replace some of them.
         overwrite: remove a run that is in the folder already.
         sample_args: keywords of :meth:`dynunet.Diffusion.sample` for the pictures of samples.
+        about: what else is written down in the record of the run, as JSON holds it.
         callbacks: ``callback(step, row)`` after each row of the log, with its figures by name.
         progress: whether to show a progress bar.
 
@@ -57,6 +58,7 @@ class Trainer:
         options: TrainOptions | None = None,
         overwrite: bool = False,
         sample_args: Mapping[str, Any] | None = None,
+        about: Mapping[str, Any] | None = None,
         callbacks: Sequence[Callback] = (),
         progress: bool = True,
         **fields: Any,
@@ -69,7 +71,7 @@ class Trainer:
             validation = cast(Any, held_out())
         self.validation = None if validation is None else _checked(validation, "validation")
         self.options = train_options(options, fields)
-        self.overwrite, self.sample_args = overwrite, dict(sample_args or {})
+        self.overwrite, self.sample_args, self.about = overwrite, dict(sample_args or {}), dict(about or {})
         self.callbacks, self.progress = tuple(callbacks), progress
         units = getattr(dataset, "units", None)
         if units is not None:

@@ -726,3 +726,9 @@ def test_units_of_the_data_are_those_of_the_model(tmp_path: Path) -> None:
     assert isinstance(made.validation, Random)
     made.fit(2)
     assert Diffusion.from_pretrained(tmp_path / "run").data == {"kind": "audio", "sample_rate": 8000}
+
+
+def test_a_folder_that_checkpoints_cannot_be_read_from_is_refused(tmp_path: Path) -> None:
+    out = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    with pytest.raises(ValueError, match=r"out must be a path in UTF-8, got b'.*caf\\xe9'"):
+        trainer(out).fit(1)

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from dynunet import Diffusion, UNet
+from dynunet.cli import main
 from dynunet.training import Trainer
 from dynunet.training.state import Checkpoints
 
@@ -36,21 +38,22 @@ def rows(out: Path) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-def test_two_processes_are_one_with_the_doubled_batch(tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
+def launched(*arguments: str) -> None:
+    """``python -m`` these in two processes on the CPU."""
     # Without a GPU, and unless it finds mpirun, accelerate starts several processes by this option alone.
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    defaults = "--num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0".split()
-    command = [*launch, *defaults, "-m", "tests.dynunet.test_training_processes", str(two)]
+    defaults = "--num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0 -m".split()
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = [*launch, *defaults, *arguments]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    train(one, batch_size=4)
 
+
+def check_alike(one: Path, two: Path, steps: int) -> None:
     assert json.loads((two / "run.json").read_text())["processes"] == 2
-    assert [row["step"] for row in rows(two)] == list(range(1, STEPS + 1))
+    assert [row["step"] for row in rows(two)] == list(range(1, steps + 1))
     for a, b in zip(rows(one), rows(two), strict=True):
         assert a.keys() == b.keys()
         for name in a.keys() - {"seconds", "samples_per_second"}:
@@ -62,8 +65,28 @@ def test_two_processes_are_one_with_the_doubled_batch(tmp_path: Path) -> None:
         assert sorted(p.name for p in (two / folder).iterdir()) == sorted(
             p.name for p in (one / folder).iterdir()
         )
-    assert Checkpoints(two / "checkpoints").steps()[-1] == STEPS
+    assert Checkpoints(two / "checkpoints").steps()[-1] == steps
     assert len([*(two / "tensorboard").iterdir()]) == 1
+
+
+def test_two_processes_are_one_with_the_doubled_batch(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    launched("tests.dynunet.test_training_processes", str(two))
+    train(one, batch_size=4)
+    check_alike(one, two, STEPS)
+
+
+def test_the_command_line_in_two_processes(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for i in range(10):
+        np.save(tmp_path / f"{i}.npy", generator.uniform(-1, 1, 8).astype(np.float32))
+    network = "--channels 4 8 --strides 2 --num-blocks 1 --num-groups 2"
+    training = "--steps 4 --lr 1e-3 --log-every 1 --save-every 2 --validate-every 2 --sample-every 4"
+    flags = ["train", str(tmp_path), "--spatial-dims", "1", *f"{network} {training} --cpu".split()]
+    one, two = tmp_path / "one", tmp_path / "two"
+    launched("dynunet", *flags, "--batch-size", "2", "--out", str(two))
+    main([*flags, "--batch-size", "4", "--out", str(one)])
+    check_alike(one, two, 4)
 
 
 if __name__ == "__main__":
