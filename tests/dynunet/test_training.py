@@ -28,7 +28,7 @@ from dynunet.training.state import Checkpoints, read
 QUIET: dict[str, Any] = {"progress": False, "sample_every": 0, "tensorboard": False, "validate_every": 0}
 
 
-class Net(Checkpoint, nn.Module):
+class Small(Checkpoint, nn.Module):
     """Small, with all there is to keep: dropout, running statistics, a counter."""
 
     def __init__(self, width: int = 4, gradient_checkpointing: bool = False) -> None:
@@ -43,7 +43,7 @@ class Net(Checkpoint, nn.Module):
 
 def model(**options: Any) -> Diffusion:
     torch.manual_seed(0)
-    return Diffusion(Net(**options))
+    return Diffusion(Small(**options))
 
 
 def unet(**options: Any) -> Diffusion:
@@ -693,7 +693,7 @@ def test_wrong_options_are_named(name: str, value: Any, error: type[Exception]) 
 def test_wrong_arguments_are_named(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"no argument 'batchsize'; did you mean 'batch_size'\?"):
         Trainer(model(), data(), tmp_path, batchsize=4)
-    with pytest.raises(TypeError, match=r"diffusion must be a Diffusion, got Net"):
+    with pytest.raises(TypeError, match=r"diffusion must be a Diffusion, got Small"):
         Trainer(model().model, data(), tmp_path)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"dataset must have at least one item"):
         Trainer(model(), data(0), tmp_path)
