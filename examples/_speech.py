@@ -1,0 +1,146 @@
+"""Recordings for the audio example: learnt from or judged by, all at one level, compared and drawn."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from _classical import spectral_gate, wiener
+from _runs import debian
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dynunet.data import FolderDataset, find, load, save
+from dynunet.metrics import si_sdr
+from dynunet.plotting import spectrogram
+
+SPEECH, NOISE = "usr/share/asterisk/sounds/en_US_f_Allison", "usr/share/sonic-pi/samples"
+NOISES = ("vinyl_hiss", "ambi_sauna", "loop_3d_printer", "ambi_lunar_land")  # of many samples, the noises
+JUDGED = 60  # recordings at most that are held out
+LEVEL = 0.25  # root mean square of what the network is given
+
+Denoise = Callable[[Tensor], Tensor]
+Test = tuple[Tensor, Tensor]  # a clean recording (C, T), and it with noise
+
+
+class Pairs(Dataset[dict[str, Tensor]]):
+    """Clean and noisy recordings, both multiplied so that all noisy ones are equally loud.
+
+    What is learnt then holds for any loudness.
+    """
+
+    def __init__(self, files: FolderDataset) -> None:
+        self.files, self.units, self.report = files, files.units, files.report
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        item = self.files[index]
+        factor = gain(item["cond"], item.get("mask"))
+        return item | {name: item[name] * factor for name in ("x0", "cond")}
+
+
+def gain(x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """What to multiply x by to have it at the level that the network is trained at."""
+    there = x if mask is None else x[mask]
+    return LEVEL / there.square().mean().sqrt().clamp(min=1e-5)
+
+
+def recordings(
+    speech: Path | None, noise: Path | None, folder: Path, size: int, **how: Any
+) -> tuple[Pairs, Pairs, list[Test]]:
+    """Pairs to learn from, pairs to validate with, and whole recordings to judge by.
+
+    A ninth of the recordings (60 at most) and the last quarter of every noise are held out.
+
+    Args:
+        speech, noise: folders; the Debian packages' if None.
+        folder: of the run, where the parts of the noises are kept.
+        size: of a pair, in samples.
+        how: further options of FolderDataset.
+    """
+    names = NOISES if noise is None else None
+    speech = debian(SPEECH, packages="asterisk-core-sounds-en-wav sonic-pi-samples", data=speech)
+    noise = debian(NOISE, packages="sonic-pi-samples", data=noise, flag="--noise")
+    noises = [file for file in find(noise) if names is None or file.stem in names]
+    how |= {"spatial_dims": 1, "channels": 1, "split": "all", "coloured": True}
+    whole = FolderDataset(speech, size=(size,), **how)
+    print(whole.report())
+    clips = [clip for clip in find(speech) if clip not in whole.skipped]
+    held = _held_out(clips, whole.units)
+    learn, judge = _divided(noises, folder / "noise", whole.units)
+    pairs = FolderDataset([clip for clip in clips if clip not in held], size=(size,), noise=learn, **how)
+    tests = []
+    for i, clip in enumerate(held):
+        torch.manual_seed(i)  # the noise of each is always the same
+        item = FolderDataset([clip], noise=judge, **how)[0]
+        tests.append((item["x0"], item["cond"]))
+    return Pairs(pairs), Pairs(FolderDataset(held, size=(size,), noise=judge, **how)), tests
+
+
+def _held_out(clips: Sequence[Path], units: dict[str, Any]) -> list[Path]:
+    """Some at random, always the same, of half a second or more in which something is heard."""
+    held: list[Path] = []
+    for i in np.random.default_rng(0).permutation(len(clips)).tolist():
+        if len(held) >= min(JUDGED, max(1, len(clips) // 9)):
+            break
+        x = load(clips[i], units).x
+        if 2 * x.shape[-1] >= units["sample_rate"] and x.square().mean() > 1e-6:
+            held.append(clips[i])
+    return held
+
+
+def _divided(files: Sequence[Path], out: Path, units: dict[str, Any]) -> tuple[Path, Path]:
+    """Folders with the first three quarters of every noise and with the rest."""
+    folders = out / "learn", out / "judge"
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        x = load(file, units).x
+        cut = 3 * x.shape[-1] // 4
+        for folder, part in zip(folders, (x[:, :cut], x[:, cut:]), strict=True):
+            save(folder / f"{file.stem}.wav", part, units, overwrite=True)
+    return folders
+
+
+def judge(denoise: Denoise, tests: Sequence[Test], sample_rate: int) -> dict[str, str]:
+    """Print what each method makes of the tests: SI-SDR in dB on average; the network's is ``network``."""
+    methods: dict[str, Denoise] = {
+        "noisy": lambda noisy: noisy,
+        "gate": partial(spectral_gate, sample_rate=sample_rate),
+        "wiener": partial(wiener, sample_rate=sample_rate),
+        "network": denoise,
+    }
+    print(f"\nMean SI-SDR of {len(tests)} held-out recordings with held-out noise, and what is gained:")
+    figures: dict[str, float] = {}
+    for name, run in methods.items():
+        each = [si_sdr(run(noisy)[None], clean[None]) for clean, noisy in tests]
+        figures[name] = torch.cat(each).mean().item()
+        print(f"  {name:8} {figures[name]:6.2f} dB  {figures[name] - figures['noisy']:+6.2f}")
+    return {name: f"{value:.2f}" for name, value in figures.items()}
+
+
+def times_real_time(denoise: Denoise, noisy: Tensor, sample_rate: int) -> str:
+    """Print how long a minute of sound takes; how many times faster than real time that is."""
+    length = 60 * sample_rate
+    minute = noisy.repeat(1, -(-length // noisy.shape[-1]))[:, :length]
+    start = perf_counter()
+    denoise(minute)
+    seconds = perf_counter() - start
+    times, threads = f"{60 / seconds:.0f}", torch.get_num_threads()
+    print(f"A minute takes the network {seconds:.1f} s on {threads} cores, {times} times real time.")
+    return times
+
+
+def show(denoise: Denoise, tests: Sequence[Test], folder: Path, units: dict[str, Any]) -> None:
+    """Three tests as wav files, noisy, denoised and clean, and their spectrograms."""
+    for i, (clean, noisy) in enumerate(tests[:3]):
+        heard = {"noisy": noisy, "denoised": denoise(noisy), "clean": clean}
+        for name, x in heard.items():
+            save(folder / f"{i}-{name}.wav", x, units, overwrite=True)
+        shown = torch.stack([*heard.values()])
+        spectrogram(shown, folder / f"{i}.png", units["sample_rate"], labels=[*heard])
