@@ -22,6 +22,7 @@ from .options import DataFlags, DiffusionOptions, NetworkOptions, TrainFlags, bu
 # What may be left out is left out: no flag takes the word None.
 MARKERS = (DisallowNone, PositionalMetavarFromFieldName)
 _AUDIO_SIZE = 16384  # of crops of recordings, whose lengths are seldom alike: two seconds at 8 kHz
+_AUDIO_LEVEL = 0.25  # root mean square: what is learnt from quiet recordings holds for loud ones
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Train:
     def run(self) -> None:
         source, out = self._source(), self._out()
         main = int(os.environ.get("RANK", 0)) == 0  # of several processes one talks
-        dataset = FolderDataset(source, options=_sized(self.data, source))
+        dataset = FolderDataset(source, options=_for_audio(self.data, source))
         if main:
             print(dataset.report(), flush=True)
         diffusion = self._model(dataset)
@@ -145,9 +146,11 @@ def read_flags(file: Path) -> Train:
     return replace(read, source=None if source is None else Path(source))
 
 
-def _sized(data: DataFlags, source: Path) -> DataFlags:
-    """With a size for recordings."""
-    if data.size is not None or data.spatial_dims not in (None, 1):
+def _for_audio(data: DataFlags, source: Path) -> DataFlags:
+    """With what recordings need: a size, and to restore them a level."""
+    if data.spatial_dims not in (None, 1):
         return data
-    audio = any(path.name.lower().endswith(SUFFIXES["audio"]) for path in find(source))
-    return replace(data, size=(_AUDIO_SIZE,)) if audio else data
+    if not any(path.name.lower().endswith(SUFFIXES["audio"]) for path in find(source)):
+        return data
+    level = _AUDIO_LEVEL if data.restores and data.level is None else data.level
+    return replace(data, size=data.size or (_AUDIO_SIZE,), level=level)

@@ -21,7 +21,7 @@ from .options import DataOptions, missing_value
 from .report import table
 from .resizing import resized
 from .restoration import Degradation, NoiseFiles
-from .scaling import present, scale_of, with_nan
+from .scaling import loudness, present, scale_of, with_nan
 from .scan import scan
 from .sieve import File
 from .sources import Region, Units, UnreadableError, attempt, shown
@@ -183,6 +183,9 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
         elif self._degrade is not None:
             x, cond = self._degrade(x, mask, self._cache)
             x = torch.where(mask, x, 0)
+        if self.options.level is not None and cond is not None:
+            full = loudness(cond.numpy(), self.options.level).high
+            x, cond = x / full, cond / full
         parts = {"x0": x, "mask": mask} | ({} if cond is None else {"cond": cond})
         coordinates = self._coordinates(file, region) if self.options.coordinates else None
         parts, coordinates = self._flipped(parts, coordinates)

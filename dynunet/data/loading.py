@@ -13,7 +13,7 @@ from .files import READERS, reader_of
 from .measuring import measure
 from .options import DataOptions, missing_value
 from .resizing import resized
-from .scaling import Scale, present, scale_of, with_nan
+from .scaling import Scale, loudness, present, scale_of, with_nan
 from .sources import Info, Units, UnreadableError, attempt, shown
 
 
@@ -43,7 +43,8 @@ class Loaded:
 def load(path: Path | str, units: "dict[str, Any] | Units") -> Loaded:
     """Read a whole file on the grid and the scale that a model was trained with.
 
-    Nothing is cropped. Volumes are scaled by their own percentiles where the training files were.
+    Nothing is cropped. Volumes are scaled by their own percentiles where the training files were, and audio to
+    the level that the training examples had, if any.
 
     Args:
         path: a file of the kind that the units are of.
@@ -83,6 +84,9 @@ def _load(path: Path, units: Units) -> Loaded:
     cache = Cache(float("inf"))
     own = measure(info, read_as, cache).own if units.percentiles is not None else None
     scale = scale_of(info, read_as, own)
+    level = (units.restoration or {}).get("level")
+    if level is not None:
+        scale = loudness(READERS[info.format].read(info, 0, read_as, cache), level)
     examples = [_example(info, n, read_as, scale, cache) for n in range(info.entries)]
     x, mask = (np.stack(arrays) for arrays in zip(*examples, strict=True))
     if not info.series:

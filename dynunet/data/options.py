@@ -51,6 +51,9 @@ class DataOptions:
     """learn to take noise away whose power falls as 1 / f^a, with a random a from 0 (white) to 2 (brown)"""
     snr: tuple[float, float] = (0.0, 10.0)
     """signal-to-noise ratio of that noise in dB, uniform from low to high"""
+    level: float | None = None
+    """of audio to restore: the root mean square to bring every degraded example to, and its clean one with it,
+    so that what is learnt holds for any loudness (0.25 is about right); by default loudness stays"""
     pairs: Path | None = None
     """folder of degraded files, each at the relative path of its clean one: learn to restore those"""
     validation: float = 0.1
@@ -91,6 +94,8 @@ class DataOptions:
                 normal(name, Path(getattr(self, name)))
         if self.pairs is not None and (self.noise is not None or self.coloured):
             raise ValueError("pairs are degraded already: leave out noise and coloured, or pairs")
+        if self.level is not None and not (self.restores and 0 < self.level < float("inf")):
+            raise ValueError(f"level must be positive, with noise, coloured or pairs, got {self.level!r}")
         if not 0 <= self.validation < 1:
             raise ValueError(f"validation must be a share in [0, 1), got {self.validation!r}")
         if not self.cache >= 0:

@@ -6,6 +6,7 @@ import numpy as np
 
 from .sources import Info, Units
 
+_SILENT = 1e-5  # -100 dB of full scale
 _IMAGES = {"uint8": 255.0, "uint16": 65535.0}
 
 
@@ -42,6 +43,13 @@ def scale_of(info: Info | None, units: Units, own: tuple[float, float] | None = 
     if units.percentiles is not None and own is not None:
         return Scale(*own)
     return Scale(*units.range) if units.range is not None else Scale()
+
+
+def loudness(values: np.ndarray, level: float) -> Scale:
+    """The scale that brings audio to a level, a root mean square; what is nearly silent stays so."""
+    power = np.square(values, dtype=np.float64).mean() if values.size else 0.0
+    high = max(float(np.sqrt(power)), _SILENT) / level
+    return Scale(-high, high)
 
 
 def present(values: np.ndarray, missing: float | None) -> np.ndarray:

@@ -79,6 +79,8 @@ def scan(source: Path | str | Sequence[Path | str], options: DataOptions, cache:
     )
     units = replace(units, range=_range(units, files, entries, held, options))
     noise = recorded_noise(options, units, sieve)
+    if options.level is not None and units.kind != "audio":
+        raise ValueError(f"level must be left out but for audio, got {options.level} with {units.kind}")
     restoration, channels = _restoration(options, cond), _cond_channels(options, units, cond)
     units = replace(units, restoration=restoration, cond_channels=channels)
     if cond is not None:
@@ -170,11 +172,13 @@ def _range(
 
 
 def _restoration(options: DataOptions, cond: Units | None) -> dict[str, Any] | None:
+    if not options.restores:
+        return None
+    level = {} if options.level is None else {"level": options.level}
     if cond is not None:
-        return {"pairs": True, "channels": cond.channels}
-    if options.restores:
-        return {"noise": options.noise is not None, "coloured": options.coloured, "snr": list(options.snr)}
-    return None
+        return {"pairs": True, "channels": cond.channels, **level}
+    noise = {"noise": options.noise is not None, "coloured": options.coloured, "snr": list(options.snr)}
+    return {**noise, **level}
 
 
 def _cond_channels(options: DataOptions, units: Units, cond: Units | None) -> int:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynunet.data import FolderDataset
+from dynunet.data import FolderDataset, load, save
 from dynunet.data.restoration import coloured_noise, mixed
 
 from .data_writers import RNG, nii, npy, png, wav
@@ -179,3 +179,39 @@ def test_a_clean_volume_is_on_the_scale_of_its_pair(tmp_path: Path) -> None:
     low, high = np.percentile(noisy, (0.5, 99.5))
     for name, values in (("x0", clean), ("cond", noisy)):
         np.testing.assert_allclose(item[name][0], 2 * (values - low) / (high - low) - 1, rtol=1e-4, atol=1e-4)
+
+
+def test_at_one_level_loudness_does_not_matter(tmp_path: Path) -> None:
+    """A recording ten times louder gives the same item and the same input; written back, it is as loud."""
+    speech = RNG.uniform(-0.05, 0.05, 400)
+    for name, factor in (("quiet", 1.0), ("loud", 10.0)):
+        (tmp_path / name).mkdir()
+        sf.write(tmp_path / name / "a.wav", factor * speech, 8000, "FLOAT")
+    both = [
+        FolderDataset(tmp_path / name, 1, split="all", coloured=True, level=0.25)
+        for name in ("quiet", "loud")
+    ]
+    items = []
+    for dataset in both:
+        torch.manual_seed(0)
+        items.append(dataset[0])
+    for name in ("x0", "cond"):
+        torch.testing.assert_close(items[0][name], items[1][name], rtol=1e-4, atol=1e-5)
+    assert float(items[0]["cond"].square().mean().sqrt()) == pytest.approx(0.25, rel=1e-5)
+    assert both[0].units["restoration"]["level"] == 0.25
+
+    quiet, loud = (load(tmp_path / name / "a.wav", both[0].units) for name in ("quiet", "loud"))
+    torch.testing.assert_close(quiet.x, loud.x, rtol=1e-4, atol=1e-5)
+    assert float(quiet.x.square().mean().sqrt()) == pytest.approx(0.25, rel=1e-5)
+    save(tmp_path / "again.wav", loud.x, both[0].units, like=loud.source)
+    np.testing.assert_allclose(sf.read(tmp_path / "again.wav")[0], 10 * speech, atol=1e-6)
+
+
+def test_a_level_is_of_audio_that_is_to_be_restored(tmp_path: Path) -> None:
+    npy(tmp_path / "a.npy", RNG.uniform(-1, 1, 40))
+    with pytest.raises(ValueError, match=r"level must be left out but for audio, got 0\.25 with arrays"):
+        FolderDataset(tmp_path, 1, split="all", coloured=True, level=0.25)
+    wrongs: tuple[dict[str, Any], ...] = ({"level": 0.25}, {"level": -1.0, "coloured": True})
+    for wrong in wrongs:
+        with pytest.raises(ValueError, match="level must be positive, with noise, coloured or pairs"):
+            FolderDataset(tmp_path, 1, **wrong)
