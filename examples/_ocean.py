@@ -1,0 +1,174 @@
+"""The ocean of the 4-D example: read it, hide parts of it, fill them in by hand, and draw maps.
+
+Fields are ``(months, depths, latitudes, longitudes)`` in degrees C, 0 over land. Months and longitudes are
+periodic: the last entry of either axis is a neighbour of the first.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from _runs import debian
+from torch import Tensor
+from torch.utils.data import Dataset
+
+import convnd.functional as F
+
+ATLAS = "usr/share/ferret-vis/data/ocean_atlas_subset.nc"
+
+
+def read(data: Path | None, every: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The first 4-D variable of a netCDF-3 file, every so many entries of each axis, and where water is."""
+    from scipy.io import netcdf_file
+
+    path = debian(ATLAS, packages="ferret-datasets", data=data)
+    try:
+        with netcdf_file(path, mmap=False) as file:
+            fields = [v[:].astype("f4") for v in file.variables.values() if len(v.dimensions) == 4]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"--data: {path} must be a netCDF-3 file: {error}") from None
+    if not fields:
+        raise ValueError(f"--data: {path} must have a variable (months, depths, latitudes, longitudes)")
+    field = torch.from_numpy(fields[0])[tuple(slice(None, None, n) for n in every)]
+    water = field > -1e9  # missing values are far below, or NaN
+    return torch.where(water, field, 0), water
+
+
+def boxes(shape: Sequence[int], number: int, size: Sequence[int]) -> Tensor:
+    """True in boxes of rows and columns at random places, which may lie across the ends of the longitudes."""
+    places = torch.zeros(tuple(shape), dtype=torch.bool)
+    for _ in range(number):
+        row = int(torch.randint(1 - size[0], shape[0], ()))
+        columns = (torch.arange(shape[1]) - torch.randint(shape[1], ())) % shape[1] < size[1]
+        places[max(row, 0) : max(row + size[0], 0)] |= columns
+    return places
+
+
+def below(field: Tensor) -> Tensor:
+    """True below the surface, which is the first depth."""
+    return (torch.arange(field.shape[1]) > 0).view(-1, 1, 1)
+
+
+def mean_of_parallel(field: Tensor, known: Tensor) -> Tensor:
+    """Zonal climatology: the mean of what is known at the same month, depth and latitude."""
+    total = (field * known).sum(-1, keepdim=True)
+    return (total / known.sum(-1, keepdim=True).clamp(min=1)).expand_as(field)
+
+
+def from_around(field: Tensor, known: Tensor, water: Tensor, rounds: int = 20) -> Tensor:
+    """What is not known, filled in from west and east.
+
+    Again and again each entry is the mean of 9 longitudes around it, with the zonal climatology taken off.
+    Latitudes are left out: the ocean changes fast from south to north, and with them errors are larger.
+    """
+    mean = mean_of_parallel(field, known)
+    x, around = (field - mean) * known, _around(water.float()).clamp(min=1e-6)
+    for _ in range(rounds):
+        x = torch.where(known, x, _around(x) / around * water)
+    return torch.where(known, field, (mean + x) * water)
+
+
+def _around(field: Tensor) -> Tensor:
+    """Means over 9 longitudes, which have no end."""
+    padded = F.pad(field, (4, 4), mode="circular")  # the last axis
+    return F.avg_pool(padded.unsqueeze(0), (1, 1, 1, 9), 1, spatial_dims=4)[0]
+
+
+def regression(data: Dataset[dict[str, Tensor]], cond: Tensor, examples: int = 40) -> Tensor:
+    """The errors of a guess as a linear function, for each depth its own, of the first four conditions.
+
+    It is fitted to examples of the same data as the network is. These conditions are how far the surface is
+    from the guess, in the month and over the year, and the guess and its season.
+    """
+    square: Any = 0
+    product: Any = 0
+    for _ in range(examples):
+        item = data[int(torch.randint(len(data), ()))]  # pyright: ignore[reportArgumentType]
+        x, error = (item["cond"][:4] * item["mask"]).double(), (item["x0"] * item["mask"])[0].double()
+        square += torch.einsum("pmdij,qmdij->dpq", x, x) + 1e-6 * torch.eye(4, dtype=torch.double)
+        product += torch.einsum("pmdij,mdij->dp", x, error)
+    weights = torch.linalg.solve(square, product.unsqueeze(-1))[..., 0]
+    return torch.einsum("pmdij,dp->mdij", cond[:4].double(), weights).float()
+
+
+def judge(
+    answers: Mapping[str, Tensor], field: Tensor, water: Tensor, held_out: Tensor, folder: Path
+) -> dict[str, str]:
+    """Draw what each answer has where the field is held out; print its errors and return them in degrees C."""
+    filled = {name: torch.where(held_out, x, field) for name, x in answers.items()}
+    _draw(filled, field, water, held_out, folder)
+    return _compare(filled, field, held_out)
+
+
+def _compare(filled: Mapping[str, Tensor], field: Tensor, held_out: Tensor) -> dict[str, str]:
+    """Print the errors of each way to fill what is held out, and return them in degrees C."""
+    depths = range(1, field.shape[1])
+    print(f"\nRoot mean square errors in degrees C over {int(held_out.sum()):,} held-out entries:\n")
+    print(
+        f"{'':12}{'all':>7}   at depth" + "".join(f"{d:>7}" for d in depths) + f"{'new year':>12}{'seam':>7}"
+    )
+    for name, x in {**filled, "truth": field}.items():
+        errors = [_rms((x - field)[:, d][held_out[:, d]]) for d in depths]
+        ends = [_step(x, held_out, axis) for axis in (0, -1)]
+        cells = f"{_rms((x - field)[held_out]):7.3f}           " + "".join(f"{e:7.3f}" for e in errors)
+        print(f"{name:12}{cells}{ends[0]:12.3f}{ends[1]:7.3f}")
+    print("""
+The last two columns are how far apart the first and the last month are, and the first and the last longitude,
+where either was filled in: where the sea goes on smoothly they are about what they are in truth.""")
+    return {name: f"{_rms((x - field)[held_out]):.3f}" for name, x in filled.items()}
+
+
+def _rms(x: Tensor) -> float:
+    return x.square().mean().sqrt().item()
+
+
+def _step(field: Tensor, filled: Tensor, axis: int) -> float:
+    """From the last to the first entry of a periodic axis, where any of the two was filled in."""
+    step, either = field - field.roll(1, axis), filled | filled.roll(1, axis)
+    both = (
+        filled.any() & either.select(axis, 0) & (field.select(axis, 0) != 0) & (field.select(axis, -1) != 0)
+    )
+    return _rms(step.select(axis, 0)[both])
+
+
+def _draw(filled: Mapping[str, Tensor], field: Tensor, water: Tensor, held_out: Tensor, folder: Path) -> None:
+    """Maps of one depth, and a parallel over months and longitudes with the ends of both in the middle."""
+    depth = field.shape[1] // 3
+    hidden, wet = held_out[:, depth], water[:, depth]
+    shown = {"what is known": torch.where(held_out, torch.nan, field), **filled, "truth": field}
+    fields = {name: x[:, depth] for name, x in shown.items()}
+    where = f"depth {depth}"
+    _sheet(
+        {f"{where}, first month: {name}": x[0] for name, x in fields.items()},
+        wet[0],
+        hidden[0],
+        folder / "map.png",
+    )
+
+    def centred(x: Tensor) -> Tensor:
+        return x.roll((x.shape[0] // 2, x.shape[1] // 2), (0, 1))
+
+    row = int((hidden[0] & hidden[0].roll(1, -1))[:, 0].float().add(hidden[0].float().mean(-1)).argmax())
+    about = f"{where}, latitude {row}, months up from the middle of the year"
+    parallel = {f"{about}: {name}": centred(x[:, row]) for name, x in fields.items()}
+    _sheet(parallel, centred(wet[:, row]), centred(hidden[:, row]), folder / "seams.png")
+
+
+def _sheet(fields: Mapping[str, Tensor], water: Tensor, outline: Tensor, path: Path) -> None:
+    """Fields of two axes below each other; NaN is white, land grey, the outline black."""
+    from matplotlib.figure import Figure
+
+    truth = list(fields.values())[-1][water]
+    figure = Figure((8, 3.4 * len(fields)), layout="constrained")
+    axes = figure.subplots(len(fields), squeeze=False)[:, 0]
+    how: dict[str, Any] = {"origin": "lower", "interpolation": "nearest", "aspect": "auto"}
+    for ax, (name, x) in zip(axes, fields.items(), strict=True):
+        ax.imshow(torch.where(water, torch.nan, 0.7).numpy(), cmap="gray", vmin=0, vmax=1, **how)
+        sea = torch.where(water, x, torch.nan).numpy()
+        image = ax.imshow(sea, cmap="turbo", vmin=truth.min().item(), vmax=truth.max().item(), **how)
+        if outline.any():
+            ax.contour(outline.float().numpy(), [0.5], colors="black", linewidths=0.8)
+        ax.set(title=name, xticks=[], yticks=[])
+        figure.colorbar(image, ax=ax, label="°C")
+    figure.savefig(path, dpi=100)
