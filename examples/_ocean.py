@@ -95,7 +95,7 @@ def regression(data: Dataset[dict[str, Tensor]], cond: Tensor, examples: int = 4
 def judge(
     answers: Mapping[str, Tensor], field: Tensor, water: Tensor, held_out: Tensor, folder: Path
 ) -> dict[str, str]:
-    """Draw what each answer has where the field is held out; print its errors and return them in degrees C."""
+    """Draw each answer where the field is held out; print its errors, and return them in degrees C."""
     filled = {name: torch.where(held_out, x, field) for name, x in answers.items()}
     _draw(filled, field, water, held_out, folder)
     return _compare(filled, field, held_out)
