@@ -551,8 +551,13 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.2)
 
-    with pytest.raises(KeyboardInterrupt) as caught:
-        trainer(tmp_path / "run", callbacks=[stop]).fit(10)
+    # In the background of a shell SIGINT is ignored, and the second one would be.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            trainer(tmp_path / "run", callbacks=[stop]).fit(10)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not isinstance(caught.value, Interrupted)
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [0, 4]
 
