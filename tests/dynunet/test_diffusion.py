@@ -598,7 +598,7 @@ def test_one_generator_per_sample_makes_the_loss_independent_of_the_batch(labell
     labels = torch.arange(6) % 3
 
     def loss(first: int, last: int) -> float:
-        cond = {"class_labels": labels[first:last]} if labelled else {}
+        cond: dict[str, Any] = {"class_labels": labels[first:last]} if labelled else {}
         return diffusion.loss(
             x0[first:last], generator=[generator(s) for s in range(first, last)], **cond
         ).item()
