@@ -73,7 +73,8 @@ class Inpaint:
         to.parent.mkdir(parents=True, exist_ok=True)
         result = filled.cpu() if several else filled[0].cpu()
         complete = replace(units, missing=None).document()
-        save(to, result, complete, like=loaded.source, overwrite=self.overwrite)
+        only = ~known if several else ~known[0]
+        save(to, result, complete, like=loaded.source, only=only, overwrite=self.overwrite)
         print(f"{(~known).double().mean():.1%} filled in, in {to}")
 
     def _marked(self, units: Units, x: Tensor) -> Tensor:

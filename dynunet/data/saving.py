@@ -38,6 +38,7 @@ def save(
     units: "dict[str, Any] | Units",
     like: Source | None = None,
     *,
+    only: Tensor | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write what a network made.
@@ -47,6 +48,7 @@ def save(
         x: ``(C, *spatial)`` in the network's units; of a file of several examples ``(N, C, *spatial)``.
         units: ``dataset.units``, which a trained model has as ``diffusion.data``.
         like: the source of the file that x was made from: ``load(...).source``.
+        only: bool, of the shape of x: where it is False, the values of ``like`` are kept as they are stored.
         overwrite: replace a file that is there already.
 
     Raises:
@@ -58,6 +60,8 @@ def save(
         raise FileExistsError(f"path: {shown(path)} exists; overwrite=True would replace it")
     write = _writer(path, units)
     values = _in_units(_checked(x, units, like), units, like)
+    if only is not None:
+        values = _kept(values, like, only)
     # Written beside and moved, so that no half a file is left. The suffix stays: it says the format.
     partial = path.with_name(f".{os.getpid()}-{path.name}")
     try:
@@ -131,6 +135,24 @@ def _with_missing(values: np.ndarray, like: Source) -> np.ndarray:
         there = present(stored, missing)
         if one.shape == stored.shape:
             one[~there] = stored[~there]
+    return values
+
+
+def _kept(values: np.ndarray, like: Source | None, only: Tensor) -> np.ndarray:
+    """The values where they are asked for, or missing in the source, and elsewhere those of the source."""
+    if like is None or tuple(only.shape) != like.shape:
+        raise ValueError(
+            f"only must have the shape of x, which was read from a file, got {tuple(only.shape)}"
+        )
+    plain, cache = replace(like.units, spacing=None, channels=like.info.channels), Cache(float("inf"))
+    series, missing = like.info.series, missing_value(like.units.missing)
+    result = values if series else values[None]
+    asked = only.cpu().numpy() if series else only.cpu().numpy()[None]
+    for n, one in enumerate(result):
+        stored = READERS[like.info.format].read(like.info, n, plain, cache)
+        # On a finer grid an entry is new if any of those that it was made from is.
+        new = resized(asked[n].astype(np.float32), one.shape[1:]) > 1e-6
+        one[:] = np.where(new | ~present(stored, missing), one, stored)
     return values
 
 

@@ -221,3 +221,22 @@ def test_units_survive_json(tmp_path: Path) -> None:
     assert torch.equal(direct.x, through.x)
     with pytest.raises(ValueError, match=r"units must have no field but .*, got 'other'"):
         load(tmp_path / "clean" / "0.nii", {**units, "other": 1})
+
+
+def test_only_what_is_asked_for_is_written(tmp_path: Path) -> None:
+    """On a grid of its own, too: a volume read at another spacing keeps every value that was not new."""
+    values = RNG.uniform(100, 200, (12, 10, 8)).astype(np.float32)
+    values[4:8, 4:7, 3:6] = np.nan
+    nii(tmp_path / "a" / "a.nii.gz", values, np.diag([1.0, 1, 1, 1]))
+    dataset = FolderDataset(tmp_path / "a", 3, spacing=(2.0,), missing="nan", split="all")
+    loaded = load(tmp_path / "a" / "a.nii.gz", dataset.units)
+    assert loaded.mask is not None
+    filled = torch.where(loaded.mask, loaded.x, 0.5)
+    units = {**dataset.units, "missing": None}
+    save(tmp_path / "b.nii.gz", filled, units, like=loaded.source, only=~loaded.mask)
+    written = np.asarray(nib.load(tmp_path / "b.nii.gz").dataobj)  # pyright: ignore[reportAttributeAccessIssue]
+    assert np.isfinite(written).all()
+    np.testing.assert_allclose(written[:2], values[:2], rtol=1e-6)
+    np.testing.assert_allclose(written[:, :, :1], values[:, :, :1], rtol=1e-6)
+    with pytest.raises(ValueError, match="only must have the shape of x"):
+        save(tmp_path / "c.nii.gz", filled, units, like=loaded.source, only=~loaded.mask[:, 1:])
