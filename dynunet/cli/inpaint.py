@@ -55,8 +55,8 @@ class Inpaint:
         several = loaded.x.ndim == units.spatial_dims + 2
         x = loaded.x if several else loaded.x.unsqueeze(0)
         known = torch.ones_like(x, dtype=torch.bool) if loaded.mask is None else loaded.mask.view_as(x)
-        if self.mask is not None:
-            known = known & ~self._marked(units, x)
+        marked = torch.zeros_like(known) if self.mask is None else self._marked(units, x).expand_as(known)
+        known = known & ~marked
         if known.all():
             raise ValueError(f"nothing is missing in {self.source}, where {self.mask or self.missing} is")
         device = next(diffusion.parameters()).device
@@ -73,7 +73,7 @@ class Inpaint:
         to.parent.mkdir(parents=True, exist_ok=True)
         result = filled.cpu() if several else filled[0].cpu()
         complete = replace(units, missing=None).document()
-        only = ~known if several else ~known[0]
+        only = marked if several else marked[0]  # and what is missing in the file itself
         save(to, result, complete, like=loaded.source, only=only, overwrite=self.overwrite)
         print(f"{(~known).double().mean():.1%} filled in, in {to}")
 

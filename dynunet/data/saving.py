@@ -48,7 +48,8 @@ def save(
         x: ``(C, *spatial)`` in the network's units; of a file of several examples ``(N, C, *spatial)``.
         units: ``dataset.units``, which a trained model has as ``diffusion.data``.
         like: the source of the file that x was made from: ``load(...).source``.
-        only: bool, of the shape of x: where it is False, the values of ``like`` are kept as they are stored.
+        only: bool, of the shape of x: where it is False, the values of ``like`` are kept as they are stored,
+            but for those that are missing.
         overwrite: replace a file that is there already.
 
     Raises:

@@ -238,5 +238,11 @@ def test_only_what_is_asked_for_is_written(tmp_path: Path) -> None:
     assert np.isfinite(written).all()
     np.testing.assert_allclose(written[:2], values[:2], rtol=1e-6)
     np.testing.assert_allclose(written[:, :, :1], values[:, :, :1], rtol=1e-6)
+    missing_alone = torch.zeros_like(loaded.mask)
+    save(tmp_path / "d.nii.gz", filled, units, like=loaded.source, only=missing_alone)
+    written = np.asarray(nib.load(tmp_path / "d.nii.gz").dataobj)  # pyright: ignore[reportAttributeAccessIssue]
+    there = np.isfinite(values)
+    np.testing.assert_allclose(written[there], values[there], rtol=1e-6)
+    assert np.isfinite(written).all()
     with pytest.raises(ValueError, match="only must have the shape of x"):
         save(tmp_path / "c.nii.gz", filled, units, like=loaded.source, only=~loaded.mask[:, 1:])
