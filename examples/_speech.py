@@ -11,7 +11,6 @@ import torch
 from _classical import spectral_gate, wiener
 from _runs import debian
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from dynunet.data import FolderDataset, find, load, save
 from dynunet.metrics import si_sdr
@@ -26,33 +25,14 @@ Denoise = Callable[[Tensor], Tensor]
 Test = tuple[Tensor, Tensor]  # a clean recording (C, T), and it with noise
 
 
-class Pairs(Dataset[dict[str, Tensor]]):
-    """Clean and noisy recordings, both multiplied so that all noisy ones are equally loud.
-
-    What is learnt then holds for any loudness.
-    """
-
-    def __init__(self, files: FolderDataset) -> None:
-        self.files, self.units, self.report = files, files.units, files.report
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        item = self.files[index]
-        factor = gain(item["cond"], item.get("mask"))
-        return item | {name: item[name] * factor for name in ("x0", "cond")}
-
-
-def gain(x: Tensor, mask: Tensor | None = None) -> Tensor:
+def gain(x: Tensor) -> Tensor:
     """What to multiply x by to have it at the level that the network is trained at."""
-    there = x if mask is None else x[mask]
-    return LEVEL / there.square().mean().sqrt().clamp(min=1e-5)
+    return LEVEL / x.square().mean().sqrt().clamp(min=1e-5)
 
 
 def recordings(
     speech: Path | None, noise: Path | None, folder: Path, size: int, **how: Any
-) -> tuple[Pairs, Pairs, list[Test]]:
+) -> tuple[FolderDataset, FolderDataset, list[Test]]:
     """Pairs to learn from, pairs to validate with, and whole recordings to judge by.
 
     A ninth of the recordings (60 at most) and the last quarter of every noise are held out.
@@ -73,13 +53,14 @@ def recordings(
     clips = [clip for clip in find(speech) if clip not in whole.skipped]
     held = _held_out(clips, whole.units)
     learn, judge = _divided(noises, folder / "noise", whole.units)
-    pairs = FolderDataset([clip for clip in clips if clip not in held], size=(size,), noise=learn, **how)
+    others = [clip for clip in clips if clip not in held]
+    pairs = FolderDataset(others, size=(size,), noise=learn, level=LEVEL, **how)
     tests = []
     for i, clip in enumerate(held):
         torch.manual_seed(i)  # the noise of each is always the same
         item = FolderDataset([clip], noise=judge, **how)[0]
         tests.append((item["x0"], item["cond"]))
-    return Pairs(pairs), Pairs(FolderDataset(held, size=(size,), noise=judge, **how)), tests
+    return pairs, FolderDataset(held, size=(size,), noise=judge, level=LEVEL, **how), tests
 
 
 def _held_out(clips: Sequence[Path], units: dict[str, Any]) -> list[Path]:

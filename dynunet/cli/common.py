@@ -78,6 +78,11 @@ def known_suffix(path: Path) -> bool:
     return path.name.lower().endswith(tuple(s for suffixes in SUFFIXES.values() for s in suffixes))
 
 
+def result_of(source: Path, out: Path) -> Path:
+    """Where the result for one file goes: ``out`` itself if it names a file, else into that folder."""
+    return out if known_suffix(out) and not out.is_dir() else out / source.name
+
+
 def check_new(paths: Iterable[Path], overwrite: bool) -> None:
     """Refuse to replace files, before anything is computed."""
     there = [path for path in paths if path.exists()]

@@ -13,7 +13,7 @@ from tyro.conf import Positional
 from ..data import find, load, save
 from ..data.sources import Units, shown
 from ..diffusion import Diffusion
-from .common import check_new, conditions, known_suffix, load_run, restoration_steps, restores, windows
+from .common import check_new, conditions, load_run, restoration_steps, restores, result_of, windows
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,7 @@ class Denoise:
         """Each file and where its result goes."""
         found = find(self.source)
         if not self.source.is_dir():
-            to = self.out if known_suffix(self.out) and not self.out.is_dir() else self.out / found[0].name
-            return [(found[0], to)]
+            return [(found[0], result_of(found[0], self.out))]
         return [(path, self.out / path.relative_to(self.source)) for path in found]
 
     def _file(self, diffusion: Diffusion, units: Units, path: Path, to: Path) -> bool:

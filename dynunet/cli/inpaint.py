@@ -9,7 +9,7 @@ from tyro.conf import Positional
 
 from ..data import load, save
 from ..data.sources import Units
-from .common import check_new, conditions, known_suffix, load_run, restores, windows
+from .common import check_new, conditions, load_run, restores, result_of, windows
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Inpaint:
             raise ValueError(
                 f"{self.run_folder} was trained to restore; to fill gaps train without noise or pairs"
             )
-        to = self.out if known_suffix(self.out) and not self.out.is_dir() else self.out / self.source.name
+        to = result_of(self.source, self.out)
         check_new([to], self.overwrite)
         loaded = load(self.source, replace(units, missing=self.missing or units.missing).document())
         several = loaded.x.ndim == units.spatial_dims + 2

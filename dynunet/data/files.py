@@ -69,7 +69,7 @@ def search(source: Path | str | Sequence[Path | str], name: str) -> Found:
                 found.others["(hidden)" if file.name.startswith(".") else file.suffix or "(no suffix)"] += 1
     if not found.files:
         looked = "; ".join(f"{kind}: {' '.join(suffixes)}" for kind, suffixes in SUFFIXES.items())
-        where = shown(source) if one else f"{len(paths)} paths"  # pyright: ignore[reportArgumentType]
+        where = shown(paths[0]) if one else f"{len(paths)} paths"
         there = others_text(found.others) or "nothing at all"
         raise ValueError(f"{name}: no file to read in {where}. Looked for {looked}; found {there}")
     return found

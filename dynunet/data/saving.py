@@ -128,12 +128,8 @@ def _in_units(x: np.ndarray, units: Units, like: Source | None) -> np.ndarray:
 
 def _with_missing(values: np.ndarray, like: Source) -> np.ndarray:
     """Entries that are missing in the source get its value for that."""
-    plain = replace(like.units, spacing=None, channels=like.info.channels)
-    missing = missing_value(plain.missing)
-    reader, cache = READERS[like.info.format], Cache(float("inf"))
     for n, one in enumerate(values):
-        stored = reader.read(like.info, n, plain, cache)
-        there = present(stored, missing)
+        stored, there = _stored(like, n)
         if one.shape == stored.shape:
             one[~there] = stored[~there]
     return values
@@ -145,16 +141,20 @@ def _kept(values: np.ndarray, like: Source | None, only: Tensor) -> np.ndarray:
         raise ValueError(
             f"only must have the shape of x, which was read from a file, got {tuple(only.shape)}"
         )
-    plain, cache = replace(like.units, spacing=None, channels=like.info.channels), Cache(float("inf"))
-    series, missing = like.info.series, missing_value(like.units.missing)
-    result = values if series else values[None]
-    asked = only.cpu().numpy() if series else only.cpu().numpy()[None]
-    for n, one in enumerate(result):
-        stored = READERS[like.info.format].read(like.info, n, plain, cache)
+    asked = only.cpu().numpy().astype(np.float32)
+    several = (values, asked) if like.info.series else (values[None], asked[None])
+    for n, (one, new) in enumerate(zip(*several, strict=True)):
+        stored, there = _stored(like, n)
         # On a finer grid an entry is new if any of those that it was made from is.
-        new = resized(asked[n].astype(np.float32), one.shape[1:]) > 1e-6
-        one[:] = np.where(new | ~present(stored, missing), one, stored)
+        one[:] = np.where((resized(new, one.shape[1:]) > 1e-6) | ~there, one, stored)
     return values
+
+
+def _stored(like: Source, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """An example of the source as it is in the file, and where it has values."""
+    plain = replace(like.units, spacing=None, channels=like.info.channels)
+    values = READERS[like.info.format].read(like.info, index, plain, Cache(float("inf")))
+    return values, present(values, missing_value(plain.missing))
 
 
 def _as_type(values: np.ndarray, kind: str) -> np.ndarray:
