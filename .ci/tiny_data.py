@@ -37,3 +37,4 @@ with netcdf_file(folder / "ocean.nc", "w") as file:
     for name, size in sizes.items():
         file.createDimension(name, size)
     file.createVariable("TEMP", "f4", tuple(sizes))[:] = ocean.astype("f4")
+    file.createVariable("LON", "f4", ("LON",))[:] = np.arange(sizes["LON"]) * 7.5

@@ -88,11 +88,11 @@ class Waves(Dataset[dict[str, Tensor]]):
 
 
 def waves(x: Tensor) -> Tensor:
-    """Coordinates and their sines and cosines, ``(27, X, Y, Z)``, which tell places that are close apart.
+    """Coordinates and their sines and cosines, ``(33, X, Y, Z)``, which tell places that are close apart.
 
     A network learns fine detail from them far sooner (Tancik et al. 2020).
     """
-    return torch.cat([x, *(f(pi * 2**k * x) for k in range(4) for f in (torch.sin, torch.cos))])
+    return torch.cat([x, *(f(pi * 2**k * x) for k in range(5) for f in (torch.sin, torch.cos))])
 
 
 def where(volume: Tensor) -> Tensor:

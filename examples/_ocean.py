@@ -1,7 +1,8 @@
 """The ocean of the 4-D example: read it, hide parts of it, fill them in by hand, and draw maps.
 
 Fields are ``(months, depths, latitudes, longitudes)`` in degrees C, 0 over land. Months and longitudes are
-periodic: the last entry of either axis is a neighbour of the first.
+periodic: the last entry of either axis is a neighbour of the first. Longitudes begin at the date line, in the
+middle of the Pacific.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,22 +26,37 @@ def read(data: Path | None, every: Sequence[int]) -> tuple[Tensor, Tensor]:
     path = debian(ATLAS, packages="ferret-datasets", data=data)
     try:
         with netcdf_file(path, mmap=False) as file:
-            fields = [v[:].astype("f4") for v in file.variables.values() if len(v.dimensions) == 4]
+            fields = [_from_date_line(v, file) for v in file.variables.values() if len(v.dimensions) == 4]
     except (TypeError, ValueError) as error:
         raise ValueError(f"--data: {path} must be a netCDF-3 file: {error}") from None
     if not fields:
         raise ValueError(f"--data: {path} must have a variable (months, depths, latitudes, longitudes)")
-    field = torch.from_numpy(fields[0])[tuple(slice(None, None, n) for n in every)]
+    field = fields[0][tuple(slice(None, None, n) for n in every)]
     water = field > -1e9  # missing values are far below, or NaN
     return torch.where(water, field, 0), water
 
 
-def boxes(shape: Sequence[int], number: int, size: Sequence[int]) -> Tensor:
-    """True in boxes of rows and columns at random places, which may lie across the ends of the longitudes."""
+def _from_date_line(variable: Any, file: Any) -> Tensor:
+    """A variable with its longitudes turned so that they begin at 180 degrees, where it has their values."""
+    field = torch.from_numpy(variable[:].astype("f4"))
+    longitudes = file.variables.get(variable.dimensions[-1])
+    first = 0 if longitudes is None else int(((longitudes[:] - 180) % 360).argmin())
+    return field.roll(-first, -1)
+
+
+def boxes(shape: Sequence[int], number: int, size: Sequence[int], across: bool = False) -> Tensor:
+    """True in boxes of rows and columns at random places, which may lie across the ends of the longitudes.
+
+    With ``across`` one more does, half way up.
+    """
+    rows = [int(torch.randint(1 - size[0], shape[0], ())) for _ in range(number)]
+    starts = [int(torch.randint(shape[1], ())) for _ in range(number)]
+    if across:
+        rows.append((shape[0] - size[0]) // 2)
+        starts.append(-(size[1] // 2))
     places = torch.zeros(tuple(shape), dtype=torch.bool)
-    for _ in range(number):
-        row = int(torch.randint(1 - size[0], shape[0], ()))
-        columns = (torch.arange(shape[1]) - torch.randint(shape[1], ())) % shape[1] < size[1]
+    for row, start in zip(rows, starts, strict=True):
+        columns = (torch.arange(shape[1]) - start) % shape[1] < size[1]
         places[max(row, 0) : max(row + size[0], 0)] |= columns
     return places
 

@@ -73,7 +73,7 @@ def main(options: Options) -> None:
     torch.manual_seed(options.seed)
     with explained(folder):
         field, water = read(options.data, options.every)
-        known = water & ~boxes(field.shape[2:], 15, options.box)
+        known = water & ~boxes(field.shape[2:], 15, options.box, across=True)
         held_out = water & ~known & below(field)
         seen, place = field * ~held_out, coordinates((1, 1, *field.shape))[0, 1:3]  # depth and latitude
         data = Boxes(seen, known, water, place, box=options.box)
