@@ -21,10 +21,12 @@ from .weight import TILE_BYTES, split
 Op = Literal["conv", "transpose", "weight"]
 ALGORITHMS = ("native", "onednn", "channels_last", "channels", "taps", "winograd", "gemm", "phases", "fft")
 
-SPREADING = ("winograd", "fft")  # NaN and infinity reach further than they should
+SPREADING = ("winograd", "fft")  # when forced, NaN and infinity reach further than they should
 
 RATE = 280e9  # multiply-adds of a matrix product, counted twice, per second
 COPY = 8e9  # bytes written per second by a strided copy
+CACHED = 12e9  # bytes written per second by an addition, as far as they stay in the caches,
+CACHES = 4 << 20  # that hold so many
 CALL = 1.5e-5  # seconds for the handful of operators around one native call
 FFT_RATE = 16e9  # 2.5 n log2 n operations of a real transform, per second
 DEPTHWISE_RATE = 150e9  # one channel per group, channels-last: bound by memory
@@ -88,13 +90,20 @@ def block_of(p: Problem) -> int:
     """Neighbouring output positions to make output channels, so that these fill whole vectors.
 
     A block of ``b`` positions computes ``(b + k - 1) / k`` times the products, but leaves fewer entries of
-    the vectors empty.
+    the vectors empty. It lies along the first axis, in the weight gradient along the first that is left.
     """
-    g, k = p.geometry, p.kernel[0]
-    if p.op != "conv" or p.flops < BLOCK_FLOPS or p.device != "cpu" or g.stride[0] > 1 or g.dilation[0] > 1:
+    g, axis = p.geometry, blocked_axis(p)
+    if p.op == "transpose" or p.flops < BLOCK_FLOPS or p.device != "cpu" or g.stride[axis] > 1:
         return 1
-    blocks = [b for b in (1, 2, 4, 8, MAX_BLOCK) if b <= p.counts[0]]
+    if g.dilation[axis] > 1 or (p.op == "weight" and p.dtype in native.LOW_PRECISION):
+        return 1
+    k, count = p.kernel[axis], p.counts[axis]
+    blocks = [b for b in (1, 2, 4, 8, MAX_BLOCK) if b <= count and (p.op == "conv" or count % b == 0)]
     return min(blocks, key=lambda b: (b + k - 1) / _filled(b * p.outputs // g.groups, p.dtype))
+
+
+def blocked_axis(p: Problem) -> int:
+    return leading(len(p.kernel)) if p.op == "weight" else 0
 
 
 def workspace(p: Problem, algorithm: str) -> int:
@@ -127,6 +136,11 @@ def workspace(p: Problem, algorithm: str) -> int:
         length = lengths(p.sizes, p.counts, p.kernel, g)
         return spectra_bytes(p.batch, p.inputs, p.outputs, length, g.groups, p.dtype)
     return 0
+
+
+def spreads(p: Problem, algorithm: str) -> bool:
+    """Whether NaN and infinity may reach further than they should, as zeros in a kernel carry them."""
+    return algorithm in SPREADING or (algorithm == "channels" and p.op == "conv" and block_of(p) > 1)
 
 
 def adds_taps(p: Problem, algorithm: str) -> bool:
@@ -190,9 +204,9 @@ def cost(p: Problem, algorithm: str) -> float:
         return prod(g.stride) * CALL + cost(inside, inner) + put_together
     if algorithm == "winograd":
         inside = one_product(p)
-        moved = size * inside.batch * (p.inputs * prod(inside.sizes) + p.outputs * prod(inside.counts))
+        entries = inside.batch * (p.inputs * prod(inside.sizes) + p.outputs * prod(inside.counts))
         # Each entry that is moved is the sum of two.
-        return 4 * (CALL + cost(inside, estimated_best(inside)) + 1.5 * moved / COPY)
+        return 4 * (CALL + cost(inside, estimated_best(inside)) + _added(1.5 * size * entries))
     if algorithm == "gemm":
         if p.op == "conv":
             return CALL + p.flops / RATE + moved
@@ -213,8 +227,14 @@ def cost(p: Problem, algorithm: str) -> float:
     if algorithm == "taps":
         terms = prod(p.kernel[: leading(n)])
         return terms * CALL + p.flops / rate + terms * written / COPY
-    waste = (p.kernel[0] + block - 1) / p.kernel[0]
+    k = p.kernel[blocked_axis(p)] if block > 1 else 1
+    waste = (k + block - 1) / k
     return CALL + p.flops * waste / rate + moved + (block > 1) * written / COPY
+
+
+def _added(size: float) -> float:
+    """Seconds to add up to so many bytes."""
+    return size / CACHED + max(size - CACHES, 0) / COPY
 
 
 def small(p: Problem) -> bool:

@@ -137,9 +137,9 @@ def _bilinear(
 
     algorithm = choose(p, forced, run)
     out = run(algorithm)
-    if algorithm in plan.SPREADING and forced is None and not _finite(out):
+    if plan.spreads(p, algorithm) and forced not in plan.SPREADING and not _finite(out):
         # A NaN or an infinity has reached more than it should: do as the definition says.
-        times = {name: t for name, t in plan.estimates(p).items() if name not in plan.SPREADING}
+        times = {name: t for name, t in plan.estimates(p).items() if not plan.spreads(p, name)}
         out = run(min(times, key=times.__getitem__))
     return out
 
@@ -163,12 +163,15 @@ def _conv(p: Problem, x: Tensor, w: Tensor, bias: Tensor | None, algorithm: str)
         inside, best = _one_product(p)
         return winograd.winograd_conv(x, w, bias, p.geometry, partial(_conv, inside, algorithm=best))
     if pieces is None:
-        block = {"block": plan.block_of(p)} if algorithm == "channels" else {}
-        return _CONV[algorithm](x, w, bias, p.geometry, **block)
+        return _CONV[algorithm](x, w, bias, p.geometry, **_block(p, algorithm))
     y = x.new_empty(p.batch, *p.counts, p.outputs).movedim(-1, 1)
     for piece in pieces:
         y.narrow(*piece.y).copy_(_conv(piece.problem, x.narrow(*piece.x), w, bias, algorithm))
     return y
+
+
+def _block(p: Problem, algorithm: str) -> dict[str, int]:
+    return {"block": plan.block_of(p)} if algorithm == "channels" else {}
 
 
 def _one_product(p: Problem) -> tuple[Problem, str]:
@@ -182,7 +185,7 @@ def _weight(p: Problem, x: Tensor, y: Tensor, algorithm: str) -> Tensor:
         inside, best = _one_product(p)
         return winograd.winograd_weight(x, y, p.geometry, partial(_weight, inside, algorithm=best))
     if pieces is None:
-        return _WEIGHT[algorithm](x, y, p.geometry, p.kernel)
+        return _WEIGHT[algorithm](x, y, p.geometry, p.kernel, **_block(p, algorithm))
     first, second = (_weight(q, x.narrow(*at_x), y.narrow(*at_y), algorithm) for q, at_x, at_y in pieces)
     return (native.wide(first) + second).to(x.dtype)
 

@@ -4,7 +4,8 @@ r"""The gradient of convolution by its weight.
 
 ``native``         torch's kernel, up to three axes; ``channels_last`` hands it channels-last copies.
 ``onednn``         that kernel on two halves of a single small sample, which torch takes to oneDNN.
-``channels``       that kernel on an input whose leading taps are channels, as in the convolution.
+``channels``       that kernel on an input whose leading taps are channels, as in the convolution, and
+                   neighbouring output positions too where channels of ``y`` are few.
 ``gemm``           one matrix product with the taps of some axes unfolded on the side of ``y`` and those of
                    the others on the side of ``x``: with K taps per axis each side is copied about
                    ``K^(n/2)`` times instead of one side ``K^n`` times. Unfolded in tiles that stay in cache.
@@ -58,12 +59,22 @@ def onednn_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
     return native_weight(x, y, g._replace(pads=pads), kernel)
 
 
-def channels_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
+def channels_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints, block: int = 1) -> Tensor:
+    """``block`` neighbouring positions of ``y`` along the first other axis are channels of it.
+
+    They meet a kernel of ``k + block - 1`` taps with stride ``block``, in which each finds its own ``k``.
+    """
     x, positions, rest = taps_as_channels(x, kernel, g)
-    lead = len(positions)
+    lead, groups = len(positions), g.groups
     y = y.movedim(1, 1 + lead)
-    y = y.reshape(x.shape[0], *y.shape[1 + lead :])
-    w = native_weight(x, native.channels_last(y), rest, kernel[lead:])
+    y = y.reshape(x.shape[0], groups, -1, *y.shape[2 + lead :]).unflatten(3, (-1, block))
+    y = y.movedim(4, 2).flatten(1, 3)  # (N * positions, groups * block * O / groups, *others)
+    k, *others = kernel[lead:]
+    rest = rest._replace(stride=(rest.stride[0] * block, *rest.stride[1:]))
+    w = native_weight(x, native.channels_last(y), rest, (k + block - 1, *others))
+    shifts = w.unflatten(0, (groups, block, -1)).unbind(1)
+    w = sum((shift.narrow(3, i, k) for i, shift in enumerate(shifts[1:], start=1)), shifts[0].narrow(3, 0, k))
+    w = w.flatten(0, 1)
     return w.unflatten(1, (*kernel[:lead], -1)).movedim(1 + lead, 1)
 
 

@@ -1,6 +1,7 @@
 """Every algorithm of every map against the native composition and its autograd; plans and settings."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -132,6 +133,20 @@ def test_fft_chosen_automatically_keeps_nan_where_it_belongs(value: float) -> No
     assert_near(out[finite], expected[finite])
     x[0, 0, 0] = 0
     assert_near(F.conv(x, w, padding=2048), torch.nn.functional.conv1d(x, w, padding=2048))
+
+
+@pytest.mark.parametrize("name", [None, "channels"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("channels", [1, 4, 8])
+def test_few_channels_keep_nan_where_it_belongs(channels: int, value: float, name: str | None) -> None:
+    """Where zeros fill the kernels of a block of output positions, they would carry it along."""
+    x, w = torch.randn(1, channels, *(8,) * 4), torch.randn(channels, channels, *(3,) * 4)
+    x[0, 0, 3, 4, 4, 3] = value
+    reached = torch.zeros(8, 8, 8, 8, dtype=torch.bool)
+    reached[2:5, 3:6, 3:6, 2:5] = True
+    with convnd.algorithm(name) if name else nullcontext():
+        out = F.conv(x, w, padding=1)
+    assert torch.equal(~out.isfinite(), reached.expand_as(out))
 
 
 def test_workspace_limit_bounds_the_plan() -> None:
