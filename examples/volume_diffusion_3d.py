@@ -1,6 +1,6 @@
 """Make and complete brain scans: a 3-D diffusion model learns crops of one brain and where they are.
 
-    python examples/volume_diffusion_3d.py               # a quarter of an hour on two cores
+    python examples/volume_diffusion_3d.py               # eleven minutes on two cores
     python examples/volume_diffusion_3d.py --channels 16 32 64 96 --attention none none none full
     python examples/volume_diffusion_3d.py --data scan.nii.gz --spacing 2
 
