@@ -26,18 +26,20 @@ def read(data: Path | None, every: Sequence[int]) -> tuple[Tensor, Tensor]:
     path = debian(ATLAS, packages="ferret-datasets", data=data)
     try:
         with netcdf_file(path, mmap=False) as file:
-            fields = [_from_date_line(v, file) for v in file.variables.values() if len(v.dimensions) == 4]
+            fields = [name for name, v in file.variables.items() if len(v.dimensions) == 4]
+            field = _from_date_line(file, fields[0]) if fields else None
     except (TypeError, ValueError) as error:
         raise ValueError(f"--data: {path} must be a netCDF-3 file: {error}") from None
-    if not fields:
+    if field is None:
         raise ValueError(f"--data: {path} must have a variable (months, depths, latitudes, longitudes)")
-    field = fields[0][tuple(slice(None, None, n) for n in every)]
+    field = field[tuple(slice(None, None, n) for n in every)]
     water = field > -1e9  # missing values are far below, or NaN
     return torch.where(water, field, 0), water
 
 
-def _from_date_line(variable: Any, file: Any) -> Tensor:
-    """A variable with its longitudes turned so that they begin at 180 degrees, where it has their values."""
+def _from_date_line(file: Any, name: str) -> Tensor:
+    """A variable with its longitudes turned to begin at 180 degrees, if the file says where they are."""
+    variable = file.variables[name]
     field = torch.from_numpy(variable[:].astype("f4"))
     longitudes = file.variables.get(variable.dimensions[-1])
     first = 0 if longitudes is None else int(((longitudes[:] - 180) % 360).argmin())

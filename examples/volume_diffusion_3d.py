@@ -61,7 +61,7 @@ def main(options: Options) -> None:
         data = Waves(files)
         blocks += choose(brain, options.removed, 3, hidden.clone())  # these are
         how = {"time_embedding": True, "modulation": "scale_shift", **options.network()}
-        unet = UNet(3, 1, cond_channels=where(brain).shape[0], **how)
+        unet = UNet(3, 1, cond_channels=len(data[0]["cond"]), **how)
         # The network is asked for the clean crop, and more often than not from much noise.
         diffusion = Diffusion(unet, prediction="sample", shift=3)
     print(unet.summary((1, *files.shape)))

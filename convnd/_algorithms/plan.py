@@ -25,8 +25,8 @@ SPREADING = ("winograd", "fft")  # when forced, NaN and infinity reach further t
 
 RATE = 280e9  # multiply-adds of a matrix product, counted twice, per second
 COPY = 8e9  # bytes written per second by a strided copy
-CACHED = 12e9  # bytes written per second by an addition, as far as they stay in the caches,
-CACHES = 4 << 20  # that hold so many
+CACHED = 12e9  # bytes written per second by additions between convolutions, as far as caches hold them:
+CACHES = 4 << 20  # so many bytes
 CALL = 1.5e-5  # seconds for the handful of operators around one native call
 FFT_RATE = 16e9  # 2.5 n log2 n operations of a real transform, per second
 DEPTHWISE_RATE = 150e9  # one channel per group, channels-last: bound by memory
@@ -90,19 +90,21 @@ def block_of(p: Problem) -> int:
     """Neighbouring output positions to make output channels, so that these fill whole vectors.
 
     A block of ``b`` positions computes ``(b + k - 1) / k`` times the products, but leaves fewer entries of
-    the vectors empty. It lies along the first axis, in the weight gradient along the first that is left.
+    the vectors empty. In the weight gradient blocks are the stride of a native call, which half precision
+    does not gain by (:func:`.native.errs`), and divide the positions, so that no zeros are multiplied.
     """
-    g, axis = p.geometry, blocked_axis(p)
-    if p.op == "transpose" or p.flops < BLOCK_FLOPS or p.device != "cpu" or g.stride[axis] > 1:
+    g, axis, weight = p.geometry, _blocked_axis(p), p.op == "weight"
+    if p.op == "transpose" or p.flops < BLOCK_FLOPS or p.device != "cpu":
         return 1
-    if g.dilation[axis] > 1 or (p.op == "weight" and p.dtype in native.LOW_PRECISION):
+    if g.stride[axis] > 1 or g.dilation[axis] > 1 or (weight and p.dtype in native.LOW_PRECISION):
         return 1
     k, count = p.kernel[axis], p.counts[axis]
-    blocks = [b for b in (1, 2, 4, 8, MAX_BLOCK) if b <= count and (p.op == "conv" or count % b == 0)]
+    blocks = [b for b in (1, 2, 4, 8, MAX_BLOCK) if b <= count and not (weight and count % b)]
     return min(blocks, key=lambda b: (b + k - 1) / _filled(b * p.outputs // g.groups, p.dtype))
 
 
-def blocked_axis(p: Problem) -> int:
+def _blocked_axis(p: Problem) -> int:
+    """The first axis, but in the weight gradient the first that is not folded."""
     return leading(len(p.kernel)) if p.op == "weight" else 0
 
 
@@ -117,7 +119,7 @@ def workspace(p: Problem, algorithm: str) -> int:
         return workspace(as_conv(p), "gemm")
     if algorithm == "channels":
         lead = leading(n)
-        block = block_of(p)
+        block = block_of(p) if p.op == "conv" else 1  # the weight gradient's are not of a folded axis
         window = (p.kernel[0] + block - 1) / block * prod(p.kernel[1:lead])
         return int(size * p.batch * p.inputs * prod(p.counts[:lead]) * prod(p.sizes[lead:]) * window)
     if algorithm == "winograd":
@@ -227,7 +229,7 @@ def cost(p: Problem, algorithm: str) -> float:
     if algorithm == "taps":
         terms = prod(p.kernel[: leading(n)])
         return terms * CALL + p.flops / rate + terms * written / COPY
-    k = p.kernel[blocked_axis(p)] if block > 1 else 1
+    k = p.kernel[_blocked_axis(p)] if block > 1 else 1
     waste = (k + block - 1) / k
     return CALL + p.flops * waste / rate + moved + (block > 1) * written / COPY
 

@@ -171,6 +171,7 @@ def _conv(p: Problem, x: Tensor, w: Tensor, bias: Tensor | None, algorithm: str)
 
 
 def _block(p: Problem, algorithm: str) -> dict[str, int]:
+    """The further argument of ``channels``."""
     return {"block": plan.block_of(p)} if algorithm == "channels" else {}
 
 

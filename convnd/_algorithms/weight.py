@@ -66,15 +66,14 @@ def channels_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints, block: int 
     """
     x, positions, rest = taps_as_channels(x, kernel, g)
     lead, groups = len(positions), g.groups
-    y = y.movedim(1, 1 + lead)
-    y = y.reshape(x.shape[0], groups, -1, *y.shape[2 + lead :]).unflatten(3, (-1, block))
-    y = y.movedim(4, 2).flatten(1, 3)  # (N * positions, groups * block * O / groups, *others)
+    y = y.movedim(1, -1)  # (N, *positions, *others, O)
+    y = y.reshape(x.shape[0], *y.shape[1 + lead : -1], groups, -1).unflatten(1, (-1, block))
+    y = y.movedim(2, -2).flatten(-3).movedim(-1, 1)  # (N * positions, groups * block * O / groups, *others)
     k, *others = kernel[lead:]
     rest = rest._replace(stride=(rest.stride[0] * block, *rest.stride[1:]))
     w = native_weight(x, native.channels_last(y), rest, (k + block - 1, *others))
     shifts = w.unflatten(0, (groups, block, -1)).unbind(1)
-    w = sum((shift.narrow(3, i, k) for i, shift in enumerate(shifts[1:], start=1)), shifts[0].narrow(3, 0, k))
-    w = w.flatten(0, 1)
+    w = torch.stack([shift.narrow(3, i, k) for i, shift in enumerate(shifts)]).sum(0).flatten(0, 1)
     return w.unflatten(1, (*kernel[:lead], -1)).movedim(1 + lead, 1)
 
 

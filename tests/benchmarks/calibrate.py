@@ -10,7 +10,8 @@ from math import log2
 import torch
 import torch.nn.functional as F
 
-from convnd._algorithms import native, plan
+from convnd._algorithms import native, plan, winograd
+from convnd._algorithms.geometry import Geometry
 
 from .harness import THREADS, Settings, median_time, roof
 
@@ -27,6 +28,21 @@ def _copy(settings: Settings) -> float:
     """Bytes per second of the copy that lays three taps out as channels."""
     x = torch.randn(16, 18, 12, 12, 12).unfold(1, 3, 1).permute(1, 2, 3, 4, 5, 0)
     return x.numel() * x.element_size() / median_time(x.contiguous, settings)
+
+
+def _additions(settings: Settings) -> float:
+    """Bytes per second of what Winograd's filtering adds around its four products, beside their own time."""
+    ones, pads = (1, 1, 1, 1), ((1, 1),) * 4
+    x, w = native.channels_last(torch.randn(1, 8, 16, 16, 16, 16)), torch.randn(8, 8, 3, 3, 3, 3)
+    inside = native.channels_last(torch.randn(8, 8, 16, 16, 16))
+
+    def product(x: torch.Tensor, w: torch.Tensor, bias: None = None) -> torch.Tensor:
+        return F.conv3d(x, w, bias, padding=1)
+
+    g = Geometry(ones, pads, ones, 1)
+    whole = median_time(lambda: winograd.winograd_conv(x, w, None, g, product), settings)
+    products = 4 * median_time(lambda: product(inside, w[:, :, 0]), settings)
+    return 4 * 1.5 * 2 * inside.numel() * inside.element_size() / (whole - products)
 
 
 def _call(settings: Settings) -> float:
@@ -47,6 +63,7 @@ def main() -> int:
     measured = {
         "RATE": roof(settings),
         "COPY": _copy(settings),
+        "CACHED": _additions(settings),
         "CALL": _call(settings),
         "FFT_RATE": _fft(settings),
         "DEPTHWISE_RATE": _convolution(settings, 16, 16, 16),

@@ -137,7 +137,7 @@ def test_fft_chosen_automatically_keeps_nan_where_it_belongs(value: float) -> No
 
 @pytest.mark.parametrize("name", [None, "channels"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("channels", [1, 4, 8])
+@pytest.mark.parametrize("channels", [2, 4, 8])
 def test_few_channels_keep_nan_where_it_belongs(channels: int, value: float, name: str | None) -> None:
     """Where zeros fill the kernels of a block of output positions, they would carry it along."""
     x, w = torch.randn(1, channels, *(8,) * 4), torch.randn(channels, channels, *(3,) * 4)
@@ -153,6 +153,32 @@ def test_workspace_limit_bounds_the_plan() -> None:
     x, w = torch.empty(1, 8, *(64,) * 4, device="meta"), torch.empty(8, 8, *(5,) * 4, device="meta")
     convnd.set_workspace_limit(1 << 20)
     assert all(step.workspace <= 1 << 20 for step in convnd.plan(x, w, padding=2))
+
+
+@pytest.mark.parametrize("block", [1, 2, 4])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("n", [2, 3, 4, 5])
+def test_weight_gradient_in_blocks(n: int, groups: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "BLOCK_FLOPS", 0)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    g = Geometry((1,) * n, ((1, 1),) * n, (1,) * n, groups)
+    sizes = [3, 2, 3, 5, 4][5 - n :]
+    sizes[plan.leading(n)] = block if block < 4 else 8
+    x = torch.randn(2, 3 * groups, *sizes, dtype=torch.float64)
+    y = torch.randn(2, 2 * groups, *sizes, dtype=torch.float64)
+    p = run.problem("weight", x, y, g, (3,) * n)
+    assert plan.block_of(p) == block
+    expected = run.composed("weight", x, y, None, g, p.kernel)
+    assert_near(run.bilinear("weight", x, y, None, g, p.kernel, "channels"), expected)
+
+
+def test_workspace_of_the_weight_gradient_counts_all_folded_taps() -> None:
+    """Its blocks of positions are along another axis than the one that is folded."""
+    g = Geometry((1,) * 4, ((1, 1),) * 4, (1,) * 4, 1)
+    x, y = torch.empty(1, 4, *(8,) * 4), torch.empty(1, 4, *(8,) * 4)
+    p = run.problem("weight", x, y, g, (3,) * 4)
+    assert plan.block_of(p) > 1
+    assert plan.workspace(p, "channels") >= 3 * 4 * x.numel()
 
 
 def test_benchmark_measures_and_agrees() -> None:
