@@ -5,9 +5,9 @@ r"""Convolution of ``(N, C, *spatial)`` with ``(O, C / groups, *kernel)``, by se
 ``native``         torch's kernel, up to three axes; ``channels_last`` hands it a channels-last copy.
 ``onednn``         oneDNN's kernel where torch would not take it: for a single small sample.
 ``channels``       taps of the leading axes become input channels and their output positions batch
-                   entries: one native convolution over the other axes does all the arithmetic. Few
-                   output channels leave the lanes of a vector unit empty, so that several neighbouring
-                   output positions of the first axis are made output channels as well.
+                   entries: one native convolution over the other axes does all the arithmetic.
+``blocks``         neighbouring output positions become output channels where these are few (:mod:`.blocks`),
+                   also of what ``channels`` leaves to do.
 ``taps``           a sum of native convolutions, one for each tap of the leading axes.
 ``gemm``           one matrix product with all taps unfolded.
 ``fft``            in the frequency domain (:mod:`.fft`).
@@ -61,20 +61,17 @@ def _last_channels(x: Tensor, g: Geometry, lead: int) -> tuple[Tensor, Geometry]
     return x, Geometry(g.stride[lead:], tuple((i, i) for i in even), g.dilation[lead:], g.groups)
 
 
-def taps_as_channels(x: Tensor, kernel: Ints, g: Geometry, block: int = 1) -> tuple[Tensor, Ints, Geometry]:
+def taps_as_channels(x: Tensor, kernel: Ints, g: Geometry) -> tuple[Tensor, Ints, Geometry]:
     """``(N * positions, groups * taps * C / groups, *others)``, the positions, and the geometry that is left.
 
-    Taps and positions are those of the leading axes; of the first axis, every ``block``-th position with
-    the taps of ``block`` of them. Laid out channels-last: the copy moves whole runs of channels, and the
-    native kernel finds its layout.
+    Taps and positions are those of the leading axes. Laid out channels-last: the copy moves whole runs of
+    channels, and the native kernel finds its layout.
     """
     n = len(g.stride)
     lead = leading(n)
     x, rest = _last_channels(x, g, lead)
-    reach = kernel[0] + block - 1, *kernel[1:]
-    step = g.stride[0] * block, *g.stride[1:]
     for axis in range(lead):
-        x = views.windows(x, 1 + axis, reach[axis], step[axis], g.dilation[axis])
+        x = views.windows(x, 1 + axis, kernel[axis], g.stride[axis], g.dilation[axis])
     # (N, *positions, *others, C, *taps)
     positions, others = tuple(x.shape[1 : 1 + lead]), tuple(x.shape[1 + lead : 1 + n])
     x = x.unflatten(1 + n, (g.groups, -1)).movedim(2 + n, -1)
@@ -82,36 +79,16 @@ def taps_as_channels(x: Tensor, kernel: Ints, g: Geometry, block: int = 1) -> tu
     return x.movedim(-1, 1), positions, rest
 
 
-def channels_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, block: int = 1) -> Tensor:
-    """``block`` neighbouring output positions of the first axis share a window (stride and dilation 1)."""
-    batch, groups, kernel = x.shape[0], g.groups, tuple(w.shape[2:])
-    lead, count = leading(len(kernel)), g.outputs(tuple(x.shape[2:]), kernel)[0]
-    (before, after), *pads = g.pads
-    g = g._replace(pads=((before, after + -count % block), *pads))
-    x, positions, rest = taps_as_channels(x, kernel, g, block)
-    w = _blocked(w, block).unflatten(0, (block, groups, -1)).movedim(1, 0).flatten(0, 2)
-    w = w.movedim(1, 1 + lead).flatten(1, 1 + lead)
-    if bias is not None:
-        bias = bias.view(groups, 1, -1).expand(-1, block, -1).flatten()
-    y = native_conv(x, w, bias, rest)
-    # (N * positions, groups * block * O / groups, *others) -> (N, O, *outputs)
-    y = y.reshape(batch, *positions, groups, block, w.shape[0] // groups // block, *y.shape[2:])
-    y = y.movedim((1 + lead, 3 + lead), (1, 2))  # (N, groups, O / groups, *positions, block, *others)
-    if block == 1:
-        return y.squeeze(3 + lead).flatten(1, 2)
-    y = y.movedim(3 + lead, 4).movedim((1, 2), (-2, -1))
-    y = y.reshape(batch, -1, *y.shape[3:-2], groups * y.shape[-1]).movedim(-1, 1)
-    return y.narrow(2, 0, count)
-
-
-def _blocked(w: Tensor, block: int) -> Tensor:
-    """``(block * O, C, K + block - 1, ...)``: the kernel at each shift along the first axis."""
-    if block == 1:
-        return w
-    around = (block - 1, block - 1), *((0, 0),) * (w.ndim - 3)
-    shifts = views.windows(zero_pad(w, around), 2, w.shape[2] + block - 1, 1, 1)
-    # The first shift is the farthest.
-    return shifts.flip(2).movedim((2, -1), (0, 3)).flatten(0, 1)
+def channels_conv(
+    x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, convolve: Convolution = native_conv
+) -> Tensor:
+    """``convolve`` works over the other axes."""
+    batch, kernel = x.shape[0], tuple(w.shape[2:])
+    lead = leading(len(kernel))
+    x, positions, rest = taps_as_channels(x, kernel, g)
+    y = convolve(x, w.movedim(1, 1 + lead).flatten(1, 1 + lead), bias, rest)
+    # (N * positions, O, *others) -> (N, O, *outputs)
+    return y.unflatten(0, (batch, *positions)).movedim(1 + lead, 1)
 
 
 def taps_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:

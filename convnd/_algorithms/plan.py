@@ -5,6 +5,7 @@ what ``python -m tests.benchmarks.calibrate`` prints.
 """
 
 from functools import lru_cache
+from itertools import product
 from math import log2, prod
 from typing import Literal, NamedTuple
 
@@ -19,7 +20,18 @@ from .transpose import shuffles, unadded_bytes
 from .weight import TILE_BYTES, split
 
 Op = Literal["conv", "transpose", "weight"]
-ALGORITHMS = ("native", "onednn", "channels_last", "channels", "taps", "winograd", "gemm", "phases", "fft")
+ALGORITHMS = (
+    "native",
+    "onednn",
+    "channels_last",
+    "blocks",
+    "channels",
+    "taps",
+    "winograd",
+    "gemm",
+    "phases",
+    "fft",
+)
 
 SPREADING = ("winograd", "fft")  # when forced, NaN and infinity reach further than they should
 
@@ -33,7 +45,7 @@ DEPTHWISE_RATE = 150e9  # one channel per group, channels-last: bound by memory
 GROUPED_RATE = 60e9  # native kernels with several but few channels per group
 FFT_MARGIN = 2.0  # its error is relative to the largest value: it has to be clearly faster
 LANES = {"AVX512": 16, "AVX2": 8}  # float32 entries of a vector register
-MAX_BLOCK = 16
+BLOCKS = (1, 2, 4, 8, 16)  # of neighbouring positions, along an axis and in all
 BLOCK_FLOPS = 1 << 21  # below this a call is all overhead
 FEW_CHANNELS = 8  # torch's backward kernels for up to three axes are slow with no more than these
 FEW_POSITIONS, FEW_FLOPS = 1 << 13, 1 << 25  # up to three axes, with fewer torch's kernels always serve
@@ -70,6 +82,8 @@ def applies(p: Problem, algorithm: str) -> bool:
         return n <= native.MAX_AXES and p.device == "cpu" and p.op != "transpose" and few
     if algorithm == "channels_last":
         return 1 < n <= native.MAX_AXES
+    if algorithm == "blocks":
+        return n <= native.MAX_AXES and p.op != "transpose"
     if algorithm == "channels":
         return n > 1
     if algorithm == "taps":
@@ -86,31 +100,38 @@ def _filled(channels: int, dtype: torch.dtype) -> float:
     return channels / (-(-channels // lanes) * lanes)
 
 
-def block_of(p: Problem) -> int:
-    """Neighbouring output positions to make output channels, so that these fill whole vectors.
+@lru_cache(maxsize=4096)
+def blocks_of(p: Problem) -> Ints:
+    """Neighbouring output positions along each axis to make output channels, for :mod:`.blocks`.
 
     A block of ``b`` positions computes ``(b + k - 1) / k`` times the products, but leaves fewer entries of
-    the vectors empty. In the weight gradient blocks are the stride of a native call, which half precision
-    does not gain by (:func:`.native.errs`), and divide the positions, so that no zeros are multiplied.
+    the vectors empty. Blocks are strides of a native call, which half precision does not gain by
+    (:func:`.native.errs`), and along the last of several axes slow it down. In the weight gradient they
+    divide the positions, so that no zeros are multiplied.
     """
-    g, axis, weight = p.geometry, _blocked_axis(p), p.op == "weight"
-    if p.op == "transpose" or p.flops < BLOCK_FLOPS or p.device != "cpu":
-        return 1
-    if g.stride[axis] > 1 or g.dilation[axis] > 1 or (weight and p.dtype in native.LOW_PRECISION):
-        return 1
-    k, count = p.kernel[axis], p.counts[axis]
-    blocks = [b for b in (1, 2, 4, 8, MAX_BLOCK) if b <= count and not (weight and count % b)]
-    return min(blocks, key=lambda b: (b + k - 1) / _filled(b * p.outputs // g.groups, p.dtype))
+    n, g = len(p.kernel), p.geometry
+    if p.op == "transpose" or p.flops < BLOCK_FLOPS or p.device != "cpu" or p.dtype in native.LOW_PRECISION:
+        return (1,) * n
+    choices = [
+        [b for b in BLOCKS if b <= p.counts[i] and not (p.op == "weight" and p.counts[i] % b)]
+        if g.stride[i] == g.dilation[i] == 1 and i < max(n - 1, 1)
+        else [1]
+        for i in range(n)
+    ]
+    several = [blocks for blocks in product(*choices) if prod(blocks) <= BLOCKS[-1]]
+    several.sort(reverse=True)  # rather along the first axes, whose positions lie far from each other
+    return min(several, key=lambda b: _waste(p, b) / _filled(prod(b) * p.outputs // g.groups, p.dtype))
 
 
-def _blocked_axis(p: Problem) -> int:
-    """The first axis, but in the weight gradient the first that is not folded."""
-    return leading(len(p.kernel)) if p.op == "weight" else 0
+def _waste(p: Problem, blocks: Ints) -> float:
+    """How many times the products of the definition blocks compute."""
+    rows = zip(p.kernel, p.counts, blocks, strict=True)
+    return prod((k + b - 1) / k * (-(-count // b) * b / count) for k, count, b in rows)
 
 
 def workspace(p: Problem, algorithm: str) -> int:
     """Bytes of scratch memory beside one copy of the input, before the work is cut."""
-    n, g, size = len(p.kernel), p.geometry, p.dtype.itemsize
+    g, size = p.geometry, p.dtype.itemsize
     if adds_taps(p, algorithm):
         return p.batch * unadded_bytes(p.inputs, p.counts, p.sizes, p.kernel, p.dtype)[0]
     if p.op == "transpose" and algorithm not in ("native", "channels_last", "gemm"):
@@ -118,15 +139,16 @@ def workspace(p: Problem, algorithm: str) -> int:
     if p.op == "transpose" and algorithm == "gemm" and not shuffles(p.kernel, g):
         return workspace(as_conv(p), "gemm")
     if algorithm == "channels":
-        lead = leading(n)
-        block = block_of(p) if p.op == "conv" else 1  # the weight gradient's are not of a folded axis
-        window = (p.kernel[0] + block - 1) / block * prod(p.kernel[1:lead])
-        return int(size * p.batch * p.inputs * prod(p.counts[:lead]) * prod(p.sizes[lead:]) * window)
+        inside = folded(p)
+        return size * inside.batch * inside.inputs * prod(inside.sizes) + workspace(inside, "blocks")
+    if algorithm == "blocks":
+        return size * p.batch * p.outputs * prod(p.counts) if max(blocks_of(p)) > 1 else 0
     if algorithm == "winograd":
         inside = one_product(p)
         read = size * inside.batch * p.inputs * prod(inside.sizes)
         written = size * inside.batch * p.outputs * prod(inside.counts)
-        return read + (3 * written if p.op == "conv" else written) + workspace(inside, estimated_best(inside))
+        kept = (3 if p.op == "conv" else 5) * written  # all gradients of the products are of one size
+        return read + kept + workspace(inside, inner(inside))
     if algorithm == "taps":
         return 2 * size * p.batch * p.outputs * prod(p.counts)
     if p.op == "weight" and algorithm in ("channels_last", "gemm"):
@@ -142,7 +164,9 @@ def workspace(p: Problem, algorithm: str) -> int:
 
 def spreads(p: Problem, algorithm: str) -> bool:
     """Whether NaN and infinity may reach further than they should, as zeros in a kernel carry them."""
-    return algorithm in SPREADING or (algorithm == "channels" and p.op == "conv" and block_of(p) > 1)
+    if p.op != "conv" or algorithm not in ("blocks", "channels"):
+        return algorithm in SPREADING
+    return max(blocks_of(p if algorithm == "blocks" else folded(p))) > 1
 
 
 def adds_taps(p: Problem, algorithm: str) -> bool:
@@ -170,6 +194,19 @@ def one_product(p: Problem) -> Problem:
     batch = p.batch * winograd.pairs(p.counts[0])
     rest = {"sizes": p.sizes[1:], "counts": p.counts[1:], "kernel": p.kernel[1:]}
     return p._replace(batch=batch, geometry=winograd.others(p.geometry), **rest)
+
+
+def folded(p: Problem) -> Problem:
+    """What ``channels`` leaves to do, with the taps of the leading axes as channels."""
+    lead, g = leading(len(p.kernel)), p.geometry
+    return p._replace(
+        batch=p.batch * prod(p.counts[:lead]),
+        inputs=p.inputs * prod(p.kernel[:lead]),
+        sizes=p.sizes[lead:],
+        counts=p.counts[lead:],
+        kernel=p.kernel[lead:],
+        geometry=g._replace(stride=g.stride[lead:], pads=g.pads[lead:], dilation=g.dilation[lead:]),
+    )
 
 
 def as_conv(p: Problem) -> Problem:
@@ -202,36 +239,36 @@ def cost(p: Problem, algorithm: str) -> float:
         if algorithm == "gemm" and shuffles(p.kernel, g):
             return CALL + p.flops / RATE + 2 * put_together
         inside = as_conv(p)
-        inner = estimated_best(inside) if algorithm == "phases" else algorithm
-        return prod(g.stride) * CALL + cost(inside, inner) + put_together
+        chosen = estimated_best(inside) if algorithm == "phases" else algorithm
+        return prod(g.stride) * CALL + cost(inside, chosen) + put_together
     if algorithm == "winograd":
         inside = one_product(p)
         entries = inside.batch * (p.inputs * prod(inside.sizes) + p.outputs * prod(inside.counts))
         # Each entry that is moved is the sum of two.
-        return 4 * (CALL + cost(inside, estimated_best(inside)) + _added(1.5 * size * entries))
+        return 4 * (CALL + cost(inside, inner(inside)) + _added(1.5 * size * entries))
     if algorithm == "gemm":
         if p.op == "conv":
             return CALL + p.flops / RATE + moved
         j = split(p.batch, p.inputs, p.outputs, p.sizes, p.counts, p.kernel, g)
         narrow = min(p.outputs * prod(p.kernel[:j]), p.inputs * prod(p.kernel[j:])) // g.groups
         return 4 * CALL + p.flops / (RATE * narrow / (narrow + 24)) + _unfolded(p) / COPY
-    block = block_of(p) if algorithm == "channels" else 1
+    if algorithm == "channels":
+        return CALL + cost(folded(p), "blocks") + moved
+    blocks = blocks_of(p) if algorithm == "blocks" else (1,) * n
     per_group = min(p.inputs, p.outputs) // g.groups
-    if g.groups > 1 and per_group == 1 and algorithm != "channels":
+    if g.groups > 1 and per_group == 1:
         rate = DEPTHWISE_RATE
     elif g.groups > 1 and per_group < 8:
         rate = GROUPED_RATE
     else:
-        rate = RATE * _filled(block * p.outputs // g.groups, p.dtype)
+        rate = RATE * _filled(prod(blocks) * p.outputs // g.groups, p.dtype)
     if p.op == "weight":  # one side of its products is this wide
-        width = p.inputs // g.groups * (prod(p.kernel[: leading(n)]) if algorithm == "channels" else 1)
+        width = p.inputs // g.groups
         rate *= width / (width + 4)
     if algorithm == "taps":
         terms = prod(p.kernel[: leading(n)])
         return terms * CALL + p.flops / rate + terms * written / COPY
-    k = p.kernel[_blocked_axis(p)] if block > 1 else 1
-    waste = (k + block - 1) / k
-    return CALL + p.flops * waste / rate + moved + (block > 1) * written / COPY
+    return CALL + p.flops * _waste(p, blocks) / rate + moved
 
 
 def _added(size: float) -> float:
@@ -291,3 +328,9 @@ def estimates(p: Problem) -> dict[str, float]:
 def estimated_best(p: Problem) -> str:
     times = estimates(p)
     return min(times, key=times.__getitem__)
+
+
+def inner(p: Problem) -> str:
+    """The best for what another algorithm leaves to do, whose tensors are channels-last already."""
+    best = estimated_best(p)
+    return "blocks" if applies(p, "blocks") and best != "onednn" else best

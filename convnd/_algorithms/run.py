@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import Ints
-from . import conv, fft, native, plan, settings, transpose, weight, winograd
+from . import blocks, conv, fft, native, plan, settings, transpose, weight, winograd
 from .eager import autocasting
 from .geometry import Geometry
 from .plan import Op, Problem
@@ -19,7 +19,6 @@ _CONV: dict[str, Callable[..., Tensor]] = {
     "native": conv.native_conv,
     "onednn": conv.onednn_conv,
     "channels_last": conv.channels_last_conv,
-    "channels": conv.channels_conv,
     "taps": conv.taps_conv,
     "gemm": conv.gemm_conv,
     "fft": fft.fft_conv,
@@ -28,7 +27,6 @@ _WEIGHT: dict[str, Callable[..., Tensor]] = {
     "native": weight.native_weight,
     "onednn": weight.onednn_weight,
     "channels_last": weight.channels_last_weight,
-    "channels": weight.channels_weight,
     "gemm": weight.gemm_weight,
     "fft": fft.fft_weight,
 }
@@ -159,36 +157,53 @@ class _Piece(NamedTuple):
 
 def _conv(p: Problem, x: Tensor, w: Tensor, bias: Tensor | None, algorithm: str) -> Tensor:
     pieces = _halves(p, algorithm)
-    if pieces is None and algorithm == "winograd":
-        inside, best = _one_product(p)
-        return winograd.winograd_conv(x, w, bias, p.geometry, partial(_conv, inside, algorithm=best))
-    if pieces is None:
-        return _CONV[algorithm](x, w, bias, p.geometry, **_block(p, algorithm))
-    y = x.new_empty(p.batch, *p.counts, p.outputs).movedim(-1, 1)
-    for piece in pieces:
-        y.narrow(*piece.y).copy_(_conv(piece.problem, x.narrow(*piece.x), w, bias, algorithm))
-    return y
-
-
-def _block(p: Problem, algorithm: str) -> dict[str, int]:
-    """The further argument of ``channels``."""
-    return {"block": plan.block_of(p)} if algorithm == "channels" else {}
-
-
-def _one_product(p: Problem) -> tuple[Problem, str]:
-    inside = plan.one_product(p)
-    return inside, plan.estimated_best(inside)
+    if pieces is not None:
+        y = x.new_empty(p.batch, *p.counts, p.outputs).movedim(-1, 1)
+        for piece in pieces:
+            y.narrow(*piece.y).copy_(_conv(piece.problem, x.narrow(*piece.x), w, bias, algorithm))
+        return y
+    g = p.geometry
+    if algorithm == "winograd":
+        inside, blocked = _one_product(p)
+        if blocked is None:
+            convolve = partial(_conv, inside, algorithm=plan.inner(inside))
+        else:
+            convolve = partial(conv.native_conv, g=blocks.strided(inside.geometry, inside.counts, blocked))
+        return winograd.winograd_conv(x, w, bias, g, blocked or (1,) * len(inside.kernel), convolve)
+    if algorithm == "channels":
+        blocked = plan.blocks_of(plan.folded(p))
+        return conv.channels_conv(x, w, bias, g, partial(blocks.blocks_conv, blocks=blocked))
+    if algorithm == "blocks":
+        return blocks.blocks_conv(x, w, bias, g, plan.blocks_of(p))
+    return _CONV[algorithm](x, w, bias, g)
 
 
 def _weight(p: Problem, x: Tensor, y: Tensor, algorithm: str) -> Tensor:
     pieces = _halves(p, algorithm)
-    if pieces is None and algorithm == "winograd":
-        inside, best = _one_product(p)
-        return winograd.winograd_weight(x, y, p.geometry, partial(_weight, inside, algorithm=best))
-    if pieces is None:
-        return _WEIGHT[algorithm](x, y, p.geometry, p.kernel, **_block(p, algorithm))
-    first, second = (_weight(q, x.narrow(*at_x), y.narrow(*at_y), algorithm) for q, at_x, at_y in pieces)
-    return (native.wide(first) + second).to(x.dtype)
+    if pieces is not None:
+        first, second = (_weight(q, x.narrow(*at_x), y.narrow(*at_y), algorithm) for q, at_x, at_y in pieces)
+        return (native.wide(first) + second).to(x.dtype)
+    g, kernel = p.geometry, p.kernel
+    if algorithm == "winograd":
+        inside, blocked = _one_product(p)
+        if blocked is None:
+            weigh = partial(_weight, inside, algorithm=plan.inner(inside))
+        else:
+            within = blocks.strided(inside.geometry, inside.counts, blocked)
+            weigh = partial(weight.native_weight, g=within, kernel=blocks.larger(inside.kernel, blocked))
+        return winograd.winograd_weight(x, y, g, kernel, blocked or (1,) * len(inside.kernel), weigh)
+    if algorithm == "channels":
+        blocked = plan.blocks_of(plan.folded(p))
+        return weight.channels_weight(x, y, g, kernel, partial(blocks.blocks_weight, blocks=blocked))
+    if algorithm == "blocks":
+        return blocks.blocks_weight(x, y, g, kernel, plan.blocks_of(p))
+    return _WEIGHT[algorithm](x, y, g, kernel)
+
+
+def _one_product(p: Problem) -> tuple[Problem, Ints | None]:
+    """What a product of :mod:`.winograd` is, and the blocks it computes where a native kernel serves it."""
+    inside = plan.one_product(p)
+    return inside, plan.blocks_of(inside) if plan.inner(inside) == "blocks" else None
 
 
 def _halves(p: Problem, algorithm: str) -> list[_Piece] | None:

@@ -4,8 +4,9 @@ r"""The gradient of convolution by its weight.
 
 ``native``         torch's kernel, up to three axes; ``channels_last`` hands it channels-last copies.
 ``onednn``         that kernel on two halves of a single small sample, which torch takes to oneDNN.
-``channels``       that kernel on an input whose leading taps are channels, as in the convolution, and
-                   neighbouring output positions too where channels of ``y`` are few.
+``channels``       that kernel on an input whose leading taps are channels, as in the convolution.
+``blocks``         neighbouring positions become channels of ``y`` where these are few (:mod:`.blocks`), also
+                   of what ``channels`` leaves to do.
 ``gemm``           one matrix product with the taps of some axes unfolded on the side of ``y`` and those of
                    the others on the side of ``x``: with K taps per axis each side is copied about
                    ``K^(n/2)`` times instead of one side ``K^n`` times. Unfolded in tiles that stay in cache.
@@ -14,7 +15,7 @@ r"""The gradient of convolution by its weight.
 Autograd sees through none of these; :func:`exchanged` is the composition for where it has to.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from math import prod
 
@@ -59,21 +60,15 @@ def onednn_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
     return native_weight(x, y, g._replace(pads=pads), kernel)
 
 
-def channels_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints, block: int = 1) -> Tensor:
-    """``block`` neighbouring positions of ``y`` along the first other axis are channels of it.
-
-    They meet a kernel of ``k + block - 1`` taps with stride ``block``, in which each finds its own ``k``.
-    """
+def channels_weight(
+    x: Tensor, y: Tensor, g: Geometry, kernel: Ints, weigh: Callable[..., Tensor] = native_weight
+) -> Tensor:
+    """``weigh(x, y, geometry, kernel)`` works over the other axes."""
     x, positions, rest = taps_as_channels(x, kernel, g)
-    lead, groups = len(positions), g.groups
+    lead = len(positions)
     y = y.movedim(1, -1)  # (N, *positions, *others, O)
-    y = y.reshape(x.shape[0], *y.shape[1 + lead : -1], groups, -1).unflatten(1, (-1, block))
-    y = y.movedim(2, -2).flatten(-3).movedim(-1, 1)  # (N * positions, groups * block * O / groups, *others)
-    k, *others = kernel[lead:]
-    rest = rest._replace(stride=(rest.stride[0] * block, *rest.stride[1:]))
-    w = native_weight(x, native.channels_last(y), rest, (k + block - 1, *others))
-    shifts = w.unflatten(0, (groups, block, -1)).unbind(1)
-    w = torch.stack([shift.narrow(3, i, k) for i, shift in enumerate(shifts)]).sum(0).flatten(0, 1)
+    y = y.reshape(x.shape[0], *y.shape[1 + lead :]).movedim(-1, 1)
+    w = weigh(x, native.channels_last(y), rest, kernel[lead:])
     return w.unflatten(1, (*kernel[:lead], -1)).movedim(1 + lead, 1)
 
 

@@ -9,9 +9,10 @@ eq. 6 and 7) takes four products for them instead of six:
 
     y_0 = m_0 + m_1 + m_2, \quad y_1 = m_1 - m_2 + m_3
 
-Here a product is a convolution over the other axes, by whatever algorithm is best for it. The weight
-gradient is the adjoint of the same identity by ``g``. Its factors are 1 and 1/2, so that nothing is lost:
-fewer terms are rounded than by the definition. An infinity or a NaN reaches both outputs of its pair.
+Here a product is a convolution over the other axes, by whatever algorithm is best for it; where that
+computes blocks of output positions, the additions put them into place. The weight gradient is the adjoint
+of the same identity by ``g``. Its factors are 1 and 1/2, so that nothing is lost: fewer terms are rounded
+than by the definition. An infinity or a NaN reaches both outputs of its pair.
 Writes in place: for tensors that are not traced.
 """
 
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import Ints
+from .blocks import added_shifts, apart, at_every, at_shifts, whole
 from .geometry import Geometry
 from .pad import bordered
 
@@ -46,7 +48,7 @@ def others(g: Geometry) -> Geometry:
     return g._replace(stride=g.stride[1:], pads=g.pads[1:], dilation=g.dilation[1:])
 
 
-def _read(x: Tensor, g: Geometry, count: int) -> Iterator[Tensor]:
+def _reads(x: Tensor, g: Geometry, count: int) -> Iterator[Tensor]:
     """What the four products read, ``(N * pairs, C, *others)``, one after the other in one buffer."""
     size, tiles = x.shape[2], pairs(count)
     before = g.pads[0][0]
@@ -54,56 +56,64 @@ def _read(x: Tensor, g: Geometry, count: int) -> Iterator[Tensor]:
     x = bordered(x.movedim(1, -1), amounts)  # channels-last, as the native kernels want it
     d = [x[:, i : i + 2 * tiles - 1 : 2] for i in range(4)]
     buffer = torch.empty_like(d[0], memory_format=torch.contiguous_format)
+    read = buffer.flatten(0, 1).movedim(-1, 1)
     for a, b, sign in _READS:
-        yield torch.add(d[a], d[b], alpha=sign, out=buffer).flatten(0, 1).movedim(-1, 1)
+        torch.add(d[a], d[b], alpha=sign, out=buffer)
+        yield read
+
+
+def _kernels(w: Tensor) -> Tensor:
+    """Those of the four products, stacked."""
+    g0, g1, g2 = w.unbind(2)
+    even, odd = (g0 + g2) / 2, g1 / 2
+    return torch.stack((g0, even + odd, even - odd, g2))
 
 
 def winograd_conv(
-    x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, convolve: Callable[..., Tensor]
+    x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, blocks: Ints, convolve: Callable[..., Tensor]
 ) -> Tensor:
-    """``convolve(x, w, bias)`` works over the other axes."""
-    batch, outputs, (count, *sizes) = (
-        x.shape[0],
-        w.shape[0],
-        g.outputs(tuple(x.shape[2:]), tuple(w.shape[2:])),
-    )
-    g0, g1, g2 = w.unbind(2)
-    even, odd = (g0 + g2) / 2, g1 / 2
-    reads = _read(x, g, count)
+    """``convolve(x, w, bias)`` works over the other axes, in blocks of output positions (:mod:`.blocks`)."""
+    count, *sizes = g.outputs(tuple(x.shape[2:]), tuple(w.shape[2:]))
+    kernels, bias = at_shifts(_kernels(w), blocks, g.groups), at_every(bias, blocks, g.groups)
+    reads = _reads(x, g, count)
+    y = x.new_empty(x.shape[0], pairs(count), 2, *whole(tuple(sizes), blocks), w.shape[0])
+    y0, y1 = apart(y, blocks, g.groups).unbind(2)
 
-    def product(taps: Tensor, bias: Tensor | None = None) -> Tensor:
-        m = convolve(next(reads), taps, bias=bias)
-        return m.unflatten(0, (batch, -1)).movedim(2, -1)
+    def product(i: int, bias: Tensor | None = None) -> Tensor:
+        m = convolve(next(reads), kernels[i], bias)
+        return m.movedim(1, -1).reshape(y0.shape)
 
-    y = x.new_empty(batch, count, *sizes, outputs)
-    first = product(g0)
-    second = product(even + odd, bias)  # which both outputs hold
+    first = product(0)
+    second = product(1, bias)  # which both outputs hold
     first += second
-    third = product(even - odd)
-    torch.add(first, third, out=y[:, 0::2])
+    third = product(2)
+    torch.add(first, third, out=y0)
     second -= third
-    if count > 1:
-        alone = pairs(count) - count // 2
-        fourth = product(g2)
-        torch.add(second[:, : count // 2], fourth[:, : fourth.shape[1] - alone], out=y[:, 1::2])
-    return y.movedim(-1, 1)
+    torch.add(second, product(3), out=y1)
+    return y.flatten(1, 2)[(slice(None), *map(slice, (count, *sizes)))].movedim(-1, 1)
 
 
-def winograd_weight(x: Tensor, y: Tensor, g: Geometry, weigh: Callable[..., Tensor]) -> Tensor:
-    """``weigh(x, y)`` works over the other axes."""
+def winograd_weight(
+    x: Tensor, y: Tensor, g: Geometry, kernel: Ints, blocks: Ints, weigh: Callable[..., Tensor]
+) -> Tensor:
+    """``weigh(x, y)`` works over the other axes, in blocks of positions of ``y``."""
     count = y.shape[2]
-    y = bordered(y.movedim(1, -1), ((0, count % 2), *((0, 0),) * (y.ndim - 2)))
-    y0, y1 = y[:, 0::2], y[:, 1::2]
-    buffer = torch.empty_like(y0, memory_format=torch.contiguous_format)
+    y = y.movedim(1, -1)
+    y0, y1 = (apart(y[:, i::2], blocks, g.groups) for i in range(2))
+    y0 = y0.contiguous()
+    if y1.shape != y0.shape:  # the last output stands alone
+        y1 = bordered(y1, ((0, 1), *((0, 0),) * (y1.ndim - 2)))
+    y1, buffer = y1.contiguous(), torch.empty_like(y0)
     gradients = (  # of the four products
-        lambda: buffer.copy_(y0),
+        lambda: y0,
         lambda: torch.add(y0, y1, out=buffer),
         lambda: torch.sub(y0, y1, out=buffer),
-        lambda: buffer.copy_(y1),
+        lambda: y1,
     )
-    first, second, third, fourth = (
-        weigh(read, gradient().flatten(0, 1).movedim(-1, 1))
-        for read, gradient in zip(_read(x, g, count), gradients, strict=True)
-    )
+    found = [
+        weigh(read, gradient().flatten(0, 1).flatten(1 + len(blocks)).movedim(-1, 1))
+        for read, gradient in zip(_reads(x, g, count), gradients, strict=True)
+    ]
+    first, second, third, fourth = added_shifts(torch.stack(found), kernel[1:], blocks, g.groups)
     even = (second + third) / 2
     return torch.stack((first + even, (second - third) / 2, fourth + even), 2)

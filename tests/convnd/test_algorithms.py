@@ -1,7 +1,7 @@
 """Every algorithm of every map against the native composition and its autograd; plans and settings."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -22,6 +22,28 @@ def default_settings() -> Iterator[None]:
     yield
     convnd.set_workspace_limit(None)
     convnd.benchmark(False)
+
+
+@contextmanager
+def planned_as_on_avx512(block_flops: int = 0) -> Iterator[None]:
+    """With blocks of output positions for problems of at least so many operations."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "BLOCK_FLOPS", block_flops)
+        patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+        _forget_plans()
+        yield
+    _forget_plans()
+
+
+def _forget_plans() -> None:
+    plan.blocks_of.cache_clear()
+    plan.estimates.cache_clear()
+
+
+@pytest.fixture
+def vectors_of_16() -> Iterator[None]:
+    with planned_as_on_avx512():
+        yield
 
 
 @st.composite
@@ -66,9 +88,7 @@ def test_algorithms_agree(
     # As autograd meets it where the gradient is dual or batched.
     assert_near(run.composed("weight", x, y, None, g, kernel), by_w)
     convnd.set_workspace_limit(limit)
-    with pytest.MonkeyPatch.context() as patch:
-        if blocks:
-            patch.setattr(plan, "BLOCK_FLOPS", 0)
+    with planned_as_on_avx512() if blocks else nullcontext():
         maps: tuple[tuple[plan.Op, Any, Any, Any, Any], ...] = (
             ("conv", x, w, counts, out.detach()),
             ("transpose", y, w, sizes, by_x),
@@ -96,7 +116,8 @@ def test_forced_algorithm_has_all_derivatives(n: int, name: str) -> None:
                 return F.conv_transpose(x, w, b, stride=2)
             return F.conv(x, w, b, padding=1, padding_mode="circular")
 
-    known = {"native": n <= 3, "channels_last": n in (2, 3), "onednn": False}  # oneDNN: single precision
+    known = {"native": n <= 3, "blocks": n <= 3, "channels_last": n in (2, 3)}
+    known["onednn"] = False  # single precision
     known |= dict.fromkeys(("channels", "taps", "winograd"), n > 1)
     if not known.get(name, True):
         with pytest.raises(ValueError, match="does not apply"):
@@ -155,30 +176,54 @@ def test_workspace_limit_bounds_the_plan() -> None:
     assert all(step.workspace <= 1 << 20 for step in convnd.plan(x, w, padding=2))
 
 
-@pytest.mark.parametrize("block", [1, 2, 4])
+@pytest.mark.parametrize("name", ["blocks", "channels", "winograd"])
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("n", [2, 3, 4, 5])
-def test_weight_gradient_in_blocks(n: int, groups: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "BLOCK_FLOPS", 0)
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    g = Geometry((1,) * n, ((1, 1),) * n, (1,) * n, groups)
-    sizes = [3, 2, 3, 5, 4][5 - n :]
-    sizes[plan.leading(n)] = block if block < 4 else 8
-    x = torch.randn(2, 3 * groups, *sizes, dtype=torch.float64)
-    y = torch.randn(2, 2 * groups, *sizes, dtype=torch.float64)
-    p = run.problem("weight", x, y, g, (3,) * n)
-    assert plan.block_of(p) == block
-    expected = run.composed("weight", x, y, None, g, p.kernel)
-    assert_near(run.bilinear("weight", x, y, None, g, p.kernel, "channels"), expected)
+@pytest.mark.usefixtures("vectors_of_16")
+def test_maps_in_blocks(n: int, groups: int, name: str) -> None:
+    """Of several positions along one axis and along two, which need not divide the counts."""
+    g = Geometry((1,) * n, ((1, 1), (2, 1), (0, 1), (1, 1), (1, 0))[:n], (1,) * n, groups)
+    for sizes in ((5, 4, 8, 3, 4)[:n], (3, 7, 5, 4, 5)[:n]):
+        counts = g.outputs(sizes, (3,) * n)
+        x = torch.randn(2, 3 * groups, *sizes, dtype=torch.float64)
+        w = torch.randn(2 * groups, 3, *(3,) * n, dtype=torch.float64)
+        bias = torch.randn(2 * groups, dtype=torch.float64)
+        y = torch.randn(2, 2 * groups, *counts, dtype=torch.float64)
+        p = run.problem("conv", x, w, g, counts)
+        if name == "blocks" and n > 3:
+            assert not plan.applies(p, name)
+            continue
+        inside = {"blocks": p, "channels": plan.folded(p), "winograd": plan.one_product(p)}[name]
+        if len(inside.kernel) <= 3:
+            assert max(plan.blocks_of(inside)) > 1
+        maps: tuple[tuple[plan.Op, Any, Any, Any, Any], ...] = (
+            ("conv", x, w, bias, counts),
+            ("weight", x, y, None, (3,) * n),
+        )
+        for op, a, b, offset, wanted in maps:
+            expected = run.composed(op, a, b, offset, g, wanted)
+            assert_near(run.bilinear(op, a, b, offset, g, wanted, name), expected)
 
 
-def test_workspace_of_the_weight_gradient_counts_all_folded_taps() -> None:
-    """Its blocks of positions are along another axis than the one that is folded."""
+@pytest.mark.usefixtures("vectors_of_16")
+def test_blocks_fill_the_vectors() -> None:
+    """With as few products too many as can be, and never of zeros in the weight gradient."""
+    g = Geometry((1,) * 3, ((1, 1),) * 3, (1,) * 3, 1)
+    for channels, blocks in ((1, (4, 4, 1)), (4, (2, 2, 1)), (8, (2, 1, 1)), (16, (1, 1, 1))):
+        x, w = torch.empty(4, channels, *(16,) * 3), torch.empty(channels, channels, 3, 3, 3)
+        p = run.problem("conv", x, w, g, (16,) * 3)
+        assert plan.blocks_of(p) == blocks
+        assert plan.blocks_of(p._replace(op="weight")) == blocks
+        assert max(plan.blocks_of(p._replace(op="weight", counts=(15,) * 3))) == 1
+        assert max(plan.blocks_of(p._replace(dtype=torch.bfloat16))) == 1
+
+
+@pytest.mark.usefixtures("vectors_of_16")
+def test_workspace_counts_the_folded_taps_and_the_blocks_put_into_place() -> None:
     g = Geometry((1,) * 4, ((1, 1),) * 4, (1,) * 4, 1)
-    x, y = torch.empty(1, 4, *(8,) * 4), torch.empty(1, 4, *(8,) * 4)
-    p = run.problem("weight", x, y, g, (3,) * 4)
-    assert plan.block_of(p) > 1
-    assert plan.workspace(p, "channels") >= 3 * 4 * x.numel()
+    x, w = torch.empty(1, 4, *(8,) * 4), torch.empty(4, 4, *(3,) * 4)
+    p = run.problem("conv", x, w, g, (8,) * 4)
+    assert plan.workspace(p, "channels") == 4 * (3 * x.numel() + x.numel())
 
 
 def test_benchmark_measures_and_agrees() -> None:
