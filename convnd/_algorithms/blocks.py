@@ -77,30 +77,32 @@ def at_every(bias: Tensor | None, blocks: Ints, groups: int) -> Tensor | None:
 
 
 def apart(y: Tensor, blocks: Ints, groups: int) -> Tensor:
-    """``(*, *counts, channels)`` as native calls order it: ``(*, *counts / blocks, groups, *blocks, -1)``."""
+    """``(*, C, *counts)`` as native calls have it: ``(*, groups, *blocks, C / groups, *counts / blocks)``."""
     n = len(blocks)
     lead = y.ndim - n - 1
-    pairs = zip(y.shape[lead:-1], blocks, strict=True)
-    inside = (size for count, b in pairs for size in (count // b, b))
-    y = y.view(*y.shape[:lead], *inside, groups, y.shape[-1] // groups)
-    last = lead + 2 * n
-    return y.permute(*range(lead), *range(lead, last, 2), last, *range(lead + 1, last, 2), last + 1)
+    channels, *counts = y.shape[lead:]
+    pairs = (size for count, b in zip(counts, blocks, strict=True) for size in (count // b, b))
+    y = y.view(*y.shape[:lead], groups, channels // groups, *pairs)
+    last = lead + 2 + 2 * n
+    return y.permute(*range(lead + 1), *range(lead + 3, last, 2), lead + 1, *range(lead + 2, last, 2))
 
 
-def blocks_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, blocks: Ints) -> Tensor:
+def blocks_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, blocks: Ints, last: bool) -> Tensor:
+    """With channels ``last``, or contiguous."""
+    x = native.channels_last(x) if last else x.contiguous()
     if max(blocks) == 1:
-        return native_conv(native.channels_last(x), w, bias, g)
+        return native_conv(x, w, bias, g)
     counts, outputs = g.outputs(tuple(x.shape[2:]), tuple(w.shape[2:])), w.shape[0]
     w, bias = at_shifts(w, blocks, g.groups), at_every(bias, blocks, g.groups)
-    found = native_conv(native.channels_last(x), w, bias, strided(g, counts, blocks))
-    y = found.new_empty(x.shape[0], *whole(counts, blocks), outputs)
+    found = native_conv(x, w, bias, strided(g, counts, blocks))
+    y = native.empty(x, (x.shape[0], outputs, *whole(counts, blocks)), last)
     place = apart(y, blocks, g.groups)
-    place.copy_(found.movedim(1, -1).view(place.shape))
-    return y[(slice(None), *map(slice, counts))].movedim(-1, 1)
+    place.copy_(found.view(place.shape))
+    return y[(slice(None), slice(None), *map(slice, counts))]
 
 
 def blocks_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints, blocks: Ints) -> Tensor:
-    y = apart(y.movedim(1, -1), blocks, g.groups).flatten(1 + len(blocks)).movedim(-1, 1)
+    y = native.channels_last(apart(y, blocks, g.groups).flatten(1, 2 + len(blocks)))
     g = strided(g, tuple(y.shape[2:]), blocks)
-    w = native_weight(native.channels_last(x), native.channels_last(y), g, larger(kernel, blocks))
+    w = native_weight(native.channels_last(x), y, g, larger(kernel, blocks))
     return added_shifts(w, kernel, blocks, g.groups)

@@ -50,42 +50,55 @@ def onednn_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tenso
     return native.onednn_conv(x, w, bias, g.stride, tuple(a for a, _ in g.pads), g.dilation, g.groups)
 
 
-def _last_channels(x: Tensor, g: Geometry, lead: int) -> tuple[Tensor, Geometry]:
-    """``(N, *spatial, C)`` with the padding of the leading axes done, and the geometry of the others.
+def _led(x: Tensor, g: Geometry, lead: int, last: bool = True) -> tuple[Tensor, Geometry]:
+    """``(N, C, *spatial)`` with the padding of the leading axes done, and the geometry of the others.
 
-    Where there is padding, this is the one copy of the input that padding takes anyway.
+    Where there is padding, this is the one copy of the input that padding takes anyway: with channels
+    ``last`` in memory, or contiguous.
     """
     even = [max(min(pair), 0) for pair in g.pads[lead:]]
     others = tuple((a - i, b - i) for (a, b), i in zip(g.pads[lead:], even, strict=True))
-    x = surrounded(x.movedim(1, -1), (*g.pads[:lead], *others, (0, 0)))
+    pads = *g.pads[:lead], *others
+    x = surrounded(x.movedim(1, -1), (*pads, (0, 0))).movedim(-1, 1) if last else surrounded(x, pads)
     return x, Geometry(g.stride[lead:], tuple((i, i) for i in even), g.dilation[lead:], g.groups)
 
 
-def taps_as_channels(x: Tensor, kernel: Ints, g: Geometry) -> tuple[Tensor, Ints, Geometry]:
+def taps_as_channels(
+    x: Tensor, kernel: Ints, g: Geometry, last: bool = True
+) -> tuple[Tensor, Ints, Geometry]:
     """``(N * positions, groups * taps * C / groups, *others)``, the positions, and the geometry that is left.
 
-    Taps and positions are those of the leading axes. Laid out channels-last: the copy moves whole runs of
-    channels, and the native kernel finds its layout.
+    Taps and positions are those of the leading axes. With channels ``last`` in memory, so that the copy
+    moves whole runs of channels and the native kernel finds its layout, or contiguous.
     """
     n = len(g.stride)
     lead = leading(n)
-    x, rest = _last_channels(x, g, lead)
+    x, rest = _led(x, g, lead, last)
     for axis in range(lead):
-        x = views.windows(x, 1 + axis, kernel[axis], g.stride[axis], g.dilation[axis])
-    # (N, *positions, *others, C, *taps)
-    positions, others = tuple(x.shape[1 : 1 + lead]), tuple(x.shape[1 + lead : 1 + n])
-    x = x.unflatten(1 + n, (g.groups, -1)).movedim(2 + n, -1)
-    x = x.reshape(x.shape[0] * prod(positions), *others, prod(x.shape[1 + n :]))
+        x = views.windows(x, 2 + axis, kernel[axis], g.stride[axis], g.dilation[axis])
+    x = x.unflatten(1, (g.groups, -1))  # (N, groups, C / groups, *positions, *others, *taps)
+    batch, positions, others = x.shape[0], tuple(x.shape[3 : 3 + lead]), tuple(x.shape[3 + lead : 3 + n])
+    outer, inner = range(3, 3 + lead), range(3 + lead, 3 + n)
+    channels = 1, *range(3 + n, x.ndim), 2
+    folded = batch * prod(positions), -1
+    if not last:
+        return x.permute(0, *outer, *channels, *inner).reshape(*folded, *others), positions, rest
+    x = x.permute(0, *outer, *inner, *channels).reshape(folded[0], *others, -1)
     return x.movedim(-1, 1), positions, rest
 
 
 def channels_conv(
-    x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, convolve: Convolution = native_conv
+    x: Tensor,
+    w: Tensor,
+    bias: Tensor | None,
+    g: Geometry,
+    last: bool = True,
+    convolve: Convolution = native_conv,
 ) -> Tensor:
     """``convolve`` works over the other axes."""
     batch, kernel = x.shape[0], tuple(w.shape[2:])
     lead = leading(len(kernel))
-    x, positions, rest = taps_as_channels(x, kernel, g)
+    x, positions, rest = taps_as_channels(x, kernel, g, last)
     y = convolve(x, w.movedim(1, 1 + lead).flatten(1, 1 + lead), bias, rest)
     # (N * positions, O, *others) -> (N, O, *outputs)
     return y.unflatten(0, (batch, *positions)).movedim(1 + lead, 1)
@@ -95,7 +108,8 @@ def taps_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
     n, kernel, dtype = len(g.stride), tuple(w.shape[2:]), x.dtype
     lead = leading(n)
     positions = g.outputs(tuple(x.shape[2:]), kernel)[:lead]
-    x, rest = _last_channels(native.wide(x), g, lead)
+    x, rest = _led(native.wide(x), g, lead)
+    x = x.movedim(1, -1)
     w, bias = native.wide(w), None if bias is None else native.wide(bias)
     total, batch = None, (x.shape[0], *positions)
     for t in product(*map(range, kernel[:lead])):

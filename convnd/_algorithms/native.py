@@ -3,7 +3,7 @@
 Everything else in convnd is written for any number of axes and comes here with at most three.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -100,6 +100,11 @@ def conv(
 def channels_last(x: Tensor) -> Tensor:
     """``(N, C, *spatial)`` with the channels next to each other in memory."""
     return x.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+def empty(x: Tensor, shape: Sequence[int], last: bool) -> Tensor:
+    """Room for a result ``(N, C, *spatial)`` with channels ``last`` in memory, or contiguous."""
+    return x.new_empty(shape[0], *shape[2:], shape[1]).movedim(-1, 1) if last else x.new_empty(shape)
 
 
 def conv_weight_gradient(

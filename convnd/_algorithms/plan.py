@@ -47,7 +47,8 @@ FFT_MARGIN = 2.0  # its error is relative to the largest value: it has to be cle
 LANES = {"AVX512": 16, "AVX2": 8}  # float32 entries of a vector register
 BLOCKS = (1, 2, 4, 8, 16)  # of neighbouring positions, along an axis and in all
 BLOCK_FLOPS = 1 << 21  # below this a call is all overhead
-FEW_CHANNELS = 8  # torch's backward kernels for up to three axes are slow with no more than these
+FEW_CHANNELS = 8  # torch's backward kernels for up to three axes are slow with no more than these, and
+# oneDNN's for channels that lie last
 FEW_POSITIONS, FEW_FLOPS = 1 << 13, 1 << 25  # up to three axes, with fewer torch's kernels always serve
 
 
@@ -129,6 +130,16 @@ def _waste(p: Problem, blocks: Ints) -> float:
     return prod((k + b - 1) / k * (-(-count // b) * b / count) for k, count, b in rows)
 
 
+def channels_last(p: Problem) -> bool:
+    """Whether native kernels are the fastest with the channels of a convolution next to each other.
+
+    With few oneDNN's own layouts are, as long as caches hold what is copied into them and back.
+    """
+    written = p.dtype.itemsize * p.batch * p.outputs * prod(p.counts)
+    return p.inputs > FEW_CHANNELS or prod(blocks_of(p)) * p.outputs > 2 * FEW_CHANNELS or written > CACHES
+
+
+@lru_cache(maxsize=4096)
 def workspace(p: Problem, algorithm: str) -> int:
     """Bytes of scratch memory beside one copy of the input, before the work is cut."""
     g, size = p.geometry, p.dtype.itemsize
@@ -164,8 +175,13 @@ def workspace(p: Problem, algorithm: str) -> int:
 
 def spreads(p: Problem, algorithm: str) -> bool:
     """Whether NaN and infinity may reach further than they should, as zeros in a kernel carry them."""
+    return algorithm in SPREADING or spreads_inputs(p, algorithm)
+
+
+def spreads_inputs(p: Problem, algorithm: str) -> bool:
+    """Whether those of the input may, and no others."""
     if p.op != "conv" or algorithm not in ("blocks", "channels"):
-        return algorithm in SPREADING
+        return False
     return max(blocks_of(p if algorithm == "blocks" else folded(p))) > 1
 
 
@@ -244,8 +260,10 @@ def cost(p: Problem, algorithm: str) -> float:
     if algorithm == "winograd":
         inside = one_product(p)
         entries = inside.batch * (p.inputs * prod(inside.sizes) + p.outputs * prod(inside.counts))
+        best = inner(inside)
+        product = _native(inside, blocks_of(inside)) if best == "blocks" else cost(inside, best)
         # Each entry that is moved is the sum of two.
-        return 4 * (CALL + cost(inside, inner(inside)) + _added(1.5 * size * entries))
+        return 4 * (CALL + product + _added(1.5 * size * entries))
     if algorithm == "gemm":
         if p.op == "conv":
             return CALL + p.flops / RATE + moved
@@ -254,21 +272,23 @@ def cost(p: Problem, algorithm: str) -> float:
         return 4 * CALL + p.flops / (RATE * narrow / (narrow + 24)) + _unfolded(p) / COPY
     if algorithm == "channels":
         return CALL + cost(folded(p), "blocks") + moved
-    blocks = blocks_of(p) if algorithm == "blocks" else (1,) * n
-    per_group = min(p.inputs, p.outputs) // g.groups
-    if g.groups > 1 and per_group == 1:
-        rate = DEPTHWISE_RATE
-    elif g.groups > 1 and per_group < 8:
-        rate = GROUPED_RATE
-    else:
-        rate = RATE * _filled(prod(blocks) * p.outputs // g.groups, p.dtype)
-    if p.op == "weight":  # one side of its products is this wide
-        width = p.inputs // g.groups
-        rate *= width / (width + 4)
     if algorithm == "taps":
         terms = prod(p.kernel[: leading(n)])
-        return terms * CALL + p.flops / rate + terms * written / COPY
-    return CALL + p.flops * _waste(p, blocks) / rate + moved
+        return _native(p, (1,) * n) + terms * (CALL + written / COPY)
+    return _native(p, blocks_of(p) if algorithm == "blocks" else (1,) * n) + moved
+
+
+def _native(p: Problem, blocks: Ints) -> float:
+    """Seconds of the products by native calls, and of one call."""
+    groups = p.geometry.groups
+    inputs, outputs = p.inputs // groups, p.outputs // groups
+    if groups > 1 and inputs == outputs == 1:
+        rate = DEPTHWISE_RATE
+    elif groups > 1 and min(inputs, outputs) < 8:
+        rate = GROUPED_RATE
+    else:
+        rate = RATE * _filled(prod(blocks) * outputs, p.dtype) * inputs / (inputs + 1)
+    return CALL + p.flops * _waste(p, blocks) / rate
 
 
 def _added(size: float) -> float:

@@ -134,17 +134,24 @@ def _bilinear(
         return _transpose(p, a, b, bias, algorithm)
 
     algorithm = choose(p, forced, run)
+    if plan.spreads_inputs(p, algorithm) and not _finite(a):
+        return run(_faithful(p))
     out = run(algorithm)
-    if plan.spreads(p, algorithm) and forced not in plan.SPREADING and not _finite(out):
-        # A NaN or an infinity has reached more than it should: do as the definition says.
-        times = {name: t for name, t in plan.estimates(p).items() if not plan.spreads(p, name)}
-        out = run(min(times, key=times.__getitem__))
+    if algorithm in plan.SPREADING and forced is None and not _finite(out):
+        return run(_faithful(p))
     return out
+
+
+def _faithful(p: Problem) -> str:
+    """The best that carries a NaN or an infinity no further than the definition says."""
+    times = {name: t for name, t in plan.estimates(p).items() if not plan.spreads(p, name)}
+    return min(times, key=times.__getitem__)
 
 
 def _finite(x: Tensor) -> bool:
     """Whether all entries are, by their sum; the rare overflow of a sum of finite entries is no harm here."""
-    return bool(native.wide(x).sum().isfinite())
+    total = native.wide(x).sum().item()
+    return total - total == 0
 
 
 class _Piece(NamedTuple):
@@ -169,12 +176,15 @@ def _conv(p: Problem, x: Tensor, w: Tensor, bias: Tensor | None, algorithm: str)
             convolve = partial(_conv, inside, algorithm=plan.inner(inside))
         else:
             convolve = partial(conv.native_conv, g=blocks.strided(inside.geometry, inside.counts, blocked))
-        return winograd.winograd_conv(x, w, bias, g, blocked or (1,) * len(inside.kernel), convolve)
+        blocked = blocked or (1,) * len(inside.kernel)
+        return winograd.winograd_conv(x, w, bias, g, blocked, plan.channels_last(inside), convolve)
     if algorithm == "channels":
-        blocked = plan.blocks_of(plan.folded(p))
-        return conv.channels_conv(x, w, bias, g, partial(blocks.blocks_conv, blocks=blocked))
+        inside = plan.folded(p)
+        last = plan.channels_last(inside)
+        convolve = partial(blocks.blocks_conv, blocks=plan.blocks_of(inside), last=last)
+        return conv.channels_conv(x, w, bias, g, last, convolve)
     if algorithm == "blocks":
-        return blocks.blocks_conv(x, w, bias, g, plan.blocks_of(p))
+        return blocks.blocks_conv(x, w, bias, g, plan.blocks_of(p), plan.channels_last(p))
     return _CONV[algorithm](x, w, bias, g)
 
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import Ints
+from . import native
 from .blocks import added_shifts, apart, at_every, at_shifts, whole
 from .geometry import Geometry
 from .pad import bordered
@@ -48,15 +49,16 @@ def others(g: Geometry) -> Geometry:
     return g._replace(stride=g.stride[1:], pads=g.pads[1:], dilation=g.dilation[1:])
 
 
-def _reads(x: Tensor, g: Geometry, count: int) -> Iterator[Tensor]:
+def _reads(x: Tensor, g: Geometry, count: int, last: bool) -> Iterator[Tensor]:
     """What the four products read, ``(N * pairs, C, *others)``, one after the other in one buffer."""
     size, tiles = x.shape[2], pairs(count)
     before = g.pads[0][0]
     amounts = (before, 2 * tiles + TAPS - 1 - before - size), *((0, 0),) * (x.ndim - 2)
-    x = bordered(x.movedim(1, -1), amounts)  # channels-last, as the native kernels want it
+    x = bordered(x.movedim(1, -1) if last else x.transpose(1, 2), amounts)
     d = [x[:, i : i + 2 * tiles - 1 : 2] for i in range(4)]
     buffer = torch.empty_like(d[0], memory_format=torch.contiguous_format)
-    read = buffer.flatten(0, 1).movedim(-1, 1)
+    read = buffer.flatten(0, 1)
+    read = read.movedim(-1, 1) if last else read
     for a, b, sign in _READS:
         torch.add(d[a], d[b], alpha=sign, out=buffer)
         yield read
@@ -70,18 +72,28 @@ def _kernels(w: Tensor) -> Tensor:
 
 
 def winograd_conv(
-    x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, blocks: Ints, convolve: Callable[..., Tensor]
+    x: Tensor,
+    w: Tensor,
+    bias: Tensor | None,
+    g: Geometry,
+    blocks: Ints,
+    last: bool,
+    convolve: Callable[..., Tensor],
 ) -> Tensor:
-    """``convolve(x, w, bias)`` works over the other axes, in blocks of output positions (:mod:`.blocks`)."""
+    """``convolve(x, w, bias)`` works over the other axes, in blocks of output positions (:mod:`.blocks`).
+
+    With channels ``last`` in memory, or contiguous.
+    """
     count, *sizes = g.outputs(tuple(x.shape[2:]), tuple(w.shape[2:]))
+    tiles = pairs(count)
     kernels, bias = at_shifts(_kernels(w), blocks, g.groups), at_every(bias, blocks, g.groups)
-    reads = _reads(x, g, count)
-    y = x.new_empty(x.shape[0], pairs(count), 2, *whole(tuple(sizes), blocks), w.shape[0])
-    y0, y1 = apart(y, blocks, g.groups).unbind(2)
+    reads = _reads(x, g, count, last)
+    y = native.empty(x, (x.shape[0], w.shape[0], 2 * tiles, *whole(tuple(sizes), blocks)), last)
+    # (N, pairs, groups, *blocks, O / groups, *others)
+    y0, y1 = apart(y.unflatten(2, (tiles, 2)).movedim(1, 3), blocks, g.groups).unbind(2)
 
     def product(i: int, bias: Tensor | None = None) -> Tensor:
-        m = convolve(next(reads), kernels[i], bias)
-        return m.movedim(1, -1).reshape(y0.shape)
+        return convolve(next(reads), kernels[i], bias).view(y0.shape)
 
     first = product(0)
     second = product(1, bias)  # which both outputs hold
@@ -90,16 +102,17 @@ def winograd_conv(
     torch.add(first, third, out=y0)
     second -= third
     torch.add(second, product(3), out=y1)
-    return y.flatten(1, 2)[(slice(None), *map(slice, (count, *sizes)))].movedim(-1, 1)
+    return y[(slice(None), slice(None), *map(slice, (count, *sizes)))]
 
 
 def winograd_weight(
     x: Tensor, y: Tensor, g: Geometry, kernel: Ints, blocks: Ints, weigh: Callable[..., Tensor]
 ) -> Tensor:
     """``weigh(x, y)`` works over the other axes, in blocks of positions of ``y``."""
-    count = y.shape[2]
-    y = y.movedim(1, -1)
-    y0, y1 = (apart(y[:, i::2], blocks, g.groups) for i in range(2))
+    count, n = y.shape[2], len(blocks)
+    channels = tuple(range(2, n + 4)), tuple(range(-n - 2, 0))
+    # (N, pairs, *others / blocks, groups, *blocks, O / groups)
+    y0, y1 = (apart(y[:, :, i::2].transpose(1, 2), blocks, g.groups).movedim(*channels) for i in range(2))
     y0 = y0.contiguous()
     if y1.shape != y0.shape:  # the last output stands alone
         y1 = bordered(y1, ((0, 1), *((0, 0),) * (y1.ndim - 2)))
@@ -111,8 +124,8 @@ def winograd_weight(
         lambda: y1,
     )
     found = [
-        weigh(read, gradient().flatten(0, 1).flatten(1 + len(blocks)).movedim(-1, 1))
-        for read, gradient in zip(_reads(x, g, count), gradients, strict=True)
+        weigh(read, gradient().flatten(0, 1).flatten(1 + n).movedim(-1, 1))
+        for read, gradient in zip(_reads(x, g, count, True), gradients, strict=True)
     ]
     first, second, third, fourth = added_shifts(torch.stack(found), kernel[1:], blocks, g.groups)
     even = (second + third) / 2
