@@ -101,8 +101,17 @@ def blocks_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, blocks: 
     return y[(slice(None), slice(None), *map(slice, counts))]
 
 
+def apart_last(y: Tensor, blocks: Ints, groups: int) -> Tensor:
+    """As :func:`apart`, with what are channels there last: ``(*, *counts / blocks, channels)``."""
+    n = len(blocks)
+    lead = y.ndim - n - 1
+    y = apart(y, blocks, groups)
+    y = y.permute(*range(lead), *range(y.ndim - n, y.ndim), *range(lead, y.ndim - n))
+    return y.flatten(lead + n)
+
+
 def blocks_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints, blocks: Ints) -> Tensor:
-    y = native.channels_last(apart(y, blocks, g.groups).flatten(1, 2 + len(blocks)))
+    y = apart_last(y, blocks, g.groups).contiguous().movedim(-1, 1)
     g = strided(g, tuple(y.shape[2:]), blocks)
     w = native_weight(native.channels_last(x), y, g, larger(kernel, blocks))
     return added_shifts(w, kernel, blocks, g.groups)

@@ -60,15 +60,12 @@ def onednn_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
     return native_weight(x, y, g._replace(pads=pads), kernel)
 
 
-def channels_weight(
-    x: Tensor, y: Tensor, g: Geometry, kernel: Ints, weigh: Callable[..., Tensor] = native_weight
-) -> Tensor:
+def channels_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints, weigh: Callable[..., Tensor]) -> Tensor:
     """``weigh(x, y, geometry, kernel)`` works over the other axes."""
     x, positions, rest = taps_as_channels(x, kernel, g)
     lead = len(positions)
-    y = y.movedim(1, -1)  # (N, *positions, *others, O)
-    y = y.reshape(x.shape[0], *y.shape[1 + lead :]).movedim(-1, 1)
-    w = weigh(x, native.channels_last(y), rest, kernel[lead:])
+    y = y.movedim(1, 1 + lead).flatten(0, lead)
+    w = weigh(x, y, rest, kernel[lead:])
     return w.unflatten(1, (*kernel[:lead], -1)).movedim(1 + lead, 1)
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..arguments import Ints
 from . import native
-from .blocks import added_shifts, apart, at_every, at_shifts, whole
+from .blocks import added_shifts, apart, apart_last, at_every, at_shifts, whole
 from .geometry import Geometry
 from .pad import bordered
 
@@ -109,11 +109,9 @@ def winograd_weight(
     x: Tensor, y: Tensor, g: Geometry, kernel: Ints, blocks: Ints, weigh: Callable[..., Tensor]
 ) -> Tensor:
     """``weigh(x, y)`` works over the other axes, in blocks of positions of ``y``."""
-    count, n = y.shape[2], len(blocks)
-    channels = tuple(range(2, n + 4)), tuple(range(-n - 2, 0))
-    # (N, pairs, *others / blocks, groups, *blocks, O / groups)
-    y0, y1 = (apart(y[:, :, i::2].transpose(1, 2), blocks, g.groups).movedim(*channels) for i in range(2))
-    y0 = y0.contiguous()
+    count = y.shape[2]
+    y0, y1 = (apart_last(y[:, :, i::2].transpose(1, 2), blocks, g.groups) for i in range(2))
+    y0 = y0.contiguous()  # (N, pairs, *others, channels)
     if y1.shape != y0.shape:  # the last output stands alone
         y1 = bordered(y1, ((0, 1), *((0, 0),) * (y1.ndim - 2)))
     y1, buffer = y1.contiguous(), torch.empty_like(y0)
@@ -124,7 +122,7 @@ def winograd_weight(
         lambda: y1,
     )
     found = [
-        weigh(read, gradient().flatten(0, 1).flatten(1 + n).movedim(-1, 1))
+        weigh(read, gradient().flatten(0, 1).movedim(-1, 1))
         for read, gradient in zip(_reads(x, g, count, True), gradients, strict=True)
     ]
     first, second, third, fourth = added_shifts(torch.stack(found), kernel[1:], blocks, g.groups)
