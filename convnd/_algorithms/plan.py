@@ -94,10 +94,15 @@ def applies(p: Problem, algorithm: str) -> bool:
     return algorithm != "phases" or p.op == "transpose"
 
 
+def _lanes(dtype: torch.dtype) -> int:
+    """Entries of a vector register."""
+    lanes = LANES.get(torch.backends.cpu.get_cpu_capability(), 4)
+    return lanes if dtype.itemsize <= 4 else lanes // 2
+
+
 def _filled(channels: int, dtype: torch.dtype) -> float:
     """Which part of the vectors that hold so many channels is used."""
-    lanes = LANES.get(torch.backends.cpu.get_cpu_capability(), 4)
-    lanes = lanes if dtype.itemsize <= 4 else lanes // 2
+    lanes = _lanes(dtype)
     return channels / (-(-channels // lanes) * lanes)
 
 
@@ -133,10 +138,12 @@ def _waste(p: Problem, blocks: Ints) -> float:
 def channels_last(p: Problem) -> bool:
     """Whether native kernels are the fastest with the channels of a convolution next to each other.
 
-    With few oneDNN's own layouts are, as long as caches hold what is copied into them and back.
+    With few channels in long vectors oneDNN's own layouts are, as long as caches hold what is copied into
+    them and back.
     """
-    written = p.dtype.itemsize * p.batch * p.outputs * prod(p.counts)
-    return p.inputs > FEW_CHANNELS or prod(blocks_of(p)) * p.outputs > 2 * FEW_CHANNELS or written > CACHES
+    lanes = _lanes(p.dtype)
+    few = p.inputs <= FEW_CHANNELS and prod(blocks_of(p)) * p.outputs <= lanes == max(LANES.values())
+    return not few or p.dtype.itemsize * p.batch * p.outputs * prod(p.counts) > CACHES
 
 
 @lru_cache(maxsize=4096)

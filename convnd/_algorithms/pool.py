@@ -165,19 +165,17 @@ def avg_pool(
     """Mean over windows: sums axis by axis, divided once at the end."""
     has_native = len(windows.kernel) <= native.MAX_AVG_POOL_AXES and max(windows.dilation) == 1
     sizes = tuple(x.shape[2:])
-    total = None
     if plain(x) and x.numel() >= SMALL and (x.is_contiguous() or not has_native):
         outputs = _separable_outputs(sizes, windows, ceil_mode)
         if outputs is not None:
-            total = separable.sums(_dense(native.wide(x)), windows, outputs)
-    if total is None:
-        if has_native:
-            (kernel, stride, padding, _), options = windows, (count_include_pad, divisor_override)
-            return native.avg_pool(x, kernel, stride, padding, ceil_mode, *options)
-        total = _padded_sums(native.wide(x), windows, ceil_mode)
-    counts = divisor_override
-    if counts is None:
-        counts = _counts(total, sizes, windows, ceil_mode, count_include_pad)
+            counts = _divisor(x, outputs, sizes, windows, ceil_mode, count_include_pad, divisor_override)
+            return separable.means(_dense(native.wide(x)), windows, outputs, counts).to(x.dtype)
+    if has_native:
+        (kernel, stride, padding, _), options = windows, (count_include_pad, divisor_override)
+        return native.avg_pool(x, kernel, stride, padding, ceil_mode, *options)
+    total = _padded_sums(native.wide(x), windows, ceil_mode)
+    outputs = tuple(total.shape[2:])
+    counts = _divisor(x, outputs, sizes, windows, ceil_mode, count_include_pad, divisor_override)
     return (total / counts).to(x.dtype)
 
 
@@ -190,19 +188,27 @@ def _padded_sums(x: Tensor, windows: Windows, ceil_mode: bool) -> Tensor:
     return x
 
 
-def _counts(
-    out: Tensor, sizes: Ints, windows: Windows, ceil_mode: bool, count_include_pad: bool
+def _divisor(
+    x: Tensor,
+    outputs: Ints,
+    sizes: Ints,
+    windows: Windows,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    override: int | None,
 ) -> Tensor | int:
     """How many entries of each window count: the product of those along the axes."""
+    if override is not None:
+        return override
     if not ceil_mode and (count_include_pad or not any(windows.padding)):
         return prod(windows.kernel)
     total: Tensor | int = 1
-    for axis, (n, (k, s, p, d)) in enumerate(zip(sizes, zip(*windows, strict=True), strict=True), start=2):
-        starts = torch.arange(out.shape[axis], device=out.device) * s - p
-        taps = starts[:, None] + torch.arange(k, device=out.device) * d
+    for axis, (count, n, k, s, p, d) in enumerate(zip(outputs, sizes, *windows, strict=True), start=1):
+        starts = torch.arange(count, device=x.device) * s - p
+        taps = starts[:, None] + torch.arange(k, device=x.device) * d
         low, high = (-p, n + p) if count_include_pad else (0, n)
-        count = ((taps >= low) & (taps < high)).sum(1)
-        total = total * count.view(-1, *(1,) * (out.ndim - 1 - axis))
+        inside = ((taps >= low) & (taps < high)).sum(1)
+        total = total * inside.view(-1, *(1,) * (len(sizes) - axis))
     return total
 
 

@@ -27,6 +27,7 @@ from .views import every
 KEYED = (torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int16, torch.int8, torch.uint8)
 REDUCED = (*KEYED, torch.float64, torch.int64)
 
+PIECE = 1 << 20  # bytes
 MAX_PLACES = 1 << 32  # in the low half of a key
 
 
@@ -82,7 +83,10 @@ def _taps(n: int, count: int, k: int, s: int, p: int, d: int) -> tuple[tuple[int
     return tuple(taps)
 
 
-def _reduce_axis(op: Callable[..., Any], x: Tensor, axis: int, count: int, *window: int) -> Tensor:
+def _reduce_axis(
+    op: Callable[..., Any], x: Tensor, axis: int, count: int, *window: int, room: Tensor | None = None
+) -> Tensor:
+    """In ``room``, where there is one and anything to combine."""
     _, s, p, d = window
     first = _first_inside(p, d) * d - p
     whole = every(x, axis, first, s, count)
@@ -93,7 +97,7 @@ def _reduce_axis(op: Callable[..., Any], x: Tensor, axis: int, count: int, *wind
         tap = every(x, axis, start, s, high - low)
         part = whole.narrow(axis, low, high - low)
         if out is None:
-            out = torch.empty_like(whole)
+            out = torch.empty_like(whole) if room is None else room
             if axis == x.ndim - 1 and high - low < count:  # a column alone costs as much as all
                 part = out.copy_(whole).narrow(axis, low, high - low)
             for a, b in ((0, low), (high, count)):
@@ -106,16 +110,35 @@ def _reduce_axis(op: Callable[..., Any], x: Tensor, axis: int, count: int, *wind
     return whole if out is None else out
 
 
-def _reduce(op: Callable[..., Any], x: Tensor, windows: Windows, outputs: Ints) -> Tensor:
+def _reduce(
+    op: Callable[..., Any], x: Tensor, windows: Windows, outputs: Ints, room: Tensor | None = None
+) -> Tensor:
     """First axes first, so that strides have thinned the entries out when the costly last one comes."""
     for axis, (count, *window) in enumerate(zip(outputs, *windows, strict=True), start=2):
-        x = _reduce_axis(op, x, axis, count, *window)
+        x = _reduce_axis(op, x, axis, count, *window, room=room if axis == x.ndim - 1 else None)
     return x
+
+
+def _in_pieces(apply: Callable[..., Tensor], x: Tensor, sizes: Ints) -> Tensor:
+    """``apply(x)`` of some planes at a time, that the caches hold from one axis to the next.
+
+    ``apply`` takes a keyword ``room`` where its result may be, and gives the result.
+    """
+    if is_legacy_batchedtensor(x) or not x.is_contiguous() or x.nbytes <= 2 * PIECE:
+        return apply(x)
+    out = x.new_empty(*x.shape[:2], *sizes)
+    planes = max(PIECE * x.shape[0] * x.shape[1] // x.nbytes, 1)
+    pieces = (t.view(1, -1, *t.shape[2:]).split(planes, 1) for t in (x, out))
+    for part, room in zip(*pieces, strict=True):
+        result = apply(part, room=room)
+        if result is not room:
+            room.copy_(result)
+    return out
 
 
 def maxima(x: Tensor, windows: Windows, outputs: Ints) -> Tensor:
     """The largest entry of each window; any NaN wins, and either of two zeros."""
-    return _reduce(torch.maximum, x, windows, outputs)
+    return _in_pieces(partial(_reduce, torch.maximum, windows=windows, outputs=outputs), x, outputs)
 
 
 def winners(x: Tensor, windows: Windows, outputs: Ints) -> Tensor | None:
@@ -131,7 +154,8 @@ def winners(x: Tensor, windows: Windows, outputs: Ints) -> Tensor | None:
     sizes = x.shape[2:]
     keys = falling.to(torch.int64).bitwise_left_shift_(32)
     keys += torch.arange(prod(sizes)).view(sizes)
-    return _reduce(torch.minimum, keys, windows, outputs).bitwise_and_(MAX_PLACES - 1)
+    first = partial(_reduce, torch.minimum, windows=windows, outputs=outputs)
+    return _in_pieces(first, keys, outputs).bitwise_and_(MAX_PLACES - 1)
 
 
 class _Linear(torch.autograd.Function):
@@ -165,21 +189,29 @@ def _add(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
     return torch.add(a, b, out=out)
 
 
-def sums(x: Tensor, windows: Windows, outputs: Ints) -> Tensor:
-    """The sum of each window."""
+def means(x: Tensor, windows: Windows, outputs: Ints, counts: Tensor | int) -> Tensor:
+    """The sum of each window divided by ``counts``."""
     sizes = tuple(x.shape[2:])
-    apply = partial(_reduce, _add, windows=windows, outputs=outputs)
-    return _Linear.apply(x, apply, partial(_spread, windows=windows, sizes=sizes))
+
+    def apply(x: Tensor, room: Tensor | None = None) -> Tensor:
+        return torch.div(_reduce(_add, x, windows, outputs, room), counts, out=room)
+
+    def adjoint(y: Tensor, room: Tensor | None = None) -> Tensor:
+        return _spread(y / counts, windows, sizes, room)
+
+    maps = partial(_in_pieces, apply, sizes=outputs), partial(_in_pieces, adjoint, sizes=sizes)
+    return _Linear.apply(x, *maps)
 
 
-def _spread(y: Tensor, windows: Windows, sizes: Ints) -> Tensor:
+def _spread(y: Tensor, windows: Windows, sizes: Ints, room: Tensor | None) -> Tensor:
     """The adjoint of the sums: every tap adds back where it was read."""
     for axis in range(y.ndim - 1, 1, -1):
         n, window = sizes[axis - 2], windows.along(slice(axis - 2, axis - 1))
         (k,), (s,), (p,), (d,) = window
         if k == s == 1:
             continue
-        x = y.new_zeros([*y.shape[:axis], n, *y.shape[axis + 1 :]])
+        last = room is not None and axis == 2
+        x = room.zero_() if last else y.new_zeros([*y.shape[:axis], n, *y.shape[axis + 1 :]])
         for low, high, start in _taps(n, y.shape[axis], k, s, p, d):
             every(x, axis, start, s, high - low).add_(y.narrow(axis, low, high - low))
         y = x
