@@ -45,10 +45,10 @@ DEPTHWISE_RATE = 150e9  # one channel per group, channels-last: bound by memory
 GROUPED_RATE = 60e9  # native kernels with several but few channels per group
 FFT_MARGIN = 2.0  # its error is relative to the largest value: it has to be clearly faster
 LANES = {"AVX512": 16, "AVX2": 8}  # float32 entries of a vector register
+HALF_RATE_CHANNELS = 32  # with so many oneDNN's weight gradient has half its rate, without AVX-512
 BLOCKS = (1, 2, 4, 8, 16)  # of neighbouring positions, along an axis and in all
 BLOCK_FLOPS = 1 << 21  # below this a call is all overhead
-FEW_CHANNELS = 8  # torch's backward kernels for up to three axes are slow with no more than these, and
-# oneDNN's for channels that lie last
+FEW_CHANNELS = 8  # with no more torch's backward kernels for up to three axes are slow, and its channels-last
 FEW_POSITIONS, FEW_FLOPS = 1 << 13, 1 << 25  # up to three axes, with fewer torch's kernels always serve
 
 
@@ -295,6 +295,8 @@ def _native(p: Problem, blocks: Ints) -> float:
         rate = GROUPED_RATE
     else:
         rate = RATE * _filled(prod(blocks) * outputs, p.dtype) * inputs / (inputs + 1)
+        if p.op == "weight" and _lanes(torch.float32) < max(LANES.values()):
+            rate *= prod(blocks) * outputs / (prod(blocks) * outputs + HALF_RATE_CHANNELS)
     return CALL + p.flops * _waste(p, blocks) / rate
 
 
