@@ -27,7 +27,7 @@ from .views import every
 KEYED = (torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int16, torch.int8, torch.uint8)
 REDUCED = (*KEYED, torch.float64, torch.int64)
 
-PIECE = 1 << 20  # bytes
+PIECE = 1 << 20  # bytes of the planes whose means are taken at a time
 MAX_PLACES = 1 << 32  # in the low half of a key
 
 
@@ -119,26 +119,9 @@ def _reduce(
     return x
 
 
-def _in_pieces(apply: Callable[..., Tensor], x: Tensor, sizes: Ints) -> Tensor:
-    """``apply(x)`` of some planes at a time, that the caches hold from one axis to the next.
-
-    ``apply`` takes a keyword ``room`` where its result may be, and gives the result.
-    """
-    if is_legacy_batchedtensor(x) or not x.is_contiguous() or x.nbytes <= 2 * PIECE:
-        return apply(x)
-    out = x.new_empty(*x.shape[:2], *sizes)
-    planes = max(PIECE * x.shape[0] * x.shape[1] // x.nbytes, 1)
-    pieces = (t.view(1, -1, *t.shape[2:]).split(planes, 1) for t in (x, out))
-    for part, room in zip(*pieces, strict=True):
-        result = apply(part, room=room)
-        if result is not room:
-            room.copy_(result)
-    return out
-
-
 def maxima(x: Tensor, windows: Windows, outputs: Ints) -> Tensor:
     """The largest entry of each window; any NaN wins, and either of two zeros."""
-    return _in_pieces(partial(_reduce, torch.maximum, windows=windows, outputs=outputs), x, outputs)
+    return _reduce(torch.maximum, x, windows, outputs)
 
 
 def winners(x: Tensor, windows: Windows, outputs: Ints) -> Tensor | None:
@@ -154,8 +137,7 @@ def winners(x: Tensor, windows: Windows, outputs: Ints) -> Tensor | None:
     sizes = x.shape[2:]
     keys = falling.to(torch.int64).bitwise_left_shift_(32)
     keys += torch.arange(prod(sizes)).view(sizes)
-    first = partial(_reduce, torch.minimum, windows=windows, outputs=outputs)
-    return _in_pieces(first, keys, outputs).bitwise_and_(MAX_PLACES - 1)
+    return _reduce(torch.minimum, keys, windows, outputs).bitwise_and_(MAX_PLACES - 1)
 
 
 class _Linear(torch.autograd.Function):
@@ -189,6 +171,23 @@ def _add(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
     return torch.add(a, b, out=out)
 
 
+def _in_pieces(apply: Callable[..., Tensor], x: Tensor, sizes: Ints) -> Tensor:
+    """``apply(x)`` for some planes at a time, which the caches hold from one axis to the next.
+
+    ``apply`` takes a keyword ``room``, where its result may be, and gives its result.
+    """
+    if is_legacy_batchedtensor(x) or not x.is_contiguous() or x.nbytes <= 2 * PIECE:
+        return apply(x)
+    out = x.new_empty(*x.shape[:2], *sizes)
+    planes = max(PIECE * x.shape[0] * x.shape[1] // x.nbytes, 1)
+    pieces = (t.view(1, -1, *t.shape[2:]).split(planes, 1) for t in (x, out))
+    for part, room in zip(*pieces, strict=True):
+        result = apply(part, room=room)
+        if result is not room:
+            room.copy_(result)
+    return out
+
+
 def means(x: Tensor, windows: Windows, outputs: Ints, counts: Tensor | int) -> Tensor:
     """The sum of each window divided by ``counts``."""
     sizes = tuple(x.shape[2:])
@@ -210,8 +209,10 @@ def _spread(y: Tensor, windows: Windows, sizes: Ints, room: Tensor | None) -> Te
         (k,), (s,), (p,), (d,) = window
         if k == s == 1:
             continue
-        last = room is not None and axis == 2
-        x = room.zero_() if last else y.new_zeros([*y.shape[:axis], n, *y.shape[axis + 1 :]])
+        if room is None or axis > 2:
+            x = y.new_zeros([*y.shape[:axis], n, *y.shape[axis + 1 :]])
+        else:
+            x = room.zero_()
         for low, high, start in _taps(n, y.shape[axis], k, s, p, d):
             every(x, axis, start, s, high - low).add_(y.narrow(axis, low, high - low))
         y = x
