@@ -80,10 +80,10 @@ def taps_as_channels(
     batch, positions, others = x.shape[0], tuple(x.shape[3 : 3 + lead]), tuple(x.shape[3 + lead : 3 + n])
     outer, inner = range(3, 3 + lead), range(3 + lead, 3 + n)
     channels = 1, *range(3 + n, x.ndim), 2
-    folded = batch * prod(positions), -1
+    folded = batch * prod(positions), prod(x.shape[axis] for axis in channels)
     if not last:
         return x.permute(0, *outer, *channels, *inner).reshape(*folded, *others), positions, rest
-    x = x.permute(0, *outer, *inner, *channels).reshape(folded[0], *others, -1)
+    x = x.permute(0, *outer, *inner, *channels).reshape(folded[0], *others, folded[1])
     return x.movedim(-1, 1), positions, rest
 
 
@@ -132,7 +132,7 @@ def gemm_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
         x = views.windows(x, 2 + axis, w.shape[2 + axis], g.stride[axis], g.dilation[axis])
     positions = tuple(x.shape[2 : 2 + n])
     x = x.movedim(tuple(range(2, 2 + n)), tuple(range(-n, 0)))
-    columns = x.reshape(batch, g.groups, -1, prod(positions))
+    columns = x.reshape(batch, g.groups, w[0].numel(), prod(positions))
     y = torch.matmul(w.reshape(g.groups, outputs // g.groups, -1), columns)
     y = y.reshape(batch, outputs, *positions)
     return y if bias is None else y + bias.view(-1, *(1,) * n)
