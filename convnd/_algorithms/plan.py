@@ -48,7 +48,7 @@ LANES = {"AVX512": 16, "AVX2": 8}  # float32 entries of a vector register
 HALF_RATE_CHANNELS = 32  # with so many oneDNN's weight gradient has half its rate, without AVX-512
 BLOCKS = (1, 2, 4, 8, 16)  # of neighbouring positions, along an axis and in all
 BLOCK_FLOPS = 1 << 21  # below this a call is all overhead
-FEW_CHANNELS = 8  # with no more torch's backward kernels for up to three axes are slow, and its channels-last
+FEW_CHANNELS = 8  # with no more, torch's backward kernels are slow, and oneDNN's own layouts fast
 FEW_POSITIONS, FEW_FLOPS = 1 << 13, 1 << 25  # up to three axes, with fewer torch's kernels always serve
 
 
@@ -160,13 +160,14 @@ def workspace(p: Problem, algorithm: str) -> int:
         inside = folded(p)
         return size * inside.batch * inside.inputs * prod(inside.sizes) + workspace(inside, "blocks")
     if algorithm == "blocks":
-        return size * p.batch * p.outputs * prod(p.counts) if max(blocks_of(p)) > 1 else 0
+        moved = p.op == "weight" or max(blocks_of(p)) > 1
+        return size * p.batch * p.outputs * prod(p.counts) if moved else 0
     if algorithm == "winograd":
         inside = one_product(p)
         read = size * inside.batch * p.inputs * prod(inside.sizes)
         written = size * inside.batch * p.outputs * prod(inside.counts)
-        kept = (3 if p.op == "conv" else 5) * written  # all gradients of the products are of one size
-        return read + kept + workspace(inside, inner(inside))
+        best = inner(inside)
+        return read + 3 * written + (0 if best == "blocks" else workspace(inside, best))
     if algorithm == "taps":
         return 2 * size * p.batch * p.outputs * prod(p.counts)
     if p.op == "weight" and algorithm in ("channels_last", "gemm"):

@@ -171,12 +171,10 @@ def _conv(p: Problem, x: Tensor, w: Tensor, bias: Tensor | None, algorithm: str)
         return y
     g = p.geometry
     if algorithm == "winograd":
-        inside, blocked = _one_product(p)
-        if blocked is None:
-            convolve = partial(_conv, inside, algorithm=plan.inner(inside))
-        else:
+        inside, best, blocked = _one_product(p)
+        convolve = partial(_conv, inside, algorithm=best)
+        if best == "blocks":  # which the additions put into place
             convolve = partial(conv.native_conv, g=blocks.strided(inside.geometry, inside.counts, blocked))
-        blocked = blocked or (1,) * len(inside.kernel)
         return winograd.winograd_conv(x, w, bias, g, blocked, plan.channels_last(inside), convolve)
     if algorithm == "channels":
         inside = plan.folded(p)
@@ -195,13 +193,12 @@ def _weight(p: Problem, x: Tensor, y: Tensor, algorithm: str) -> Tensor:
         return (native.wide(first) + second).to(x.dtype)
     g, kernel = p.geometry, p.kernel
     if algorithm == "winograd":
-        inside, blocked = _one_product(p)
-        if blocked is None:
-            weigh = partial(_weight, inside, algorithm=plan.inner(inside))
-        else:
+        inside, best, blocked = _one_product(p)
+        weigh = partial(_weight, inside, algorithm=best)
+        if best == "blocks":
             within = blocks.strided(inside.geometry, inside.counts, blocked)
             weigh = partial(weight.native_weight, g=within, kernel=blocks.larger(inside.kernel, blocked))
-        return winograd.winograd_weight(x, y, g, kernel, blocked or (1,) * len(inside.kernel), weigh)
+        return winograd.winograd_weight(x, y, g, kernel, blocked, weigh)
     if algorithm == "channels":
         blocked = plan.blocks_of(plan.folded(p))
         return weight.channels_weight(x, y, g, kernel, partial(blocks.blocks_weight, blocks=blocked))
@@ -210,10 +207,11 @@ def _weight(p: Problem, x: Tensor, y: Tensor, algorithm: str) -> Tensor:
     return _WEIGHT[algorithm](x, y, g, kernel)
 
 
-def _one_product(p: Problem) -> tuple[Problem, Ints | None]:
-    """What a product of :mod:`.winograd` is, and the blocks it computes where a native kernel serves it."""
+def _one_product(p: Problem) -> tuple[Problem, str, Ints]:
+    """What a product of :mod:`.winograd` is, its algorithm, and the blocks it leaves to be put into place."""
     inside = plan.one_product(p)
-    return inside, plan.blocks_of(inside) if plan.inner(inside) == "blocks" else None
+    best = plan.inner(inside)
+    return inside, best, plan.blocks_of(inside) if best == "blocks" else (1,) * len(inside.kernel)
 
 
 def _halves(p: Problem, algorithm: str) -> list[_Piece] | None:

@@ -36,8 +36,8 @@ def planned_as_on_avx512(block_flops: int = 0) -> Iterator[None]:
 
 
 def _forget_plans() -> None:
-    plan.blocks_of.cache_clear()
-    plan.estimates.cache_clear()
+    for planned in (plan.blocks_of, plan.workspace, plan.estimates):
+        planned.cache_clear()
 
 
 @pytest.fixture
@@ -176,19 +176,20 @@ def test_workspace_limit_bounds_the_plan() -> None:
     assert all(step.workspace <= 1 << 20 for step in convnd.plan(x, w, padding=2))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", ["blocks", "channels", "winograd"])
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("n", [2, 3, 4, 5])
 @pytest.mark.usefixtures("vectors_of_16")
-def test_maps_in_blocks(n: int, groups: int, name: str) -> None:
+def test_maps_in_blocks(n: int, groups: int, name: str, dtype: torch.dtype) -> None:
     """Of several positions along one axis and along two, which need not divide the counts."""
     g = Geometry((1,) * n, ((1, 1), (2, 1), (0, 1), (1, 1), (1, 0))[:n], (1,) * n, groups)
     for sizes in ((5, 4, 8, 3, 4)[:n], (3, 7, 5, 4, 5)[:n]):
         counts = g.outputs(sizes, (3,) * n)
-        x = torch.randn(2, 3 * groups, *sizes, dtype=torch.float64)
-        w = torch.randn(2 * groups, 3, *(3,) * n, dtype=torch.float64)
-        bias = torch.randn(2 * groups, dtype=torch.float64)
-        y = torch.randn(2, 2 * groups, *counts, dtype=torch.float64)
+        x = torch.randn(2, 3 * groups, *sizes, dtype=dtype)
+        w = torch.randn(2 * groups, 3, *(3,) * n, dtype=dtype)
+        bias = torch.randn(2 * groups, dtype=dtype)
+        y = torch.randn(2, 2 * groups, *counts, dtype=dtype)
         p = run.problem("conv", x, w, g, counts)
         if name == "blocks" and n > 3:
             assert not plan.applies(p, name)
@@ -213,6 +214,8 @@ def test_blocks_fill_the_vectors() -> None:
         x, w = torch.empty(4, channels, *(16,) * 3), torch.empty(channels, channels, 3, 3, 3)
         p = run.problem("conv", x, w, g, (16,) * 3)
         assert plan.blocks_of(p) == blocks
+        assert plan.channels_last(p) == (channels == 16)
+        assert plan.channels_last(p._replace(dtype=torch.float64))
         assert plan.blocks_of(p._replace(op="weight")) == blocks
         assert max(plan.blocks_of(p._replace(op="weight", counts=(15,) * 3))) == 1
         assert max(plan.blocks_of(p._replace(dtype=torch.bfloat16))) == 1
