@@ -276,6 +276,17 @@ def test_separable_avg_pool_has_all_derivatives(n: int, geometry: tuple[Any, ...
         torch.testing.assert_close(tangent, torch.autograd.grad(pooled(x), x, direction)[0], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("kernel", [(1, 3), (3, 1)])
+def test_gradient_of_means_along_one_axis(kernel: tuple[int, int]) -> None:
+    """In pieces that are left as they are along the other."""
+    x = torch.randn(2, 3, 5, 7, dtype=torch.float64, requires_grad=True)
+    y = torch.nn.functional.avg_pool2d(x, kernel, 1)
+    direction = torch.randn_like(y)
+    (expected,) = torch.autograd.grad(y, x, direction)
+    with separably():
+        torch.testing.assert_close(torch.autograd.grad(F.avg_pool(x, kernel, 1), x, direction)[0], expected)
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
 def test_forward_mode_with_separable_max_pool(n: int) -> None:
     x, t = torch.randn(2, 1, 2, *(5,) * n)
