@@ -198,8 +198,11 @@ def means(x: Tensor, windows: Windows, outputs: Ints, counts: Tensor | int) -> T
     def adjoint(y: Tensor, room: Tensor | None = None) -> Tensor:
         return _spread(y / counts, windows, sizes, room)
 
-    maps = partial(_in_pieces, apply, sizes=outputs), partial(_in_pieces, adjoint, sizes=sizes)
-    return _Linear.apply(x, *maps)
+    if max(windows.stride) > 1:  # which thins the entries out after the first axis
+        return _Linear.apply(x, apply, adjoint)
+    return _Linear.apply(
+        x, partial(_in_pieces, apply, sizes=outputs), partial(_in_pieces, adjoint, sizes=sizes)
+    )
 
 
 def _spread(y: Tensor, windows: Windows, sizes: Ints, room: Tensor | None) -> Tensor:
