@@ -80,7 +80,7 @@ def taps_as_channels(
     batch, positions, others = x.shape[0], tuple(x.shape[3 : 3 + lead]), tuple(x.shape[3 + lead : 3 + n])
     outer, inner = range(3, 3 + lead), range(3 + lead, 3 + n)
     channels = 1, *range(3 + n, x.ndim), 2
-    folded = batch * prod(positions), prod(x.shape[axis] for axis in channels)
+    folded = batch * prod(positions), prod([x.shape[axis] for axis in channels])  # a list: for Dynamo
     if not last:
         return x.permute(0, *outer, *channels, *inner).reshape(*folded, *others), positions, rest
     x = x.permute(0, *outer, *inner, *channels).reshape(folded[0], *others, folded[1])
