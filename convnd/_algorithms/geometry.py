@@ -24,6 +24,10 @@ class Geometry(NamedTuple):
         """How far a kernel reaches along each axis."""
         return tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, kernel, strict=True))
 
+    def others(self, lead: int) -> "Geometry":
+        """Without the first ``lead`` axes."""
+        return self._replace(stride=self.stride[lead:], pads=self.pads[lead:], dilation=self.dilation[lead:])
+
     def outputs(self, sizes: Ints, kernel: Ints) -> Ints:
         """The sizes of the result."""
         return tuple(

@@ -12,11 +12,11 @@ from typing import Literal, NamedTuple
 import torch
 
 from ..arguments import Ints
-from . import native, winograd
+from . import native, outputs, winograd
 from .conv import leading
 from .fft import lengths, spectra_bytes
 from .geometry import Geometry
-from .transpose import shuffles, unadded_bytes
+from .transpose import shuffles
 from .weight import TILE_BYTES, split
 
 Op = Literal["conv", "transpose", "weight"]
@@ -26,6 +26,7 @@ ALGORITHMS = (
     "channels_last",
     "blocks",
     "channels",
+    "outputs",
     "taps",
     "winograd",
     "gemm",
@@ -89,6 +90,9 @@ def applies(p: Problem, algorithm: str) -> bool:
         return n > 1
     if algorithm == "taps":
         return n > 1 and p.op != "weight"
+    if algorithm == "outputs":
+        reversed_ = p.op == "transpose"  # by convolutions without stride
+        return n > 1 and p.op != "weight" and (reversed_ or max(p.geometry.stride[: leading(n)]) == 1)
     if algorithm == "winograd":
         return winograd.applies(p.kernel, p.geometry, p.dtype)
     return algorithm != "phases" or p.op == "transpose"
@@ -146,12 +150,17 @@ def channels_last(p: Problem) -> bool:
     return not few or p.dtype.itemsize * p.batch * p.outputs * prod(p.counts) > CACHES
 
 
+def unadded_last(p: Problem) -> bool:
+    """The same of what ``outputs`` computes before it adds: several taps fill the vectors, in pieces."""
+    return p.inputs > FEW_CHANNELS or p.inputs >= _lanes(p.dtype)
+
+
 @lru_cache(maxsize=4096)
 def workspace(p: Problem, algorithm: str) -> int:
     """Bytes of scratch memory beside one copy of the input, before the work is cut."""
     g, size = p.geometry, p.dtype.itemsize
-    if adds_taps(p, algorithm):
-        return p.batch * unadded_bytes(p.inputs, p.counts, p.sizes, p.kernel, p.dtype)[0]
+    if (p.op == "conv" and algorithm == "outputs") or adds_taps(p, algorithm):
+        return min(unadded_bytes(p), outputs.PIECE_BYTES)
     if p.op == "transpose" and algorithm not in ("native", "channels_last", "gemm"):
         return workspace(as_conv(p), "channels" if algorithm == "phases" else algorithm)
     if p.op == "transpose" and algorithm == "gemm" and not shuffles(p.kernel, g):
@@ -188,14 +197,22 @@ def spreads(p: Problem, algorithm: str) -> bool:
 
 def spreads_inputs(p: Problem, algorithm: str) -> bool:
     """Whether those of the input may, and no others."""
-    if p.op != "conv" or algorithm not in ("blocks", "channels"):
+    if p.op != "conv" or algorithm not in ("blocks", "channels", "outputs"):
         return False
-    return max(blocks_of(p if algorithm == "blocks" else folded(p))) > 1
+    return max(blocks_of({"blocks": p, "channels": folded(p), "outputs": unadded(p)}[algorithm])) > 1
 
 
 def adds_taps(p: Problem, algorithm: str) -> bool:
     """Whether it is :func:`.channels_transpose` that is meant."""
     return p.op == "transpose" and algorithm == "channels" and max(p.geometry.stride) > 1
+
+
+def unadded_bytes(p: Problem) -> int:
+    """What ``outputs``, and ``channels`` of a transposed convolution, compute before they add it."""
+    lead, sides = leading(len(p.kernel)), ((p.inputs, p.sizes), (p.outputs, p.counts))
+    (_, sizes), (channels, counts) = sides if p.op == "conv" else sides[::-1]
+    entries = p.batch * prod(sizes[:lead]) * prod(p.kernel[:lead]) * channels * prod(counts[lead:])
+    return entries * max(p.dtype.itemsize, 4)  # half precision is added in single
 
 
 def interleaved(p: Problem, algorithm: str) -> int:
@@ -217,19 +234,27 @@ def one_product(p: Problem) -> Problem:
     """What :mod:`.winograd` leaves to do, four times."""
     batch = p.batch * winograd.pairs(p.counts[0])
     rest = {"sizes": p.sizes[1:], "counts": p.counts[1:], "kernel": p.kernel[1:]}
-    return p._replace(batch=batch, geometry=winograd.others(p.geometry), **rest)
+    return p._replace(batch=batch, geometry=p.geometry.others(1), **rest)
 
 
 def folded(p: Problem) -> Problem:
     """What ``channels`` leaves to do, with the taps of the leading axes as channels."""
-    lead, g = leading(len(p.kernel)), p.geometry
+    lead = leading(len(p.kernel))
     return p._replace(
         batch=p.batch * prod(p.counts[:lead]),
         inputs=p.inputs * prod(p.kernel[:lead]),
         sizes=p.sizes[lead:],
         counts=p.counts[lead:],
         kernel=p.kernel[lead:],
-        geometry=g._replace(stride=g.stride[lead:], pads=g.pads[lead:], dilation=g.dilation[lead:]),
+        geometry=p.geometry.others(lead),
+    )
+
+
+def unadded(p: Problem) -> Problem:
+    """What ``outputs`` leaves to do, with the taps of the leading axes as output channels."""
+    lead = leading(len(p.kernel))
+    return folded(p)._replace(
+        batch=p.batch * prod(p.sizes[:lead]), inputs=p.inputs, outputs=p.outputs * prod(p.kernel[:lead])
     )
 
 
@@ -271,7 +296,7 @@ def cost(p: Problem, algorithm: str) -> float:
         best = inner(inside)
         product = _native(inside, blocks_of(inside)) if best == "blocks" else cost(inside, best)
         # Each entry that is moved is the sum of two.
-        return 4 * (CALL + product + _added(1.5 * size * entries))
+        return 8 * CALL + 4 * (3 * CALL + product + _added(1.5 * size * entries))
     if algorithm == "gemm":
         if p.op == "conv":
             return CALL + p.flops / RATE + moved
@@ -279,10 +304,13 @@ def cost(p: Problem, algorithm: str) -> float:
         narrow = min(p.outputs * prod(p.kernel[:j]), p.inputs * prod(p.kernel[j:])) // g.groups
         return 4 * CALL + p.flops / (RATE * narrow / (narrow + 24)) + _unfolded(p) / COPY
     if algorithm == "channels":
-        return CALL + cost(folded(p), "blocks") + moved
+        return 8 * CALL + cost(folded(p), "blocks") + moved
+    if algorithm == "outputs":
+        inside, terms = unadded(p), prod(p.kernel[: leading(n)])
+        return 6 * CALL + _native(inside, blocks_of(inside)) + terms * (CALL + written / 2 / CACHED)
     if algorithm == "taps":
         terms = prod(p.kernel[: leading(n)])
-        return _native(p, (1,) * n) + terms * (CALL + written / COPY)
+        return 6 * CALL + _native(p, (1,) * n) + terms * (CALL + written / COPY)
     return _native(p, blocks_of(p) if algorithm == "blocks" else (1,) * n) + moved
 
 
@@ -295,7 +323,7 @@ def _native(p: Problem, blocks: Ints) -> float:
     elif groups > 1 and min(inputs, outputs) < 8:
         rate = GROUPED_RATE
     else:
-        rate = RATE * _filled(prod(blocks) * outputs, p.dtype) * inputs / (inputs + 1)
+        rate = RATE * _filled(prod(blocks) * outputs, p.dtype) * min(1.0, 1.2 * inputs / (inputs + 2))
         if p.op == "weight" and _lanes(torch.float32) < max(LANES.values()):
             rate *= prod(blocks) * outputs / (prod(blocks) * outputs + HALF_RATE_CHANNELS)
     return CALL + p.flops * _waste(p, blocks) / rate
@@ -303,7 +331,7 @@ def _native(p: Problem, blocks: Ints) -> float:
 
 def _added(size: float) -> float:
     """Seconds to add up to so many bytes."""
-    return size / CACHED + max(size - CACHES, 0) / COPY
+    return size / CACHED + max(size - CACHES, 0) / 2 / COPY
 
 
 def small(p: Problem) -> bool:
@@ -341,6 +369,8 @@ def estimates(p: Problem) -> dict[str, float]:
         names = (rival(p) or "native",)
     elif p.op == "conv":
         names = "channels", "taps", "gemm"
+        if applies(p, "outputs") and p.device == "cpu" and p.dtype not in native.LOW_PRECISION:
+            names = *names, "outputs"
     elif p.op == "weight":
         names = "channels", "gemm"
     else:

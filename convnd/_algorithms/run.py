@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import Ints
-from . import blocks, conv, fft, native, plan, settings, transpose, weight, winograd
+from . import blocks, conv, fft, native, outputs, plan, settings, transpose, weight, winograd
 from .eager import autocasting
 from .geometry import Geometry
 from .plan import Op, Problem
@@ -181,6 +181,10 @@ def _conv(p: Problem, x: Tensor, w: Tensor, bias: Tensor | None, algorithm: str)
         last = plan.channels_last(inside)
         convolve = partial(blocks.blocks_conv, blocks=plan.blocks_of(inside), last=last)
         return conv.channels_conv(x, w, bias, g, last, convolve)
+    if algorithm == "outputs":
+        inside = plan.unadded(p)
+        last, limit = plan.unadded_last(inside), settings.workspace_limit
+        return outputs.outputs_conv(x, w, bias, g, plan.blocks_of(inside), last, limit)
     if algorithm == "blocks":
         return blocks.blocks_conv(x, w, bias, g, plan.blocks_of(p), plan.channels_last(p))
     return _CONV[algorithm](x, w, bias, g)

@@ -11,6 +11,7 @@ r"""Transposed convolution: the adjoint of convolution with the same weight and 
 ``fft``      zeros between the entries and one convolution in the frequency domain.
 """
 
+from functools import partial
 from itertools import product
 from math import gcd, prod
 from typing import Any
@@ -22,8 +23,9 @@ from ..arguments import Ints
 from . import native
 from .conv import Convolution, leading
 from .geometry import Geometry
+from .outputs import add_pieces, filled
 from .pad import zero_pad
-from .views import every, spaced
+from .views import spaced
 
 
 def native_arguments(counts: Ints, kernel: Ints, g: Geometry, sizes: Ints) -> tuple[Ints, Ints]:
@@ -52,56 +54,18 @@ def channels_last_transpose(y: Tensor, w: Tensor, bias: Tensor | None, g: Geomet
     return native_transpose(native.channels_last(y), w, bias, g, sizes)
 
 
-def unadded_bytes(
-    outputs: int, counts: Ints, sizes: Ints, kernel: Ints, dtype: torch.dtype
-) -> tuple[int, int]:
-    """What ``channels`` computes before it adds: of a sample, and of one entry of its first axis."""
-    lead = leading(len(kernel))
-    row = outputs * prod(kernel[:lead]) * prod(counts[1:lead]) * prod(sizes[lead:])
-    row *= max(dtype.itemsize, 4)  # half precision is added in single
-    return row * counts[0], row
-
-
 def channels_transpose(
     y: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints, limit: int
 ) -> Tensor:
     """In pieces that take at most about ``limit`` bytes before they are added. Writes in place."""
-    kernel, counts, outputs = tuple(w.shape[2:]), tuple(y.shape[2:]), w.shape[1] * g.groups
-    lead, dtype = leading(len(kernel)), y.dtype
-    y, w = native.channels_last(native.wide(y)), native.wide(w)
-    w = w.movedim(1, 1 + lead).flatten(1, 1 + lead)  # (C, taps * O / groups, *others)
-    x = y.new_zeros(y.shape[0], *sizes, g.groups, outputs // g.groups)
-    if bias is not None:
-        x += native.wide(bias).view(g.groups, -1)
-    sample, row = unadded_bytes(outputs, counts, sizes, kernel, y.dtype)
-    samples, rows = max(limit // sample, 1), min(max(limit // row, 1), counts[0])
-    for n in range(0, y.shape[0], samples):
-        for start in range(0, counts[0], rows):
-            part = y[n : n + samples, :, start : start + rows]
-            _add_taps(x[n : n + samples], part, w, g, start, kernel[:lead])
-    return x.flatten(-2).movedim(-1, 1).to(dtype)
-
-
-def _add_taps(x: Tensor, y: Tensor, w: Tensor, g: Geometry, start: int, kernel: Ints) -> None:
-    """The convolution of entries ``start, start + 1, ...`` of the first axis, added to ``x``."""
-    lead, counts, sizes = len(kernel), tuple(y.shape[2:]), tuple(x.shape[1:-2])
-    others = Geometry(g.stride[lead:], g.pads[lead:], g.dilation[lead:], g.groups)
-    flat = y.movedim(1, -1).reshape(-1, *counts[lead:], y.shape[1]).movedim(-1, 1)
-    z = native_transpose(flat, w, None, others, sizes[lead:]).movedim(1, -1)
-    z = z.reshape(y.shape[0], *counts[:lead], *sizes[lead:], g.groups, prod(kernel), -1)
-    first = start, *(0,) * (lead - 1)
-    for taps, part in zip(product(*map(range, kernel)), z.unbind(-2), strict=True):
-        into = x
-        for axis, t in enumerate(taps):
-            s = g.stride[axis]
-            at = first[axis] * s + t * g.dilation[axis] - g.pads[axis][0]  # of the first entry
-            low, high = max(-(at // s), 0), min((sizes[axis] - 1 - at) // s + 1, counts[axis])
-            if low >= high:
-                break
-            part = part.narrow(1 + axis, low, high - low)
-            into = every(into, 1 + axis, at + low * s, s, high - low)
-        else:
-            into.add_(part)
+    lead, outputs, ones = leading(len(sizes)), w.shape[1] * g.groups, (1,) * len(sizes)
+    rows = zip(w.shape[2:], g.pads[:lead], g.dilation, strict=False)
+    offsets = [tuple(t * d - before for t in range(k)) for k, (before, _), d in rows]
+    x = filled(native.wide(y), bias, (y.shape[0], outputs, *sizes), True)
+    w = native.wide(w).movedim(1, 1 + lead).flatten(1, 1 + lead)  # (C, taps * O / groups, *others)
+    transpose = partial(native_transpose, w=w, bias=None, g=g.others(lead), sizes=sizes[lead:])
+    add_pieces(x, native.wide(y), g, offsets, ones[lead:], True, limit, transpose)
+    return x.to(y.dtype)
 
 
 def shuffles(kernel: Ints, g: Geometry) -> bool:

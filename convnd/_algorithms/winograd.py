@@ -44,11 +44,6 @@ def pairs(count: int) -> int:
     return (count + 1) // 2
 
 
-def others(g: Geometry) -> Geometry:
-    """Without the first axis."""
-    return g._replace(stride=g.stride[1:], pads=g.pads[1:], dilation=g.dilation[1:])
-
-
 def _reads(x: Tensor, g: Geometry, count: int, last: bool) -> Iterator[Tensor]:
     """What the four products read, ``(N * pairs, C, *others)``, one after the other in one buffer."""
     size, tiles = x.shape[2], pairs(count)

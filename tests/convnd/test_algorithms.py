@@ -118,7 +118,7 @@ def test_forced_algorithm_has_all_derivatives(n: int, name: str) -> None:
 
     known = {"native": n <= 3, "blocks": n <= 3, "channels_last": n in (2, 3)}
     known["onednn"] = False  # single precision
-    known |= dict.fromkeys(("channels", "taps", "winograd"), n > 1)
+    known |= dict.fromkeys(("channels", "outputs", "taps", "winograd"), n > 1)
     if not known.get(name, True):
         with pytest.raises(ValueError, match="does not apply"):
             forced(x, w, b)
@@ -156,7 +156,7 @@ def test_fft_chosen_automatically_keeps_nan_where_it_belongs(value: float) -> No
     assert_near(F.conv(x, w, padding=2048), torch.nn.functional.conv1d(x, w, padding=2048))
 
 
-@pytest.mark.parametrize("name", [None, "channels"])
+@pytest.mark.parametrize("name", [None, "channels", "outputs"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("channels", [2, 4, 8])
 def test_few_channels_keep_nan_where_it_belongs(channels: int, value: float, name: str | None) -> None:
@@ -177,7 +177,7 @@ def test_workspace_limit_bounds_the_plan() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", ["blocks", "channels", "winograd"])
+@pytest.mark.parametrize("name", ["blocks", "channels", "outputs", "winograd"])
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("n", [2, 3, 4, 5])
 @pytest.mark.usefixtures("vectors_of_16")
@@ -194,8 +194,10 @@ def test_maps_in_blocks(n: int, groups: int, name: str, dtype: torch.dtype) -> N
         if name == "blocks" and n > 3:
             assert not plan.applies(p, name)
             continue
-        inside = {"blocks": p, "channels": plan.folded(p), "winograd": plan.one_product(p)}[name]
-        if len(inside.kernel) <= 3:
+        inside = {"blocks": p, "channels": plan.folded(p), "outputs": plan.unadded(p)}
+        inside = inside.get(name) or plan.one_product(p)
+        taps_fill = name == "outputs" and (n == 5 or dtype == torch.float64)
+        if len(inside.kernel) <= 3 and not taps_fill:
             assert max(plan.blocks_of(inside)) > 1
         maps: tuple[tuple[plan.Op, Any, Any, Any, Any], ...] = (
             ("conv", x, w, bias, counts),
