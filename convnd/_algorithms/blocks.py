@@ -11,13 +11,13 @@ divide the outputs, so that it adds products of the definition only. In the conv
 reaches all outputs of its blocks. Up to three axes; where there are blocks, stride and dilation are one.
 """
 
+from collections.abc import Callable
 from math import prod
 
 from torch import Tensor
 
 from ..arguments import Ints
-from . import native
-from .conv import native_conv
+from .conv import Convolution, native_conv
 from .geometry import Geometry
 from .weight import native_weight
 
@@ -87,17 +87,35 @@ def apart(y: Tensor, blocks: Ints, groups: int) -> Tensor:
     return y.permute(*range(lead + 1), *range(lead + 3, last, 2), lead + 1, *range(lead + 2, last, 2))
 
 
-def blocks_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, blocks: Ints, last: bool) -> Tensor:
-    """With channels ``last``, or contiguous."""
-    x = native.channels_last(x) if last else x.contiguous()
+def together(y: Tensor, blocks: Ints, groups: int, last: bool) -> Tensor:
+    """What :func:`apart` takes apart, with channels ``last`` in memory or contiguous, where it has to move.
+
+    Blocks along the axis before which channels lie are in place already.
+    """
+    n, batch = len(blocks), y.shape[0]
+    counts = [count * b for count, b in zip(y.shape[2:], blocks, strict=True)]
+    y = y.unflatten(1, (groups, *blocks, -1))
+    positions = [axis for i in range(n) for axis in (3 + n + i, 2 + i)]
+    if last:
+        return y.permute(0, *positions, 1, 2 + n).reshape(batch, *counts, -1).movedim(-1, 1)
+    return y.permute(0, 1, 2 + n, *positions).reshape(batch, -1, *counts)
+
+
+def blocks_conv(
+    x: Tensor,
+    w: Tensor,
+    bias: Tensor | None,
+    g: Geometry,
+    blocks: Ints,
+    last: bool,
+    convolve: Convolution = native_conv,
+) -> Tensor:
+    """``convolve`` computes the blocks; the result has channels ``last`` in memory, or is contiguous."""
     if max(blocks) == 1:
-        return native_conv(x, w, bias, g)
-    counts, outputs = g.outputs(tuple(x.shape[2:]), tuple(w.shape[2:])), w.shape[0]
+        return convolve(x, w, bias, g)
+    counts = g.outputs(tuple(x.shape[2:]), tuple(w.shape[2:]))
     w, bias = at_shifts(w, blocks, g.groups), at_every(bias, blocks, g.groups)
-    found = native_conv(x, w, bias, strided(g, counts, blocks))
-    y = native.empty(x, (x.shape[0], outputs, *whole(counts, blocks)), last)
-    place = apart(y, blocks, g.groups)
-    place.copy_(found.view(place.shape))
+    y = together(convolve(x, w, bias, strided(g, counts, blocks)), blocks, g.groups, last)
     return y[(slice(None), slice(None), *map(slice, counts))]
 
 
@@ -110,8 +128,15 @@ def apart_last(y: Tensor, blocks: Ints, groups: int) -> Tensor:
     return y.flatten(lead + n)
 
 
-def blocks_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints, blocks: Ints) -> Tensor:
+def blocks_weight(
+    x: Tensor,
+    y: Tensor,
+    g: Geometry,
+    kernel: Ints,
+    blocks: Ints,
+    weigh: Callable[..., Tensor] = native_weight,
+) -> Tensor:
+    """``weigh(x, y, geometry, kernel)`` computes the gradient of the larger kernel."""
     y = apart_last(y, blocks, g.groups).contiguous().movedim(-1, 1)
-    g = strided(g, tuple(y.shape[2:]), blocks)
-    w = native_weight(native.channels_last(x), y, g, larger(kernel, blocks))
+    w = weigh(x, y, strided(g, tuple(y.shape[2:]), blocks), larger(kernel, blocks))
     return added_shifts(w, kernel, blocks, g.groups)

@@ -87,19 +87,11 @@ def taps_as_channels(
     return x.movedim(-1, 1), positions, rest
 
 
-def channels_conv(
-    x: Tensor,
-    w: Tensor,
-    bias: Tensor | None,
-    g: Geometry,
-    last: bool = True,
-    convolve: Convolution = native_conv,
-) -> Tensor:
-    """``convolve`` works over the other axes."""
+def channels_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, last: bool = True) -> Tensor:
     batch, kernel = x.shape[0], tuple(w.shape[2:])
     lead = leading(len(kernel))
     x, positions, rest = taps_as_channels(x, kernel, g, last)
-    y = convolve(x, w.movedim(1, 1 + lead).flatten(1, 1 + lead), bias, rest)
+    y = native_conv(native.laid(x, last), w.movedim(1, 1 + lead).flatten(1, 1 + lead), bias, rest)
     # (N * positions, O, *others) -> (N, O, *outputs)
     return y.unflatten(0, (batch, *positions)).movedim(1 + lead, 1)
 

@@ -102,6 +102,11 @@ def channels_last(x: Tensor) -> Tensor:
     return x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
+def laid(x: Tensor, last: bool) -> Tensor:
+    """With channels ``last`` in memory, or contiguous."""
+    return channels_last(x) if last else x.contiguous()
+
+
 def empty(x: Tensor, shape: Sequence[int], last: bool) -> Tensor:
     """Room for a result ``(N, C, *spatial)`` with channels ``last`` in memory, or contiguous."""
     return x.new_empty(shape[0], *shape[2:], shape[1]).movedim(-1, 1) if last else x.new_empty(shape)

@@ -4,6 +4,7 @@ Costs are seconds on two threads of a present server; only their ratios matter. 
 what ``python -m tests.benchmarks.calibrate`` prints.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
 from math import log2, prod
@@ -49,7 +50,7 @@ LANES = {"AVX512": 16, "AVX2": 8}  # float32 entries of a vector register
 HALF_RATE_CHANNELS = 32  # with so many oneDNN's weight gradient has half its rate, without AVX-512
 BLOCKS = (1, 2, 4, 8, 16)  # of neighbouring positions, along an axis and in all
 BLOCK_FLOPS = 1 << 21  # below this a call is all overhead
-FEW_CHANNELS = 8  # with no more, torch's backward kernels are slow, and oneDNN's own layouts fast
+FEW_CHANNELS = 9  # with no more, torch's backward kernels are slow, and oneDNN's own layouts fast
 FEW_POSITIONS, FEW_FLOPS = 1 << 13, 1 << 25  # up to three axes, with fewer torch's kernels always serve
 
 
@@ -114,17 +115,31 @@ def _filled(channels: int, dtype: torch.dtype) -> float:
 def blocks_of(p: Problem) -> Ints:
     """Neighbouring output positions along each axis to make output channels, for :mod:`.blocks`.
 
-    A block of ``b`` positions computes ``(b + k - 1) / k`` times the products, but leaves fewer entries of
-    the vectors empty. Blocks are strides of a native call, which half precision does not gain by
-    (:func:`.native.errs`), and along the last of several axes slow it down. In the weight gradient they
+    Blocks are strides of a native call, which half precision does not gain by (:func:`.native.errs`), and
+    along the last of several axes slow it down.
+    """
+    n = len(p.kernel)
+    return _blocks(p, () if p.dtype in native.LOW_PRECISION else range(max(n - 1, 1)))
+
+
+@lru_cache(maxsize=4096)
+def folded_blocks(p: Problem) -> Ints:
+    """The same for ``channels``: along the last axis that it takes away, where they are no strides."""
+    return _blocks(p, (leading(len(p.kernel)) - 1,))
+
+
+def _blocks(p: Problem, axes: Sequence[int]) -> Ints:
+    """Those along some axes that leave the least of the vectors empty, for the fewest products.
+
+    A block of ``b`` positions computes ``(b + k - 1) / k`` times the products. In the weight gradient blocks
     divide the positions, so that no zeros are multiplied.
     """
     n, g = len(p.kernel), p.geometry
-    if p.op == "transpose" or p.flops < BLOCK_FLOPS or p.device != "cpu" or p.dtype in native.LOW_PRECISION:
+    if p.op == "transpose" or p.flops < BLOCK_FLOPS or p.device != "cpu":
         return (1,) * n
     choices = [
         [b for b in BLOCKS if b <= p.counts[i] and not (p.op == "weight" and p.counts[i] % b)]
-        if g.stride[i] == g.dilation[i] == 1 and i < max(n - 1, 1)
+        if i in axes and g.stride[i] == g.dilation[i] == 1
         else [1]
         for i in range(n)
     ]
@@ -142,12 +157,22 @@ def _waste(p: Problem, blocks: Ints) -> float:
 def channels_last(p: Problem) -> bool:
     """Whether native kernels are the fastest with the channels of a convolution next to each other.
 
-    With few channels in long vectors oneDNN's own layouts are, as long as caches hold what is copied into
-    them and back.
+    With few channels in long vectors oneDNN's own layouts are, as long as caches hold what is copied from
+    them into place.
     """
-    lanes = _lanes(p.dtype)
-    few = p.inputs <= FEW_CHANNELS and prod(blocks_of(p)) * p.outputs <= lanes == max(LANES.values())
-    return not few or p.dtype.itemsize * p.batch * p.outputs * prod(p.counts) > CACHES
+    blocks = prod(blocks_of(p))
+    moved = p.dtype.itemsize * p.batch * p.outputs * prod(p.counts) if blocks > 1 else 0
+    return not _few(p.inputs, blocks * p.outputs, p.dtype) or moved > CACHES
+
+
+def folded_last(p: Problem) -> bool:
+    """The same for ``channels``, whose blocks are in place."""
+    inside = folded(p)
+    return not _few(inside.inputs, inside.outputs, p.dtype)
+
+
+def _few(inputs: int, outputs: int, dtype: torch.dtype) -> bool:
+    return inputs <= FEW_CHANNELS and outputs <= _lanes(dtype) == max(LANES.values())
 
 
 def unadded_last(p: Problem) -> bool:
@@ -167,7 +192,9 @@ def workspace(p: Problem, algorithm: str) -> int:
         return workspace(as_conv(p), "gemm")
     if algorithm == "channels":
         inside = folded(p)
-        return size * inside.batch * inside.inputs * prod(inside.sizes) + workspace(inside, "blocks")
+        moved = p.op == "weight" or max(folded_blocks(p)) > 1
+        written = size * inside.batch * inside.outputs * prod(inside.counts) if moved else 0
+        return size * inside.batch * inside.inputs * prod(inside.sizes) + written
     if algorithm == "blocks":
         moved = p.op == "weight" or max(blocks_of(p)) > 1
         return size * p.batch * p.outputs * prod(p.counts) if moved else 0
@@ -199,7 +226,14 @@ def spreads_inputs(p: Problem, algorithm: str) -> bool:
     """Whether those of the input may, and no others."""
     if p.op != "conv" or algorithm not in ("blocks", "channels", "outputs"):
         return False
-    return max(blocks_of({"blocks": p, "channels": folded(p), "outputs": unadded(p)}[algorithm])) > 1
+    return (
+        max(
+            folded_blocks(p)
+            if algorithm == "channels"
+            else blocks_of(p if algorithm == "blocks" else unadded(p))
+        )
+        > 1
+    )
 
 
 def adds_taps(p: Problem, algorithm: str) -> bool:
@@ -237,12 +271,14 @@ def one_product(p: Problem) -> Problem:
     return p._replace(batch=batch, geometry=p.geometry.others(1), **rest)
 
 
+@lru_cache(maxsize=4096)
 def folded(p: Problem) -> Problem:
-    """What ``channels`` leaves to do, with the taps of the leading axes as channels."""
-    lead = leading(len(p.kernel))
+    """What ``channels`` leaves to do, with the taps of the leading axes as channels, and their blocks."""
+    lead, blocks = leading(len(p.kernel)), folded_blocks(p)
     return p._replace(
-        batch=p.batch * prod(p.counts[:lead]),
-        inputs=p.inputs * prod(p.kernel[:lead]),
+        batch=p.batch * prod(-(-count // b) for count, b in zip(p.counts[:lead], blocks, strict=False)),
+        inputs=p.inputs * prod(k + b - 1 for k, b in zip(p.kernel[:lead], blocks, strict=False)),
+        outputs=p.outputs * prod(blocks),
         sizes=p.sizes[lead:],
         counts=p.counts[lead:],
         kernel=p.kernel[lead:],
@@ -250,11 +286,17 @@ def folded(p: Problem) -> Problem:
     )
 
 
+@lru_cache(maxsize=4096)
 def unadded(p: Problem) -> Problem:
     """What ``outputs`` leaves to do, with the taps of the leading axes as output channels."""
     lead = leading(len(p.kernel))
-    return folded(p)._replace(
-        batch=p.batch * prod(p.sizes[:lead]), inputs=p.inputs, outputs=p.outputs * prod(p.kernel[:lead])
+    return p._replace(
+        batch=p.batch * prod(p.sizes[:lead]),
+        outputs=p.outputs * prod(p.kernel[:lead]),
+        sizes=p.sizes[lead:],
+        counts=p.counts[lead:],
+        kernel=p.kernel[lead:],
+        geometry=p.geometry.others(lead),
     )
 
 
@@ -304,7 +346,8 @@ def cost(p: Problem, algorithm: str) -> float:
         narrow = min(p.outputs * prod(p.kernel[:j]), p.inputs * prod(p.kernel[j:])) // g.groups
         return 4 * CALL + p.flops / (RATE * narrow / (narrow + 24)) + _unfolded(p) / COPY
     if algorithm == "channels":
-        return 8 * CALL + cost(folded(p), "blocks") + moved
+        inside = folded(p)
+        return 8 * CALL + _native(inside, (1,) * len(inside.kernel)) + moved
     if algorithm == "outputs":
         inside, terms = unadded(p), prod(p.kernel[: leading(n)])
         return 6 * CALL + _native(inside, blocks_of(inside)) + terms * (CALL + written / 2 / CACHED)
@@ -323,7 +366,7 @@ def _native(p: Problem, blocks: Ints) -> float:
     elif groups > 1 and min(inputs, outputs) < 8:
         rate = GROUPED_RATE
     else:
-        rate = RATE * _filled(prod(blocks) * outputs, p.dtype) * min(1.0, 1.2 * inputs / (inputs + 2))
+        rate = RATE * _filled(prod(blocks) * outputs, p.dtype) * min(1.0, 1.25 * inputs / (inputs + 2))
         if p.op == "weight" and _lanes(torch.float32) < max(LANES.values()):
             rate *= prod(blocks) * outputs / (prod(blocks) * outputs + HALF_RATE_CHANNELS)
     return CALL + p.flops * _waste(p, blocks) / rate

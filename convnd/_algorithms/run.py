@@ -177,16 +177,16 @@ def _conv(p: Problem, x: Tensor, w: Tensor, bias: Tensor | None, algorithm: str)
             convolve = partial(conv.native_conv, g=blocks.strided(inside.geometry, inside.counts, blocked))
         return winograd.winograd_conv(x, w, bias, g, blocked, plan.channels_last(inside), convolve)
     if algorithm == "channels":
-        inside = plan.folded(p)
-        last = plan.channels_last(inside)
-        convolve = partial(blocks.blocks_conv, blocks=plan.blocks_of(inside), last=last)
-        return conv.channels_conv(x, w, bias, g, last, convolve)
+        last = plan.folded_last(p)
+        convolve = partial(conv.channels_conv, last=last)
+        return blocks.blocks_conv(x, w, bias, g, plan.folded_blocks(p), last, convolve)
     if algorithm == "outputs":
         inside = plan.unadded(p)
         last, limit = plan.unadded_last(inside), settings.workspace_limit
         return outputs.outputs_conv(x, w, bias, g, plan.blocks_of(inside), last, limit)
     if algorithm == "blocks":
-        return blocks.blocks_conv(x, w, bias, g, plan.blocks_of(p), plan.channels_last(p))
+        last = plan.channels_last(p)
+        return blocks.blocks_conv(native.laid(x, last), w, bias, g, plan.blocks_of(p), last)
     return _CONV[algorithm](x, w, bias, g)
 
 
@@ -204,10 +204,9 @@ def _weight(p: Problem, x: Tensor, y: Tensor, algorithm: str) -> Tensor:
             weigh = partial(weight.native_weight, g=within, kernel=blocks.larger(inside.kernel, blocked))
         return winograd.winograd_weight(x, y, g, kernel, blocked, weigh)
     if algorithm == "channels":
-        blocked = plan.blocks_of(plan.folded(p))
-        return weight.channels_weight(x, y, g, kernel, partial(blocks.blocks_weight, blocks=blocked))
+        return blocks.blocks_weight(x, y, g, kernel, plan.folded_blocks(p), weight.channels_weight)
     if algorithm == "blocks":
-        return blocks.blocks_weight(x, y, g, kernel, plan.blocks_of(p))
+        return blocks.blocks_weight(native.channels_last(x), y, g, kernel, plan.blocks_of(p))
     return _WEIGHT[algorithm](x, y, g, kernel)
 
 

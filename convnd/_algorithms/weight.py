@@ -15,7 +15,7 @@ r"""The gradient of convolution by its weight.
 Autograd sees through none of these; :func:`exchanged` is the composition for where it has to.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import product
 from math import prod
 
@@ -60,12 +60,11 @@ def onednn_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
     return native_weight(x, y, g._replace(pads=pads), kernel)
 
 
-def channels_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints, weigh: Callable[..., Tensor]) -> Tensor:
-    """``weigh(x, y, geometry, kernel)`` works over the other axes."""
+def channels_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
     x, positions, rest = taps_as_channels(x, kernel, g)
     lead = len(positions)
     y = y.movedim(1, 1 + lead).flatten(0, lead)
-    w = weigh(x, y, rest, kernel[lead:])
+    w = channels_last_weight(x, y, rest, kernel[lead:])
     return w.unflatten(1, (*kernel[:lead], -1)).movedim(1 + lead, 1)
 
 

@@ -194,11 +194,12 @@ def test_maps_in_blocks(n: int, groups: int, name: str, dtype: torch.dtype) -> N
         if name == "blocks" and n > 3:
             assert not plan.applies(p, name)
             continue
-        inside = {"blocks": p, "channels": plan.folded(p), "outputs": plan.unadded(p)}
-        inside = inside.get(name) or plan.one_product(p)
+        inside = {"blocks": p, "outputs": plan.unadded(p), "winograd": plan.one_product(p)}
         taps_fill = name == "outputs" and (n == 5 or dtype == torch.float64)
-        if len(inside.kernel) <= 3 and not taps_fill:
-            assert max(plan.blocks_of(inside)) > 1
+        if name == "channels":
+            assert max(plan.folded_blocks(p)) > 1
+        elif len(inside[name].kernel) <= 3 and not taps_fill:
+            assert max(plan.blocks_of(inside[name])) > 1
         maps: tuple[tuple[plan.Op, Any, Any, Any, Any], ...] = (
             ("conv", x, w, bias, counts),
             ("weight", x, y, None, (3,) * n),
@@ -228,7 +229,8 @@ def test_workspace_counts_the_folded_taps_and_the_blocks_put_into_place() -> Non
     g = Geometry((1,) * 4, ((1, 1),) * 4, (1,) * 4, 1)
     x, w = torch.empty(1, 4, *(8,) * 4), torch.empty(4, 4, *(3,) * 4)
     p = run.problem("conv", x, w, g, (8,) * 4)
-    assert plan.workspace(p, "channels") == 4 * (3 * x.numel() + x.numel())
+    assert plan.folded_blocks(p) == (4, 1, 1, 1)  # six taps for four positions
+    assert plan.workspace(p, "channels") == 4 * (6 * x.numel() // 4 + x.numel())
 
 
 def test_benchmark_measures_and_agrees() -> None:
