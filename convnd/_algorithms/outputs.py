@@ -6,11 +6,12 @@ are few the native kernel fills its vectors with taps. It goes in pieces, whose 
 they are added. Writes in place: for tensors that are not traced.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 from math import prod
 
+import torch
 from torch import Tensor
 
 from ..arguments import Ints
@@ -28,68 +29,74 @@ def outputs_conv(
 ) -> Tensor:
     """In blocks of output positions of the other axes (:mod:`.blocks`); channels ``last``, or contiguous."""
     kernel, lead = tuple(w.shape[2:]), leading(w.ndim - 2)
-    counts, others = g.outputs(tuple(x.shape[2:]), kernel), g.others(lead)
+    counts, dtype, outputs = g.outputs(tuple(x.shape[2:]), kernel), x.dtype, w.shape[0]
+    x, w = native.wide(x), native.wide(w)
+    y = native.empty(x, (x.shape[0], outputs, *counts[:lead], *whole(counts[lead:], blocks)), last)
     rows = zip(kernel[:lead], g.pads, g.dilation, strict=False)
     offsets = [tuple(before - t * d for t in range(k)) for k, (before, _), d in rows]
-    y = filled(
-        native.wide(x), bias, (x.shape[0], w.shape[0], *counts[:lead], *whole(counts[lead:], blocks)), last
-    )
-    # (groups, *taps, O / groups, C / groups, *others)
-    w = (
-        native.wide(w)
-        .unflatten(0, (g.groups, -1))
-        .movedim(tuple(range(3, 3 + lead)), tuple(range(1, 1 + lead)))
-    )
+    w = w.unflatten(0, (g.groups, -1))
+    w = w.movedim(tuple(range(3, 3 + lead)), tuple(range(1, 1 + lead)))  # (groups, *taps, O / groups, ...)
     w = at_shifts(w, blocks, 1).flatten(0, 1 + lead)
-    convolve = partial(native_conv, w=w, bias=None, g=strided(others, counts[lead:], blocks))
-    add_pieces(y, native.wide(x), g, offsets, blocks, last, limit, convolve)
-    return y[(slice(None), slice(None), *map(slice, counts))].to(x.dtype)
-
-
-def filled(x: Tensor, bias: Tensor | None, shape: Sequence[int], last: bool) -> Tensor:
-    """What a result of this ``shape`` is before anything is added."""
-    y = native.empty(x, shape, last)
-    return y.zero_() if bias is None else y.copy_(bias.view(-1, *(1,) * (y.ndim - 2)))
-
-
-def add_pieces(
-    y: Tensor,
-    x: Tensor,
-    g: Geometry,
-    offsets: Sequence[Ints],
-    blocks: Ints,
-    last: bool,
-    limit: int,
-    call: Callable[[Tensor], Tensor],
-) -> None:
-    """Add to ``y`` what ``call`` gives for ``x``, both ``(N, C, *leading, *others)``.
-
-    Tap ``t`` of leading axis ``i`` takes entry ``q`` to ``q * g.stride[i] + offsets[i][t]``. ``call`` works
-    over the other axes, and its channels are ``(groups, *taps, *blocks, -1)``. A piece takes about ``limit``
-    bytes before it is added, at most ``PIECE_BYTES``.
-    """
-    lead, taps, limit = len(offsets), prod(map(len, offsets)), min(limit, PIECE_BYTES)
+    convolve = partial(native_conv, w=w, bias=None, g=strided(g.others(lead), counts[lead:], blocks))
     x = native.channels_last(x).movedim(1, 1 + lead) if last else x.movedim(1, 1 + lead).contiguous()
-    y = apart(y.movedim(1, 1 + lead), blocks, g.groups)
-    row = y.element_size() * taps * prod(x.shape[2 : 1 + lead]) * prod(y.shape[1 + lead :])
-    samples, rows = max(limit // (row * x.shape[1]), 1), min(max(limit // row, 1), x.shape[1])
-    for n in range(0, x.shape[0], samples):
-        for start in range(0, x.shape[1], rows):
-            part = x[n : n + samples, start : start + rows]
-            found = call(part.flatten(0, lead)).unflatten(0, part.shape[: 1 + lead])
-            found = found.unflatten(1 + lead, (g.groups, taps, *y.shape[2 + lead : -len(blocks)]))
-            first = tuple(o + start * g.stride[0] for o in offsets[0])
-            _add_taps(y[n : n + samples], found.unbind(2 + lead), g.stride, (first, *offsets[1:]))
+    add_taps(apart(y.movedim(1, 1 + lead), blocks, g.groups), bias, x, g.stride, offsets, convolve, limit)
+    return y[(slice(None), slice(None), *map(slice, counts))].to(dtype)
 
 
-def _add_taps(y: Tensor, parts: Iterable[Tensor], stride: Ints, offsets: Sequence[Ints]) -> None:
-    for at, part in zip(product(*offsets), parts, strict=True):
-        into = y
-        for axis, (o, s) in enumerate(zip(at, stride, strict=False), start=1):
-            low, high = max(-(o // s), 0), min((y.shape[axis] - 1 - o) // s + 1, part.shape[axis])
-            if low >= high:
-                break
-            part = part.narrow(axis, low, high - low)
-            into = every(into, axis, o + low * s, s, high - low)
-        else:
-            into.add_(part)
+def add_taps(
+    y: Tensor,
+    bias: Tensor | None,
+    x: Tensor,
+    stride: Ints,
+    offsets: Sequence[Ints],
+    call: Callable[[Tensor], Tensor],
+    limit: int,
+) -> None:
+    """Write into ``y`` the sum of the bias and of what ``call`` gives for ``x``.
+
+    Tap ``t`` of leading axis ``i`` takes entry ``q`` of ``x`` to ``q * stride[i] + offsets[i][t]``. ``call``
+    works over the other axes. A piece takes about ``limit`` bytes until it is added, at most ``PIECE_BYTES``.
+
+    Args:
+        y: ``(N, *leading, groups, *blocks, O / groups, *others)``.
+        x: ``(N, *leading, C, *others)``, whose leading axes can be flattened without a copy.
+        call: ``(entries, C, *others)`` to ``(entries, groups * taps * blocks * O / groups, *others)``.
+    """
+    lead, places = len(offsets), list(product(*offsets))
+    (batch, count), (groups, *channels) = x.shape[:2], y.shape[1 + lead :]
+    entry = y.element_size() * len(places) * prod(x.shape[2 : 1 + lead]) * prod(y.shape[1 + lead :])
+    most = max(min(limit, PIECE_BYTES) // entry, 1)
+    samples, rows = max(most // count, 1), min(most, count)
+    ones = (1,) * (len(channels) // 2)
+    start = y.new_zeros(()) if bias is None else bias.to(y.dtype).view(groups, *ones, -1, *ones)
+    alone = range(len(places)) if rows == count else ()
+    first = next((i for i in alone if _reaches_all(y, x, stride, places[i])), None)
+    if first is None:
+        y.copy_(start)
+    for n, q in product(range(0, batch, samples), range(0, count, rows)):
+        part = x[n : n + samples, q : q + rows]
+        found = call(part.flatten(0, lead)).unflatten(0, part.shape[: 1 + lead])
+        found = found.unflatten(1 + lead, (groups, len(places), *channels[: len(ones) + 1])).unbind(2 + lead)
+        for i in sorted(range(len(places)), key=lambda i: i != first):
+            at, *others = places[i]
+            pair = _overlap(y[n : n + samples], found[i], stride, (at + q * stride[0], *others))
+            if i == first:  # written instead of added
+                torch.add(pair[1], start, out=pair[0])
+            elif pair:
+                pair[0].add_(pair[1])
+
+
+def _reaches_all(y: Tensor, x: Tensor, stride: Ints, place: Ints) -> bool:
+    axes = zip(y.shape[1:], x.shape[1:], stride, place, strict=False)
+    return all(s == 1 and o <= 0 and size <= count + o for size, count, s, o in axes)
+
+
+def _overlap(y: Tensor, part: Tensor, stride: Ints, place: Ints) -> tuple[Tensor, ...]:
+    """The entries of ``y`` that entries of ``part`` go to, and these; nothing where there are none."""
+    for axis, (o, s) in enumerate(zip(place, stride, strict=False), start=1):
+        low, high = max(-(o // s), 0), min((y.shape[axis] - 1 - o) // s + 1, part.shape[axis])
+        if low >= high:
+            return ()
+        part = part.narrow(axis, low, high - low)
+        y = every(y, axis, o + low * s, s, high - low)
+    return y, part

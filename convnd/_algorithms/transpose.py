@@ -21,9 +21,10 @@ from torch import Tensor
 
 from ..arguments import Ints
 from . import native
+from .blocks import apart
 from .conv import Convolution, leading
 from .geometry import Geometry
-from .outputs import add_pieces, filled
+from .outputs import add_taps
 from .pad import zero_pad
 from .views import spaced
 
@@ -58,14 +59,16 @@ def channels_transpose(
     y: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints, limit: int
 ) -> Tensor:
     """In pieces that take at most about ``limit`` bytes before they are added. Writes in place."""
-    lead, outputs, ones = leading(len(sizes)), w.shape[1] * g.groups, (1,) * len(sizes)
+    lead, dtype = leading(len(sizes)), y.dtype
+    y, w = native.channels_last(native.wide(y)), native.wide(w)
+    x = native.empty(y, (y.shape[0], w.shape[1] * g.groups, *sizes), True)
     rows = zip(w.shape[2:], g.pads[:lead], g.dilation, strict=False)
     offsets = [tuple(t * d - before for t in range(k)) for k, (before, _), d in rows]
-    x = filled(native.wide(y), bias, (y.shape[0], outputs, *sizes), True)
-    w = native.wide(w).movedim(1, 1 + lead).flatten(1, 1 + lead)  # (C, taps * O / groups, *others)
+    w = w.movedim(1, 1 + lead).flatten(1, 1 + lead)  # (C, taps * O / groups, *others)
     transpose = partial(native_transpose, w=w, bias=None, g=g.others(lead), sizes=sizes[lead:])
-    add_pieces(x, native.wide(y), g, offsets, ones[lead:], True, limit, transpose)
-    return x.to(y.dtype)
+    into = apart(x.movedim(1, 1 + lead), (1,) * (len(sizes) - lead), g.groups)
+    add_taps(into, bias, y.movedim(1, 1 + lead), g.stride, offsets, transpose, limit)
+    return x.to(dtype)
 
 
 def shuffles(kernel: Ints, g: Geometry) -> bool:
