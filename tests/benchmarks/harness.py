@@ -17,6 +17,7 @@ THREADS = 2
 OURS = "ours"
 PASSES = ("forward", "both")
 SHORT = 0.1  # seconds
+SAMPLE = 0.02  # seconds; after a foreign load a call of a millisecond is slower three times over
 
 Call = Callable[[], Any]
 
@@ -110,15 +111,15 @@ def wait(device: str) -> None:
 def interleaved(calls: dict[str, Call], settings: Settings) -> dict[str, float]:
     """Median seconds of each call. One sample of each in turn, so that a drift of the machine meets all.
 
-    A sample of a short call is the mean of as many as take two milliseconds. An untimed call precedes it,
-    so that each finds the caches and threads as its own kind leaves them, as the roof's product does.
+    A sample of a short call is the mean of as many as take about as long as the roof's product. An untimed
+    call precedes it, so that each finds the caches and threads as its own kind leaves them.
     Every call must have run.
     """
     gc.collect()
     gc.disable()
     try:
         samples = {name: [_sample(call, 1, settings.device)] for name, call in calls.items()}
-        inner = {name: max(1, int(2e-3 / taken[0])) for name, taken in samples.items()}
+        inner = {name: max(1, int(SAMPLE / taken[0])) for name, taken in samples.items()}
         samples = {name: taken if inner[name] == 1 else [] for name, taken in samples.items()}
         waiting = list(calls)
         while waiting:
