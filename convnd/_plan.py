@@ -76,9 +76,9 @@ def plan(
         ValueError, TypeError: as the convolution itself, also for a forced algorithm that does not apply.
 
     >>> import torch, convnd
-    >>> x, w = torch.empty(1, 8, 9, 9, 9, 9, device="meta"), torch.empty(8, 8, 3, 3, 3, 3, device="meta")
+    >>> x, w = torch.empty(1, 64, 9, 9, 9, 9, device="meta"), torch.empty(64, 64, 3, 3, 3, 3, device="meta")
     >>> convnd.plan(x, w, padding=1).forward.algorithm
-    'channels'
+    'winograd'
     """
     arguments = stride, padding, dilation, groups, output_padding, padding_mode
     x, _, g, sizes = prepared(transposed, input, weight, bias, *arguments)

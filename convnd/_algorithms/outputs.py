@@ -25,22 +25,51 @@ PIECE_BYTES = 10 << 20
 
 
 def outputs_conv(
-    x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, blocks: Ints, last: bool, limit: int
+    x: Tensor,
+    w: Tensor,
+    bias: Tensor | None,
+    g: Geometry,
+    several: int,
+    blocks: Ints,
+    last: bool,
+    limit: int,
 ) -> Tensor:
-    """In blocks of output positions of the other axes (:mod:`.blocks`); channels ``last``, or contiguous."""
+    """With ``several`` neighbours of the last leading axis as channels, and in ``blocks`` (:mod:`.blocks`) of
+    output positions along the other axes; channels ``last`` in memory, or contiguous.
+    """
     kernel, lead = tuple(w.shape[2:]), leading(w.ndim - 2)
     counts, dtype, outputs = g.outputs(tuple(x.shape[2:]), kernel), x.dtype, w.shape[0]
     x, w = native.wide(x), native.wide(w)
     y = native.empty(x, (x.shape[0], outputs, *counts[:lead], *whole(counts[lead:], blocks)), last)
     rows = zip(kernel[:lead], g.pads, g.dilation, strict=False)
     offsets = [tuple(before - t * d for t in range(k)) for k, (before, _), d in rows]
-    w = w.unflatten(0, (g.groups, -1))
-    w = w.movedim(tuple(range(3, 3 + lead)), tuple(range(1, 1 + lead)))  # (groups, *taps, O / groups, ...)
-    w = at_shifts(w, blocks, 1).flatten(0, 1 + lead)
+    offsets[-1] = tuple(range(offsets[-1][0] + several - 1, offsets[-1][-1] - 1, -g.dilation[lead - 1]))
+    w = at_shifts(_taps(w, lead, several, g.groups), blocks, 1).flatten(0, 1 + lead)
     convolve = partial(native_conv, w=w, bias=None, g=strided(g.others(lead), counts[lead:], blocks))
-    x = native.channels_last(x).movedim(1, 1 + lead) if last else x.movedim(1, 1 + lead).contiguous()
-    add_taps(apart(y.movedim(1, 1 + lead), blocks, g.groups), bias, x, g.stride, offsets, convolve, limit)
+    into = apart(y.movedim(1, 1 + lead), blocks, g.groups)
+    stride = *g.stride[: lead - 1], several
+    add_taps(into, bias, _joined(x, lead, several, last), stride, offsets, convolve, limit)
     return y[(slice(None), slice(None), *map(slice, counts))].to(dtype)
+
+
+def _joined(x: Tensor, lead: int, several: int, last: bool) -> Tensor:
+    """``(N, C, *sizes)`` as ``(N, *leading / several, several * C, *others)``."""
+    x = x.unflatten(1 + lead, (-1, several)).movedim(1, 2 + lead)
+    if not last:
+        return x.contiguous().flatten(1 + lead, 2 + lead)
+    x = x.movedim((1 + lead, 2 + lead), (-2, -1)).contiguous().flatten(-2)
+    return x.movedim(-1, 1 + lead)
+
+
+def _taps(w: Tensor, lead: int, several: int, groups: int) -> Tensor:
+    """The kernel as ``(groups, *taps, O / groups, several * C / groups, *others)``.
+
+    Along the last leading axis the first tap is of the last output that any of several inputs reaches.
+    """
+    shifts = *(1,) * (lead - 1), several, *(1,) * (w.ndim - 2 - lead)
+    w = at_shifts(w, shifts, 1).unflatten(0, (several, groups, -1)).flip(0)
+    taps, others = range(4, 4 + lead), range(4 + lead, w.ndim)
+    return w.permute(1, *taps, 2, 0, 3, *others).flatten(lead + 2, lead + 3)
 
 
 def add_taps(
@@ -66,7 +95,7 @@ def add_taps(
     (batch, count), (groups, *channels) = x.shape[:2], y.shape[1 + lead :]
     entry = y.element_size() * len(places) * prod(x.shape[2 : 1 + lead]) * prod(y.shape[1 + lead :])
     most = max(min(limit, PIECE_BYTES) // entry, 1)
-    samples, rows = max(most // count, 1), min(most, count)
+    samples, rows = max(most // count, 1), -(-count // -(-count // most))
     ones = (1,) * (len(channels) // 2)
     start = y.new_zeros(()) if bias is None else bias.to(y.dtype).view(groups, *ones, -1, *ones)
     alone = range(len(places)) if rows == count else ()

@@ -192,8 +192,10 @@ def workspace(p: Problem, algorithm: str) -> int:
         return workspace(as_conv(p), "gemm")
     if algorithm == "channels":
         inside = folded(p)
-        moved = p.op == "weight" or max(folded_blocks(p)) > 1
-        written = size * inside.batch * inside.outputs * prod(inside.counts) if moved else 0
+        in_place = p.op == "conv" and (
+            max(folded_blocks(p)) == 1 or (not folded_last(p) and p.geometry.groups == 1)
+        )
+        written = 0 if in_place else size * inside.batch * inside.outputs * prod(inside.counts)
         return size * inside.batch * inside.inputs * prod(inside.sizes) + written
     if algorithm == "blocks":
         moved = p.op == "weight" or max(blocks_of(p)) > 1
@@ -224,16 +226,13 @@ def spreads(p: Problem, algorithm: str) -> bool:
 
 def spreads_inputs(p: Problem, algorithm: str) -> bool:
     """Whether those of the input may, and no others."""
-    if p.op != "conv" or algorithm not in ("blocks", "channels", "outputs"):
+    if p.op != "conv":
         return False
-    return (
-        max(
-            folded_blocks(p)
-            if algorithm == "channels"
-            else blocks_of(p if algorithm == "blocks" else unadded(p))
-        )
-        > 1
-    )
+    if algorithm == "channels":
+        return max(folded_blocks(p)) > 1
+    if algorithm == "outputs":
+        return max(joined(p), *blocks_of(unadded(p))) > 1
+    return algorithm == "blocks" and max(blocks_of(p)) > 1
 
 
 def adds_taps(p: Problem, algorithm: str) -> bool:
@@ -243,10 +242,11 @@ def adds_taps(p: Problem, algorithm: str) -> bool:
 
 def unadded_bytes(p: Problem) -> int:
     """What ``outputs``, and ``channels`` of a transposed convolution, compute before they add it."""
-    lead, sides = leading(len(p.kernel)), ((p.inputs, p.sizes), (p.outputs, p.counts))
-    (_, sizes), (channels, counts) = sides if p.op == "conv" else sides[::-1]
-    entries = p.batch * prod(sizes[:lead]) * prod(p.kernel[:lead]) * channels * prod(counts[lead:])
-    return entries * max(p.dtype.itemsize, 4)  # half precision is added in single
+    if p.op == "conv":
+        return _written(unadded(p))
+    lead = leading(len(p.kernel))
+    counts = *p.counts[:lead], *p.sizes[lead:]
+    return _written(p._replace(outputs=p.inputs * prod(p.kernel[:lead]), counts=counts))
 
 
 def interleaved(p: Problem, algorithm: str) -> int:
@@ -287,17 +287,41 @@ def folded(p: Problem) -> Problem:
 
 
 @lru_cache(maxsize=4096)
+def joined(p: Problem) -> int:
+    """How many neighbouring inputs along the last leading axis are channels of one for ``outputs``.
+
+    The outputs that several reach fill more of the vectors than those of one, and share what they read.
+    """
+    axis, g = leading(len(p.kernel)) - 1, p.geometry
+    alone = g.groups > 1 or g.dilation[axis] > 1 or p.flops < BLOCK_FLOPS or p.device != "cpu"
+    most = 1 if alone else max(FEW_CHANNELS // p.inputs, 1)
+    choices = [b for b in BLOCKS if b <= most and p.sizes[axis] % b == 0]
+    return min(choices, key=lambda b: _added_outputs(_unadded(p, b), p.outputs))
+
+
+@lru_cache(maxsize=4096)
 def unadded(p: Problem) -> Problem:
     """What ``outputs`` leaves to do, with the taps of the leading axes as output channels."""
+    return _unadded(p, joined(p))
+
+
+def _unadded(p: Problem, several: int) -> Problem:
     lead = leading(len(p.kernel))
+    *taps, last = p.kernel[:lead]
     return p._replace(
-        batch=p.batch * prod(p.sizes[:lead]),
-        outputs=p.outputs * prod(p.kernel[:lead]),
+        batch=p.batch * prod(p.sizes[:lead]) // several,
+        inputs=p.inputs * several,
+        outputs=p.outputs * prod(taps) * (last + several - 1),
         sizes=p.sizes[lead:],
         counts=p.counts[lead:],
         kernel=p.kernel[lead:],
         geometry=p.geometry.others(lead),
     )
+
+
+def _written(p: Problem) -> int:
+    """Bytes of the result of a convolution that is added up in at least single precision."""
+    return max(p.dtype.itemsize, 4) * p.batch * p.outputs * prod(p.counts)
 
 
 def as_conv(p: Problem) -> Problem:
@@ -349,8 +373,7 @@ def cost(p: Problem, algorithm: str) -> float:
         inside = folded(p)
         return 8 * CALL + _native(inside, (1,) * len(inside.kernel)) + moved
     if algorithm == "outputs":
-        inside, terms = unadded(p), prod(p.kernel[: leading(n)])
-        return 6 * CALL + _native(inside, blocks_of(inside)) + terms * (CALL + written / 2 / CACHED)
+        return _added_outputs(unadded(p), p.outputs)
     if algorithm == "taps":
         terms = prod(p.kernel[: leading(n)])
         return 6 * CALL + _native(p, (1,) * n) + terms * (CALL + written / COPY)
@@ -370,6 +393,12 @@ def _native(p: Problem, blocks: Ints) -> float:
         if p.op == "weight" and _lanes(torch.float32) < max(LANES.values()):
             rate *= prod(blocks) * outputs / (prod(blocks) * outputs + HALF_RATE_CHANNELS)
     return CALL + p.flops * _waste(p, blocks) / rate
+
+
+def _added_outputs(p: Problem, outputs: int) -> float:
+    """Seconds of products whose output channels are taps, and to add these up."""
+    taps = p.outputs // outputs
+    return _native(p, blocks_of(p)) + (6 + taps) * CALL + _written(p) / 2 / CACHED
 
 
 def _added(size: float) -> float:

@@ -182,8 +182,8 @@ def _conv(p: Problem, x: Tensor, w: Tensor, bias: Tensor | None, algorithm: str)
         return blocks.blocks_conv(x, w, bias, g, plan.folded_blocks(p), last, convolve)
     if algorithm == "outputs":
         inside = plan.unadded(p)
-        last, limit = plan.unadded_last(inside), settings.workspace_limit
-        return outputs.outputs_conv(x, w, bias, g, plan.blocks_of(inside), last, limit)
+        layout = plan.joined(p), plan.blocks_of(inside), plan.unadded_last(inside)
+        return outputs.outputs_conv(x, w, bias, g, *layout, settings.workspace_limit)
     if algorithm == "blocks":
         last = plan.channels_last(p)
         return blocks.blocks_conv(native.laid(x, last), w, bias, g, plan.blocks_of(p), last)
