@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import convnd
 import convnd.functional as F
-from convnd._algorithms import plan, run, settings
+from convnd._algorithms import outputs, plan, run, settings
 from convnd._algorithms.geometry import Geometry
 
 DTYPES = (torch.float64, torch.complex128, torch.float32)
@@ -36,8 +36,9 @@ def planned_as_on_avx512(block_flops: int = 0) -> Iterator[None]:
 
 
 def _forget_plans() -> None:
-    for planned in (plan.blocks_of, plan.workspace, plan.estimates):
-        planned.cache_clear()
+    for planned in vars(plan).values():
+        if hasattr(planned, "cache_clear"):
+            planned.cache_clear()
 
 
 @pytest.fixture
@@ -184,7 +185,7 @@ def test_workspace_limit_bounds_the_plan() -> None:
 def test_maps_in_blocks(n: int, groups: int, name: str, dtype: torch.dtype) -> None:
     """Of several positions along one axis and along two, which need not divide the counts."""
     g = Geometry((1,) * n, ((1, 1), (2, 1), (0, 1), (1, 1), (1, 0))[:n], (1,) * n, groups)
-    for sizes in ((5, 4, 8, 3, 4)[:n], (3, 7, 5, 4, 5)[:n]):
+    for sizes in ((4, 6, 8, 3, 4)[:n], (3, 7, 5, 4, 5)[:n]):
         counts = g.outputs(sizes, (3,) * n)
         x = torch.randn(2, 3 * groups, *sizes, dtype=dtype)
         w = torch.randn(2 * groups, 3, *(3,) * n, dtype=dtype)
@@ -207,6 +208,31 @@ def test_maps_in_blocks(n: int, groups: int, name: str, dtype: torch.dtype) -> N
         for op, a, b, offset, wanted in maps:
             expected = run.composed(op, a, b, offset, g, wanted)
             assert_near(run.bilinear(op, a, b, offset, g, wanted, name), expected)
+
+
+@pytest.mark.parametrize("limit", [1, 2000, 1 << 29])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("several", [1, 2, 4])
+@pytest.mark.parametrize("n", [2, 3, 4, 5])
+def test_neighbouring_inputs_as_channels(n: int, several: int, last: bool, limit: int) -> None:
+    g = Geometry((1,) * n, ((1, 1), (2, 0), (0, 1), (1, 1), (1, 0))[:n], (1,) * n, 1)
+    sizes, blocks = (4, 8, 4, 3, 4)[:n], (2, 1, 1)[: min(n - 1, 3)]
+    x = torch.randn(2, 3, *sizes, dtype=torch.float64)
+    w = torch.randn(2, 3, *(3,) * n, dtype=torch.float64)
+    bias = torch.randn(2, dtype=torch.float64)
+    expected = run.composed("conv", x, w, bias, g, g.outputs(sizes, (3,) * n))
+    assert_near(outputs.outputs_conv(x, w, bias, g, several, blocks, last, limit), expected)
+
+
+@pytest.mark.usefixtures("vectors_of_16")
+def test_few_inputs_are_joined() -> None:
+    g = Geometry((1,) * 4, ((1, 1),) * 4, (1,) * 4, 1)
+    for channels, several in ((1, 2), (2, 2), (4, 2), (8, 1), (16, 1)):
+        x, w = torch.empty(1, channels, *(16,) * 4), torch.empty(channels, channels, *(3,) * 4)
+        p = run.problem("conv", x, w, g, (16,) * 4)
+        assert plan.joined(p) == several
+        assert plan.joined(p._replace(sizes=(15,) * 4)) == 1  # they divide the axis
+        assert plan.unadded_last(plan.unadded(p)) == (channels == 16)
 
 
 @pytest.mark.usefixtures("vectors_of_16")
