@@ -1,8 +1,8 @@
 """A training step of the U-Net beside diffusers and MONAI at equal weights, and beside the machine's limit.
 
-"f+b" is here a whole step: forward, backward, and one step of AdamW. The first table gives one network to
-both sides, its weights copied by :mod:`dynunet.interop`, and compares the first output and the gradient of
-the first weight before it times them. In the second table every row is one network by itself ("ours" in
+"f+b" is here a whole step: forward, backward, and one step of AdamW, fused as in the trainer. The first table
+gives one network to both sides, its weights copied by :mod:`dynunet.interop`, and compares the first output
+and the gradient of the first weight before it times them. In the second table every row is one network by itself ("ours" in
 the legend above is whichever the row names): the share of the roof that one step reaches, with the FLOPs of
 convolutions, linear layers and attention counted on the meta device, three times those of a forward pass.
 The batch is such that a forward pass takes about 4e10 FLOPs, about a second for a step on two cores.
@@ -170,7 +170,7 @@ def _step(make: Callable[[], Network]) -> Build:
         torch.manual_seed(0)  # the same weights for every contender
         network = make()
         network.module.to(x).train()
-        optimizer = torch.optim.AdamW(network.module.parameters(), 1e-4)
+        optimizer = torch.optim.AdamW(network.module.parameters(), 1e-4, fused=True)
 
         def forward() -> Tensor:
             with torch.no_grad():
