@@ -61,7 +61,8 @@ class _TokenAttention(nn.Module):
         tokens = self.place(self.norm(x).movedim(1, -1)).contiguous()  # no copy of channels-last memory
         qkv = self.query_key_value(tokens).unflatten(-1, (3, self.num_heads, -1))
         qk, v = qkv.split((2, 1), -3)  # whose gradients are put together at once
-        out = self.attend(*self.rotate(qk).unbind(-3), v.squeeze(-3))
+        q, k = self.rotate(qk).unbind(-3)
+        out = self.attend(q, k, v.squeeze(-3))
         return x + self.projection(out.flatten(-2)).movedim(-1, 1)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -31,7 +31,20 @@ def zero_pad(input: Tensor, pairs: Pairs) -> Tensor:
     """Zeros around the last ``len(pairs)`` axes; negative amounts crop."""
     if not any(map(any, pairs)):
         return input
-    return F.pad(input, flat(pairs))
+    return F.pad(input, flat(_cropped(input, pairs)))
+
+
+def _cropped(x: Tensor, pairs: Pairs) -> Pairs:
+    """The same amounts, where a crop that goes on beyond the entries shortens the padding behind them."""
+    if min(map(min, pairs)) >= 0:
+        return pairs
+
+    def within(size: int, before: int, after: int) -> tuple[int, int]:
+        before, after = before + min(size + after, 0), max(after, -size)
+        return max(before, -size), after + min(size + before, 0)
+
+    rows = zip(x.shape[x.ndim - len(pairs) :], pairs, strict=True)
+    return tuple(within(size, before, after) for size, (before, after) in rows)
 
 
 def surrounded(x: Tensor, pairs: Pairs) -> Tensor:
@@ -44,7 +57,7 @@ def surrounded(x: Tensor, pairs: Pairs) -> Tensor:
 
 def bordered(x: Tensor, pairs: Pairs) -> Tensor:
     """As :func:`zero_pad` of a tensor that is not traced; always contiguous, and written but once."""
-    n = x.ndim - len(pairs)
+    n, pairs = x.ndim - len(pairs), _cropped(x, pairs)
     out = inside = x.new_empty(
         [*x.shape[:n], *(s + a + b for s, (a, b) in zip(x.shape[n:], pairs, strict=True))]
     )

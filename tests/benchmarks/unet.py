@@ -2,9 +2,10 @@
 
 "f+b" is here a whole step: forward, backward, and one step of AdamW, fused as in the trainer. The first table
 gives one network to both sides, its weights copied by :mod:`dynunet.interop`, and compares the first output
-and the gradient of the first weight before it times them. In the second table every row is one network by itself ("ours" in
-the legend above is whichever the row names): the share of the roof that one step reaches, with the FLOPs of
-convolutions, linear layers and attention counted on the meta device, three times those of a forward pass.
+and the gradient of the first weight before it times them. In the second table every row is one network by
+itself ("ours" in the legend above is whichever the row names): the share of the roof that one step reaches,
+with the FLOPs of convolutions, linear layers and attention counted on the meta device, three times those of a
+forward pass.
 The batch is such that a forward pass takes about 4e10 FLOPs, about a second for a step on two cores.
 ``--filter tiny`` only tries whether all of it runs.
 """

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import convnd
 import convnd.functional as F
 from convnd._algorithms import outputs, plan, run, settings
 from convnd._algorithms.geometry import Geometry
+from convnd._algorithms.pad import bordered, zero_pad
 
 DTYPES = (torch.float64, torch.complex128, torch.float32)
 
@@ -126,6 +127,22 @@ def test_forced_algorithm_has_all_derivatives(n: int, name: str) -> None:
         return
     assert torch.autograd.gradcheck(forced, (x, w, b), fast_mode=True)
     assert torch.autograd.gradgradcheck(forced, (x, w, b), fast_mode=True)
+
+
+@pytest.mark.parametrize("pad", [zero_pad, bordered])
+@given(st.integers(1, 4), st.integers(-6, 6), st.integers(-6, 6))
+def test_crops_go_on_into_the_padding(pad: Any, size: int, before: int, after: int) -> None:
+    """Position ``j`` of the result is entry ``j - before``, or zero."""
+    assume(size + before + after >= 0)
+    entries = {i: i + 1.0 for i in range(size)}
+    wanted = [entries.get(j - before, 0.0) for j in range(size + before + after)]
+    assert pad(torch.arange(1.0, size + 1), ((before, after),)).tolist() == wanted
+
+
+def test_windows_in_the_padding_alone_have_gradients() -> None:
+    x, w = (torch.ones(1, 1, 1, 1, 1, 1, requires_grad=True) for _ in range(2))
+    out = F.conv(x, w, stride=(1, 3, 1, 1), padding=((0, 0), (2, 0), (0, 0), (0, 0)))
+    assert all(not g.any() for g in torch.autograd.grad(out.sum(), (x, w)))
 
 
 def test_phases_are_of_transposed_convolution() -> None:
