@@ -14,6 +14,18 @@ from torch import Tensor
 from ..arguments import Ints
 
 LOW_PRECISION = (torch.float16, torch.bfloat16)
+
+
+def _slow() -> tuple[torch.dtype, ...]:
+    if not torch.backends.mkldnn.is_available():
+        return LOW_PRECISION
+    fast = torch.ops.mkldnn._is_mkldnn_fp16_supported(), torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return tuple(dtype for dtype, known in zip(LOW_PRECISION, fast, strict=True) if not known)
+
+
+# What this processor has no instructions for: torch's convolutions take some thirty times as long on it as in
+# single precision (torch 2.13, AVX2).
+SLOW = _slow()
 MAX_AXES = 3
 MAX_AVG_POOL_AXES = 2
 MAX_FRACTIONAL_AXES = 2
@@ -48,6 +60,18 @@ def errs(dtype: torch.dtype, device: str, stride: Ints, dilation: Ints) -> bool:
     rounded once.
     """
     return device == "cpu" and dtype in LOW_PRECISION and max(*stride, *dilation) > 1
+
+
+def emulated(dtype: torch.dtype, device: str) -> bool:
+    """Whether single precision is so much faster that calls are made in it, and rounded once.
+
+    The ``meta`` device stands for the CPU.
+    """
+    return device in ("cpu", "meta") and dtype in SLOW
+
+
+def in_single(dtype: torch.dtype, device: str, stride: Ints, dilation: Ints) -> bool:
+    return emulated(dtype, device) or errs(dtype, device, stride, dilation)
 
 
 def _in_single(kernel: Callable[..., Tensor], *args: Any) -> Tensor:
@@ -88,7 +112,7 @@ def conv(
     dilation: Ints,
     groups: int,
 ) -> Tensor:
-    if errs(input.dtype, input.device.type, stride, dilation):
+    if in_single(input.dtype, input.device.type, stride, dilation):
         return _in_single(conv, input, weight, bias, stride, padding, dilation, groups)
     if weight.ndim == 3 and channels_lie_last(input):
         window = (1, *stride), (0, *padding), (1, *dilation)
@@ -117,7 +141,7 @@ def conv_weight_gradient(
 ) -> Tensor:
     """The gradient of ``<y, conv(x, w)>`` by ``w`` of shape ``weight``."""
     geometry = weight, stride, padding, dilation, groups
-    if errs(x.dtype, x.device.type, stride, dilation):
+    if in_single(x.dtype, x.device.type, stride, dilation):
         return _in_single(conv_weight_gradient, x, y, *geometry)
     if x.is_complex():  # torch's convolutions take these apart as well, but not their gradients
         parts = [[conv_weight_gradient(a, b, *geometry) for a in (x.real, x.imag)] for b in (y.real, y.imag)]
@@ -140,7 +164,7 @@ def conv_transpose(
     dilation: Ints,
 ) -> Tensor:
     args = stride, padding, output_padding, groups, dilation
-    if errs(input.dtype, input.device.type, stride, dilation):
+    if in_single(input.dtype, input.device.type, stride, dilation):
         return _in_single(conv_transpose, input, weight, bias, *args)
     return _CONV_TRANSPOSE[weight.ndim - 2](input, weight, bias, *args)
 

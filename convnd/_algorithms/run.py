@@ -43,6 +43,8 @@ def problem_of(
     op: Op, a: Ints, b: Ints, g: Geometry, sizes: Ints, dtype: torch.dtype, device: str
 ) -> Problem:
     """The same from the shapes of ``a`` and ``b``."""
+    if native.emulated(dtype, device):
+        dtype = torch.float32
     if op == "conv":
         x, y, kernel, inputs, outputs = a[2:], sizes, b[2:], a[1], b[0]
     elif op == "transpose":
@@ -87,8 +89,11 @@ def bilinear(
 
     By the best algorithm, or by the forced one where it applies; for eager tensors.
     """
+    dtype = a.dtype
+    if native.emulated(dtype, a.device.type):
+        a, b, bias = native.wide(a), native.wide(b), None if bias is None else native.wide(bias)
     with torch.autocast(a.device.type, enabled=False) if autocasting(a.device.type) else nullcontext():
-        return _padded(op, a, b, bias, g, sizes, partial(_bilinear, forced=forced))
+        return _padded(op, a, b, bias, g, sizes, partial(_bilinear, forced=forced)).to(dtype)
 
 
 def composed(op: Op, a: Tensor, b: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints) -> Tensor:

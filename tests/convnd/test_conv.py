@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+import convnd
 import convnd.functional as F
+from convnd._algorithms import native
 from convnd.testing import Case, conv_cases, conv_transpose_cases, reference
 
 TORCH_CONV = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
@@ -56,6 +58,26 @@ def test_conv_is_exact_on_small_integers_in_every_dtype(case: Case, dtype: torch
         expected = expected.to(torch.complex128)
     assert out.dtype == dtype
     assert torch.equal(out, expected.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", native.LOW_PRECISION)
+@pytest.mark.parametrize("n", [1, 3, 4])
+def test_half_precision_in_single_where_the_processor_has_none(
+    n: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All is computed in single precision and rounded once, which is some thirty times as fast there."""
+    monkeypatch.setattr(native, "SLOW", (dtype,))
+    operands = [torch.randn(s).to(dtype) for s in ((2, 4, *(6,) * n), (2, 4, *(3,) * n), (2,))]
+    half, single = ([t.to(to).requires_grad_() for t in operands] for to in (dtype, torch.float32))
+    (x, w, b), (x1, w1, b1) = half, single
+    out, expected = F.conv(x, w, b, padding=1), F.conv(x1, w1, b1, padding=1)
+    assert torch.equal(out, expected.to(dtype))
+    direction = torch.randn_like(out)
+    gradients = torch.autograd.grad(out, half, direction)
+    wanted = torch.autograd.grad(expected, single, direction.float())
+    assert all(torch.equal(g, v.to(dtype)) for g, v in zip(gradients, wanted, strict=True))
+    assert convnd.plan(x, w, b, padding=1) == convnd.plan(x1, w1, b1, padding=1)
+    assert torch.compile(F.conv, backend="eager", fullgraph=True)(x, w, b).dtype == dtype
 
 
 def leave_garbage(dtype: torch.dtype) -> None:
