@@ -7,12 +7,13 @@ r"""Convolution of ``(N, C, *spatial)`` with ``(O, C / groups, *kernel)``, by se
 ``channels``       taps of the leading axes become input channels and their output positions batch
                    entries: one native convolution over the other axes does all the arithmetic.
 ``blocks``         neighbouring output positions become output channels where these are few (:mod:`.blocks`),
-                   also of what ``channels`` leaves to do.
+                   also along a leading axis of ``channels``.
+``outputs``        taps of the leading axes become output channels, and are added up (:mod:`.outputs`).
 ``taps``           a sum of native convolutions, one for each tap of the leading axes.
 ``gemm``           one matrix product with all taps unfolded.
 ``fft``            in the frequency domain (:mod:`.fft`).
 
-All but the FFT are plain compositions of differentiable operators that never write in place, so that they
+Those in this file are plain compositions of differentiable operators that never write in place, so that they
 can be traced and transformed. Sums are rounded once.
 """
 

@@ -6,7 +6,7 @@ r"""The gradient of convolution by its weight.
 ``onednn``         that kernel on two halves of a single small sample, which torch takes to oneDNN.
 ``channels``       that kernel on an input whose leading taps are channels, as in the convolution.
 ``blocks``         neighbouring positions become channels of ``y`` where these are few (:mod:`.blocks`), also
-                   of what ``channels`` leaves to do.
+                   along a leading axis of ``channels``.
 ``gemm``           one matrix product with the taps of some axes unfolded on the side of ``y`` and those of
                    the others on the side of ``x``: with K taps per axis each side is copied about
                    ``K^(n/2)`` times instead of one side ``K^n`` times. Unfolded in tiles that stay in cache.
