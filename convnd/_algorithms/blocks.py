@@ -10,8 +10,8 @@ The weight gradient is the adjoint: that of the larger kernel, added up over the
 divide the outputs, so that it adds products of the definition only. In the convolution an infinity or a NaN
 reaches all outputs of its blocks. Where there are blocks, stride and dilation are one.
 
-Up to three axes the stride is the native call's; along a leading axis of ``channels`` (:mod:`.conv`) it is that
-of the fold, and of contiguous results the blocks lie in place.
+Up to three axes the stride is the native call's; along a leading axis of ``channels`` (:mod:`.conv`) it is
+that of the fold, and of contiguous results the blocks lie in place.
 """
 
 from collections.abc import Callable

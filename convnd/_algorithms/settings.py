@@ -30,12 +30,12 @@ def algorithm(name: str) -> Iterator[None]:
         name: ``"native"`` (torch's kernel, up to three axes), ``"onednn"`` (oneDNN's, for one small
             sample that torch would not give it), ``"channels_last"`` (torch's on a
             channels-last copy, two or three axes), ``"blocks"`` (torch's with neighbouring output positions
-            as channels, up to three axes), ``"channels"`` (taps of the leading axes as input channels),
-            ``"outputs"`` (as output channels, where these axes have stride one), ``"taps"`` (a sum over those
-            taps), ``"winograd"`` (two thirds of the products, for three taps along the first axis), ``"gemm"``
-            (one matrix product), ``"phases"`` (transposed convolution as plain ones) or ``"fft"``. When forced,
-            winograd spreads NaN and infinity over a pair of outputs and fft over all; chosen automatically they
-            are checked, and replaced where that happens.
+            as channels, up to three axes), ``"channels"`` (taps of leading axes as input channels),
+            ``"outputs"`` (as output channels, where those axes have stride one), ``"taps"`` (a sum over
+            those taps), ``"winograd"`` (two thirds of the products, for three taps along the first axis),
+            ``"gemm"`` (one matrix product), ``"phases"`` (transposed convolution as plain ones) or
+            ``"fft"``. When forced, winograd spreads NaN and infinity over a pair of outputs and fft over
+            all; chosen automatically they are checked, and replaced where that happens.
 
     Raises:
         ValueError: for an unknown name; and from a convolution to which the algorithm does not apply.
