@@ -113,7 +113,7 @@ def torch_is_best(
         return False
     if device != "cpu":
         return True
-    if native.in_single(dtype, device, g.stride, g.dilation):
+    if native.widens(dtype, device, g.stride, g.dilation):
         return False
     p = problem_of(op, a, b, g, sizes, dtype, device)
     if plan.small(p):

@@ -70,7 +70,8 @@ def emulated(dtype: torch.dtype, device: str) -> bool:
     return device in ("cpu", "meta") and dtype in SLOW
 
 
-def in_single(dtype: torch.dtype, device: str, stride: Ints, dilation: Ints) -> bool:
+def widens(dtype: torch.dtype, device: str, stride: Ints, dilation: Ints) -> bool:
+    """Whether a call is made in single precision, for speed or because the kernel errs."""
     return emulated(dtype, device) or errs(dtype, device, stride, dilation)
 
 
@@ -112,7 +113,7 @@ def conv(
     dilation: Ints,
     groups: int,
 ) -> Tensor:
-    if in_single(input.dtype, input.device.type, stride, dilation):
+    if widens(input.dtype, input.device.type, stride, dilation):
         return _in_single(conv, input, weight, bias, stride, padding, dilation, groups)
     if weight.ndim == 3 and channels_lie_last(input):
         window = (1, *stride), (0, *padding), (1, *dilation)
@@ -141,7 +142,7 @@ def conv_weight_gradient(
 ) -> Tensor:
     """The gradient of ``<y, conv(x, w)>`` by ``w`` of shape ``weight``."""
     geometry = weight, stride, padding, dilation, groups
-    if in_single(x.dtype, x.device.type, stride, dilation):
+    if widens(x.dtype, x.device.type, stride, dilation):
         return _in_single(conv_weight_gradient, x, y, *geometry)
     if x.is_complex():  # torch's convolutions take these apart as well, but not their gradients
         parts = [[conv_weight_gradient(a, b, *geometry) for a in (x.real, x.imag)] for b in (y.real, y.imag)]
@@ -164,7 +165,7 @@ def conv_transpose(
     dilation: Ints,
 ) -> Tensor:
     args = stride, padding, output_padding, groups, dilation
-    if in_single(input.dtype, input.device.type, stride, dilation):
+    if widens(input.dtype, input.device.type, stride, dilation):
         return _in_single(conv_transpose, input, weight, bias, *args)
     return _CONV_TRANSPOSE[weight.ndim - 2](input, weight, bias, *args)
 

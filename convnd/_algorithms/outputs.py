@@ -67,7 +67,8 @@ def _taps(w: Tensor, lead: int, several: int, groups: int) -> Tensor:
     Along the last leading axis the first tap is of the last output that any of several inputs reaches.
     """
     shifts = *(1,) * (lead - 1), several, *(1,) * (w.ndim - 2 - lead)
-    w = at_shifts(w, shifts, 1).unflatten(0, (several, groups, -1)).flip(0)
+    w = at_shifts(w, shifts, 1).unflatten(0, (several, groups, -1))
+    w = w.flip(0) if several > 1 else w
     taps, others = range(4, 4 + lead), range(4 + lead, w.ndim)
     return w.permute(1, *taps, 2, 0, 3, *others).flatten(lead + 2, lead + 3)
 
@@ -84,7 +85,8 @@ def add_taps(
     """Write into ``y`` the sum of the bias and of what ``call`` gives for ``x``.
 
     Tap ``t`` of leading axis ``i`` takes entry ``q`` of ``x`` to ``q * stride[i] + offsets[i][t]``. ``call``
-    works over the other axes. A piece takes about ``limit`` bytes until it is added, at most ``PIECE_BYTES``.
+    works over the other axes. A piece takes at most ``limit`` bytes, and ``PIECE_BYTES``, until it is added;
+    it is at least one entry of the first axis of a sample.
 
     Args:
         y: ``(N, *leading, groups, *blocks, O / groups, *others)``.
@@ -102,11 +104,12 @@ def add_taps(
     first = next((i for i in alone if _reaches_all(y, x, stride, places[i])), None)
     if first is None:
         y.copy_(start)
+    order = sorted(range(len(places)), key=lambda i: i != first)
     for n, q in product(range(0, batch, samples), range(0, count, rows)):
         part = x[n : n + samples, q : q + rows]
         found = call(part.flatten(0, lead)).unflatten(0, part.shape[: 1 + lead])
         found = found.unflatten(1 + lead, (groups, len(places), *channels[: len(ones) + 1])).unbind(2 + lead)
-        for i in sorted(range(len(places)), key=lambda i: i != first):
+        for i in order:
             at, *others = places[i]
             pair = _overlap(y[n : n + samples], found[i], stride, (at + q * stride[0], *others))
             if i == first:  # written instead of added

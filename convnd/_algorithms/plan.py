@@ -91,9 +91,9 @@ def applies(p: Problem, algorithm: str) -> bool:
         return n > 1
     if algorithm == "taps":
         return n > 1 and p.op != "weight"
-    if algorithm == "outputs":
-        reversed_ = p.op == "transpose"  # by convolutions without stride
-        return n > 1 and p.op != "weight" and (reversed_ or max(p.geometry.stride[: leading(n)]) == 1)
+    if algorithm == "outputs":  # a transposed convolution is made of some without stride
+        ones = p.op == "transpose" or max(p.geometry.stride[: leading(n)]) == 1
+        return n > 1 and p.op != "weight" and ones
     if algorithm == "winograd":
         return winograd.applies(p.kernel, p.geometry, p.dtype)
     return algorithm != "phases" or p.op == "transpose"
@@ -185,7 +185,8 @@ def workspace(p: Problem, algorithm: str) -> int:
     """Bytes of scratch memory beside one copy of the input, before the work is cut."""
     g, size = p.geometry, p.dtype.itemsize
     if (p.op == "conv" and algorithm == "outputs") or adds_taps(p, algorithm):
-        return min(unadded_bytes(p), outputs.PIECE_BYTES)
+        widened = p.op == "conv" and p.dtype in native.LOW_PRECISION
+        return _piece_bytes(p) + (_written(p) if widened else 0)
     if p.op == "transpose" and algorithm not in ("native", "channels_last", "gemm"):
         return workspace(as_conv(p), "channels" if algorithm == "phases" else algorithm)
     if p.op == "transpose" and algorithm == "gemm" and not shuffles(p.kernel, g):
@@ -240,13 +241,18 @@ def adds_taps(p: Problem, algorithm: str) -> bool:
     return p.op == "transpose" and algorithm == "channels" and max(p.geometry.stride) > 1
 
 
-def unadded_bytes(p: Problem) -> int:
-    """What ``outputs``, and ``channels`` of a transposed convolution, compute before they add it."""
-    if p.op == "conv":
-        return _written(unadded(p))
+def _piece_bytes(p: Problem) -> int:
+    """What ``outputs``, and ``channels`` of a transposed convolution, compute at once before they add it."""
     lead = leading(len(p.kernel))
-    counts = *p.counts[:lead], *p.sizes[lead:]
-    return _written(p._replace(outputs=p.inputs * prod(p.kernel[:lead]), counts=counts))
+    if p.op == "conv":
+        whole, first = _written(unadded(p)), p.sizes[0] // (joined(p) if lead == 1 else 1)
+    else:
+        counts = *p.counts[:lead], *p.sizes[lead:]
+        whole, first = (
+            _written(p._replace(outputs=p.inputs * prod(p.kernel[:lead]), counts=counts)),
+            p.counts[0],
+        )
+    return min(whole, max(outputs.PIECE_BYTES, whole // max(p.batch * first, 1)))
 
 
 def interleaved(p: Problem, algorithm: str) -> int:
