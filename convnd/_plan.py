@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ._algorithms import plan as planner
-from ._algorithms import settings
+from ._algorithms import problems, settings
 from ._algorithms.run import choose, problem
 from .arguments import Padding, PerAxis
 from .functional._conv import prepared
@@ -82,20 +82,20 @@ def plan(
     """
     arguments = stride, padding, dilation, groups, output_padding, padding_mode
     x, _, g, sizes = prepared(transposed, input, weight, bias, *arguments)
-    first: planner.Op = "transpose" if transposed else "conv"
+    first: problems.Op = "transpose" if transposed else "conv"
     p = problem(first, x, weight, g, sizes)
     sizes, g = g.before_padding(p.sizes)
     p = p._replace(sizes=sizes, geometry=g)
     if p.device == "meta":
         p = p._replace(device="cpu")
     forced = settings.forced.get()
-    if forced is not None and not planner.applies(p, forced):
+    if forced is not None and not problems.applies(p, forced):
         raise ValueError(f"algorithm {forced!r} does not apply over {len(p.kernel)} axes")
-    second: planner.Op = "conv" if transposed else "transpose"
+    second: problems.Op = "conv" if transposed else "transpose"
     return Plan(*(_step(p._replace(op=op), forced) for op in (first, second, "weight")))
 
 
-def _step(p: planner.Problem, forced: str | None) -> Step:
+def _step(p: problems.Problem, forced: str | None) -> Step:
     algorithm = choose(p, forced)
     workspace = min(planner.workspace(p, algorithm), settings.workspace_limit)
     return Step(algorithm, p.flops, workspace + planner.interleaved(p, algorithm), planner.estimates(p))

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from ..arguments import Ints
-from . import native, plan, settings
+from . import native, plan, problems, settings
 from .eager import autocasting, eager
 from .geometry import Geometry
-from .plan import Op
+from .problems import Op
 from .run import bilinear, composed, problem, problem_of
 
 
@@ -84,7 +84,7 @@ def served(op: Op, a: Tensor, b: Tensor, bias: Tensor | None, g: Geometry, sizes
     forced = settings.forced.get()
     if not settings.asked() and _torch_serves(op, a, b, g, sizes):
         return composed(op, a, b, bias, g, sizes)
-    if forced is not None and not plan.applies(problem(op, a, b, g, sizes), forced):
+    if forced is not None and not problems.applies(problem(op, a, b, g, sizes), forced):
         kind = "convolution" if op == "conv" else "transposed convolution"
         raise ValueError(f"algorithm {forced!r} does not apply to this {kind} over {len(sizes)} axes")
     return _differentiable(op, a, b, bias, g, sizes, forced)

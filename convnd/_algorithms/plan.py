@@ -4,180 +4,48 @@ Costs are seconds on two threads of a present server; only their ratios matter. 
 what ``python -m tests.benchmarks.calibrate`` prints.
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
-from itertools import product
 from math import log2, prod
-from typing import Literal, NamedTuple
 
 import torch
 
 from ..arguments import Ints
-from . import native, outputs, winograd
+from . import native, outputs
 from .conv import leading
 from .fft import lengths, spectra_bytes
-from .geometry import Geometry
+from .problems import (
+    BLOCKS,
+    CACHES,
+    FEW_CHANNELS,
+    LANES,
+    Problem,
+    applies,
+    as_conv,
+    blocks_of,
+    filled,
+    folded,
+    folded_blocks,
+    folded_last,
+    gains_by_blocks,
+    lanes_of,
+    one_product,
+    waste,
+)
 from .transpose import shuffles
 from .weight import TILE_BYTES, split
-
-Op = Literal["conv", "transpose", "weight"]
-ALGORITHMS = (
-    "native",
-    "onednn",
-    "channels_last",
-    "blocks",
-    "channels",
-    "outputs",
-    "taps",
-    "winograd",
-    "gemm",
-    "phases",
-    "fft",
-)
 
 SPREADING = ("winograd", "fft")  # when forced, NaN and infinity reach further than they should
 
 RATE = 280e9  # multiply-adds of a matrix product, counted twice, per second
 COPY = 8e9  # bytes written per second by a strided copy
-CACHED = 12e9  # bytes written per second by additions between convolutions, as far as caches hold them:
-CACHES = 4 << 20  # so many bytes
+CACHED = 12e9  # bytes written per second by additions between convolutions, as far as caches hold them
 CALL = 1.5e-5  # seconds for the handful of operators around one native call
 FFT_RATE = 16e9  # 2.5 n log2 n operations of a real transform, per second
 DEPTHWISE_RATE = 150e9  # one channel per group, channels-last: bound by memory
 GROUPED_RATE = 60e9  # native kernels with several but few channels per group
 FFT_MARGIN = 2.0  # its error is relative to the largest value: it has to be clearly faster
-LANES = {"AVX512": 16, "AVX2": 8}  # float32 entries of a vector register
 HALF_RATE_CHANNELS = 32  # with so many oneDNN's weight gradient has half its rate, without AVX-512
-BLOCKS = (1, 2, 4, 8, 16)  # of neighbouring positions, along an axis and in all
-BLOCK_FLOPS = 1 << 21  # below this a call is all overhead
-FEW_CHANNELS = 9  # with no more, torch's backward kernels are slow, and oneDNN's own layouts fast
 FEW_POSITIONS, FEW_FLOPS = 1 << 13, 1 << 25  # up to three axes, with fewer torch's kernels always serve
-
-
-class Problem(NamedTuple):
-    """One bilinear map: ``x`` (N, inputs, sizes), ``y`` (N, outputs, counts), ``w``; zero padding only."""
-
-    op: Op
-    batch: int
-    inputs: int
-    outputs: int
-    sizes: Ints
-    counts: Ints
-    kernel: Ints
-    geometry: Geometry
-    dtype: torch.dtype
-    device: str
-
-    @property
-    def flops(self) -> int:
-        """Multiplications and additions of the definition; a complex product counts as four."""
-        pairs = self.inputs // self.geometry.groups * self.outputs
-        each = 8 if self.dtype.is_complex else 2
-        return each * self.batch * pairs * prod(self.counts) * prod(self.kernel)
-
-
-def applies(p: Problem, algorithm: str) -> bool:
-    n = len(p.kernel)
-    if algorithm == "native":
-        return n <= native.MAX_AXES
-    if algorithm == "onednn":
-        few = native.passes_by_onednn(p.batch, p.inputs, p.sizes, p.dtype)
-        return n <= native.MAX_AXES and p.device == "cpu" and p.op != "transpose" and few
-    if algorithm == "channels_last":
-        return 1 < n <= native.MAX_AXES
-    if algorithm == "blocks":
-        return n <= native.MAX_AXES and p.op != "transpose"
-    if algorithm == "channels":
-        return n > 1
-    if algorithm == "taps":
-        return n > 1 and p.op != "weight"
-    if algorithm == "outputs":  # a transposed convolution is made of some without stride
-        ones = p.op == "transpose" or max(p.geometry.stride[: leading(n)]) == 1
-        return n > 1 and p.op != "weight" and ones
-    if algorithm == "winograd":
-        return winograd.applies(p.kernel, p.geometry, p.dtype)
-    return algorithm != "phases" or p.op == "transpose"
-
-
-def _lanes(dtype: torch.dtype) -> int:
-    """Entries of a vector register."""
-    lanes = LANES.get(torch.backends.cpu.get_cpu_capability(), 4)
-    return lanes if dtype.itemsize <= 4 else lanes // 2
-
-
-def _filled(channels: int, dtype: torch.dtype) -> float:
-    """Which part of the vectors that hold so many channels is used."""
-    lanes = _lanes(dtype)
-    return channels / (-(-channels // lanes) * lanes)
-
-
-@lru_cache(maxsize=4096)
-def blocks_of(p: Problem) -> Ints:
-    """Neighbouring output positions along each axis to make output channels, for :mod:`.blocks`.
-
-    Blocks are strides of a native call, which half precision does not gain by (:func:`.native.errs`), and
-    along the last of several axes slow it down.
-    """
-    n = len(p.kernel)
-    return _blocks(p, () if p.dtype in native.LOW_PRECISION else range(max(n - 1, 1)))
-
-
-@lru_cache(maxsize=4096)
-def folded_blocks(p: Problem) -> Ints:
-    """The same for ``channels``: along the last axis that it takes away, where they are no strides."""
-    return _blocks(p, (leading(len(p.kernel)) - 1,))
-
-
-def _blocks(p: Problem, axes: Sequence[int]) -> Ints:
-    """Those along some axes that leave the least of the vectors empty, for the fewest products.
-
-    A block of ``b`` positions computes ``(b + k - 1) / k`` times the products. In the weight gradient blocks
-    divide the positions, so that no zeros are multiplied.
-    """
-    n, g = len(p.kernel), p.geometry
-    if p.op == "transpose" or p.flops < BLOCK_FLOPS or p.device != "cpu":
-        return (1,) * n
-    choices = [
-        [b for b in BLOCKS if b <= p.counts[i] and not (p.op == "weight" and p.counts[i] % b)]
-        if i in axes and g.stride[i] == g.dilation[i] == 1
-        else [1]
-        for i in range(n)
-    ]
-    several = [blocks for blocks in product(*choices) if prod(blocks) <= BLOCKS[-1]]
-    several.sort(reverse=True)  # rather along the first axes, whose positions lie far from each other
-    return min(several, key=lambda b: _waste(p, b) / _filled(prod(b) * p.outputs // g.groups, p.dtype))
-
-
-def _waste(p: Problem, blocks: Ints) -> float:
-    """How many times the products of the definition blocks compute."""
-    rows = zip(p.kernel, p.counts, blocks, strict=True)
-    return prod((k + b - 1) / k * (-(-count // b) * b / count) for k, count, b in rows)
-
-
-def channels_last(p: Problem) -> bool:
-    """Whether native kernels are the fastest with the channels of a convolution next to each other.
-
-    With few channels in long vectors oneDNN's own layouts are, as long as caches hold what is copied from
-    them into place.
-    """
-    blocks = prod(blocks_of(p))
-    moved = p.dtype.itemsize * p.batch * p.outputs * prod(p.counts) if blocks > 1 else 0
-    return not _few(p.inputs, blocks * p.outputs, p.dtype) or moved > CACHES
-
-
-def folded_last(p: Problem) -> bool:
-    """The same for ``channels``, whose blocks are in place."""
-    inside = folded(p)
-    return not _few(inside.inputs, inside.outputs, p.dtype)
-
-
-def _few(inputs: int, outputs: int, dtype: torch.dtype) -> bool:
-    return inputs <= FEW_CHANNELS and outputs <= _lanes(dtype) == max(LANES.values())
-
-
-def unadded_last(p: Problem) -> bool:
-    """The same of what ``outputs`` computes before it adds: several taps fill the vectors, in pieces."""
-    return p.inputs > FEW_CHANNELS or p.inputs >= _lanes(p.dtype)
 
 
 @lru_cache(maxsize=4096)
@@ -270,28 +138,6 @@ def _unfolded(p: Problem) -> int:
     return p.dtype.itemsize * positions * channels
 
 
-def one_product(p: Problem) -> Problem:
-    """What :mod:`.winograd` leaves to do, four times."""
-    batch = p.batch * winograd.pairs(p.counts[0])
-    rest = {"sizes": p.sizes[1:], "counts": p.counts[1:], "kernel": p.kernel[1:]}
-    return p._replace(batch=batch, geometry=p.geometry.others(1), **rest)
-
-
-@lru_cache(maxsize=4096)
-def folded(p: Problem) -> Problem:
-    """What ``channels`` leaves to do, with the taps of the leading axes as channels, and their blocks."""
-    lead, blocks = leading(len(p.kernel)), folded_blocks(p)
-    return p._replace(
-        batch=p.batch * prod(-(-count // b) for count, b in zip(p.counts[:lead], blocks, strict=False)),
-        inputs=p.inputs * prod(k + b - 1 for k, b in zip(p.kernel[:lead], blocks, strict=False)),
-        outputs=p.outputs * prod(blocks),
-        sizes=p.sizes[lead:],
-        counts=p.counts[lead:],
-        kernel=p.kernel[lead:],
-        geometry=p.geometry.others(lead),
-    )
-
-
 @lru_cache(maxsize=4096)
 def joined(p: Problem) -> int:
     """How many neighbouring inputs along the last leading axis are channels of one for ``outputs``.
@@ -299,7 +145,7 @@ def joined(p: Problem) -> int:
     The outputs that several reach fill more of the vectors than those of one, and share what they read.
     """
     axis, g = leading(len(p.kernel)) - 1, p.geometry
-    alone = g.groups > 1 or g.dilation[axis] > 1 or p.flops < BLOCK_FLOPS or p.device != "cpu"
+    alone = g.groups > 1 or g.dilation[axis] > 1 or not gains_by_blocks(p)
     most = 1 if alone else max(FEW_CHANNELS // p.inputs, 1)
     choices = [b for b in BLOCKS if b <= most and p.sizes[axis] % b == 0]
     return min(choices, key=lambda b: _added_outputs(_unadded(p, b), p.outputs))
@@ -330,17 +176,6 @@ def _written(p: Problem) -> int:
     return max(p.dtype.itemsize, 4) * p.batch * p.outputs * prod(p.counts)
 
 
-def as_conv(p: Problem) -> Problem:
-    """The convolutions that the phases of a transposed convolution are, taken together."""
-    g = p.geometry
-    taps = tuple(max(-(-k // s), 1) for k, s in zip(p.kernel, g.stride, strict=True))
-    ones = (1,) * len(taps)
-    pads = tuple((d * (k - 1), 0) for k, d in zip(taps, g.dilation, strict=True))
-    inside = Geometry(ones, pads, g.dilation, g.groups)
-    outputs = p.inputs * prod(g.stride)
-    return Problem("conv", p.batch, p.outputs, outputs, p.counts, p.counts, taps, inside, p.dtype, p.device)
-
-
 def cost(p: Problem, algorithm: str) -> float:
     """Estimated seconds."""
     g, size, taps = p.geometry, p.dtype.itemsize, prod(p.kernel)
@@ -355,7 +190,7 @@ def cost(p: Problem, algorithm: str) -> float:
     if p.op == "transpose" and algorithm not in ("native", "channels_last"):
         put_together = interleaved(p, algorithm) / COPY
         if adds_taps(p, algorithm):
-            rate = RATE * _filled(p.inputs // g.groups * prod(p.kernel[: leading(n)]), p.dtype)
+            rate = RATE * filled(p.inputs // g.groups * prod(p.kernel[: leading(n)]), p.dtype)
             return CALL * (2 + prod(p.kernel[: leading(n)])) + p.flops / rate + moved + put_together
         if algorithm == "gemm" and shuffles(p.kernel, g):
             return CALL + p.flops / RATE + 2 * put_together
@@ -395,10 +230,10 @@ def _native(p: Problem, blocks: Ints) -> float:
     elif groups > 1 and min(inputs, outputs) < 8:
         rate = GROUPED_RATE
     else:
-        rate = RATE * _filled(prod(blocks) * outputs, p.dtype) * min(1.0, 1.25 * inputs / (inputs + 2))
-        if p.op == "weight" and _lanes(torch.float32) < max(LANES.values()):
+        rate = RATE * filled(prod(blocks) * outputs, p.dtype) * min(1.0, 1.25 * inputs / (inputs + 2))
+        if p.op == "weight" and lanes_of(torch.float32) < max(LANES.values()):
             rate *= prod(blocks) * outputs / (prod(blocks) * outputs + HALF_RATE_CHANNELS)
-    return CALL + p.flops * _waste(p, blocks) / rate
+    return CALL + p.flops * waste(p, blocks) / rate
 
 
 def _added_outputs(p: Problem, outputs: int) -> float:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ..arguments import Ints
-from . import blocks, conv, fft, native, outputs, plan, settings, transpose, weight, winograd
+from . import blocks, conv, fft, native, outputs, plan, problems, settings, transpose, weight, winograd
 from .eager import autocasting
 from .geometry import Geometry
-from .plan import Op, Problem
+from .problems import Op, Problem
 
 _CONV: dict[str, Callable[..., Tensor]] = {
     "native": conv.native_conv,
@@ -56,7 +56,7 @@ def problem_of(
 
 def choose(p: Problem, forced: str | None, run: Callable[[str], Any] | None = None) -> str:
     """The forced algorithm, where it applies, or the best."""
-    if forced is not None and plan.applies(p, forced):
+    if forced is not None and problems.applies(p, forced):
         return forced
     if not settings.benchmarking or run is None:
         return plan.estimated_best(p)
@@ -67,7 +67,7 @@ def choose(p: Problem, forced: str | None, run: Callable[[str], Any] | None = No
 
 def candidates(p: Problem) -> list[str]:
     """What measuring tries: what applies and is not hopeless."""
-    names = [name for name in plan.ALGORITHMS if plan.applies(p, name)]
+    names = [name for name in problems.ALGORITHMS if problems.applies(p, name)]
     times = {name: plan.cost(p, name) for name in names}
     return [name for name in names if times[name] < 10 * min(times.values()) + 1e-4]
 
@@ -180,18 +180,18 @@ def _conv(p: Problem, x: Tensor, w: Tensor, bias: Tensor | None, algorithm: str)
         convolve = partial(_conv, inside, algorithm=best)
         if best == "blocks":  # which the additions put into place
             convolve = partial(conv.native_conv, g=blocks.strided(inside.geometry, inside.counts, blocked))
-        return winograd.winograd_conv(x, w, bias, g, blocked, plan.channels_last(inside), convolve)
+        return winograd.winograd_conv(x, w, bias, g, blocked, problems.channels_last(inside), convolve)
     if algorithm == "channels":
-        last = plan.folded_last(p)
+        last = problems.folded_last(p)
         convolve = partial(conv.channels_conv, last=last)
-        return blocks.blocks_conv(x, w, bias, g, plan.folded_blocks(p), last, convolve)
+        return blocks.blocks_conv(x, w, bias, g, problems.folded_blocks(p), last, convolve)
     if algorithm == "outputs":
         inside = plan.unadded(p)
-        layout = plan.joined(p), plan.blocks_of(inside), plan.unadded_last(inside)
+        layout = plan.joined(p), problems.blocks_of(inside), problems.unadded_last(inside)
         return outputs.outputs_conv(x, w, bias, g, *layout, settings.workspace_limit)
     if algorithm == "blocks":
-        last = plan.channels_last(p)
-        return blocks.blocks_conv(native.laid(x, last), w, bias, g, plan.blocks_of(p), last)
+        last = problems.channels_last(p)
+        return blocks.blocks_conv(native.laid(x, last), w, bias, g, problems.blocks_of(p), last)
     return _CONV[algorithm](x, w, bias, g)
 
 
@@ -209,17 +209,17 @@ def _weight(p: Problem, x: Tensor, y: Tensor, algorithm: str) -> Tensor:
             weigh = partial(weight.native_weight, g=within, kernel=blocks.larger(inside.kernel, blocked))
         return winograd.winograd_weight(x, y, g, kernel, blocked, weigh)
     if algorithm == "channels":
-        return blocks.blocks_weight(x, y, g, kernel, plan.folded_blocks(p), weight.channels_weight)
+        return blocks.blocks_weight(x, y, g, kernel, problems.folded_blocks(p), weight.channels_weight)
     if algorithm == "blocks":
-        return blocks.blocks_weight(native.channels_last(x), y, g, kernel, plan.blocks_of(p))
+        return blocks.blocks_weight(native.channels_last(x), y, g, kernel, problems.blocks_of(p))
     return _WEIGHT[algorithm](x, y, g, kernel)
 
 
 def _one_product(p: Problem) -> tuple[Problem, str, Ints]:
     """What a product of :mod:`.winograd` is, its algorithm, and the blocks it leaves to be put into place."""
-    inside = plan.one_product(p)
+    inside = problems.one_product(p)
     best = plan.inner(inside)
-    return inside, best, plan.blocks_of(inside) if best == "blocks" else (1,) * len(inside.kernel)
+    return inside, best, problems.blocks_of(inside) if best == "blocks" else (1,) * len(inside.kernel)
 
 
 def _halves(p: Problem, algorithm: str) -> list[_Piece] | None:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from ..arguments import choice, integer
-from .plan import ALGORITHMS
+from .problems import ALGORITHMS
 
 DEFAULT_WORKSPACE = 512 << 20
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import convnd
 import convnd.functional as F
-from convnd._algorithms import outputs, plan, run, settings
+from convnd._algorithms import outputs, plan, problems, run, settings
 from convnd._algorithms.geometry import Geometry
 from convnd._algorithms.pad import bordered, zero_pad
 
@@ -29,7 +29,7 @@ def default_settings() -> Iterator[None]:
 def planned_as_on_avx512(block_flops: int = 0) -> Iterator[None]:
     """With blocks of output positions for problems of at least so many operations."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "BLOCK_FLOPS", block_flops)
+        patch.setattr(problems, "BLOCK_FLOPS", block_flops)
         patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
         _forget_plans()
         yield
@@ -37,7 +37,7 @@ def planned_as_on_avx512(block_flops: int = 0) -> Iterator[None]:
 
 
 def _forget_plans() -> None:
-    for planned in vars(plan).values():
+    for planned in (*vars(problems).values(), *vars(plan).values()):
         if hasattr(planned, "cache_clear"):
             planned.cache_clear()
 
@@ -91,20 +91,20 @@ def test_algorithms_agree(
     assert_near(run.composed("weight", x, y, None, g, kernel), by_w)
     convnd.set_workspace_limit(limit)
     with planned_as_on_avx512() if blocks else nullcontext():
-        maps: tuple[tuple[plan.Op, Any, Any, Any, Any], ...] = (
+        maps: tuple[tuple[problems.Op, Any, Any, Any, Any], ...] = (
             ("conv", x, w, counts, out.detach()),
             ("transpose", y, w, sizes, by_x),
             ("weight", x, y, kernel, by_w),
         )
         for op, a, b, wanted, expected in maps:
             p = run.problem(op, a, b, g, wanted)
-            for name in plan.ALGORITHMS:
-                if plan.applies(p, name):
+            for name in problems.ALGORITHMS:
+                if problems.applies(p, name):
                     result = run.bilinear(op, a, b, None, g, wanted, name)
                     assert_near(result, expected)
 
 
-@pytest.mark.parametrize("name", plan.ALGORITHMS)
+@pytest.mark.parametrize("name", problems.ALGORITHMS)
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
 def test_forced_algorithm_has_all_derivatives(n: int, name: str) -> None:
     kernel = 3 if name == "winograd" else 2
@@ -233,15 +233,15 @@ def test_maps_in_blocks(n: int, groups: int, name: str, dtype: torch.dtype) -> N
         y = torch.randn(2, 2 * groups, *counts, dtype=dtype)
         p = run.problem("conv", x, w, g, counts)
         if name == "blocks" and n > 3:
-            assert not plan.applies(p, name)
+            assert not problems.applies(p, name)
             continue
-        inside = {"blocks": p, "outputs": plan.unadded(p), "winograd": plan.one_product(p)}
+        inside = {"blocks": p, "outputs": plan.unadded(p), "winograd": problems.one_product(p)}
         taps_fill = name == "outputs" and (n == 5 or dtype == torch.float64)
         if name == "channels":
-            assert max(plan.folded_blocks(p)) > 1
+            assert max(problems.folded_blocks(p)) > 1
         elif len(inside[name].kernel) <= 3 and not taps_fill:
-            assert max(plan.blocks_of(inside[name])) > 1
-        maps: tuple[tuple[plan.Op, Any, Any, Any, Any], ...] = (
+            assert max(problems.blocks_of(inside[name])) > 1
+        maps: tuple[tuple[problems.Op, Any, Any, Any, Any], ...] = (
             ("conv", x, w, bias, counts),
             ("weight", x, y, None, (3,) * n),
         )
@@ -272,7 +272,7 @@ def test_few_inputs_are_joined() -> None:
         p = run.problem("conv", x, w, g, (16,) * 4)
         assert plan.joined(p) == several
         assert plan.joined(p._replace(sizes=(15,) * 4)) == 1  # they divide the axis
-        assert plan.unadded_last(plan.unadded(p)) == (channels == 16)
+        assert problems.unadded_last(plan.unadded(p)) == (channels == 16)
 
 
 @pytest.mark.usefixtures("vectors_of_16")
@@ -282,12 +282,12 @@ def test_blocks_fill_the_vectors() -> None:
     for channels, blocks in ((1, (4, 4, 1)), (4, (2, 2, 1)), (8, (2, 1, 1)), (16, (1, 1, 1))):
         x, w = torch.empty(4, channels, *(16,) * 3), torch.empty(channels, channels, 3, 3, 3)
         p = run.problem("conv", x, w, g, (16,) * 3)
-        assert plan.blocks_of(p) == blocks
-        assert plan.channels_last(p) == (channels == 16)
-        assert plan.channels_last(p._replace(dtype=torch.float64))
-        assert plan.blocks_of(p._replace(op="weight")) == blocks
-        assert max(plan.blocks_of(p._replace(op="weight", counts=(15,) * 3))) == 1
-        assert max(plan.blocks_of(p._replace(dtype=torch.bfloat16))) == 1
+        assert problems.blocks_of(p) == blocks
+        assert problems.channels_last(p) == (channels == 16)
+        assert problems.channels_last(p._replace(dtype=torch.float64))
+        assert problems.blocks_of(p._replace(op="weight")) == blocks
+        assert max(problems.blocks_of(p._replace(op="weight", counts=(15,) * 3))) == 1
+        assert max(problems.blocks_of(p._replace(dtype=torch.bfloat16))) == 1
 
 
 @pytest.mark.usefixtures("vectors_of_16")
@@ -295,7 +295,7 @@ def test_workspace_counts_the_folded_taps_and_the_blocks_put_into_place() -> Non
     g = Geometry((1,) * 4, ((1, 1),) * 4, (1,) * 4, 1)
     x, w = torch.empty(1, 4, *(8,) * 4), torch.empty(4, 4, *(3,) * 4)
     p = run.problem("conv", x, w, g, (8,) * 4)
-    assert plan.folded_blocks(p) == (4, 1, 1, 1)  # six taps for four positions
+    assert problems.folded_blocks(p) == (4, 1, 1, 1)  # six taps for four positions
     assert plan.workspace(p, "channels") == 4 * (6 * x.numel() // 4 + x.numel())
 
 

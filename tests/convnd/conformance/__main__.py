@@ -14,7 +14,7 @@ import torch
 from tqdm.auto import tqdm
 
 import convnd
-from convnd._algorithms.plan import ALGORITHMS
+from convnd._algorithms.problems import ALGORITHMS
 
 from .suites import SUITES
 
