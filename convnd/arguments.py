@@ -106,12 +106,15 @@ def choice(value: Any, known: Sequence[str], name: str) -> str:
 
 def padding_modes(mode: Any, n: int) -> tuple[str, ...]:
     """One padding mode for all axes or one per axis."""
-    modes = (mode,) * n if isinstance(mode, str) else tuple(mode)
-    if len(modes) != n:
-        raise ValueError(
-            f"padding_mode must be one name or one for each of the {n} spatial axes, got {mode!r}"
-        )
-    return tuple(choice(m, PADDING_MODES, "padding_mode") for m in modes)
+    return per_axis_names(mode, n, "padding_mode", PADDING_MODES)
+
+
+def per_axis_names(value: Any, n: int, name: str, known: Sequence[str]) -> tuple[str, ...]:
+    """One of the known names for all axes, or one for each."""
+    names = (value,) * n if isinstance(value, str) else tuple(value)
+    if len(names) != n:
+        raise ValueError(f"{name} must be one name or one for each of the {n} spatial axes, got {value!r}")
+    return tuple(choice(v, known, name) for v in names)
 
 
 def padding_rule(padding: Any, n: int) -> str | Pairs:

@@ -101,7 +101,7 @@ def _taps(x: Tensor, n: int, size: int, scale: float | None, mode: str, align_co
     left = at.floor()
     fraction = at - left
     offsets = (-1, 0, 1, 2)
-    return [((left.long() + k).clamp(0, n - 1), _keys(fraction - k)) for k in offsets]
+    return [((left.long() + k).clamp(0, n - 1), keys(fraction - k)) for k in offsets]
 
 
 def _step(n: int, size: int, scale: float | None, align_corners: bool) -> float:
@@ -126,13 +126,13 @@ def _antialiased_taps(
     weights = []
     for at in positions:
         distance = ((at - centre + 0.5) / widening).abs()
-        weight = (1 - distance).clamp(min=0) if mode == "linear" else _keys(distance, a=-0.5)
+        weight = (1 - distance).clamp(min=0) if mode == "linear" else keys(distance, a=-0.5)
         weights.append(torch.where((at < stop) & (distance < support / widening), weight, 0))
     total = torch.stack(weights).sum(0)
     return [(at.clamp(max=n - 1), weight / total) for at, weight in zip(positions, weights, strict=True)]
 
 
-def _keys(distance: Tensor, a: float = -0.75) -> Tensor:
+def keys(distance: Tensor, a: float = -0.75) -> Tensor:
     """Cubic convolution kernel (Keys 1981, eq. 4) with torch's ``a``."""
     d = distance.abs()
     near = ((a + 2) * d - (a + 3)) * d * d + 1

@@ -7,7 +7,7 @@ from torch import Tensor
 from .._algorithms.interpolate import INTERPOLATING, MODES, resample
 from ..arguments import PerAxis, choice, per_axis, rank, require_floating
 
-_ALIASES = {"bilinear": "linear", "trilinear": "linear", "bicubic": "cubic"}
+MODE_ALIASES = {"bilinear": "linear", "trilinear": "linear", "bicubic": "cubic"}
 
 
 def interpolate(
@@ -50,7 +50,7 @@ def interpolate(
         raise ValueError(
             f"input must be (N, C, *spatial) with {n} spatial axes, got shape {tuple(input.shape)}"
         )
-    mode = choice(_ALIASES.get(mode, mode), MODES, "mode")
+    mode = choice(MODE_ALIASES.get(mode, mode), MODES, "mode")
     if align_corners is not None and mode not in INTERPOLATING:
         raise ValueError(f"align_corners must be left out with mode {mode!r}, got {align_corners!r}")
     if antialias and mode not in INTERPOLATING:
