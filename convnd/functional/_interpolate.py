@@ -1,13 +1,27 @@
 """Public resampling: arguments checked, then the algorithm."""
 
 from collections.abc import Sequence
+from math import inf
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from .._algorithms.interpolate import INTERPOLATING, MODES, resample
 from ..arguments import PerAxis, choice, per_axis, rank, require_floating
 
 _ALIASES = {"bilinear": "linear", "trilinear": "linear", "bicubic": "cubic"}
+
+
+def _factors(scale_factor: Any, n: int) -> tuple[float, ...]:
+    """One number per axis, whole ones as ints: the sizes they give are products where these are traced."""
+    single = isinstance(scale_factor, (int, float))
+    factors = (scale_factor,) * n if single else tuple(scale_factor)
+    if len(factors) != n or not all(isinstance(f, (int, float)) and 0 < f < inf for f in factors):
+        raise ValueError(
+            f"scale_factor must be a positive number or one for each of the {n} axes, got {scale_factor!r}"
+        )
+    return tuple(int(f) if f == int(f) else float(f) for f in factors)
 
 
 def interpolate(
@@ -23,8 +37,13 @@ def interpolate(
 ) -> Tensor:
     """Resample to a size or by a factor.
 
+    A factor counts as it is, not as the ratio of the rounded sizes, with torch's exceptions where it leaves
+    the size of an axis as it is: linear resampling then copies that axis, and so does nearest on two axes,
+    which also repeats the entries of an axis that a factor doubles.
+
     Args:
-        input: ``(N, C, *spatial)``, floating-point (any dtype for the nearest modes).
+        input: ``(N, C, *spatial)``, floating-point; also uint8 for linear and cubic, which rounds after
+            every axis, the last one first, and any dtype for the nearest modes.
         size: output size, int or one per axis.
         scale_factor: output size over input size, a number or one per axis; the size is rounded down.
         mode: ``"nearest"``, ``"nearest-exact"``, ``"linear"``, ``"cubic"`` or ``"area"``; torch's
@@ -55,7 +74,7 @@ def interpolate(
         raise ValueError(f"align_corners must be left out with mode {mode!r}, got {align_corners!r}")
     if antialias and mode not in INTERPOLATING:
         raise ValueError(f"antialias must be left out with mode {mode!r}, got True")
-    if not mode.startswith("nearest"):
+    if not mode.startswith("nearest") and not (mode in INTERPOLATING and input.dtype == torch.uint8):
         require_floating(input)
     if (size is None) == (scale_factor is None):
         raise ValueError(
@@ -70,15 +89,9 @@ def interpolate(
             raise ValueError("recompute_scale_factor must be left out when size is given, got True")
         outputs = per_axis(size, n, "size")
     else:
-        factors: tuple[float, ...]
-        factors = (scale_factor,) * n if isinstance(scale_factor, (int, float)) else tuple(scale_factor or ())
-        if len(factors) != n:
-            raise ValueError(
-                f"scale_factor must be a number or one for each of the {n} axes, got {scale_factor!r}"
-            )
-        outputs = per_axis(
-            [int(s * f) for s, f in zip(sizes, factors, strict=True)], n, "size * scale_factor"
-        )
+        factors = _factors(scale_factor, n)
+        outputs = tuple(torch.sym_int(s * f) for s, f in zip(sizes, factors, strict=True))
+        outputs = per_axis(outputs, n, "size * scale_factor")
         if not recompute_scale_factor and mode != "area":
             scales = factors
     return resample(input, outputs, scales, mode, bool(align_corners), antialias)

@@ -19,6 +19,9 @@ def pad(
 ) -> Tensor:
     """Pad the last axes of a tensor; negative amounts crop.
 
+    An axis that is cropped at one end and padded at the other reflects or replicates entries of the whole
+    axis, but circular padding repeats what the crop leaves.
+
     Args:
         input: a tensor of any rank and dtype.
         pad: ``(before, after)`` of the last axis, then of the one before it, and so on, flat (torch's order).
