@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from math import ceil
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from . import native, views
@@ -73,7 +72,7 @@ def resample(
     if last:
         # Their entries lie next to each other, which torch's kernels are for; the other axes are channels.
         corners = align_corners if mode in INTERPOLATING else None
-        resized = _native(
+        resized = native.interpolate(
             views.last_axes(x, last), sizes[n - last :], scales[n - last :], mode, corners, antialias
         )
         x = resized if last == n else resized.unflatten(1, x.shape[1:-last])
@@ -107,7 +106,7 @@ def _resample_bytes(
     """
     if len(sizes) == 2 and max(sizes) > 1 and eager(x):  # torch (2.13) may fail where one entry is left
         x = x.contiguous()
-        return _native(x, sizes, scales, mode, align_corners, antialias)
+        return native.interpolate(x, sizes, scales, mode, align_corners, antialias)
     for axis in range(x.ndim - 1, 1, -1):
         n, size, scale = x.shape[axis], sizes[axis - 2], scales[axis - 2]
         if _kept(n, size, scale):
@@ -122,28 +121,6 @@ def _resample_bytes(
         total = x.movedim(axis, -1).double() @ weights.T  # exact: the sums are far below 2 ** 53
         x = (total / unit + 0.5).floor().clamp(0, 255).to(torch.uint8).movedim(-1, axis)
     return x.contiguous()
-
-
-def _native(
-    x: Tensor,
-    sizes: tuple[int, ...],
-    scales: Scales,
-    mode: str,
-    align_corners: bool | None,
-    antialias: bool,
-) -> Tensor:
-    if native.channels_lie_last(x):
-        unit = (1, *sizes), (1, *scales)
-        return _native(x.unsqueeze(2), *unit, mode, align_corners, antialias).squeeze(2)
-    factors = None if None in scales else [float(s) for s in scales if s is not None]
-    return F.interpolate(
-        x,
-        sizes if factors is None else None,
-        factors,
-        native.interpolation_mode(mode, len(sizes)),
-        align_corners,
-        antialias=antialias,
-    )
 
 
 def _taps(

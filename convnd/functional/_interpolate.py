@@ -1,27 +1,14 @@
 """Public resampling: arguments checked, then the algorithm."""
 
 from collections.abc import Sequence
-from math import inf
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._algorithms.interpolate import INTERPOLATING, MODES, resample
-from ..arguments import PerAxis, choice, per_axis, rank, require_floating
+from ..arguments import PerAxis, choice, numbers, per_axis, rank, require_floating
 
 _ALIASES = {"bilinear": "linear", "trilinear": "linear", "bicubic": "cubic"}
-
-
-def _factors(scale_factor: Any, n: int) -> tuple[float, ...]:
-    """One number per axis, whole ones as ints: the sizes they give are products where these are traced."""
-    single = isinstance(scale_factor, (int, float))
-    factors = (scale_factor,) * n if single else tuple(scale_factor)
-    if len(factors) != n or not all(isinstance(f, (int, float)) and 0 < f < inf for f in factors):
-        raise ValueError(
-            f"scale_factor must be a positive number or one for each of the {n} axes, got {scale_factor!r}"
-        )
-    return tuple(int(f) if f == int(f) else float(f) for f in factors)
 
 
 def interpolate(
@@ -89,7 +76,8 @@ def interpolate(
             raise ValueError("recompute_scale_factor must be left out when size is given, got True")
         outputs = per_axis(size, n, "size")
     else:
-        factors = _factors(scale_factor, n)
+        # Whole numbers as ints: the sizes they give are products where these are traced.
+        factors = tuple(int(f) if f == int(f) else f for f in numbers(scale_factor, n, "scale_factor"))
         outputs = tuple(torch.sym_int(s * f) for s, f in zip(sizes, factors, strict=True))
         outputs = per_axis(outputs, n, "size * scale_factor")
         if not recompute_scale_factor and mode != "area":
