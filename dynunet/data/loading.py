@@ -43,8 +43,8 @@ class Loaded:
 def load(path: Path | str, units: "dict[str, Any] | Units") -> Loaded:
     """Read a whole file on the grid and the scale that a model was trained with.
 
-    Nothing is cropped. Volumes are scaled by their own percentiles where the training files were, and audio to
-    the level that the training examples had, if any.
+    Nothing is cropped. Volumes are scaled by their own percentiles where the training files were, and audio
+    to the level that the training examples had, if any.
 
     Args:
         path: a file of the kind that the units are of.
