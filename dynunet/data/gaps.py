@@ -1,5 +1,6 @@
 """Files in which something is to be made anew: what a mask marks, on the grid of the file."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ def marks_of(mask: Path, units: Units) -> Marks:
 
     def marks(info: Info) -> np.ndarray:
         try:
-            return attempt(lambda: _marks(look(mask, units), units, info))
+            return attempt(lambda: _marks(look(mask, replace(units, series=info.series)), units, info))
         except UnreadableError as error:
             raise UnreadableError(f"its mask {shown(mask)}: {error}") from None
 

@@ -89,8 +89,9 @@ def write(
     stored = numbers.stored(values)
     if like is not None and stored.shape[1] == like.info.channels:
         stored = _kept(stored, numbers, units, like, holes)
-    with replacing(path, overwrite, stored.nbytes) as partial:
-        writer.write(partial, stored, numbers, units, like)
+    made = writer.encoded(path, stored, numbers, units, like)
+    with replacing(path, overwrite, len(made)) as partial:
+        partial.write_bytes(made)
 
 
 def check_result(path: Path, units: Units, like: Source, exact: bool = False) -> None:

@@ -1,9 +1,10 @@
 """The formats that results are written in: what numbers each can hold, and how.
 
 All take ``(N, channels, *shape)`` in numbers as they are stored, with N above 1 for a file of several
-examples.
+examples. A file is made in memory, for what writes to a disk by itself does not always say why it could not.
 """
 
+import gzip
 import io
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -20,6 +21,7 @@ from .numbers import Numbers
 from .sources import Units, shown
 from .volumes import as_stored, nibabel
 
+Bytes = bytes | memoryview
 _FLOATS = Numbers("float32")
 
 
@@ -41,10 +43,10 @@ class Writer(ABC):
         return like.info.numbers if like is not None and like.info.kind == self.kind else _FLOATS
 
     @abstractmethod
-    def write(
+    def encoded(
         self, path: Path, stored: np.ndarray, numbers: Numbers, units: Units, like: Source | None
-    ) -> None:
-        """Write to a path; :class:`OSError` if that fails."""
+    ) -> Bytes:
+        """The bytes of the file."""
 
 
 class AudioWriter(Writer):
@@ -59,15 +61,15 @@ class AudioWriter(Writer):
     def numbers(self, path: Path, units: Units, channels: int, like: Source | None) -> Numbers:
         return numbers_of(_subtype(path, units, like))
 
-    def write(
+    def encoded(
         self, path: Path, stored: np.ndarray, numbers: Numbers, units: Units, like: Source | None
-    ) -> None:
+    ) -> Bytes:
         if numbers.bits is not None:
             stored = stored << (32 - numbers.bits)
-        made = io.BytesIO()  # libsndfile does not say why it could not write
+        made = io.BytesIO()
         subtype = _subtype(path, units, like)
         soundfile().write(made, stored[0].T, _rate(units, like), subtype, format=_container(path))
-        path.write_bytes(made.getbuffer())
+        return made.getbuffer()
 
 
 def _rate(units: Units, like: Source | None) -> int | None:
@@ -120,9 +122,9 @@ class ImageWriter(Writer):
             return Numbers("uint8")
         return Numbers("uint16") if channels == 1 and lossless else Numbers("uint8", 257.0)
 
-    def write(
+    def encoded(
         self, path: Path, stored: np.ndarray, numbers: Numbers, units: Units, like: Source | None
-    ) -> None:
+    ) -> Bytes:
         pixels = np.moveaxis(stored[0], 0, -1)
         image = pillow().fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
         format = pillow().registered_extensions()[path.suffix.lower()]
@@ -132,7 +134,7 @@ class ImageWriter(Writer):
             options |= kept
         made = io.BytesIO()
         image.save(made, format, **options)
-        path.write_bytes(made.getbuffer())
+        return made.getbuffer()
 
 
 def _as_turned(image: Any, source: Path, format: str) -> tuple[Any, dict[str, Any]]:
@@ -163,9 +165,9 @@ class VolumeWriter(Writer):
         if like is not None and like.info.kind == "volumes" and channels != like.info.channels:
             raise ValueError(f"x must have the {like.info.channels} channels of its source, got {channels}")
 
-    def write(
+    def encoded(
         self, path: Path, stored: np.ndarray, numbers: Numbers, units: Units, like: Source | None
-    ) -> None:
+    ) -> Bytes:
         nib = nibabel()
         if like is None or like.info.kind != "volumes":
             step = [s or 1.0 for s in units.step or ()]
@@ -179,30 +181,21 @@ class VolumeWriter(Writer):
             image = type(source)(array, source.affine, source.header)
             image.header.set_data_dtype(array.dtype)
             image.header.set_slope_inter(numbers.slope, numbers.inter)
-        nib.save(image, path)
+        made = image.to_bytes()
+        return gzip.compress(made, 1, mtime=0) if path.suffix.lower() == ".gz" else made
 
 
 class ArrayWriter(Writer):
     kind = "arrays"
     dims = range(1, 64)
 
-    def write(
+    def encoded(
         self, path: Path, stored: np.ndarray, numbers: Numbers, units: Units, like: Source | None
-    ) -> None:
+    ) -> Bytes:
         array = _array(stored, units, like is not None and like.info.series)
-        made = path.open("wb")
-        with made:
-            if path.suffix.lower() == ".npy":
-                np.lib.format.write_array(_Plain(made), array, allow_pickle=False)
-            else:
-                np.savez(made, **_beside(like, array))
-
-
-class _Plain:
-    """A file that only writes, so that NumPy leaves it to Python, which says why it fails."""
-
-    def __init__(self, file: Any) -> None:
-        self.write = file.write
+        made = io.BytesIO()
+        np.save(made, array) if path.suffix.lower() == ".npy" else np.savez(made, **_beside(like, array))
+        return made.getbuffer()
 
 
 def _beside(like: Source | None, array: np.ndarray) -> dict[str, Any]:
