@@ -557,7 +557,7 @@ def test_trailing_is_that_of_diffusers(steps: int) -> None:
             "variance_type must not be learned",
         ),
         (
-            lambda x, ok: ok(from_scheduler(diffusers.DDPMScheduler()), generator=torch.ones),
+            lambda x, ok: ok(from_scheduler(diffusers.DDPMScheduler(**PLAIN)), generator=torch.ones),
             TypeError,
             "generator must be a torch generator",
         ),
