@@ -1,5 +1,6 @@
 """Batch and instance normalisation, and dropout of whole channels."""
 
+from math import prod
 from typing import Any
 
 import torch
@@ -8,9 +9,27 @@ from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from .._algorithms.native import MAX_AXES
-from ..arguments import batched, integer
+from .._fx import leaf_function, leaf_module
+from ..arguments import batched, integer, tensor
 
 
+def _check_axes(input: Tensor, n: int) -> None:
+    """One axis may be left out, as in torch."""
+    if tensor(input).ndim != n + 2 and (n, input.ndim) != (1, 2):
+        raise ValueError(
+            f"input must be (N, C, *spatial) with {n} spatial axes, got shape {tuple(input.shape)}"
+        )
+
+
+def _check_channels(module: Any, channels: int, input: Tensor) -> None:
+    if channels != module.num_features:
+        raise ValueError(
+            f"input must have num_features = {module.num_features} channels, got {channels} "
+            f"in shape {tuple(input.shape)}"
+        )
+
+
+@leaf_module
 class BatchNormNd(_BatchNorm):
     """Batch normalisation, ``torch.nn.BatchNorm2d`` for any number of axes.
 
@@ -62,18 +81,15 @@ class BatchNormNd(_BatchNorm):
         return f"{self.spatial_dims}, {super().extra_repr()}"
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """As torch's layers call it: after ``forward`` has checked the axes."""
-        if input.shape[1] != self.num_features:
-            raise ValueError(
-                f"input must have num_features = {self.num_features} channels, got {input.shape[1]} "
-                f"in shape {tuple(input.shape)}"
-            )
+        """Nothing: ``forward`` has checked the input before torch's, which calls this, got it flattened."""
 
     def forward(self, input: Tensor) -> Tensor:
-        n, plain = self.spatial_dims, self.spatial_dims == 1 and input.ndim == 2
-        if not plain and input.ndim != n + 2:
+        n = self.spatial_dims
+        _check_axes(input, n)
+        _check_channels(self, input.shape[1], input)
+        if (self.training or self.running_mean is None) and input.shape[0] * prod(input.shape[2:]) == 1:
             raise ValueError(
-                f"input must be (N, C, *spatial) with {n} spatial axes, got shape {tuple(input.shape)}"
+                f"input must have more than one value per channel in training, got shape {tuple(input.shape)}"
             )
         if n <= MAX_AXES:
             return _BatchNorm.forward(self, input)
@@ -82,6 +98,7 @@ class BatchNormNd(_BatchNorm):
         return _BatchNorm.forward(self, input.flatten(2, n + 2 - MAX_AXES)).unflatten(2, first)
 
 
+@leaf_module
 class LazyBatchNormNd(_LazyNormBase, _BatchNorm):
     """:class:`BatchNormNd` that takes ``num_features`` from its first input.
 
@@ -124,10 +141,18 @@ class LazyBatchNormNd(_LazyNormBase, _BatchNorm):
     def extra_repr(self) -> str:
         return f"{self.spatial_dims}, {super().extra_repr()}"
 
+    def initialize_parameters(self, input: Tensor) -> None:  # type: ignore[override]
+        _check_axes(input, self.spatial_dims)
+        super().initialize_parameters(input)
+        if self.num_features == 0:  # what is learned and kept was loaded, or there is none
+            known = [t for t in (self.weight, self.running_mean) if t is not None]
+            self.num_features = known[0].shape[0] if known else input.shape[1]
+
     _check_input_dim = BatchNormNd._check_input_dim  # type: ignore[assignment]
     forward = BatchNormNd.forward  # type: ignore[assignment]
 
 
+@leaf_module
 class InstanceNormNd(_InstanceNorm):
     """Instance normalisation (Ulyanov et al. 2016), ``torch.nn.InstanceNorm2d`` for any number of axes.
 
@@ -182,13 +207,30 @@ class InstanceNormNd(_InstanceNorm):
         return self.spatial_dims + 1
 
     def _check_input_dim(self, input: Tensor) -> None:
-        if input.ndim not in (self.spatial_dims + 1, self.spatial_dims + 2):
+        x, _ = batched(input, self.spatial_dims)
+        if self.affine or self.track_running_stats:  # torch warns where the number means nothing
+            _check_channels(self, x.shape[1], input)
+        if (self.training or not self.track_running_stats) and prod(x.shape[2:]) == 1:
             raise ValueError(
-                f"input must be (N, C, *spatial) or (C, *spatial) with {self.spatial_dims} spatial axes, "
-                f"got shape {tuple(input.shape)}"
+                f"input must have more than one spatial entry in training, got shape {tuple(input.shape)}"
             )
 
+    def forward(self, input: Tensor) -> Tensor:
+        if tensor(input).shape[0] == 0 and self.running_mean is not None:  # which torch's kernel cannot
+            self._check_input_dim(input)
+            args = self.running_mean, self.running_var, self.weight, self.bias
+            return nn.functional.batch_norm(input, *args, eps=self.eps)
+        return super().forward(input)
 
+
+@leaf_function
+def _dropped(input: Tensor, n: int, p: float, training: bool, inplace: bool) -> Tensor:
+    x, has_batch = batched(input, n)
+    out = (torch.feature_dropout_ if inplace else torch.feature_dropout)(x, p, training)
+    return out if has_batch else out.squeeze(0)
+
+
+@leaf_module
 class DropoutNd(nn.modules.dropout._DropoutNd):
     """Dropout of whole channels (Tompson et al. 2015), ``torch.nn.Dropout2d`` for any number of axes.
 
@@ -217,7 +259,4 @@ class DropoutNd(nn.modules.dropout._DropoutNd):
         return f"{self.spatial_dims}, {super().extra_repr()}"
 
     def forward(self, input: Tensor) -> Tensor:
-        x, has_batch = batched(input, self.spatial_dims)
-        drop = torch.feature_dropout_ if self.inplace else torch.feature_dropout
-        out = drop(x, self.p, self.training)
-        return out if has_batch else out.squeeze(0)
+        return _dropped(input, self.spatial_dims, self.p, self.training, self.inplace)
