@@ -29,12 +29,12 @@ def _slow() -> tuple[torch.dtype, ...]:
 # single precision (torch 2.13, AVX2).
 SLOW = _slow()
 MAX_AXES = 3
-MAX_AVG_POOL_AXES = 2
 MAX_FRACTIONAL_AXES = 2
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 _MAX_POOL: dict[int, Any] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+_AVG_POOL: dict[int, Any] = {2: F.avg_pool2d, 3: F.avg_pool3d}
 _ADAPTIVE_AVG_POOL: dict[int, Any] = {
     2: F.adaptive_avg_pool2d,
     3: F.adaptive_avg_pool3d,
@@ -208,12 +208,25 @@ def max_pool(
     return tuple(o.squeeze(-2) for o in out) if return_indices else out.squeeze(-2)
 
 
+def averages(device: str, sizes: Ints, kernel: Ints) -> bool:
+    """Whether torch averages over as many axes at once, and well.
+
+    Its kernel for three is slow on the CPU, and refuses inputs shorter than a window without their padding.
+    """
+    if len(kernel) < 3 or device in ("cpu", "meta"):
+        return len(kernel) < 3
+    return len(kernel) == 3 and all(k <= size for k, size in zip(kernel, sizes, strict=True))
+
+
 @_on_planes
 def avg_pool(input: Tensor, kernel: Ints, stride: Ints, padding: Ints, *args: Any) -> Tensor:
-    """One or two axes: the kernel for three is slow, and refuses inputs shorter without their padding."""
     if len(kernel) == 1:
-        return F.avg_pool2d(input.unsqueeze(-2), *_with_unit_axis(kernel, stride, padding), *args).squeeze(-2)
-    return F.avg_pool2d(input, kernel, stride, padding, *args)
+        lifted = input.unsqueeze(-2), *_with_unit_axis(kernel, stride, padding)
+        return avg_pool(*lifted, *args).squeeze(-2)
+    if input.device.type == "cuda" and any(padding):
+        # The kernel of the gradient in channels-last memory takes all padding for zero (torch 2.11).
+        input = input.contiguous()
+    return _AVG_POOL[len(kernel)](input, kernel, stride, padding, *args)
 
 
 @_on_planes

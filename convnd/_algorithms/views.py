@@ -19,7 +19,7 @@ def windows(x: Tensor, axis: int, kernel: int, stride: int, dilation: int) -> Te
 
 
 def open_windows(x: Tensor, axis: int, kernel: int, stride: int, dilation: int) -> Tensor:
-    """As :func:`windows`, copied where a compiler may leave sizes open: it would ask whether they are dense."""
+    """As :func:`windows`, but copied for a compiler, which would ask of open sizes whether they are dense."""
     if not torch.compiler.is_compiling():
         return windows(x, axis, kernel, stride, dilation)
     count = (x.shape[axis] - dilation * (kernel - 1) - 1) // stride + 1
