@@ -1,5 +1,7 @@
 """Whether a call may look at its tensors and write in place, or is being traced or transformed."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -16,6 +18,15 @@ def eager(*tensors: Tensor) -> bool:
         if type(t) is not Tensor and type(t) is not torch.nn.Parameter:
             return False
     return True
+
+
+def known(condition: Any) -> bool:
+    """Whether a condition holds for all sizes that a traced program may be given, without a guard on them."""
+    if not torch.compiler.is_compiling():
+        return bool(condition)
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return statically_known_true(condition)
 
 
 def autocasting(device: str) -> bool:

@@ -6,12 +6,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.parameter import UninitializedParameter
 
 from .._algorithms.native import MAX_AXES
 from ..arguments import batched, integer
 
 
-class BatchNormNd(_BatchNorm):
+class _OptionalShift:
+    """An affine layer without a shift, which torch's own norm layers take only in later versions."""
+
+    spatial_dims: int
+
+    def _leave_out_shift(self: Any, affine: bool, bias: bool) -> None:
+        if affine and not bias:
+            self.bias = None
+
+    def reset_parameters(self: Any) -> None:
+        self.reset_running_stats()
+        if self.affine:
+            nn.init.ones_(self.weight)
+            if self.bias is not None:
+                nn.init.zeros_(self.bias)
+
+    def extra_repr(self: Any) -> str:
+        return (
+            f"{self.spatial_dims}, {self.num_features}, eps={self.eps}, momentum={self.momentum}, "
+            f"affine={self.affine}, bias={self.bias is not None}, "
+            f"track_running_stats={self.track_running_stats}"
+        )
+
+
+class BatchNormNd(_OptionalShift, _BatchNorm):
     """Batch normalisation, ``torch.nn.BatchNorm2d`` for any number of axes.
 
     .. math:: y = \\gamma (x - E[x]) / \\sqrt{Var[x] + \\epsilon} + \\beta
@@ -55,11 +80,9 @@ class BatchNormNd(_BatchNorm):
     ) -> None:
         integer(spatial_dims, "spatial_dims")
         integer(num_features, "num_features")
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        self._leave_out_shift(affine, bias)
         self.spatial_dims = spatial_dims
-
-    def extra_repr(self) -> str:
-        return f"{self.spatial_dims}, {super().extra_repr()}"
 
     def _check_input_dim(self, input: Tensor) -> None:
         """As torch's layers call it: after ``forward`` has checked the axes."""
@@ -82,7 +105,7 @@ class BatchNormNd(_BatchNorm):
         return _BatchNorm.forward(self, input.flatten(2, n + 2 - MAX_AXES)).unflatten(2, first)
 
 
-class LazyBatchNormNd(_LazyNormBase, _BatchNorm):
+class LazyBatchNormNd(_LazyNormBase, _OptionalShift, _BatchNorm):
     """:class:`BatchNormNd` that takes ``num_features`` from its first input.
 
     Args:
@@ -118,17 +141,23 @@ class LazyBatchNormNd(_LazyNormBase, _BatchNorm):
         bias: bool = True,
     ) -> None:
         integer(spatial_dims, "spatial_dims")
-        super().__init__(eps, momentum, affine, track_running_stats, device, dtype, bias=bias)  # type: ignore
+        super().__init__(eps, momentum, affine, track_running_stats, device, dtype)  # type: ignore
+        self._leave_out_shift(affine, bias)
         self.spatial_dims = spatial_dims
 
-    def extra_repr(self) -> str:
-        return f"{self.spatial_dims}, {super().extra_repr()}"
+    def initialize_parameters(self: Any, input: Tensor) -> None:
+        without = self.affine and self.bias is None and self.has_uninitialized_params()
+        if without:  # torch without that option expects one
+            self.bias = UninitializedParameter(device=self.weight.device, dtype=self.weight.dtype)
+        super().initialize_parameters(input)
+        if without:
+            self.bias = None
 
     _check_input_dim = BatchNormNd._check_input_dim  # type: ignore[assignment]
     forward = BatchNormNd.forward  # type: ignore[assignment]
 
 
-class InstanceNormNd(_InstanceNorm):
+class InstanceNormNd(_OptionalShift, _InstanceNorm):
     """Instance normalisation (Ulyanov et al. 2016), ``torch.nn.InstanceNorm2d`` for any number of axes.
 
     .. math:: y = \\gamma (x - E[x]) / \\sqrt{Var[x] + \\epsilon} + \\beta
@@ -172,11 +201,9 @@ class InstanceNormNd(_InstanceNorm):
     ) -> None:
         integer(spatial_dims, "spatial_dims")
         integer(num_features, "num_features")
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        self._leave_out_shift(affine, bias)
         self.spatial_dims = spatial_dims
-
-    def extra_repr(self) -> str:
-        return f"{self.spatial_dims}, {super().extra_repr()}"
 
     def _get_no_batch_dim(self) -> int:
         return self.spatial_dims + 1

@@ -1,6 +1,6 @@
 """What the commands share: the model of a run, its conditions, and where results go."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,15 @@ import torch
 from torch import Tensor
 
 from ..data import SUFFIXES
-from ..data.sources import Units
+from ..data.memory import amount, total
+from ..data.sources import Units, shown
 from ..diffusion import Diffusion, coordinates
+from ..unet import UNet
 
 # What new data is written as; results for given files are written in their own format.
 _SUFFIX = {"audio": ".wav", "images": ".png", "volumes": ".nii.gz", "arrays": ".npy"}
+_COPIES = 4  # of samples: their noise, where they are, the estimate, the one before
+_FEATURES = 2  # of the size of the data that a level has at once: input and output of a convolution
 _ONE_STEP = ("sample", "v_prediction", "flow", "edm")  # that say at t = 1 what the data is
 
 
@@ -24,10 +28,12 @@ def load_run(run: Path, device: str | None) -> tuple[Diffusion, Units]:
         ValueError: if the folder holds no model, or one that was not trained from files.
     """
     if not run.is_dir():
-        raise ValueError(f"run must be the folder of a run, got {run}, which is none")
+        raise ValueError(f"run must be the folder of a run, got {shown(run)}, which is none")
     diffusion = Diffusion.from_pretrained(run, device=chosen_device(device))
     if diffusion.data is None:
-        raise ValueError(f"run must hold a model trained by dynunet train, got {run}, which knows no files")
+        raise ValueError(
+            f"run must hold a model trained by dynunet train, got {shown(run)}, which knows no files"
+        )
     return diffusion, Units.of(diffusion.data)
 
 
@@ -37,9 +43,35 @@ def chosen_device(device: str | None) -> torch.device:
         found = torch.accelerator.current_accelerator(check_available=True)
         return found or torch.device("cpu")
     try:
-        return torch.empty(0, device=device).device
+        found = torch.zeros(1, device=device)
+        found.item()  # a device without memory, such as meta, has no values
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device must be one of this machine, got {device!r}: {error}") from None
+    return found.device
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that no generator takes; samples have those that follow."""
+    if not -(2**63) <= seed < 2**63:
+        raise ValueError(f"--seed must be a whole number of 64 bits, from -2^63 to 2^63 - 1, got {seed}")
+
+
+def check_memory(diffusion: Diffusion, shape: Sequence[int], in_windows: bool) -> None:
+    """Refuse what cannot fit in memory: several copies of the data, and of the first features of the network.
+
+    Raises:
+        ValueError: saying what it would take.
+    """
+    device = next(diffusion.parameters()).device
+    there = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else total()
+    features = _FEATURES * diffusion.model.stem.out_channels if isinstance(diffusion.model, UNet) else 0
+    entries = shape[0] * prod(shape[2:])
+    needed = 4 * entries * (_COPIES * shape[1] + (0 if in_windows else features))
+    if needed > there:
+        raise ValueError(
+            f"{'x'.join(map(str, shape[2:]))} takes at least {amount(needed)} of memory, and {device} has "
+            f"{amount(there)}; choose a smaller --size or --batch-size"
+        )
 
 
 def restores(units: Units) -> bool:
@@ -78,17 +110,9 @@ def known_suffix(path: Path) -> bool:
     return path.name.lower().endswith(tuple(s for suffixes in SUFFIXES.values() for s in suffixes))
 
 
-def result_of(source: Path, out: Path) -> Path:
+def result_of(source: Path, out: Path, name: str | None = None) -> Path:
     """Where the result for one file goes: ``out`` itself if it names a file, else into that folder."""
-    return out if known_suffix(out) and not out.is_dir() else out / source.name
-
-
-def check_new(paths: Iterable[Path], overwrite: bool) -> None:
-    """Refuse to replace files, before anything is computed."""
-    there = [path for path in paths if path.exists()]
-    if there and not overwrite:
-        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-        raise ValueError(f"out: {there[0]}{more} exists already; choose another folder or give --overwrite")
+    return out if known_suffix(out) and not out.is_dir() else out / (name or source.name)
 
 
 def bounded(shape: Sequence[int], most: int = 2**24) -> int:

@@ -1,26 +1,28 @@
 """``dynunet denoise``: files restored by a model that has learned it, each on its own grid."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 from tyro.conf import Positional
 
-from ..data import find, load, save
+from ..data import load, save
+from ..data.saving import check_result
 from ..data.sources import Units, shown
 from ..diffusion import Diffusion
-from .common import check_new, conditions, load_run, restoration_steps, restores, result_of, windows
+from .common import check_seed, conditions, load_run, restoration_steps, restores, windows
+from .work import Work
 
 
 @dataclass(frozen=True)
 class Denoise:
     """Restore files with a model trained by --noise, --coloured or --pairs.
 
-    A model trained without them removes white noise of known level, by --sigma.
+    A model trained without them removes white noise of known level, by --sigma. A file that cannot be
+    restored is named, and the others are. Results that are there are kept, so that the same command goes on
+    where it was interrupted.
     """
 
     run_folder: Positional[Path]
@@ -42,45 +44,32 @@ class Denoise:
     device: str | None = None
     """cpu, cuda, cuda:1, mps, ...; by default the fastest"""
     overwrite: bool = False
-    """replace results that exist"""
+    """make results again that exist"""
 
     def run(self) -> None:
+        check_seed(self.seed)
         diffusion, units = load_run(self.run_folder, self.device)
         if not restores(units) and self.sigma is None:
             raise ValueError(
-                f"{self.run_folder} was trained without --noise, --coloured or --pairs: give --sigma, the "
-                "level of white noise, or train a model to restore"
+                f"{shown(self.run_folder)} was trained without --noise, --coloured or --pairs: give --sigma, "
+                "the level of white noise, or train a model to restore"
             )
         if restores(units) and self.sigma is not None:
-            raise ValueError(f"--sigma must be left out, {self.run_folder} knows its noise, got {self.sigma}")
-        files = self._files()
-        check_new([to for _, to in files], self.overwrite)
-        done = 0
-        for path, to in tqdm(files, desc="denoising", unit="file", disable=None):
-            done += self._file(diffusion, units, path, to)
-        print(f"{done} of {len(files)} files restored, in {self.out}")
-        if done < len(files):
-            raise SystemExit(1)
+            raise ValueError(
+                f"--sigma must be left out, {shown(self.run_folder)} knows its noise, got {self.sigma}"
+            )
+        work = Work(self.source, self.out, self.overwrite)
+        work.run(lambda path, to: self._file(diffusion, units, path, to), "restored")
 
-    def _files(self) -> list[tuple[Path, Path]]:
-        """Each file and where its result goes."""
-        found = find(self.source)
-        if not self.source.is_dir():
-            return [(found[0], result_of(found[0], self.out))]
-        return [(path, self.out / path.relative_to(self.source)) for path in found]
-
-    def _file(self, diffusion: Diffusion, units: Units, path: Path, to: Path) -> bool:
-        """Whether a file could be restored; what cannot be read is named and passed over."""
-        try:
-            loaded = load(path, units.document())
-        except ValueError as error:
-            tqdm.write(f"skipped: {shown(path)}: {error}", file=sys.stderr)
-            return False
+    def _file(self, diffusion: Diffusion, units: Units, path: Path, to: Path) -> tuple[str, ...]:
+        """Restore a file; what of it is lost, in words."""
+        loaded = load(path, units.document())
+        check_result(to, units, loaded.source)
         several = loaded.x.ndim == units.spatial_dims + 2
         x = self._restored(diffusion, units, loaded.x if several else loaded.x.unsqueeze(0))
         to.parent.mkdir(parents=True, exist_ok=True)
         save(to, x if several else x[0], units.document(), like=loaded.source, overwrite=self.overwrite)
-        return True
+        return loaded.lost
 
     def _restored(self, diffusion: Diffusion, units: Units, noisy: Tensor) -> Tensor:
         device = next(diffusion.parameters()).device

@@ -13,10 +13,10 @@ from tyro.conf import Positional
 import convnd.functional as F
 
 from ..data import FolderDataset
-from ..data.sources import Units
+from ..data.sources import Units, shown
 from ..diffusion import Diffusion
 from ..metrics import frechet_distance, psnr, si_sdr, snr
-from .common import bounded, load_run, restoration_steps, restores
+from .common import bounded, check_seed, load_run, restoration_steps, restores
 from .config import RUN
 from .train import read_flags
 
@@ -55,6 +55,9 @@ class Evaluate:
     def run(self) -> None:
         if self.num < 2:
             raise ValueError(f"--num must be at least 2, got {self.num}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"--batch_size must be at least 1, got {self.batch_size}")
+        check_seed(self.seed)
         diffusion, units = load_run(self.run_folder, self.device)
         dataset = self._dataset(units)
         batch = self.batch_size or bounded(dataset.shape)
@@ -78,7 +81,7 @@ class Evaluate:
                 f"the classes must be {', '.join(units.classes)}, got {', '.join(classes or ['none'])}"
             )
         of = "held out from training" if split == "validation" else "all there are"
-        print(f"examples of {' x '.join(map(str, dataset.shape))} from {source}: {len(dataset)}, {of}")
+        print(f"examples of {' x '.join(map(str, dataset.shape))} from {shown(source)}: {len(dataset)}, {of}")
         return dataset
 
     def _degradation(self, units: Units) -> dict[str, Any]:
@@ -87,7 +90,7 @@ class Evaluate:
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if given and not restores(units):
             raise ValueError(
-                f"--{next(iter(given))} is for a model that restores, which {self.run_folder} is not"
+                f"--{next(iter(given))} is for a model that restores, which {shown(self.run_folder)} is not"
             )
         if self.noise is not None:
             return {"pairs": None, **given}

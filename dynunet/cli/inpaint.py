@@ -1,4 +1,4 @@
-"""``dynunet inpaint``: what is missing in a file, filled in by a model of such data."""
+"""``dynunet inpaint``: what is missing in files, filled in by a model of such data."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,25 +7,37 @@ import torch
 from torch import Tensor
 from tyro.conf import Positional
 
-from ..data import load, save
-from ..data.sources import Units
-from .common import check_new, conditions, load_run, restores, result_of, windows
+from ..data.files import search, stem
+from ..data.gaps import marks_of
+from ..data.loading import load_gaps
+from ..data.saving import check_result, write
+from ..data.sources import Units, shown
+from ..diffusion import Diffusion
+from .common import check_seed, conditions, load_run, restores, windows
+from .work import NothingToDoError, Work
+
+_HELD_BY = {".jpg": ".png", ".jpeg": ".png", ".ogg": ".wav"}  # which keep what is not filled in as it is
 
 
 @dataclass(frozen=True)
 class Inpaint:
-    """Fill in what is missing in a file, by --missing or --mask. All else stays as it is."""
+    """Fill in what is missing in files, by --missing or --mask. All else stays as it is, to the bit.
+
+    A jpg changes whole blocks of pixels when it is written, so that its result is a png. Results that are
+    there are kept, so that the same command goes on where it was interrupted.
+    """
 
     run_folder: Positional[Path]
     """folder of the run"""
     source: Positional[Path]
-    """the file"""
+    """a file, or a folder with all below it"""
     out: Path
-    """the file to write, or a folder for it"""
+    """folder for the results, with the names of the files; for one file also the file to write"""
     missing: str | None = None
     """value of what is missing: nan, or a number as it is in the file"""
     mask: Path | None = None
-    """file of the same kind and size, not 0 (of images: bright) where something is to be filled in"""
+    """file of the same kind and size, not 0 (of images: bright) where something is to be filled in; for a
+    folder one for all, or a folder with one at the relative path of each"""
     steps: int = 20
     """of the sampler: more are better and slower"""
     resamplings: int = 4
@@ -39,54 +51,63 @@ class Inpaint:
     device: str | None = None
     """cpu, cuda, cuda:1, mps, ...; by default the fastest"""
     overwrite: bool = False
-    """replace a result that exists"""
+    """make results again that exist"""
 
     def run(self) -> None:
         if (self.missing is None) == (self.mask is None):
             raise ValueError("one of --missing and --mask must say what is to be filled in")
+        check_seed(self.seed)
         diffusion, units = load_run(self.run_folder, self.device)
         if restores(units):
             raise ValueError(
-                f"{self.run_folder} was trained to restore; to fill gaps train without noise or pairs"
+                f"{shown(self.run_folder)} was trained to restore; to fill gaps train without noise or pairs"
             )
-        to = result_of(self.source, self.out)
-        check_new([to], self.overwrite)
-        loaded = load(self.source, replace(units, missing=self.missing or units.missing).document())
+        units = replace(units, missing=self.missing or units.missing)
+        masks = self._masks()
+        work = Work(self.source, self.out, self.overwrite, _named, list(masks.values()))
+        work.run(lambda path, to: self._file(diffusion, units, masks, path, to), "filled in")
+
+    def _masks(self) -> dict[str, Path]:
+        """The file of each mask, by the place of what it is for; one for all by none."""
+        if self.mask is None:
+            return {}
+        found = search(self.mask, "mask").files
+        return {stem(path, self.mask): path for path in found} if self.mask.is_dir() else {"": found[0]}
+
+    def _file(
+        self, diffusion: Diffusion, units: Units, masks: dict[str, Path], path: Path, to: Path
+    ) -> tuple[str, ...]:
+        """Fill in one file."""
+        root = self.source if self.source.is_dir() else self.source.parent
+        mask = masks.get("") or masks.get(stem(path, root))
+        if self.mask is not None and mask is None:
+            raise ValueError(f"there is no mask of its name in {shown(self.mask)}")
+        loaded, holes = load_gaps(path, units, None if mask is None else marks_of(mask, units))
+        check_result(to, units, loaded.source, exact=True)
+        if not holes.any():
+            raise NothingToDoError(f"nothing is missing in {shown(path)}, where {mask or self.missing} is")
         several = loaded.x.ndim == units.spatial_dims + 2
         x = loaded.x if several else loaded.x.unsqueeze(0)
         known = torch.ones_like(x, dtype=torch.bool) if loaded.mask is None else loaded.mask.view_as(x)
-        marked = torch.zeros_like(known) if self.mask is None else self._marked(units, x).expand_as(known)
-        known = known & ~marked
-        if known.all():
-            raise ValueError(f"nothing is missing in {self.source}, where {self.mask or self.missing} is")
+        filled = self._filled(diffusion, units, x, known)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        write(to, filled if several else filled[0], units, loaded.source, holes, self.overwrite)
+        return ()
+
+    def _filled(self, diffusion: Diffusion, units: Units, x: Tensor, known: Tensor) -> Tensor:
         device = next(diffusion.parameters()).device
         given = conditions(units, x.shape)
-        filled = diffusion.inpaint(
+        return diffusion.inpaint(
             x.to(device),
             known.to(device),
             self.steps,
             resamplings=self.resamplings,
             generator=torch.Generator(device).manual_seed(self.seed),
+            progress=False,
             **{name: value.to(device) for name, value in given.items()},
             **windows(units, self.window, self.overlap),
-        )
-        to.parent.mkdir(parents=True, exist_ok=True)
-        result = filled.cpu() if several else filled[0].cpu()
-        complete = replace(units, missing=None).document()
-        only = marked if several else marked[0]  # and what is missing in the file itself
-        save(to, result, complete, like=loaded.source, only=only, overwrite=self.overwrite)
-        print(f"{(~known).double().mean():.1%} filled in, in {to}")
+        ).cpu()
 
-    def _marked(self, units: Units, x: Tensor) -> Tensor:
-        """Where the mask says that something is to be filled in."""
-        assert self.mask is not None
-        # Values as they are stored; images are scaled by their bit depth, half of which becomes 0.
-        plain = replace(units, channels=1, percentiles=None, range=None, missing="nan")
-        mask = load(self.mask, plain).x
-        mask = mask if mask.ndim == x.ndim else mask.unsqueeze(0)
-        if mask.shape[2:] != x.shape[2:]:
-            raise ValueError(
-                f"--mask must have the size of {self.source}, {tuple(x.shape[2:])}, "
-                f"got {tuple(mask.shape[2:])}"
-            )
-        return mask > 0 if units.kind == "images" else mask != 0
+
+def _named(path: Path) -> str:
+    return path.stem + _HELD_BY[path.suffix.lower()] if path.suffix.lower() in _HELD_BY else path.name

@@ -1,22 +1,34 @@
 """``dynunet sample``: new data, in files of the kind the model was trained on."""
 
-from dataclasses import dataclass
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import trange
+from tqdm.auto import tqdm
 from tyro.conf import Positional
 
-from ..data import save
-from ..data.sources import Units
+from ..data import load, save
+from ..data.sources import Units, shown
+from ..data.writing import check_free, replacing
 from ..diffusion import Diffusion
-from .common import bounded, check_new, conditions, load_run, new_suffix, restores, windows
+from .common import bounded, check_memory, check_seed, conditions, load_run, new_suffix, restores, windows
+from .train import Stopped
+
+_DRAWN = 64  # samples in the picture, at most
+_LONGEST = 100  # bytes of a class in a file's name
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Make new data with a trained model, and a picture of it."""
+    """Make new data with a trained model, and a picture of it.
+
+    Samples that are there are kept, so that the same command goes on where it was interrupted, and one with
+    a larger --num makes more.
+    """
 
     run_folder: Positional[Path]
     """folder of the run"""
@@ -41,45 +53,69 @@ class Sample:
     device: str | None = None
     """cpu, cuda, cuda:1, mps, ...; by default the fastest"""
     overwrite: bool = False
-    """replace files that exist"""
+    """make samples again that exist"""
 
     def run(self) -> None:
         diffusion, units = load_run(self.run_folder, self.device)
         if restores(units):
-            raise ValueError(
-                f"{self.run_folder} was trained to restore: dynunet denoise {self.run_folder} FILES"
-            )
+            run = shown(self.run_folder)
+            raise ValueError(f"{run} was trained to restore: dynunet denoise {run} FILES")
         for name in ("num", "batch_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        check_seed(self.seed)
         labels = class_numbers(units, self.classes)
         shape = units.channels, *sample_size(units, self.size)
-        names = [self._name(units, i, labels) for i in range(self.num)]
-        picture = self.out / "samples.png"
-        check_new([*(self.out / name for name in names), picture], self.overwrite)
+        batch = self.batch_size or bounded(shape)
+        check_memory(diffusion, (batch, *shape), bool(self._windows(units, shape)))
+        files = [self.out / self._name(units, i, labels) for i in range(self.num)]
+        missing = self._missing(files)
         self.out.mkdir(parents=True, exist_ok=True)
-        batch, shown = self.batch_size or bounded(shape), []
-        for first in trange(0, self.num, batch, desc="batches", disable=None if self.num > batch else True):
-            numbers = range(first, min(first + batch, self.num))
-            x = self._batch(diffusion, units, shape, numbers, labels)
-            for i, sample in zip(numbers, x, strict=True):
-                save(self.out / names[i], sample, units.document(), overwrite=self.overwrite)
-            shown += [*x[: max(0, 64 - len(shown))]]
-        self._draw(torch.stack(shown), units, picture)
+        # The batches are those of all samples, so that each is the same as without an interruption.
+        batches = [range(first, min(first + batch, self.num)) for first in range(0, self.num, batch)]
+        batches = [numbers for numbers in batches if not missing.isdisjoint(numbers)]
+        try:
+            for numbers in tqdm(batches, desc="batches", disable=None if len(batches) > 1 else True):
+                x = self._batch(diffusion, units, shape, numbers, labels)
+                for i, sample in zip(numbers, x, strict=True):
+                    if i in missing:
+                        save(files[i], sample, units.document(), overwrite=self.overwrite)
+                        missing.discard(i)
+        except KeyboardInterrupt:
+            done = f"{self.num - len(missing)} of {self.num} samples"
+            raise Stopped(f"interrupted, {done} in {shown(self.out)}; the same command goes on") from None
+        self._draw(files, units)
+
+    def _missing(self, files: Sequence[Path]) -> set[int]:
+        """The samples that are to be made."""
+        for path in files:
+            check_free(path, overwrite=True)
+        if self.overwrite:
+            return set(range(self.num))
+        missing = {i for i, path in enumerate(files) if not path.exists()}
+        if len(missing) < self.num:
+            kept = f"{self.num - len(missing)} of {self.num} samples were there and are kept"
+            print(f"{kept}, --overwrite would make them again")
+        return missing
 
     def _name(self, units: Units, i: int, labels: list[int]) -> str:
         text = f"sample-{i:0{len(str(self.num - 1))}d}"
         if labels and units.classes:
-            text += "-" + units.classes[labels[i % len(labels)]].replace("/", "_")
+            name = units.classes[labels[i % len(labels)]].replace("/", "_").replace(os.sep, "_")
+            text += "-" + name.encode()[:_LONGEST].decode(errors="ignore")
         return text + new_suffix(units)
+
+    def _windows(self, units: Units, shape: tuple[int, ...]) -> dict[str, Any]:
+        """Samples larger than those of training are made in windows."""
+        larger = units.size is not None and any(a > b for a, b in zip(shape[1:], units.size, strict=True))
+        return windows(units, None, None) if larger else {}
 
     def _batch(
         self, diffusion: Diffusion, units: Units, shape: tuple[int, ...], numbers: range, labels: list[int]
     ) -> Tensor:
         device = next(diffusion.parameters()).device
         full = len(numbers), *shape
-        larger = units.size is not None and any(a > b for a, b in zip(shape[1:], units.size, strict=True))
-        options = windows(units, None, None) if larger else {}
+        options = self._windows(units, shape)
         given = conditions(units, full)
         if labels:
             options["class_labels"] = torch.tensor([labels[i % len(labels)] for i in numbers])
@@ -93,15 +129,23 @@ class Sample:
             **options,
         ).cpu()
 
-    def _draw(self, x: Tensor, units: Units, path: Path) -> None:
+    def _draw(self, files: Sequence[Path], units: Units) -> None:
+        """A picture of what is in the files, whichever of them were there already."""
+        path, said = self.out / "samples.png", f"{self.num} samples in {shown(self.out)}"
+        if path.exists() and not self.overwrite:
+            print(f"{said}; the picture {shown(path)} was there and is kept")
+            return
         try:
             from ..plotting import pictures
 
-            pictures(x, path, units.sample_rate)
+            as_written = replace(units, percentiles=None, resize=False, spacing=None, missing=None).document()
+            x = torch.stack([load(file, as_written).x for file in files[:_DRAWN]])
+            with replacing(path, self.overwrite) as partial:
+                pictures(x, partial, units.sample_rate)
         except ImportError as error:
-            print(f"{self.num} samples in {self.out}; no picture of them: {error}")
+            print(f"{said}; no picture of them: {error}")
         else:
-            print(f"{self.num} samples in {self.out}, and a picture of them, {path}")
+            print(f"{said}, and a picture of them, {shown(path)}")
 
 
 def sample_size(units: Units, size: tuple[int, ...] | None) -> tuple[int, ...]:

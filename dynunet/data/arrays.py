@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from .cache import Cache
+from .memory import check_size
+from .numbers import Numbers
 from .options import DataOptions
 from .sources import Info, Reader, Region, Units, UnreadableError, is_series
 
@@ -55,7 +57,7 @@ class Npy(Reader):
         example = channels_first(array[0] if series else array, options.channel_axis)
         return Info(
             path, self.format, self.kind, example.shape[0], example.shape[1:], entries, series,
-            stored=array.dtype.name, labels=labels,
+            stored=array.dtype.name, numbers=Numbers(array.dtype.name), labels=labels,
         )  # fmt: skip
 
     def read(
@@ -78,9 +80,15 @@ class Npz(Npy):
     def look(self, path: Path, options: DataOptions) -> Info:
         if not zipfile.is_zipfile(path):
             raise UnreadableError("it is no npz file, or truncated")
-        with np.load(path) as arrays:
-            labels = arrays["labels"] if "labels" in arrays.files else None
-            return self._info(path, arrays[_name(arrays.files)], options, labels)
+        with zipfile.ZipFile(path) as archive:
+            arrays = {m.filename.removesuffix(".npy"): _header(archive, m) for m in archive.infolist()}
+        for array in arrays.values():
+            check_size(array.nbytes, path.stat().st_size)
+        labels = None
+        if "labels" in arrays:
+            with np.load(path) as loaded:
+                labels = loaded["labels"]
+        return self._info(path, arrays[array_name(list(arrays))], options, labels)
 
     def _array(self, info: Info, cache: Cache) -> np.ndarray:
         return cache.get((info.path, "npz"), lambda: _loaded(info.path))
@@ -95,12 +103,26 @@ def channels_first(example: np.ndarray, channel_axis: int | None) -> np.ndarray:
     return np.moveaxis(example, channel_axis, 0)
 
 
+def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """The shape and the type of an array in an archive, as one that takes no memory."""
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        if version == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        elif version == (2, 0):
+            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+        else:
+            raise UnreadableError(f"its array {member.filename!r} is of version {version} of the npy format")
+    check_numbers(dtype)
+    return np.broadcast_to(np.zeros((), dtype), shape)
+
+
 def _loaded(path: Path) -> np.ndarray:
     with np.load(path) as arrays:
-        return arrays[_name(arrays.files)]
+        return arrays[array_name(arrays.files)]
 
 
-def _name(names: list[str]) -> str:
+def array_name(names: list[str]) -> str:
     """The array of an npz that is the data."""
     data = [name for name in names if name != "labels"]
     if len(data) == 1:

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from .cache import Cache
+from .numbers import Numbers
 from .options import DataOptions
 from .sources import Info, Reader, Region, Units, UnreadableError, missing_package
 
 _FILES_CACHED = 50  # a file is resampled once and kept if so many of its size fit into the cache
-_STREAMED = 0x7FFF0000  # programs that cannot go back to the header leave a size from here on
+_STREAMED = 2_000_000_000  # programs that cannot go back to the header leave a size from here on
+BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "ULAW": 16, "ALAW": 16}
 
 
 def soundfile() -> Any:
@@ -49,11 +51,12 @@ class Audio(Reader):
                 raise UnreadableError(f"it is truncated: the last of its {file.frames} samples is not there")
             return Info(
                 path, self.format, self.kind, file.channels, (file.frames,), stored=file.subtype,
+                numbers=numbers_of(file.subtype), exact=file.subtype in (*BITS, "FLOAT", "DOUBLE"),
                 sample_rate=file.samplerate,
             )  # fmt: skip
 
     def grid(self, info: Info, units: Units) -> tuple[int, ...]:
-        up, down = _ratio(info, units)
+        up, down = ratio(info, units)
         return (-(-info.shape[0] * up // down),)
 
     def convertible(self, info: Info, channels: int) -> bool:
@@ -70,6 +73,22 @@ class Audio(Reader):
             return cache.get(key, lambda: _part(info, units, 0, size))[:, start:stop].copy()
         return _part(info, units, start, stop)
 
+    def stored(self, info: Info, index: int, units: Units, cache: Cache) -> np.ndarray:
+        bits = info.numbers.bits
+        with soundfile().SoundFile(native(info.path)) as file:
+            values = file.read(dtype=info.numbers.dtype, always_2d=True).T
+        if values.shape[1] != info.shape[0]:
+            raise UnreadableError(f"it ends after {values.shape[1]} of {info.shape[0]} samples")
+        return values if bits is None else values >> (32 - bits)
+
+
+def numbers_of(subtype: str) -> Numbers:
+    """What libsndfile reads as k / 2^(bits - 1) is k; what is not of whole numbers is read as it is."""
+    bits = BITS.get(subtype)
+    if bits is None:
+        return Numbers("float64" if subtype == "DOUBLE" else "float32")
+    return Numbers("int32", 2.0 ** (1 - bits), bits=bits)
+
 
 def _part(info: Info, units: Units, start: int, stop: int) -> np.ndarray:
     """Samples from start to stop at the rate and with the channels that are wanted.
@@ -77,7 +96,7 @@ def _part(info: Info, units: Units, start: int, stop: int) -> np.ndarray:
     The filter of resample_poly reaches 10 of the coarser samples; the part that is read starts where a sample
     of the file falls on one of the result, so that this is exactly a part of the whole file resampled.
     """
-    up, down = _ratio(info, units)
+    up, down = ratio(info, units)
     reach = 10 * -(-max(up, down) // up) + 1 if up != down else 0
     origin = max(start // up - -(-reach // down), 0)
     first, last = origin * down, min(-(-stop * down // up) + reach, info.shape[0])
@@ -114,7 +133,7 @@ def _low_pass(up: int, down: int) -> Any:
     return design(20 * widest + 1, 1 / widest, window=("kaiser", 5.0))
 
 
-def _ratio(info: Info, units: Units) -> tuple[int, int]:
+def ratio(info: Info, units: Units) -> tuple[int, int]:
     """By how much the rate goes up and down, in lowest terms."""
     here = info.sample_rate or 1
     wanted = units.sample_rate or here

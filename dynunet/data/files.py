@@ -1,6 +1,11 @@
-"""Finding files below a folder, and the reader of each."""
+"""Finding files below a folder, and the reader of each.
 
+What the program itself has written there is no data: the folders of runs, and the one that results go to.
+"""
+
+import json
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +17,9 @@ from .images import Images
 from .sources import Reader, shown
 from .standard import Cifar, Idx, is_idx_labels
 from .volumes import Volumes
+
+_RUN = "run.json"
+_LONGEST = 10**8  # bytes of a run's record
 
 READERS: Mapping[str, Reader] = {
     r.format: r for r in (Audio(), Images(), Volumes(), Npy(), Npz(), Idx(), Cifar())
@@ -30,6 +38,8 @@ class Found:
     root: Path
     files: list[Path]
     others: Counter[str] = field(default_factory=Counter)
+    unusable: dict[Path, str] = field(default_factory=dict)  # of known formats by their names alone
+    left_out: dict[Path, str] = field(default_factory=dict)  # folders, and what they are
 
 
 def reader_of(path: Path) -> Reader | None:
@@ -43,6 +53,8 @@ def reader_of(path: Path) -> Reader | None:
 def find(source: Path | str | Sequence[Path | str]) -> list[Path]:
     """The files of known formats in a folder and all below, sorted; a file is itself, in a list.
 
+    Folders of runs are left out, and so is what is no file: a pipe, or a link that leads nowhere.
+
     Raises:
         FileNotFoundError: there is no such file or folder.
         ValueError: there is none of a known format; the message says what was looked for.
@@ -50,29 +62,72 @@ def find(source: Path | str | Sequence[Path | str]) -> list[Path]:
     return search(source, "source").files
 
 
-def search(source: Path | str | Sequence[Path | str], name: str) -> Found:
-    """As :func:`find`, for the argument of this name."""
+def search(source: Path | str | Sequence[Path | str], name: str, results: Path | None = None) -> Found:
+    """As :func:`find`, for the argument of this name.
+
+    Args:
+        results: a folder below the source that is left out: results are not read as what they are made from.
+    """
     one = isinstance(source, (str, os.PathLike))
     paths = [Path(source)] if one else [Path(p) for p in source]
     if not paths:
         raise ValueError(f"{name} must be a folder, a file or files, got an empty sequence")
     for path in paths:
-        if not path.exists():
+        if not os.path.lexists(path):
             raise FileNotFoundError(f"{name}: there is no file or folder {shown(path)}")
     folder = paths[0] if one and paths[0].is_dir() else None
     found = Found(folder or _common(paths), [])
     for path in paths:
-        for file in _below(path) if path.is_dir() else [path]:
+        for file in _below(path, results, found) if path.is_dir() else [path]:
             if reader_of(file) is not None:
-                found.files.append(file)
+                why = no_file(file)
+                if why is None:
+                    found.files.append(file)
+                else:
+                    found.unusable[file] = why
             elif not is_idx_labels(file):
                 found.others["(hidden)" if file.name.startswith(".") else file.suffix or "(no suffix)"] += 1
     if not found.files:
         looked = "; ".join(f"{kind}: {' '.join(suffixes)}" for kind, suffixes in SUFFIXES.items())
         where = shown(paths[0]) if one else f"{len(paths)} paths"
-        there = others_text(found.others) or "nothing at all"
+        there = ", ".join(filter(None, [others_text(found.others), *described(found)])) or "nothing at all"
         raise ValueError(f"{name}: no file to read in {where}. Looked for {looked}; found {there}")
     return found
+
+
+def described(found: Found) -> list[str]:
+    """What was found and is not read, but for files of other formats, each in words."""
+    places = {**found.left_out, **found.unusable}
+    return [f"{shown(os.path.relpath(path, found.root))}: {why}" for path, why in places.items()]
+
+
+def no_file(path: Path) -> str | None:
+    """Why something cannot be read as a file, without opening it: a pipe would wait for ever."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "it is a link that leads nowhere"
+    except OSError as error:
+        return f"it cannot be looked at: {error.strerror}"
+    return None if stat.S_ISREG(mode) else "it is no regular file"
+
+
+def stem(path: Path, root: Path) -> str:
+    """The place of a file below a folder, without its suffix: the same for files that belong together."""
+    place = os.path.relpath(path, root)
+    return place[: -len(".nii.gz")] if place.lower().endswith(".nii.gz") else os.path.splitext(place)[0]
+
+
+def is_run(folder: Path | str) -> bool:
+    """Whether a folder is that of a run: the record of one, ``run.json``, is in it."""
+    file = Path(folder, _RUN)
+    try:
+        if not file.is_file() or file.stat().st_size > _LONGEST:
+            return False
+        record = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and isinstance(record.get("options"), dict) and "started" in record
 
 
 def others_text(others: Counter[str]) -> str:
@@ -84,13 +139,23 @@ def _common(paths: list[Path]) -> Path:
     return Path(os.path.commonpath([p.absolute() if p.is_dir() else p.absolute().parent for p in paths]))
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def _below(folder: Path, results: Path | None, found: Found) -> Iterator[Path]:
     """All files in a folder and below, sorted; linked folders too, each once."""
     seen = set()
-    for at, folders, files in os.walk(folder, followlinks=True):
+    own = None if results is None else os.path.realpath(results)
+    if own == os.path.realpath(folder):
+        raise ValueError(f"results must go to another folder than {shown(folder)}, which they are made from")
+
+    def closed(error: OSError) -> None:
+        found.unusable[Path(error.filename)] = f"it cannot be looked into: {error.strerror}"
+
+    for at, folders, files in os.walk(folder, onerror=closed, followlinks=True):
         folders.sort()
         real = os.path.realpath(at)
-        if real in seen:
+        what = "the results" if real == own else "a run" if _RUN in files and is_run(at) else None
+        if what is not None:
+            found.left_out[Path(at)] = what
+        if what is not None or real in seen:
             folders.clear()
             continue
         seen.add(real)

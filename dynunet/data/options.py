@@ -52,8 +52,8 @@ class DataOptions:
     snr: tuple[float, float] = (0.0, 10.0)
     """signal-to-noise ratio of that noise in dB, uniform from low to high"""
     level: float | None = None
-    """of audio to restore: the root mean square to bring every degraded example to, and its clean one with it,
-    so that what is learnt holds for any loudness (0.25 is about right); by default loudness stays"""
+    """of audio to restore: the root mean square to bring every degraded example to, and its clean one with
+    it, so that what is learnt holds for any loudness (0.25 is about right); by default loudness stays"""
     pairs: Path | None = None
     """folder of degraded files, each at the relative path of its clean one: learn to restore those"""
     validation: float = 0.1

@@ -46,6 +46,9 @@ def table(
         if files:
             lines.append(f"{title}   {len(files)} files")
             lines += [f"  {_place(path, scan.root)}: {why}" for path, why in files.items()]
+    if scan.left_out:
+        lines.append(f"left out  {len(scan.left_out)} folders that are no data")
+        lines += [f"  {_place(path, scan.root)}: {what}" for path, what in scan.left_out.items()]
     if scan.others:
         lines.append(f"other     {scan.others.total()} files that are no data: {others_text(scan.others)}")
     return "\n".join(lines)

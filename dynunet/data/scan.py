@@ -38,6 +38,7 @@ class Scan:
     held: list[bool]
     sieve: Sieve
     others: Counter[str] = field(default_factory=Counter)
+    left_out: dict[Path, str] = field(default_factory=dict)  # folders, and what they are
     cond: Units | None = None  # of the degraded versions
     noise: list[Info] = field(default_factory=list)
 
@@ -48,11 +49,11 @@ def scan(source: Path | str | Sequence[Path | str], options: DataOptions, cache:
     Raises:
         FileNotFoundError, ValueError: there is nothing to train on, or files are not alike that must be.
     """
-    found, sieve = search(source, "source"), Sieve()
+    found = search(source, "source")
+    sieve = Sieve(found.unusable)
     files = sieve.look(found.files, options)
     units, files = common_units(files, options, sieve)
-    for file in files:
-        file.grid = READERS[file.info.format].grid(file.info, units)
+    files = sieve.keep(files, lambda f: _placed(f, units))
     cond = None
     if options.pairs is not None:
         cond, files = paired(files, found.root, options, units, sieve)
@@ -85,7 +86,14 @@ def scan(source: Path | str | Sequence[Path | str], options: DataOptions, cache:
     units = replace(units, restoration=restoration, cond_channels=channels)
     if cond is not None:
         cond = replace(cond, range=units.range)
-    return Scan(found.root, units, files, entries, labels, held, sieve, found.others, cond, noise)
+    return Scan(
+        found.root, units, files, entries, labels, held, sieve, found.others, found.left_out, cond, noise
+    )
+
+
+def _placed(file: File, units: Units) -> None:
+    """Note the grid of a file, or fail with the reason why it has none."""
+    file.grid = attempt(lambda: READERS[file.info.format].grid(file.info, units))
 
 
 def _name_folders(files: list[File], root: Path, options: DataOptions) -> None:

@@ -8,16 +8,20 @@ one example of it, or a region of one (:meth:`Reader.read`), on the grid that :c
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from .cache import Cache
+from .numbers import Numbers
 from .options import DataOptions
 
 Region = Sequence[tuple[int, int]]  # (start, stop) along every spatial axis
+
+
+_FLOATS = Numbers("float32")
 
 
 class UnreadableError(Exception):
@@ -36,6 +40,9 @@ class Info:
     entries: int = 1  # examples in this file
     series: bool = False  # whether an axis of the file counts examples
     stored: str = ""  # how numbers are stored: PCM_16, uint8, float32, ...
+    numbers: Numbers = _FLOATS  # and what they mean
+    lost: str | None = None  # what is in the file and is not read
+    exact: bool = True  # whether the format can give back what is written: a jpg cannot
     sample_rate: int | None = None  # Hz
     spacing: tuple[float, ...] | None = None
     labels: np.ndarray | None = field(default=None, compare=False)  # one per example
@@ -117,6 +124,11 @@ class Reader(ABC):
     ) -> np.ndarray:
         """Example ``index``, ``(channels, *spatial)``, in the units of the file: all of it, or a region."""
 
+    def stored(self, info: Info, index: int, units: Units, cache: Cache) -> np.ndarray:
+        """Example ``index``, ``(info.channels, *info.shape)``, in the file's own numbers and on its grid."""
+        own = replace(units, channels=info.channels, spacing=None, sample_rate=None)
+        return self.read(info, index, own, cache)
+
     def convertible(self, info: Info, channels: int) -> bool:
         """Whether a file can be read with another number of channels than it has."""
         return False
@@ -153,7 +165,12 @@ def is_series(ndim: int, options: DataOptions, series: bool) -> bool:
 
 def shown(path: Path | str) -> str:
     """A file's name as it can be printed, whatever its bytes are."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return printable(os.fsencode(path).decode("utf-8", "backslashreplace"))
+
+
+def printable(text: str) -> str:
+    """Text without what would steer a terminal, or hide or turn around what is beside it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def missing_package(name: str, error: ImportError) -> ImportError:
@@ -173,5 +190,5 @@ def attempt(read: Callable[[], Any]) -> Any:
     except (UnreadableError, ImportError):
         raise
     except Exception as error:
-        text = " ".join(str(error).split()) or "no reason given"
+        text = printable(" ".join(str(error).split())) or "no reason given"
         raise UnreadableError(f"{type(error).__name__}: {text[:200]}") from error

@@ -7,12 +7,15 @@ the label, then 32 x 32 pixels of red, green and blue (https://www.cs.toronto.ed
 
 import gzip
 import re
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from .arrays import labels_of
 from .cache import Cache
+from .memory import check_size
+from .numbers import Numbers
 from .options import DataOptions
 from .sources import Info, Reader, Region, Units, UnreadableError, cut
 
@@ -50,6 +53,7 @@ class Idx(Reader):
             len(pixels),
             True,
             stored="uint8",
+            numbers=Numbers("uint8"),
             labels=labels,
         )
 
@@ -84,8 +88,9 @@ class Cifar(Reader):
             raise UnreadableError(f"a CIFAR-10 batch has labels from 0 to 9, got {labels.max()}")
         labels = labels.astype(np.int64) if options.labels == "file" else None
         return Info(
-            path, self.format, self.kind, 3, (32, 32), size // _CIFAR_ROW, True, stored="uint8", labels=labels
-        )
+            path, self.format, self.kind, 3, (32, 32), size // _CIFAR_ROW, True, stored="uint8",
+            numbers=Numbers("uint8"), labels=labels,
+        )  # fmt: skip
 
     def read(
         self, info: Info, index: int, units: Units, cache: Cache, region: Region | None = None
@@ -125,16 +130,17 @@ def idx_array(path: Path) -> np.ndarray:
     shape, start = idx_header(path)
     if path.suffix != ".gz":
         return np.memmap(path, np.uint8, "r", start, shape)  # refuses a file that is too short
+    check_size(prod(shape), path.stat().st_size)
     with gzip.open(path) as file:
         file.seek(start)
-        return np.frombuffer(file.read(), np.uint8).reshape(shape)
+        return np.frombuffer(file.read(prod(shape)), np.uint8).reshape(shape)
 
 
 def _idx_labels(path: Path, entries: int) -> np.ndarray:
     name = re.sub(r"idx\d", "idx1", path.name.replace("images", "labels"))
     stem = name.removesuffix(".gz")
     for candidate in (path.with_name(stem), path.with_name(stem + ".gz")):
-        if candidate.exists() and candidate != path:
+        if candidate.is_file() and candidate != path:
             return labels_of(np.array(idx_array(candidate)), entries)
     raise UnreadableError(f"its labels, {name}, are not beside it")
 

@@ -5,6 +5,7 @@ file. Four axes are four spatial ones (the fourth is time), or a series of three
 are read from uncompressed files through a memory map; others are decoded once and cached.
 """
 
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 
 from .arrays import channels_first, check_numbers
 from .cache import Cache
+from .memory import check_size
+from .numbers import Numbers
 from .options import DataOptions, missing_value
 from .resizing import resized
 from .scaling import with_nan
@@ -40,7 +43,11 @@ class Volumes(Reader):
             raise UnreadableError(f"it has no entries, its shape is {image.shape}")
         if path.suffix != ".gz":
             np.asanyarray(image.dataobj.get_unscaled())  # a memory map: refuses a file that is too short
+        else:
+            check_size(prod(image.shape) * image.get_data_dtype().itemsize, path.stat().st_size)
         zooms, view = canonical(image, _Unread(image.shape))
+        if not all(map(isfinite, zooms)):
+            raise UnreadableError(f"its spacing must be finite, got {zooms}")
         shape = _without_ones(view.shape, options)
         series = is_series(len(shape), options, options.series)
         one, steps = shape[: len(shape) - series], list(zooms[: len(shape) - series])
@@ -54,11 +61,18 @@ class Volumes(Reader):
         return Info(
             path, self.format, self.kind, channels, one, shape[-1] if series else 1, series,
             stored=np.dtype(image.get_data_dtype()).name, spacing=tuple(float(s) for s in steps),
+            numbers=Numbers(
+                np.dtype(image.get_data_dtype()).name, float(image.dataobj.slope), float(image.dataobj.inter)
+            ),
         )  # fmt: skip
 
     def grid(self, info: Info, units: Units) -> tuple[int, ...]:
         if units.spacing is None:
             return info.shape
+        if not all(
+            here > 0 for here, wanted in zip(info.spacing or (), units.spacing, strict=True) if wanted
+        ):
+            raise UnreadableError(f"its spacing must be positive to be resampled, got {info.spacing}")
         steps = zip(info.shape, info.spacing or (), units.spacing, strict=True)
         return tuple(max(round(n * here / wanted), 1) if wanted else n for n, here, wanted in steps)
 
@@ -67,13 +81,16 @@ class Volumes(Reader):
     ) -> np.ndarray:
         grid = self.grid(info, units)
         if grid == info.shape:
-            return _stored(info, index, units, cache, region)
+            return info.numbers.values(_stored(info, index, units, cache, region))
 
         def make() -> np.ndarray:
-            whole = _stored(info, index, units, cache, None)
+            whole = info.numbers.values(_stored(info, index, units, cache, None))
             return resized(with_nan(whole, missing_value(units.missing)), grid)
 
         return np.array(cut(cache.get((info.path, index, grid, units.missing), make), region))
+
+    def stored(self, info: Info, index: int, units: Units, cache: Cache) -> np.ndarray:
+        return _stored(info, index, units, cache, None)
 
 
 def canonical(image: Any, values: Any) -> tuple[tuple[float, ...], Any]:
@@ -108,7 +125,7 @@ def _without_ones(shape: tuple[int, ...], options: DataOptions | Units) -> tuple
 
 
 def _stored(info: Info, index: int, units: Units, cache: Cache, region: Region | None) -> np.ndarray:
-    """A region on the file's own grid, canonically oriented."""
+    """A region on the file's own grid, canonically oriented, in its own numbers."""
     image = nibabel().load(info.path)
     proxy = image.dataobj
     if info.path.suffix == ".gz":
@@ -118,10 +135,7 @@ def _stored(info: Info, index: int, units: Units, cache: Cache, region: Region |
     _, values = canonical(image, values)
     values = values.reshape(_without_ones(values.shape, units))
     example = channels_first(values[..., index] if info.series else values, units.channel_axis)
-    example = np.array(cut(example, region))
-    if proxy.slope == 1 and proxy.inter == 0:
-        return example
-    return example.astype(np.float64) * proxy.slope + proxy.inter
+    return np.array(cut(example, region))
 
 
 def as_stored(image: Any, values: np.ndarray) -> np.ndarray:

@@ -16,18 +16,18 @@ from .run import say
 def validation_loss(engine: Engine, stream: Stream) -> float:
     """The mean loss over the first samples of a stream, always with the same noise.
 
-    The processes share the batches. With masks it is a mean over batches, not over entries.
+    It is over their entries that count, see :class:`dynunet.training.engine.Objective`: the same however the
+    samples are divided into batches, which the processes share.
     """
     options, accelerator = engine.options, engine.accelerator
     count, size = options.validation_samples, options.batch_size
     batches = [list(range(i, min(i + size, count))) for i in range(0, count, size)]
     mine = batches[accelerator.process_index :: accelerator.num_processes]
-    total = torch.zeros(1, device=accelerator.device)
+    sums = torch.zeros(2, device=accelerator.device)
     for numbers, batch in stream.batches(mine):
         with accelerator.autocast():
-            loss = engine.loss(engine.average_objective, numbers, batch, stream)
-        total += loss * len(numbers)
-    return engine.over_processes(total, "sum")[0] / count
+            sums += engine.loss(engine.average_objective, numbers, batch, stream)
+    return engine.mean(sums)
 
 
 class Pictures:

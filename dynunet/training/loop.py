@@ -133,7 +133,7 @@ class Loop:
 
     def _row(self) -> dict[str, float]:
         """Means since the last row."""
-        loss, norm = self.engine.over_processes(self.sums / self.summed, "mean")
+        loss, norm = (self.sums / self.summed).tolist()
         self._check(loss, norm)
         now = time.monotonic()
         samples = self.options.batch_size * self.options.accumulate * self.engine.accelerator.num_processes

@@ -19,6 +19,11 @@ from .options import TrainOptions, train_options
 class Trainer:
     """Trains a diffusion model, on one device or, under ``accelerate launch``, on many.
 
+    A step minimises the mean over all entries that count of its ``batch_size * accumulate * processes``
+    samples, so that it does not matter how they are divided: the model's ``loss_sum`` says the sum and the
+    count. A model without it, or whose subclass has a ``loss`` of its own, minimises the mean of its batches'
+    losses.
+
     Args:
         diffusion: the model, trained in place. If the data set has ``units``, they become its ``data``.
         dataset: items are a tensor x0 ``(C, *spatial)``, a pair ``(x0, class_label)`` or a dict of keywords

@@ -1,5 +1,8 @@
 """What is read and written again is the file: values, grid, affine, rate, depth."""
 
+import gc
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,9 @@ import soundfile as sf
 import torch
 from PIL import Image
 
-from dynunet.data import FolderDataset, load, save
+from dynunet.data import SUFFIXES, FolderDataset, load, save
+from dynunet.data.sources import Units
+from dynunet.data.writing import DiskFullError
 
 from .data_writers import RNG, nii, npy, png, wav
 
@@ -205,6 +210,49 @@ def test_nothing_is_overwritten_and_no_half_file_is_left(tmp_path: Path) -> None
     with pytest.raises(ValueError, match="of what was read"):
         save(tmp_path / "b.npy", torch.zeros(1, 1, 3), units, loaded.source)
     assert [p.name for p in tmp_path.iterdir()] == ["a.npy"]
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file may grow beyond 1000 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    "name", [*(f"a.{s}" for s in "wav flac ogg aiff png jpg tif bmp nii nii.gz npy npz".split())]
+)
+def test_nothing_is_left_of_what_does_not_fit_on_the_disk(
+    name: str, tmp_path: Path, full_disk: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dims = 1 if name.endswith(SUFFIXES["audio"]) else 2
+    kind = next(k for k, suffixes in SUFFIXES.items() if name.endswith(suffixes))
+    units = Units(kind, dims, 1, sample_rate=8000, stored="PCM_16" * (dims == 1), range=(0.0, 1.0))
+    (tmp_path / name).write_bytes(b"old")
+    x = torch.rand(1, *(40_000,) if dims == 1 else (200, 200)) * 2 - 1
+    with pytest.raises(DiskFullError, match=rf"no space to write .*{name}, which takes about .*B: .* free"):
+        save(tmp_path / name, x, units, overwrite=True)
+    gc.collect()  # what is still open would complain when it is closed
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == b"old"
+    assert capsys.readouterr().err == ""
+
+
+def test_only_a_regular_file_is_replaced(tmp_path: Path) -> None:
+    npy(tmp_path / "a.npy")
+    units = units_of(tmp_path)
+    (tmp_path / "folder.npy").mkdir()
+    (tmp_path / "link.npy").symlink_to(tmp_path / "a.npy")
+    (tmp_path / "nowhere.npy").symlink_to(tmp_path / "nothing")
+    before = (tmp_path / "a.npy").read_bytes()
+    for name in ("folder.npy", "link.npy", "nowhere.npy"):
+        for overwrite in (False, True):
+            with pytest.raises(FileExistsError, match="no regular file"):
+                save(tmp_path / name, torch.zeros(1, 6, 5), units, overwrite=overwrite)
+    assert (tmp_path / "link.npy").is_symlink()
+    assert (tmp_path / "a.npy").read_bytes() == before
 
 
 def test_units_survive_json(tmp_path: Path) -> None:

@@ -1,0 +1,98 @@
+"""How the channels of a file meet those of a model, and its result those of the file.
+
+A model of one channel takes the others one by one. A model of colours, or of stereo, takes a grey picture or
+a mono recording as that many copies, and the mean of what it makes of them is the result. The opacity of a
+picture (its last channel of 2 or 4) is left as it is by a model that knows none, and is full for one that
+does. Whatever else differs would be lost, and is refused.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .sources import UnreadableError
+
+_COPIED = (
+    "audio",
+    "images",
+)  # of which a channel more is one more of the same; of others it is another quantity
+
+
+@dataclass(frozen=True)
+class Channels:
+    """What a model is given of a file of some channels, and what is made of its answer.
+
+    Attributes:
+        file, given, answer: each as ``(channels, opacity)``: how many, but for opacity, and 1 if that comes
+        last.
+    """
+
+    file: tuple[int, int]
+    given: tuple[int, int]
+    answer: tuple[int, int]
+
+    @property
+    def views(self) -> int:
+        """How many inputs of the model a file makes."""
+        return self.file[0] if self.given[0] == 1 else 1
+
+    @property
+    def results(self) -> int:
+        """Channels of the result."""
+        if self.given == self.answer:
+            return sum(self.file)
+        return self.answer[0] + max(self.answer[1], self.file[1])
+
+    def split(self, values: np.ndarray, opaque: float | bool) -> np.ndarray:
+        """``(channels, *shape)`` of the file as ``(views, channels, *shape)`` of the model."""
+        count, opacity = self.file
+        if self.views > 1:
+            parts = values[:count, None]
+        elif count == self.given[0]:
+            parts = values[None, :count]
+        else:
+            parts = np.repeat(values[None, :1], self.given[0], 1)
+        if not self.given[1]:
+            return parts
+        last = values[count:] if opacity else np.full_like(values[:1], opaque)
+        return np.concatenate([parts, np.broadcast_to(last, (len(parts), *last.shape))], 1)
+
+    def join(self, answers: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """``(views, channels, *shape)`` from the model as the result for a file.
+
+        Args:
+            values: ``(channels, *shape)`` of the file, where an opacity comes from that the model does not
+            know.
+        """
+        colours = answers[:, : self.answer[0]]
+        if self.views > 1:
+            colours = colours[:, 0]
+        else:
+            colours = colours[0]
+            if self.given == self.answer and len(colours) > self.file[0]:
+                colours = colours.mean(0, keepdims=True)
+        if self.results == len(colours):
+            return colours
+        known = self.answer[1] and self.views == 1
+        return np.concatenate([colours, answers[0, self.answer[0] :] if known else values[self.file[0] :]])
+
+
+def matched(kind: str, file: int, given: int, answer: int) -> Channels:
+    """How a file of some channels is given to a model.
+
+    Raises:
+        UnreadableError: channels would be lost.
+    """
+    parts = Channels(_parts(kind, file), _parts(kind, given), _parts(kind, answer))
+    count, wanted = parts.file[0], parts.given[0]
+    copied = count == 1 and kind in _COPIED
+    if count == wanted or copied or (wanted == 1 and parts.given == parts.answer):
+        return parts
+    raise UnreadableError(
+        f"it has {file} channels and the model {given}: some would be lost; one of 1 takes them one by one"
+    )
+
+
+def _parts(kind: str, channels: int) -> tuple[int, int]:
+    opacity = int(kind == "images" and channels in (2, 4))
+    return channels - opacity, opacity
