@@ -1,6 +1,8 @@
 """What the commands share: the model of a run, its conditions, and where results go."""
 
+import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,12 @@ def load_run(run: Path, device: str | None) -> tuple[Diffusion, Units]:
             f"run must hold a model trained by dynunet train, got {shown(run)}, which knows no files"
         )
     return diffusion, Units.of(diffusion.data)
+
+
+def print_any_name() -> None:
+    """Let names be printed that the terminal's encoding does not have, rather than fail at the first."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def chosen_device(device: str | None) -> torch.device:

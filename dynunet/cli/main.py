@@ -15,7 +15,9 @@ from typing import Any
 import tyro
 from tyro.extras import subcommand_cli_from_dict
 
+from ..data.sources import printable
 from ..training import TrainingError
+from .common import print_any_name
 from .denoise import Denoise
 from .evaluate import Evaluate
 from .inpaint import Inpaint
@@ -49,6 +51,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: with a code other than 0 if something went wrong.
     """
+    print_any_name()
     args = list(sys.argv[1:] if args is None else args)
     name = args[0] if args else ""
     try:
@@ -97,6 +100,6 @@ def _unboxed(text: str) -> str:
 
 def _end(name: str, error: object, code: int) -> None:
     """One line, and out."""
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     print(f"dynunet {name}: {text}" if name in _COMMANDS else f"dynunet: {text}", file=sys.stderr)
     raise SystemExit(code)

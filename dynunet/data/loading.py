@@ -1,5 +1,6 @@
 """Reading a new file as the training files were read."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf, prod
@@ -87,7 +88,7 @@ def load_gaps(path: Path, units: Units, marks: Marks | None = None) -> tuple[Loa
 
 def read_whole(path: Path, read: Callable[[], Any]) -> Any:
     """What reading a file gives, or an error with its name."""
-    if not path.exists():
+    if not os.path.lexists(path):
         raise FileNotFoundError(f"path: there is no file {shown(path)}")
     try:
         return attempt(read)
