@@ -148,7 +148,8 @@ class LazyBatchNormNd(_LazyNormBase, _OptionalShift, _BatchNorm):
     def initialize_parameters(self: Any, input: Tensor) -> None:
         without = self.affine and self.bias is None and self.has_uninitialized_params()
         if without:  # torch without that option expects one
-            self.bias = UninitializedParameter(device=self.weight.device, dtype=self.weight.dtype)
+            made: Any = UninitializedParameter
+            self.bias = made(device=self.weight.device, dtype=self.weight.dtype)
         super().initialize_parameters(input)
         if without:
             self.bias = None
