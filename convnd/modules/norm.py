@@ -175,7 +175,8 @@ class LazyBatchNormNd(_LazyNormBase, _OptionalShift, _BatchNorm):
         _check_axes(input, self.spatial_dims)
         without = self.affine and self.bias is None and self.has_uninitialized_params()
         if without:  # torch without that option expects one
-            self.bias = UninitializedParameter(device=self.weight.device, dtype=self.weight.dtype)
+            made: Any = UninitializedParameter
+            self.bias = made(device=self.weight.device, dtype=self.weight.dtype)
         super().initialize_parameters(input)
         if without:
             self.bias = None
