@@ -18,6 +18,15 @@ def eager(*tensors: Tensor) -> bool:
     return True
 
 
+def known(condition: bool) -> bool:
+    """Whether a condition holds; of sizes that are traced, for all that the trace is to serve."""
+    if not torch.compiler.is_compiling():
+        return condition
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return statically_known_true(condition)
+
+
 def autocasting(device: str) -> bool:
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
