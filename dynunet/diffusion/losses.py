@@ -175,7 +175,7 @@ def expanded_mask(
 
 
 def draw_quantiles(n: int, generator: Generators) -> Tensor:
-    """At which part of the distribution of times to train, ``(n,)`` in (0, 1) in float64.
+    """At which part of the distribution of times to train, ``(n,)`` in (0, 1) in float64 on the CPU.
 
     One number in each of n equal intervals: one draw shifts a grid (Kingma et al. 2021, appendix I.1), so
     that each number is uniform and their mean varies less. Generators of the samples each draw their own.
@@ -184,7 +184,7 @@ def draw_quantiles(n: int, generator: Generators) -> Tensor:
     if isinstance(generator, Sequence):
         return rand(n, generator).clamp(tiny, 1 - tiny)
     shift = rand(1, generator)
-    return ((shift + torch.arange(n, device=shift.device)) / n).clamp(tiny, 1 - tiny)
+    return ((shift + torch.arange(n, device="cpu")) / max(n, 1)).clamp(tiny, 1 - tiny)
 
 
 def _check_positive(name: str, value: float) -> None:

@@ -329,6 +329,14 @@ def as_schedule(schedule: ScheduleLike) -> Schedule:
     return schedule if isinstance(schedule, Schedule) else Numerical(schedule)
 
 
+def widened(t: Tensor) -> Tensor:
+    """Times in the precision that scales are computed in: float64 on the CPU, which every machine has.
+
+    On another device they stay there, in float32 at least: to read them back would wait for it.
+    """
+    return t.double() if t.device.type == "cpu" else t.to(torch.promote_types(t.dtype, torch.float32))
+
+
 def _log_snr_of_decay(decay: Tensor) -> Tensor:
     """-log(exp(B) - 1) of ``alpha^2 = exp(-B)``, without overflow."""
     return -(decay + (-torch.expm1(-decay)).log())
