@@ -11,6 +11,7 @@ from torch import Tensor
 
 from convnd.arguments import integer
 
+from ..config import unwrapped
 from .guidance import Interval, can_guide
 from .noise import moved
 
@@ -46,7 +47,7 @@ def number(value: Any, name: str, low: float, high: float) -> float:
 def check_model(model: Any) -> None:
     if not callable(model):
         raise TypeError(f"model must be a callable model(x_t, t, **cond), got {model!r}")
-    if getattr(model, "time_embedding", True) is None:
+    if getattr(unwrapped(model), "time_embedding", True) is None:
         raise ValueError("model must take a time: build the UNet with time_embedding=True")
 
 
@@ -65,6 +66,7 @@ def check_shape(shape: Any, name: str, model: Any) -> tuple[int, ...]:
     sizes = tuple(integer(size, f"{name}[{i}]", min(i, 1)) for i, size in enumerate(shape))  # N may be 0
     if len(sizes) < 2:
         raise ValueError(f"{name} must be (N, C, *spatial), where spatial may be empty, got {sizes}")
+    model = unwrapped(model)
     channels, dims = getattr(model, "in_channels", None), getattr(model, "spatial_dims", None)
     if (isinstance(channels, int) and sizes[1] != channels) or (
         isinstance(dims, int) and len(sizes) - 2 != dims

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
+from ..config import Data
 from .noise import Generators, rand
 from .predictions import Prediction
 from .schedules import ScheduleLike, as_schedule
@@ -29,7 +30,7 @@ Elementwise = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Weighting:
+class Weighting(Data):
     """No weighting: every time and every output error counts alike."""
 
     def times(self, quantiles: Tensor, schedule: ScheduleLike) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from convnd.arguments import PerAxis, integer
 
 from ..checkpoints import Checkpoint
-from ..config import Configured, constructor_config, document
+from ..config import Configured, constructor_config, document, unwrapped
 from . import checks, rescaling, restoration
 from .guidance import Estimate, Interval, can_guide, dropped, guided
 from .losses import (
@@ -37,7 +37,8 @@ class Diffusion(Checkpoint, nn.Module):
     """A diffusion model around any network ``model(x_t, t, **cond)``.
 
     Data is expected in about [-1, 1]. A checkpoint (``save_pretrained``, ``from_pretrained``) holds the
-    network and all arguments; what is a function or an object, not a name, must be passed again.
+    network and all arguments, this package's schedules, predictions and weightings with their parameters;
+    functions and objects of other classes must be passed again.
 
     Args:
         model: any callable from ``x_t`` ``(N, C, *spatial)`` and ``t`` ``(N,)`` in [0, 1] to a tensor
@@ -81,6 +82,7 @@ class Diffusion(Checkpoint, nn.Module):
     ) -> None:
         super().__init__()
         checks.check_model(model)
+        sigma_data, shift = checks.real(sigma_data, "sigma_data"), checks.real(shift, "shift")
         self.model = model
         self.schedule: Any = checks.look_up(schedule, SCHEDULES, "schedule")
         if zero_terminal_snr:
@@ -360,8 +362,9 @@ class Diffusion(Checkpoint, nn.Module):
 
     def _inflate_(self, axes: Any) -> None:
         """The configuration of the network is part of this one."""
-        if isinstance(self.model, Configured):
-            self.config["model"] = document(self.model)
+        network = unwrapped(self.model)
+        if isinstance(network, Configured):
+            self.config["model"] = document(network)
 
     def _denoiser(
         self,

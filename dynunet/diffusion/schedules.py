@@ -28,10 +28,12 @@ from math import cosh, exp, log, pi, sinh
 import torch
 from torch import Tensor
 
+from ..config import Data
+
 ScheduleLike = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-class Schedule(ABC):
+class Schedule(Data, ABC):
     """A curve of log-SNR over time, its inverse, and scales; variance preserving unless overridden."""
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:

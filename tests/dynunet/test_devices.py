@@ -151,7 +151,11 @@ def test_networks(dims: int, time_embedding: str, positions: Any, block: str) ->
     encoder = Encoder(dims, 4, 3, **options).to("meta")
     with torch.device("meta"):
         x, cond = torch.zeros(2, 4, *(4,) * dims), torch.zeros(2, 1, *(2,) * dims)
-        given = {"cond": cond, "features": torch.zeros(2, 2), "class_labels": torch.zeros(2).long()}
+        given: dict[str, Any] = {
+            "cond": cond,
+            "features": torch.zeros(2, 2),
+            "class_labels": torch.zeros(2).long(),
+        }
     with narrow():
         encoder(x, torch.zeros(2, device="meta"), **given).sum().backward()
         Diffusion(unet).loss(x, **given).backward()
