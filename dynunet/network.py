@@ -203,7 +203,7 @@ class Network(Checkpoint, nn.Module):
         if labels.is_floating_point() or labels.dtype == torch.bool:
             raise TypeError(f"class_labels must be integers, got dtype {labels.dtype}")
         if labels.device.type == "cpu" and not torch.compiler.is_compiling() and count:
-            low, high = int(labels.min()), int(labels.max())
+            low, high = int(labels.long().min()), int(labels.long().max())
             if low < -1 or high >= (self.num_classes or 0):
                 raise ValueError(
                     f"class_labels must be from 0 to {(self.num_classes or 0) - 1}, or -1 for none, "
