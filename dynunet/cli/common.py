@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checkpoints import CONFIG
 from ..data import SUFFIXES
 from ..data.sources import Units
 from ..diffusion import Diffusion, coordinates
@@ -28,7 +29,25 @@ def load_run(run: Path, device: str | None) -> tuple[Diffusion, Units]:
     diffusion = Diffusion.from_pretrained(run, device=chosen_device(device))
     if diffusion.data is None:
         raise ValueError(f"run must hold a model trained by dynunet train, got {run}, which knows no files")
-    return diffusion, Units.of(diffusion.data)
+    try:
+        units = Units.of(diffusion.data)
+        _check_model(units, diffusion.model)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{run / CONFIG}: data: {error}") from None
+    return diffusion, units
+
+
+def _check_model(units: Units, model: Any) -> None:
+    """Refuse a network that is not for such data."""
+    wanted = {
+        "spatial_dims": units.spatial_dims,
+        "in_channels": units.channels,
+        "cond_channels": units.cond_channels,
+        "num_classes": None if units.classes is None else len(units.classes),
+    }
+    for name, value in wanted.items():
+        if getattr(model, name, value) != value:
+            raise ValueError(f"the units must fit the network, {name}={getattr(model, name)}, got {value}")
 
 
 def chosen_device(device: str | None) -> torch.device:
@@ -37,9 +56,12 @@ def chosen_device(device: str | None) -> torch.device:
         found = torch.accelerator.current_accelerator(check_available=True)
         return found or torch.device("cpu")
     try:
-        return torch.empty(0, device=device).device
+        chosen = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device must be one of this machine, got {device!r}: {error}") from None
+    if chosen.type == "meta":
+        raise ValueError(f"device must be one that computes, got {device!r}")
+    return chosen
 
 
 def restores(units: Units) -> bool:

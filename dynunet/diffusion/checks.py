@@ -19,8 +19,8 @@ def look_up(value: Any, known: Mapping[Any, Any], name: str) -> Any:
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
         return known[value]
-    if value is None:
-        raise TypeError(f"{name} must be a name or an object, got None")
+    if value is None or isinstance(value, (bool, int, float, Mapping, Sequence)):
+        raise TypeError(f"{name} must be a name or an object, got {value!r}")
     return value
 
 
@@ -28,9 +28,12 @@ def number(value: Any, name: str, low: float, high: float) -> float:
     """A number from ``low`` to ``high``."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value}")
-    return float(value)
+    try:
+        if low <= value <= high:
+            return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be in the range of floats, got an int beyond it") from None
+    raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value}")
 
 
 def check_model(model: Any) -> None:
