@@ -1,6 +1,7 @@
 """What the commands share: the model of a run, its conditions, and where results go."""
 
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -116,3 +117,10 @@ def check_new(paths: Iterable[Path], overwrite: bool) -> None:
 def bounded(shape: Sequence[int], most: int = 2**24) -> int:
     """How many samples to compute at once: about as many numbers as fit a small GPU."""
     return max(1, most // (64 * prod(shape)))
+
+
+def unboxed(text: str) -> str:
+    """What is inside the box that tyro draws around an error."""
+    lines = [line.strip("│ ") for line in text.splitlines() if line[:1] not in "╭╰"]
+    told = takewhile(lambda line: "full helptext" not in line, lines)
+    return " ".join(line for line in told if line.strip("─"))

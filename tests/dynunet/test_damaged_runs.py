@@ -24,8 +24,8 @@ from dynunet.training.state import read
 SECONDS = 10  # in which a damaged run is refused, on a machine that has other things to do
 
 BAD: list[Any] = [
-    None, "x", "", -1, 0, 1.5, 10**9, 10**400, [], {}, True, [[]], float("nan"), float("inf"), -1e-300, [5, 5],
-    [2, 1], ["x"] * 3, "../../x", {"_class": "UNet"}, {"_class": "Nothing"}, "nan", "9" * 5000,
+    None, "x", "", -1, 0, 1.5, 10**9, 10**400, [], {}, True, [[]], float("nan"), float("inf"), -1e-300,
+    [5, 5], [2, 1], ["x"] * 3, "../../x", {"_class": "UNet"}, {"_class": "Nothing"}, "nan", "9" * 5000,
 ]  # fmt: skip
 
 
@@ -77,16 +77,18 @@ def check(file: Path, use: Callable[[], Any], told: str, draw: st.DataObject) ->
     document = json.loads(text)
     place = draw.draw(st.sampled_from([*places(document)]))
     value = draw.draw(st.sampled_from([*BAD, GONE]))
-    began = time.monotonic()
+    began, refused = time.monotonic(), None
     try:
         file.write_text(json.dumps(damaged(document, place, value)))
         use()
     except (ValueError, TypeError) as error:
-        assert told in str(error), (place, value, error)
-        assert "\n" not in str(error)
-        assert len(str(error)) < 2000
+        refused = str(error)
     finally:
         file.write_text(text)
+    if refused is not None:
+        assert told in refused, (place, value, refused)
+        assert "\n" not in refused
+        assert len(refused) < 10_000
     assert time.monotonic() - began < SECONDS, (place, value)
 
 
@@ -103,6 +105,7 @@ def test_a_configuration(run: Path, draw: st.DataObject) -> None:
     check(run / "config.json", use, "run", draw)
 
 
+@settings(max_examples=settings().max_examples // 2)
 @given(draw=st.data())
 def test_a_record(run: Path, draw: st.DataObject) -> None:
     def use() -> None:
