@@ -7,7 +7,7 @@ A checkpoint is a folder with two files, on this machine or as a repository of t
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -137,10 +137,13 @@ class Checkpoint(Configured, ModelHubMixin):
         for path in (config, file):
             if not path.is_file():
                 raise ValueError(f"{path} is missing: a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
-        self = build(cls, read(config, cls), model_kwargs, config)
+        fields = read(config, cls)
         weights, saved_with = _read_weights(file)
-        own = _named(self)
-        _check_fit(own, weights, file, _difference(saved_with, self.config))
+        sketch = _sketched(lambda: build(cls, fields, model_kwargs, config), config)
+        if sketch is not None:  # where a number in the configuration is wrong, memory might not suffice
+            _check_fit(_named(sketch), weights, file, _difference(saved_with, sketch.config))
+        self = build(cls, fields, model_kwargs, config)
+        _check_fit(_named(self), weights, file, _difference(saved_with, self.config))
         floating = {t.dtype for t in weights.values() if t.is_floating_point()}
         if len(floating) == 1:
             self.to(*floating)  # also what is not in the file
@@ -242,6 +245,17 @@ def _read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return {**shared, **weights}, json.loads(metadata.get("config", "{}"))
     except ValueError:
         return {**shared, **weights}, {}
+
+
+def _sketched(make: Callable[[], Any], file: Path) -> Any:
+    """A module without values, which takes no memory; None if its constructor looks at values."""
+    try:
+        with torch.device("meta"):
+            return make()
+    except RuntimeError as error:
+        if "meta" in str(error):
+            return None
+        raise ValueError(f"{file}: {error}") from error
 
 
 def _difference(saved: Mapping[str, Any], built: Mapping[str, Any]) -> str:
