@@ -1,7 +1,8 @@
 """What the commands share: the model of a run, its conditions, and where results go."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import TextIOWrapper
 from math import prod
 from pathlib import Path
@@ -20,6 +21,7 @@ from ..unet import UNet
 _SUFFIX = {"audio": ".wav", "images": ".png", "volumes": ".nii.gz", "arrays": ".npy"}
 _COPIES = 4  # of samples: their noise, where they are, the estimate, the one before
 _FEATURES = 2  # of the size of the data that a level has at once: input and output of a convolution
+_NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "Storage size", "overflow")
 _ONE_STEP = ("sample", "v_prediction", "flow", "edm")  # that say at t = 1 what the data is
 
 
@@ -121,6 +123,18 @@ def known_suffix(path: Path) -> bool:
 def result_of(source: Path, out: Path, name: str | None = None) -> Path:
     """Where the result for one file goes: ``out`` itself if it names a file, else into that folder."""
     return out if known_suffix(out) and not out.is_dir() else out / (name or source.name)
+
+
+@contextmanager
+def out_of_memory(what: str) -> Iterator[None]:
+    """Memory that there is not, in one line: on a CPU, torch has no kind of error of its own for it."""
+    try:
+        yield
+    except (MemoryError, OverflowError, RuntimeError) as error:
+        text = str(error)
+        if isinstance(error, RuntimeError) and not any(words in text for words in _NO_MEMORY):
+            raise
+        raise ValueError(f"{what} takes more memory than there is: {text or 'no more said'}") from error
 
 
 def bounded(shape: Sequence[int], most: int = 2**24) -> int:
