@@ -63,7 +63,7 @@ class Denoise:
 
     def _file(self, diffusion: Diffusion, units: Units, path: Path, to: Path) -> tuple[str, ...]:
         """Restore a file; what of it is lost, in words."""
-        loaded = load(path, units.document())
+        loaded = load(path, units.document(), mix=False)
         check_result(to, units, loaded.source)
         several = loaded.x.ndim == units.spatial_dims + 2
         x = self._restored(diffusion, units, loaded.x if several else loaded.x.unsqueeze(0))
