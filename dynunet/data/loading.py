@@ -59,10 +59,10 @@ def load(path: Path | str, units: "dict[str, Any] | Units", *, mix: bool = True)
     to the level that the training examples had, if any.
 
     Args:
-        path: a file of the kind that the units are of. units: ``dataset.units``, which a trained model has
-            as ``diffusion.data``. mix: whether other channels than the model's are mixed or copied, as those
-            of training files are. False gives them so that the result can have those of the file, see
-            :mod:`dynunet.data.channels`.
+        path: a file of the kind that the units are of.
+        units: ``dataset.units``, which a trained model has as ``diffusion.data``.
+        mix: whether other channels than the model's are mixed or copied, as those of training files are.
+            False gives them so that the result can have those of the file, see :mod:`dynunet.data.channels`.
 
     Raises:
         FileNotFoundError: there is no such file.
