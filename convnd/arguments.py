@@ -6,6 +6,7 @@ padding mode per axis. An error names the argument, states the rule and repeats 
 """
 
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 import torch
@@ -32,18 +33,18 @@ def exact(value: Any) -> bool:
     return kind is int or kind is str or value is None or (kind is tuple and {*map(type, value)} <= {int})
 
 
-def integer(value: Any, name: str, minimum: int = 1) -> int:
-    """Check one integer argument against its smallest legal value."""
+def integer(value: Any, name: str, minimum: int | None = 1) -> int:
+    """Check one integer argument against its smallest legal value, None for any."""
     if not _is_int(value):
         if isinstance(value, bool) or not hasattr(value, "__index__"):
             raise TypeError(f"{name} must be an int, got {value!r}")
         value = value.__index__()
-    if value < minimum:
+    if minimum is not None and value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")
     return value
 
 
-def per_axis(value: Any, n: int, name: str, minimum: int = 1) -> Ints:
+def per_axis(value: Any, n: int, name: str, minimum: int | None = 1) -> Ints:
     """One int for all axes, or a sequence with one int per axis, as a tuple of ``n`` ints."""
     if _is_int(value):
         return (integer(value, name, minimum),) * n
@@ -61,12 +62,27 @@ def per_axis(value: Any, n: int, name: str, minimum: int = 1) -> Ints:
     return tuple(integer(v, f"{name}[{i}]", minimum) for i, v in enumerate(value))
 
 
+def numbers(value: Any, n: int, name: str, limit: float = inf) -> tuple[float, ...]:
+    """One positive number below ``limit``, or a sequence with one per axis, as a tuple of ``n`` numbers."""
+    single = isinstance(value, (int, float))
+    if not single and (not isinstance(value, Sequence) or isinstance(value, str)):
+        raise TypeError(f"{name} must be a number or a sequence of {n} numbers, got {value!r}")
+    values = (value,) * n if single else tuple(value) * (n if len(value) == 1 else 1)
+    if len(values) != n or not all(isinstance(v, (int, float)) and 0 < v < limit for v in values):
+        rule = "positive and finite" if limit == inf else f"between 0 and {limit}"
+        raise ValueError(
+            f"{name} must be {rule}, one number or one for each of the {n} spatial axes, got {value!r}"
+        )
+    return values
+
+
 def rank(spatial_dims: Any, input: Tensor, *per_axis_arguments: Any) -> int:
     """The number of spatial axes of a call whose weight does not tell it.
 
     It comes from ``spatial_dims`` or from the length of an argument given per axis, and by default
     is ``input.ndim - 2``. Arguments that disagree are an error.
     """
+    tensor(input)
     lengths = {len(a) for a in per_axis_arguments if isinstance(a, Sequence) and len(a) > 1}
     if spatial_dims is not None:
         lengths.add(integer(spatial_dims, "spatial_dims"))
@@ -78,10 +94,16 @@ def rank(spatial_dims: Any, input: Tensor, *per_axis_arguments: Any) -> int:
     return lengths.pop() if lengths else input.ndim - 2
 
 
+def tensor(value: Any, name: str = "input") -> Tensor:
+    """Refuse what is no tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    return value
+
+
 def batched(input: Tensor, n: int) -> tuple[Tensor, bool]:
     """View ``(C, *spatial)`` as ``(1, C, *spatial)``; says whether a batch axis was there."""
-    if not isinstance(input, Tensor):
-        raise TypeError(f"input must be a torch.Tensor, got {type(input).__name__}")
+    tensor(input)
     if n < 1 or input.ndim not in (n + 1, n + 2):
         raise ValueError(
             f"input must be (N, C, *spatial) or (C, *spatial) with {max(n, 1)} spatial axes, "
@@ -106,12 +128,15 @@ def choice(value: Any, known: Sequence[str], name: str) -> str:
 
 def padding_modes(mode: Any, n: int) -> tuple[str, ...]:
     """One padding mode for all axes or one per axis."""
-    modes = (mode,) * n if isinstance(mode, str) else tuple(mode)
-    if len(modes) != n:
-        raise ValueError(
-            f"padding_mode must be one name or one for each of the {n} spatial axes, got {mode!r}"
-        )
-    return tuple(choice(m, PADDING_MODES, "padding_mode") for m in modes)
+    return per_axis_names(mode, n, "padding_mode", PADDING_MODES)
+
+
+def per_axis_names(value: Any, n: int, name: str, known: Sequence[str]) -> tuple[str, ...]:
+    """One of the known names for all axes, or one for each."""
+    names = (value,) * n if isinstance(value, str) else tuple(value)
+    if len(names) != n:
+        raise ValueError(f"{name} must be one name or one for each of the {n} spatial axes, got {value!r}")
+    return tuple(choice(v, known, name) for v in names)
 
 
 def padding_rule(padding: Any, n: int) -> str | Pairs:

@@ -7,10 +7,8 @@ A checkpoint is a folder with two files, on this machine or as a repository of t
 """
 
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from stat import S_IMODE
 from typing import Any, Self, cast
 
 import torch
@@ -21,6 +19,7 @@ from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from .config import Configured, build, constructor_config, read, to_text
+from .writing import replacing
 
 __all__ = ["Checkpoint", "constructor_config"]
 
@@ -79,11 +78,11 @@ class Checkpoint(Configured, ModelHubMixin):
             if tensor.is_meta:
                 raise ValueError(f"weights to save must have values, got {name!r} on the meta device")
         metadata = {"format": "pt", "config": text}  # says what went wrong where the two files do not fit
-        writers: dict[str, Callable[[Path], Any]] = {
-            WEIGHTS: lambda path: save_model(module, str(path), metadata),
-            CONFIG: lambda path: path.write_text(text, encoding="utf-8"),
-        }
-        _write(save_directory, writers)
+        # Where the disk is full, the larger file is the one to be named.
+        needs = sum(tensor.nbytes for tensor in module.state_dict().values())
+        with replacing(save_directory / WEIGHTS, save_directory / CONFIG, needs=needs) as (weights, config):
+            save_model(module, str(weights), metadata)
+            config.write_text(text, encoding="utf-8")
 
     @classmethod
     def from_pretrained(  # the hub's own passes over what it does not know in the configuration
@@ -168,30 +167,6 @@ class Checkpoint(Configured, ModelHubMixin):
         _check_fit(module.state_dict(), weights, "averaged")
         module.load_state_dict(weights)
         return self
-
-
-def _write(folder: Path, writers: Mapping[str, Callable[[Path], Any]]) -> None:
-    """Files that replace older ones of the same names, once all of them are whole on disk."""
-    temporary = {name: folder / f".{name}.tmp" for name in writers}  # of a killed save: the next takes it
-    try:
-        for name, path in temporary.items():
-            path.touch()
-            mode = S_IMODE(path.stat().st_mode)
-            writers[name](path)
-            path.chmod(mode)  # safetensors makes files for their owner alone
-            with path.open("r+b") as file:
-                os.fsync(file.fileno())
-        for name, path in temporary.items():
-            os.replace(path, folder / name)
-    finally:
-        for path in temporary.values():
-            path.unlink(missing_ok=True)
-    if os.name == "posix":  # the names, too
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _folder(name: str | Path, hub: dict[str, Any]) -> Path:

@@ -5,12 +5,12 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from .attention import CrossAttention, make_attention, needs_heads
 from .blocks import BLOCKS, Parts
 from .gates import SPATIAL_KERNEL, AttentionGate
 from .options import Level, check_heads
+from .recomputing import recomputed
 from .resizing import resampling_kernel
 
 
@@ -72,7 +72,7 @@ class Stage(nn.Module):
     ) -> Tensor:
         """Block ``i`` of the level, on ``x`` beside its skip, and what attends after it."""
         if self.checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(self._step, i, x, embedding, context, skip, use_reentrant=False)  # type: ignore
+            return recomputed(self, self._step, i, x, embedding, context, skip)
         return self._step(i, x, embedding, context, skip)
 
     def _step(

@@ -1,8 +1,15 @@
 """Whether a call may look at its tensors and write in place, or is being traced or transformed."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+# Kinds of devices that have autocast; asked here once, since torch 2.11 cannot compile the question.
+_DEVICES = ("cpu", "cuda", "xpu", "mps", "hpu", "xla", "mtia", "maia")
+_OTHER = torch._C._get_privateuse1_backend_name()
+AUTOCAST = frozenset(filter(torch.amp.is_autocast_available, (*_DEVICES, _OTHER)))
 
 
 def eager(*tensors: Tensor) -> bool:
@@ -18,8 +25,17 @@ def eager(*tensors: Tensor) -> bool:
     return True
 
 
+def known(condition: Any) -> bool:
+    """Whether a condition holds for all sizes that a traced program may be given, without a guard on them."""
+    if not torch.compiler.is_compiling():
+        return bool(condition)
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return statically_known_true(condition)
+
+
 def autocasting(device: str) -> bool:
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return device in AUTOCAST and torch.is_autocast_enabled(device)
 
 
 def plain(*tensors: Tensor) -> bool:

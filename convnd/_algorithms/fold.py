@@ -19,10 +19,11 @@ def unfold(x: Tensor, windows: Windows) -> Tensor:
     """``(N, C, *spatial)`` to ``(N, C * taps, windows)``, the taps of one channel together."""
     x = zero_pad(x, tuple((p, p) for p in windows.padding))
     for axis, (k, s, _, d) in enumerate(zip(*windows, strict=True), start=2):
-        x = views.windows(x, axis, k, s, d)
+        x = views.open_windows(x, axis, k, s, d)
     n = len(windows.kernel)
     x = x.permute(0, 1, *range(n + 2, 2 * n + 2), *range(2, n + 2))
-    return x.flatten(1, n + 1).flatten(2)
+    # Copied once in any case: no view of the input, and no question of it where sizes are traced.
+    return x.clone(memory_format=torch.contiguous_format).flatten(1, n + 1).flatten(2)
 
 
 def fold(columns: Tensor, sizes: Ints, counts: Ints, windows: Windows) -> Tensor:

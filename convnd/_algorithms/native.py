@@ -4,6 +4,7 @@ Everything else in convnd is written for any number of axes and comes here with 
 """
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from math import prod
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..arguments import Ints
+from .eager import eager
 
 LOW_PRECISION = (torch.float16, torch.bfloat16)
 
@@ -27,14 +29,13 @@ def _slow() -> tuple[torch.dtype, ...]:
 # single precision (torch 2.13, AVX2).
 SLOW = _slow()
 MAX_AXES = 3
-MAX_AVG_POOL_AXES = 2
 MAX_FRACTIONAL_AXES = 2
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 _MAX_POOL: dict[int, Any] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+_AVG_POOL: dict[int, Any] = {2: F.avg_pool2d, 3: F.avg_pool3d}
 _ADAPTIVE_AVG_POOL: dict[int, Any] = {
-    1: F.adaptive_avg_pool1d,
     2: F.adaptive_avg_pool2d,
     3: F.adaptive_avg_pool3d,
 }
@@ -45,6 +46,8 @@ _ADAPTIVE_MAX_POOL: dict[int, Any] = {
 }
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 _CUBIC = {2: "bicubic"}
+_GRID_MODES = {"linear": 0, "nearest": 1, "cubic": 2}
+_GRID_PADDINGS = {"zeros": 0, "border": 1, "reflection": 2}
 
 
 def wide(x: Tensor) -> Tensor:
@@ -170,6 +173,23 @@ def conv_transpose(
     return _CONV_TRANSPOSE[weight.ndim - 2](input, weight, bias, *args)
 
 
+def _on_planes(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """A kernel to which no planes ``(N, C)`` are always an empty batch, the one kind that torch allows."""
+
+    @wraps(kernel)
+    def call(input: Tensor, *args: Any) -> Any:
+        if input.shape[1]:
+            return kernel(input, *args)
+        lead, sizes = input.shape[:2], input.shape[2:]
+        out = kernel(input.reshape(0, 1, *sizes), *args)
+        single = isinstance(out, Tensor)
+        reshaped = tuple(o.reshape(*lead, *o.shape[2:]) for o in ((out,) if single else out))
+        return reshaped[0] if single else reshaped
+
+    return call
+
+
+@_on_planes
 def max_pool(
     input: Tensor,
     kernel: Ints,
@@ -181,28 +201,47 @@ def max_pool(
 ) -> Any:
     args = kernel, stride, padding, dilation
     options = {"ceil_mode": ceil_mode, "return_indices": return_indices}
-    if len(kernel) > 1 or input.is_floating_point():
+    if len(kernel) > 1 or (input.is_floating_point() and eager(input)):
         return _MAX_POOL[len(kernel)](input, *args, **options)
-    # Only the kernels for two and three axes take integers.
+    # Only the kernels for two and three axes take integers, and sizes that a traced program leaves open.
     out = F.max_pool2d(input.unsqueeze(-2), *_with_unit_axis(*args), **options)
     return tuple(o.squeeze(-2) for o in out) if return_indices else out.squeeze(-2)
 
 
+def averages(device: str, sizes: Ints, kernel: Ints) -> bool:
+    """Whether torch averages over as many axes at once, and well.
+
+    Its kernel for three is slow on the CPU, and refuses inputs shorter than a window without their padding.
+    """
+    if len(kernel) < 3 or device in ("cpu", "meta"):
+        return len(kernel) < 3
+    return len(kernel) == 3 and all(k <= size for k, size in zip(kernel, sizes, strict=True))
+
+
+@_on_planes
 def avg_pool(input: Tensor, kernel: Ints, stride: Ints, padding: Ints, *args: Any) -> Tensor:
-    """One or two axes: the kernel for three is slow, and refuses inputs shorter without their padding."""
     if len(kernel) == 1:
-        return F.avg_pool2d(input.unsqueeze(-2), *_with_unit_axis(kernel, stride, padding), *args).squeeze(-2)
-    return F.avg_pool2d(input, kernel, stride, padding, *args)
+        lifted = input.unsqueeze(-2), *_with_unit_axis(kernel, stride, padding)
+        return avg_pool(*lifted, *args).squeeze(-2)
+    if input.device.type == "cuda" and any(padding):
+        # The kernel of the gradient in channels-last memory takes all padding for zero (torch 2.11).
+        input = input.contiguous()
+    return _AVG_POOL[len(kernel)](input, kernel, stride, padding, *args)
 
 
+@_on_planes
 def adaptive_avg_pool(input: Tensor, sizes: Ints) -> Tensor:
+    if len(sizes) == 1:  # as torch does, but with sizes that a traced program leaves open
+        return F.adaptive_avg_pool2d(input.unsqueeze(-2), (1, *sizes)).squeeze(-2)
     return _ADAPTIVE_AVG_POOL[len(sizes)](input, sizes)
 
 
+@_on_planes
 def adaptive_max_pool(input: Tensor, sizes: Ints, return_indices: bool) -> Any:
     return _ADAPTIVE_MAX_POOL[len(sizes)](input, sizes, return_indices=return_indices)
 
 
+@_on_planes
 def fractional_max_pool(input: Tensor, kernel: Ints, sizes: Ints, samples: Tensor) -> tuple[Tensor, Tensor]:
     """One or two axes: the kernel for three refuses windows that just fit. ``samples`` in axis order."""
     if len(kernel) == 2:  # torch's takes the last axis first
@@ -212,6 +251,29 @@ def fractional_max_pool(input: Tensor, kernel: Ints, sizes: Ints, samples: Tenso
     x, kernel, sizes, samples = lifted
     out = F.fractional_max_pool2d_with_indices(x, kernel, sizes, _random_samples=samples)
     return out[0].squeeze(-2), out[1].squeeze(-2)
+
+
+@_on_planes
+def interpolate(
+    input: Tensor,
+    sizes: Ints,
+    scales: Sequence[float | None],
+    mode: str,
+    align_corners: bool | None,
+    antialias: bool,
+) -> Tensor:
+    if channels_lie_last(input):
+        unit = (1, *sizes), (1, *scales)
+        return interpolate(input.unsqueeze(2), *unit, mode, align_corners, antialias).squeeze(2)
+    factors = None if None in scales else [float(s) for s in scales if s is not None]
+    return F.interpolate(
+        input,
+        sizes if factors is None else None,
+        factors,
+        interpolation_mode(mode, len(sizes)),
+        align_corners,
+        antialias=antialias,
+    )
 
 
 def _with_unit_axis(kernel: Ints, stride: Ints, padding: Ints, *dilation: Ints) -> Any:
@@ -227,3 +289,34 @@ def interpolated_axes(mode: str, n: int) -> int:
     """How many of ``n`` axes torch can interpolate at once, 0 for none."""
     known = _CUBIC if mode == "cubic" else _LINEAR
     return max([0, *[k for k in known if k <= n]])
+
+
+def samples_grids(mode: str, padding: Sequence[str]) -> bool:
+    """Whether torch samples at given places in this mode on as many axes, with this padding of each."""
+    one = len(set(padding)) == 1 and padding[0] in _GRID_PADDINGS
+    return one and len(padding) in ((2,) if mode == "cubic" else (2, 3))
+
+
+def grid_sample(x: Tensor, grid: Tensor, mode: str, padding: str, align_corners: bool) -> Tensor:
+    """``x (N, C, *sizes)`` at places ``(N, K, n)``: ``(N, C, K)``."""
+    options = _GRID_MODES[mode], _GRID_PADDINGS[padding], align_corners
+    return torch.grid_sampler(x, _with_unit_axes(grid), *options).flatten(2)
+
+
+def _with_unit_axes(places: Tensor) -> Tensor:
+    """``(N, K, n)`` as a grid of as many axes as there are coordinates."""
+    return places.view(places.shape[0], *(1,) * (places.shape[-1] - 1), *places.shape[1:])
+
+
+def grid_sample_gradients(
+    y: Tensor, x: Tensor, grid: Tensor, mode: str, padding: str, align_corners: bool, by: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of ``<y, grid_sample(x, grid)>``, as far as they are needed."""
+    kernels = {
+        4: torch.ops.aten.grid_sampler_2d_backward,
+        5: torch.ops.aten.grid_sampler_3d_backward,
+    }
+    options = _GRID_MODES[mode], _GRID_PADDINGS[padding], align_corners
+    at = _with_unit_axes(grid)
+    by_x, by_grid = kernels[x.ndim](y.view(*y.shape[:2], *at.shape[1:-1]), x, at, *options, by)
+    return by_x if by[0] else None, by_grid.view_as(grid) if by[1] else None

@@ -7,6 +7,10 @@ The padded axis repeats entries of the axis it came from: position ``j`` takes e
     reflect    i = (n - 1) - |(n - 1) - |j||
 
 so that padding is a gather along each axis, and its adjoint adds back into the entries it read.
+
+Negative amounts crop. What is reflected and replicated are entries of the whole axis, those that the other
+end crops too. The period of a circular axis is what the crop leaves: it is cropped, then wrapped. Both rules
+are torch's.
 """
 
 import torch
@@ -84,6 +88,11 @@ def check_fits(sizes: tuple[int, ...], pairs: Pairs, modes: tuple[str, ...], nam
             )
         if mode == "replicate" and size == 0 and max(pair) > 0:
             raise ValueError(f"{name} cannot replicate the empty spatial axis {axis}")
+        if mode == "circular" and min(pair) < 0 < max(pair) and size + min(pair) < 1:
+            raise ValueError(
+                f"{name} with mode 'circular' must leave an entry to repeat, "
+                f"got {pair} on spatial axis {axis} of size {size}"
+            )
 
 
 def _source(mode: str, size: int, pair: tuple[int, int], device: torch.device) -> Tensor:
@@ -96,36 +105,48 @@ def _source(mode: str, size: int, pair: tuple[int, int], device: torch.device) -
     return (size - 1) - ((size - 1) - j.abs()).abs()
 
 
+def _native_axes(x: Tensor, pairs: Pairs, modes: tuple[str, ...]) -> int:
+    """How many of the last axes torch pads in one call, 0 for none."""
+    n = len(pairs)
+    last = min(n, native.MAX_AXES)
+    if x.ndim != n + 2 or len(set(modes[n - last :])) > 1 or x.shape[1] == 0:
+        return 0
+    if modes[-1] == "circular" and min(map(min, pairs[n - last :])) < 0:
+        return 0  # torch (2.13) reads memory that it has not written
+    if modes[-1] == "replicate" and not eager(x):
+        return 0  # inductor (2.13) mistakes the strides of torch's gradient
+    return last
+
+
 def pad_axes(x: Tensor, pairs: Pairs, modes: tuple[str, ...]) -> Tensor:
     """Pad the last ``len(pairs)`` axes of ``x``, each in its own mode."""
     n = len(pairs)
     check_fits(tuple(x.shape[x.ndim - n :]), pairs, modes, "padding")
     if all(m == "zeros" for m in modes):
         return zero_pad(x, pairs)
-    last = min(n, native.MAX_AXES) if x.ndim == n + 2 and len(set(modes[-native.MAX_AXES :])) == 1 else 0
+    last = _native_axes(x, pairs, modes)
     first = tuple(zip(pairs, modes, strict=True))[: n - last]
     for axis, (pair, mode) in enumerate(first, start=x.ndim - n):
         if mode != "zeros" and any(pair):
             x = x.index_select(axis, _source(mode, x.shape[axis], pair, x.device))
     if last and modes[-1] != "zeros":
         # Their entries lie next to each other, which torch's kernels are for; the other axes are channels.
-        outside = x.shape[: x.ndim - last]
+        outside = x.shape[1 : x.ndim - last]
         x = F.pad(x if last == n else x.flatten(1, n + 1 - last), flat(pairs[-last:]), mode=modes[-1])
         if last == n:
             return x
-        x = x.view(*outside, *x.shape[-last:])
+        x = x.unflatten(1, outside)
         modes = (*modes[:-last], *("padded",) * last)
     return zero_pad(x, tuple(p if m == "zeros" else (0, 0) for p, m in zip(pairs, modes, strict=True)))
 
 
 def pad_axes_adjoint(y: Tensor, pairs: Pairs, modes: tuple[str, ...]) -> Tensor:
     """The adjoint of :func:`pad_axes`: every padded entry is added to the one it was read from."""
-    n = len(pairs)
-    for axis, (pair, mode) in enumerate(zip(pairs, modes, strict=True), start=y.ndim - n):
-        size = y.shape[axis] - sum(pair)
-        if mode == "zeros" or not any(pair):
-            y = y.narrow(axis, pair[0], size)
-        else:
+    for axis, (pair, mode) in enumerate(zip(pairs, modes, strict=True), start=y.ndim - len(pairs)):
+        if mode != "zeros" and any(pair):
+            size = y.shape[axis] - sum(pair)
             shape = [*y.shape[:axis], size, *y.shape[axis + 1 :]]
             y = y.new_zeros(shape).index_add(axis, _source(mode, size, pair, y.device), y)
-    return y
+    return zero_pad(
+        y, tuple((-a, -b) if m == "zeros" else (0, 0) for (a, b), m in zip(pairs, modes, strict=True))
+    )

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from ..arguments import Ints
 from . import native, separable, views
-from .eager import plain
+from .eager import eager, plain
 from .pad import zero_pad
 from .separable import Windows, output_size
+from .views import every
 
 SMALL = 2**14  # entries; below, the calls of a separable reduction cost more than its arithmetic
 OVERLAP = 3  # taps per entry of the input; with fewer, torch finds the places of maxima as fast
@@ -149,9 +150,13 @@ def fractional_max_pool(x: Tensor, kernel: Ints, sizes: Ints, samples: Tensor) -
 
 
 def max_unpool(x: Tensor, indices: Tensor, sizes: Ints) -> Tensor:
-    """Zeros everywhere but at ``indices``, flat over the spatial axes of the output."""
-    out = x.new_zeros(*x.shape[:2], prod(sizes))
-    return out.scatter(2, indices.flatten(2), x.flatten(2)).view(*x.shape[:2], *sizes)
+    """Zeros everywhere but at ``indices``, flat over the spatial axes of the output; the last entry stays."""
+    x, indices = x.flatten(2), indices.flatten(2)
+    order = torch.arange(x.shape[2], device=x.device).expand_as(indices)
+    nobody = torch.full((*x.shape[:2], prod(sizes)), -1, device=x.device)
+    source = nobody.scatter_reduce(2, indices, order, "amax")
+    out = x.gather(2, source.clamp(min=0)).where(source >= 0, 0)
+    return out.view(*x.shape[:2], *sizes)
 
 
 def _pick(source: Tensor, index: Tensor) -> tuple[Tensor]:
@@ -163,28 +168,29 @@ def avg_pool(
     x: Tensor, windows: Windows, ceil_mode: bool, count_include_pad: bool, divisor_override: int | None
 ) -> Tensor:
     """Mean over windows: sums axis by axis, divided once at the end."""
-    has_native = len(windows.kernel) <= native.MAX_AVG_POOL_AXES and max(windows.dilation) == 1
-    sizes = tuple(x.shape[2:])
-    if plain(x) and x.numel() >= SMALL and (x.is_contiguous() or not has_native):
+    sizes, whole = tuple(x.shape[2:]), not x.is_floating_point()
+    has_native = max(windows.dilation) == 1 and native.averages(x.device.type, sizes, windows.kernel)
+    if not whole and plain(x) and x.numel() >= SMALL and (x.is_contiguous() or not has_native):
         outputs = _separable_outputs(sizes, windows, ceil_mode)
         if outputs is not None:
             counts = _divisor(x, outputs, sizes, windows, ceil_mode, count_include_pad, divisor_override)
             return separable.means(_dense(native.wide(x)), windows, outputs, counts).to(x.dtype)
-    if has_native:
+    # Inductor (2.13) divides the gradients of windows cut off by ceil_mode by the size of whole ones.
+    if has_native and (eager(x) or not (ceil_mode or whole)):
         (kernel, stride, padding, _), options = windows, (count_include_pad, divisor_override)
         return native.avg_pool(x, kernel, stride, padding, ceil_mode, *options)
     total = _padded_sums(native.wide(x), windows, ceil_mode)
     outputs = tuple(total.shape[2:])
     counts = _divisor(x, outputs, sizes, windows, ceil_mode, count_include_pad, divisor_override)
-    return (total / counts).to(x.dtype)
+    return torch.div(total, counts, rounding_mode="trunc" if whole else None).to(x.dtype)
 
 
 def _padded_sums(x: Tensor, windows: Windows, ceil_mode: bool) -> Tensor:
     for axis, (k, s, p, d) in enumerate(zip(*windows, strict=True), start=2):
-        n = x.shape[axis]
-        reach = (output_size(n, k, s, p, d, ceil_mode) - 1) * s - p + d * (k - 1) + 1
-        x = zero_pad(x, ((p, reach - n), *((0, 0),) * (x.ndim - 1 - axis)))
-        x = views.windows(x, axis, k, s, d).sum(-1)
+        count = output_size(x.shape[axis], k, s, p, d, ceil_mode)
+        # The same amounts for any size, which a traced program may leave open.
+        x = zero_pad(x, ((p, p + (s - 1 if ceil_mode else 0)), *((0, 0),) * (x.ndim - 1 - axis)))
+        x = every(views.open_windows(x, axis, k, s, d).sum(-1), axis, 0, 1, count)
     return x
 
 

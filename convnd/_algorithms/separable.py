@@ -50,10 +50,9 @@ class Windows(NamedTuple):
 def output_size(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
     """torch's rule; with ``ceil_mode`` the last window must start inside the input or its left pad."""
     span = size + 2 * padding - dilation * (kernel - 1) - 1
-    count = (span + (stride - 1 if ceil_mode else 0)) // stride + 1
-    if ceil_mode and (count - 1) * stride >= size + padding:
-        count -= 1
-    return count
+    if not ceil_mode:
+        return span // stride + 1
+    return torch.sym_min((span + stride - 1) // stride, (size + padding - 1) // stride) + 1
 
 
 def _first_inside(padding: int, dilation: int) -> int:

@@ -18,6 +18,14 @@ def windows(x: Tensor, axis: int, kernel: int, stride: int, dilation: int) -> Te
     return x.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
 
 
+def open_windows(x: Tensor, axis: int, kernel: int, stride: int, dilation: int) -> Tensor:
+    """As :func:`windows`, but copied for a compiler, which would ask of open sizes whether they are dense."""
+    if not torch.compiler.is_compiling():
+        return windows(x, axis, kernel, stride, dilation)
+    count = (x.shape[axis] - dilation * (kernel - 1) - 1) // stride + 1
+    return torch.stack([every(x, axis, t * dilation, stride, count) for t in range(kernel)], -1)
+
+
 def last_axes(x: Tensor, n: int) -> Tensor:
     """``(N, C, *spatial)`` with all but the last ``n`` axes among the channels."""
     return x if x.ndim == n + 2 else x.flatten(1, x.ndim - n - 1)

@@ -8,29 +8,32 @@ import torch
 from torch import Tensor
 
 from .._algorithms import pool
-from ..arguments import Ints, PerAxis, batched, integer, per_axis, rank, require_floating
+from .._fx import leaf_function
+from ..arguments import Ints, PerAxis, batched, numbers, per_axis, rank, require_floating, tensor
 
 Sizes = int | Sequence[int | None] | None
+
+
+def sizes_or_none(output_size: Sizes, n: int) -> tuple[int | None, ...]:
+    """One size per axis, None where the axis keeps its own."""
+    if output_size is None or (isinstance(output_size, Sequence) and None in output_size):
+        given = (None,) * n if output_size is None else tuple(output_size)
+        given = given * n if len(given) == 1 else given
+        known = per_axis([0 if size is None else size for size in given], n, "output_size", 0)
+        return tuple(None if g is None else k for g, k in zip(given, known, strict=True))
+    return per_axis(output_size, n, "output_size", 0)
 
 
 def _output_sizes(input: Tensor, output_size: Sizes, spatial_dims: int | None) -> tuple[Tensor, bool, Ints]:
     n = rank(spatial_dims, input, output_size)
     x, has_batch = batched(input, n)
-    sizes = (output_size,) * n if output_size is None or isinstance(output_size, int) else tuple(output_size)
-    if len(sizes) != n:
-        sizes = sizes * n if len(sizes) == 1 else per_axis(sizes, n, "output_size")
-    if min(x.shape[1:]) < 1:
-        raise ValueError(f"input must not be empty, got shape {tuple(input.shape)}")
-    return (
-        x,
-        has_batch,
-        tuple(
-            x.shape[2 + i] if size is None else integer(size, f"output_size[{i}]", 0)
-            for i, size in enumerate(sizes)
-        ),
-    )
+    if min(x.shape[2:]) < 1:
+        raise ValueError(f"input must not be empty along a spatial axis, got shape {tuple(input.shape)}")
+    given = sizes_or_none(output_size, n)
+    return x, has_batch, tuple(i if o is None else o for i, o in zip(x.shape[2:], given, strict=True))
 
 
+@leaf_function
 def adaptive_avg_pool(input: Tensor, output_size: Sizes, *, spatial_dims: int | None = None) -> Tensor:
     r"""Mean over windows that divide each axis into ``output_size`` nearly equal parts.
 
@@ -58,6 +61,7 @@ def adaptive_avg_pool(input: Tensor, output_size: Sizes, *, spatial_dims: int | 
     return out if has_batch else out.squeeze(0)
 
 
+@leaf_function
 def adaptive_max_pool(
     input: Tensor, output_size: Sizes, return_indices: bool = False, *, spatial_dims: int | None = None
 ) -> Any:
@@ -89,6 +93,7 @@ def adaptive_max_pool(
     return out if return_indices else out[0]
 
 
+@leaf_function
 def fractional_max_pool(
     input: Tensor,
     kernel_size: PerAxis,
@@ -132,12 +137,13 @@ def fractional_max_pool(
             f"got {output_size!r} and {output_ratio!r}"
         )
     if output_ratio is not None:
-        ratios = (output_ratio,) * n if isinstance(output_ratio, (int, float)) else tuple(output_ratio)
-        if len(ratios) != n or not all(0 < r < 1 for r in ratios):
+        ratios = numbers(output_ratio, n, "output_ratio", 1)
+        output_size = [torch.sym_int(size * r) for size, r in zip(x.shape[2:], ratios, strict=True)]
+        if min(output_size) < 1:
             raise ValueError(
-                f"output_ratio must be between 0 and 1, one number or one per axis, got {output_ratio!r}"
+                f"output_ratio must leave an entry on each of the {n} spatial axes, "
+                f"got {output_ratio!r} for an input of shape {tuple(input.shape)}"
             )
-        output_size = [int(size * r) for size, r in zip(x.shape[2:], ratios, strict=True)]
     sizes = per_axis(output_size, n, "output_size")
     for axis, (size, k, o) in enumerate(zip(x.shape[2:], kernel, sizes, strict=True)):
         if k + o - 1 > size:
@@ -148,17 +154,21 @@ def fractional_max_pool(
     samples = _random_samples
     if samples is None:
         samples = torch.rand(*x.shape[:2], n, dtype=x.dtype, device=x.device)
-    elif samples.dtype != x.dtype or samples.shape[1:] != (x.shape[1], n) or len(samples) < len(x):
+    elif tensor(samples, "_random_samples").ndim != 3 or (
+        samples.dtype != x.dtype or samples.shape[1:] != (x.shape[1], n) or samples.shape[0] < x.shape[0]
+    ):
         raise ValueError(
             f"_random_samples must have shape {(*x.shape[:2], n)} and dtype {x.dtype}, "
             f"got {tuple(samples.shape)} and {samples.dtype}"
         )
-    samples = samples[: len(x)]  # torch takes more than it needs, too
+    else:
+        samples = samples[: x.shape[0]]  # torch takes more than it needs, too
     out = pool.fractional_max_pool(x, kernel, sizes, samples.flip(-1) if n == 2 else samples)
     out = out if has_batch else tuple(o.squeeze(0) for o in out)
     return out if return_indices else out[0]
 
 
+@leaf_function
 def max_unpool(
     input: Tensor,
     indices: Tensor,
@@ -170,6 +180,8 @@ def max_unpool(
     spatial_dims: int | None = None,
 ) -> Tensor:
     """Put maxima back where :func:`max_pool` found them; zero elsewhere.
+
+    Of several entries with one index the last stays, and it alone has a gradient.
 
     Args:
         input: ``(N, C, *spatial)`` or ``(C, *spatial)``.
@@ -195,18 +207,20 @@ def max_unpool(
     kernel = per_axis(kernel_size, n, "kernel_size")
     strides = kernel if stride is None else per_axis(stride, n, "stride")
     pads = per_axis(padding, n, "padding", 0)
-    if indices.dtype != torch.int64:
+    if tensor(indices, "indices").dtype != torch.int64:
         raise TypeError(f"indices must be int64, got dtype {indices.dtype}")
     if indices.shape != input.shape:
         raise ValueError(
             f"indices must have the shape of input, {tuple(input.shape)}, got {tuple(indices.shape)}"
         )
-    if min(x.shape[1:]) < 1:
-        raise ValueError(f"input must not be empty, got shape {tuple(input.shape)}")
+    if min(x.shape[2:]) < 1:
+        raise ValueError(f"input must not be empty along a spatial axis, got shape {tuple(input.shape)}")
     sizes = tuple(
         (i - 1) * s + k - 2 * p for i, s, k, p in zip(x.shape[2:], strides, kernel, pads, strict=True)
     )
     if output_size is not None:
+        if not isinstance(output_size, Sequence) or isinstance(output_size, str):
+            raise TypeError(f"output_size must be a sequence of {n} ints, got {output_size!r}")
         wanted = tuple(output_size)[-n:] if len(output_size) in (n + 1, n + 2) else tuple(output_size)
         if len(wanted) != n or not all(
             a - s < w < a + s for a, s, w in zip(sizes, strides, wanted, strict=True)

@@ -13,6 +13,7 @@ from .._algorithms.eager import autocasting, eager
 from .._algorithms.geometry import Geometry
 from .._algorithms.pad import check_fits
 from .._algorithms.transpose import native_arguments
+from .._fx import leaf_function
 from ..arguments import (
     Ints,
     Padding,
@@ -191,6 +192,7 @@ def _served(transposed: bool, input: Tensor, weight: Tensor, bias: Tensor | None
     return out if has_batch else out.squeeze(0)
 
 
+@leaf_function
 def conv(
     input: Tensor,
     weight: Tensor,
@@ -230,6 +232,7 @@ def conv(
     return _served(False, input, weight, bias, stride, padding, dilation, groups, 0, padding_mode)
 
 
+@leaf_function
 def conv_transpose(
     input: Tensor,
     weight: Tensor,

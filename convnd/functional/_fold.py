@@ -9,7 +9,8 @@ from torch import Tensor
 from .._algorithms import fold as algorithm
 from .._algorithms.pool import Windows
 from .._algorithms.separable import output_size as window_count
-from ..arguments import PerAxis, batched, per_axis, rank
+from .._fx import leaf_function
+from ..arguments import PerAxis, batched, per_axis, rank, tensor
 
 
 def _windows(n: int, kernel_size: Any, dilation: Any, padding: Any, stride: Any) -> Windows:
@@ -33,6 +34,7 @@ def _counts(sizes: Sequence[int], windows: Windows) -> tuple[int, ...]:
     return counts
 
 
+@leaf_function
 def unfold(
     input: Tensor,
     kernel_size: PerAxis,
@@ -63,13 +65,14 @@ def unfold(
     n = rank(spatial_dims, input, kernel_size, dilation, padding, stride)
     x, has_batch = batched(input, n)
     windows = _windows(n, kernel_size, dilation, padding, stride)
-    if min(x.shape[1:]) < 1:
-        raise ValueError(f"input must not be empty, got shape {tuple(input.shape)}")
+    if min(x.shape[2:]) < 1:
+        raise ValueError(f"input must not be empty along a spatial axis, got shape {tuple(input.shape)}")
     _counts(x.shape[2:], windows)
     out = algorithm.unfold(x, windows)
     return out if has_batch else out.squeeze(0)
 
 
+@leaf_function
 def fold(
     input: Tensor,
     output_size: PerAxis,
@@ -104,13 +107,13 @@ def fold(
     lengths = (output_size, kernel_size, dilation, padding, stride)
     told = spatial_dims is not None or any(isinstance(a, Sequence) and len(a) > 1 for a in lengths)
     n = rank(spatial_dims, input, *lengths) if told else 2
-    if input.ndim not in (2, 3):
+    if tensor(input).ndim not in (2, 3):
         raise ValueError(f"input must be (N, C * taps, L) or (C * taps, L), got shape {tuple(input.shape)}")
     x, has_batch = (input, True) if input.ndim == 3 else (input.unsqueeze(0), False)
     sizes = per_axis(output_size, n, "output_size")
     windows = _windows(n, kernel_size, dilation, padding, stride)
     counts = _counts(sizes, windows)
-    if x.shape[1] < 1 or x.shape[1] % prod(windows.kernel) or x.shape[2] != prod(counts):
+    if x.shape[1] % prod(windows.kernel) or x.shape[2] != prod(counts):
         raise ValueError(
             f"input must be (N, C * {prod(windows.kernel)}, {prod(counts)}) for output_size {sizes} and "
             f"kernel_size {windows.kernel}, got shape {tuple(input.shape)}"
@@ -119,6 +122,7 @@ def fold(
     return out if has_batch else out.squeeze(0)
 
 
+@leaf_function
 def pixel_shuffle(input: Tensor, upscale_factor: PerAxis, *, spatial_dims: int | None = None) -> Tensor:
     """Channels become resolution (Shi et al. 2016).
 
@@ -152,6 +156,7 @@ def pixel_shuffle(input: Tensor, upscale_factor: PerAxis, *, spatial_dims: int |
     return algorithm.pixel_shuffle(input, factors)
 
 
+@leaf_function
 def pixel_unshuffle(input: Tensor, downscale_factor: PerAxis, *, spatial_dims: int | None = None) -> Tensor:
     """Resolution becomes channels: the inverse of :func:`pixel_shuffle`.
 

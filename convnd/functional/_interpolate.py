@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from .._algorithms.interpolate import INTERPOLATING, MODES, resample
-from ..arguments import PerAxis, choice, per_axis, rank, require_floating
+from .._fx import leaf_function
+from ..arguments import PerAxis, choice, numbers, per_axis, rank, require_floating
 
-_ALIASES = {"bilinear": "linear", "trilinear": "linear", "bicubic": "cubic"}
+MODE_ALIASES = {"bilinear": "linear", "trilinear": "linear", "bicubic": "cubic"}
 
 
+@leaf_function
 def interpolate(
     input: Tensor,
     size: PerAxis | None = None,
@@ -23,8 +26,13 @@ def interpolate(
 ) -> Tensor:
     """Resample to a size or by a factor.
 
+    A factor counts as it is, not as the ratio of the rounded sizes, with torch's exceptions where it leaves
+    the size of an axis as it is: linear resampling then copies that axis, and so does nearest on two axes,
+    which also repeats the entries of an axis that a factor doubles.
+
     Args:
-        input: ``(N, C, *spatial)``, floating-point (any dtype for the nearest modes).
+        input: ``(N, C, *spatial)``, floating-point; also uint8 for linear and cubic, which rounds after
+            every axis, the last one first, and any dtype for the nearest modes.
         size: output size, int or one per axis.
         scale_factor: output size over input size, a number or one per axis; the size is rounded down.
         mode: ``"nearest"``, ``"nearest-exact"``, ``"linear"``, ``"cubic"`` or ``"area"``; torch's
@@ -50,12 +58,12 @@ def interpolate(
         raise ValueError(
             f"input must be (N, C, *spatial) with {n} spatial axes, got shape {tuple(input.shape)}"
         )
-    mode = choice(_ALIASES.get(mode, mode), MODES, "mode")
+    mode = choice(MODE_ALIASES.get(mode, mode), MODES, "mode")
     if align_corners is not None and mode not in INTERPOLATING:
         raise ValueError(f"align_corners must be left out with mode {mode!r}, got {align_corners!r}")
     if antialias and mode not in INTERPOLATING:
         raise ValueError(f"antialias must be left out with mode {mode!r}, got True")
-    if not mode.startswith("nearest"):
+    if not mode.startswith("nearest") and not (mode in INTERPOLATING and input.dtype == torch.uint8):
         require_floating(input)
     if (size is None) == (scale_factor is None):
         raise ValueError(
@@ -70,15 +78,10 @@ def interpolate(
             raise ValueError("recompute_scale_factor must be left out when size is given, got True")
         outputs = per_axis(size, n, "size")
     else:
-        factors: tuple[float, ...]
-        factors = (scale_factor,) * n if isinstance(scale_factor, (int, float)) else tuple(scale_factor or ())
-        if len(factors) != n:
-            raise ValueError(
-                f"scale_factor must be a number or one for each of the {n} axes, got {scale_factor!r}"
-            )
-        outputs = per_axis(
-            [int(s * f) for s, f in zip(sizes, factors, strict=True)], n, "size * scale_factor"
-        )
+        # Whole numbers as ints: the sizes they give are products where these are traced.
+        factors = tuple(int(f) if f == int(f) else f for f in numbers(scale_factor, n, "scale_factor"))
+        outputs = tuple(torch.sym_int(s * f) for s, f in zip(sizes, factors, strict=True))
+        outputs = per_axis(outputs, n, "size * scale_factor")
         if not recompute_scale_factor and mode != "area":
             scales = factors
     return resample(input, outputs, scales, mode, bool(align_corners), antialias)

@@ -6,9 +6,11 @@ import torch.nn.functional
 from torch import Tensor
 
 from .._algorithms.pad import GATHERED, pad_axes
-from ..arguments import choice
+from .._fx import leaf_function
+from ..arguments import choice, integer, tensor
 
 
+@leaf_function
 def pad(
     input: Tensor,
     pad: Sequence[int],
@@ -18,6 +20,9 @@ def pad(
     spatial_dims: int | None = None,
 ) -> Tensor:
     """Pad the last axes of a tensor; negative amounts crop.
+
+    An axis that is cropped at one end and padded at the other reflects or replicates entries of the whole
+    axis, but circular padding repeats what the crop leaves.
 
     Args:
         input: a tensor of any rank and dtype.
@@ -38,6 +43,9 @@ def pad(
     tensor([1, 2, 0, 1, 2, 0, 1])
     """
     choice(mode, ("constant", *GATHERED), "mode")
+    tensor(input)
+    if not isinstance(pad, Sequence):
+        raise TypeError(f"pad must be a sequence of ints, got {pad!r}")
     if len(pad) % 2 or not 2 <= len(pad) <= 2 * input.ndim:
         raise ValueError(
             "pad must have two entries, before and after, for each padded axis of an input with "
@@ -47,6 +55,7 @@ def pad(
         raise ValueError(
             f"pad must have {2 * spatial_dims} entries for spatial_dims={spatial_dims}, got {tuple(pad)}"
         )
+    pad = [integer(amount, f"pad[{i}]", None) for i, amount in enumerate(pad)]
     pairs = tuple((pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2))
     sizes = input.shape[input.ndim - len(pairs) :]
     for axis, (size, pair) in enumerate(zip(sizes, pairs, strict=True), start=input.ndim - len(pairs)):
@@ -55,7 +64,7 @@ def pad(
                 f"pad must not crop more than an axis holds, got {pair} on axis {axis} of size {size}"
             )
     if mode == "constant":
-        return torch.nn.functional.pad(input, list(pad), value=value)
+        return torch.nn.functional.pad(input, pad, value=value)
     if value not in (None, 0):
         raise ValueError(f"value must be left out with mode {mode!r}, got {value!r}")
     return pad_axes(input, pairs, (mode,) * len(pairs))

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from .._algorithms import pool
 from .._algorithms.separable import Windows, output_size
-from ..arguments import Ints, PerAxis, batched, exact, per_axis, rank, require_floating
+from .._fx import leaf_function
+from ..arguments import Ints, PerAxis, batched, exact, integer, per_axis, rank, require_floating
 
 
 def _empty(stride: Any) -> bool:
@@ -57,6 +58,7 @@ def _windows(
 _known_windows = lru_cache(maxsize=4096, typed=True)(_windows)
 
 
+@leaf_function
 def max_pool(
     input: Tensor,
     kernel_size: PerAxis,
@@ -101,6 +103,7 @@ def max_pool(
     return out if return_indices else out[0]
 
 
+@leaf_function
 def avg_pool(
     input: Tensor,
     kernel_size: PerAxis,
@@ -118,7 +121,8 @@ def avg_pool(
     .. math:: out[n, c, o] = \frac{1}{count} \sum_t input[n, c, o s + t d - p]
 
     Args:
-        input: ``(N, C, *spatial)`` or ``(C, *spatial)``, floating-point.
+        input: ``(N, C, *spatial)`` or ``(C, *spatial)``, floating-point, or int64, whose means are rounded
+            towards zero.
         kernel_size, stride, padding: int, or one per axis; stride is kernel_size by default.
         ceil_mode: also windows that reach past the end, if they start inside the input or its left pad.
         count_include_pad: whether padding counts as entries of value zero.
@@ -141,13 +145,24 @@ def avg_pool(
     x, has_batch, windows = _pool_arguments(
         input, kernel_size, stride, padding, dilation, ceil_mode, spatial_dims
     )
-    require_floating(x)
-    if divisor_override is not None and divisor_override == 0:
+    if x.dtype != torch.int64:
+        require_floating(x)
+    if divisor_override is not None and integer(divisor_override, "divisor_override", None) == 0:
         raise ValueError("divisor_override must not be zero, got 0")
     out = pool.avg_pool(x, windows, ceil_mode, count_include_pad, divisor_override)
     return out if has_batch else out.squeeze(0)
 
 
+def exponent(norm_type: Any) -> float:
+    """Refuse what is no exponent of a mean."""
+    if not isinstance(norm_type, (int, float)):
+        raise TypeError(f"norm_type must be a number, got {norm_type!r}")
+    if norm_type == 0:
+        raise ValueError("norm_type must not be zero, got 0")
+    return norm_type
+
+
+@leaf_function
 def lp_pool(
     input: Tensor,
     norm_type: float,
@@ -159,11 +174,14 @@ def lp_pool(
     dilation: PerAxis = 1,
     spatial_dims: int | None = None,
 ) -> Tensor:
-    r"""Power mean of each window, without the division by the count.
+    r"""Sum of the powers of each window, and its root.
 
     .. math:: out[n, c, o] = (\sum_t input[n, c, o s + t d - p]^{norm})^{1 / norm}
 
-    Negative sums give 0, as in torch; windows cut off by ``ceil_mode`` are scaled up to full ones.
+    As in torch, it is the entries themselves that are raised, not their magnitudes (but for infinite
+    exponents): with an odd or fractional exponent, take ``input.abs()`` for the norm of each window. A root
+    of a negative sum, or a fractional power of a negative entry, is NaN. Windows cut off by ``ceil_mode`` are
+    scaled up to full ones.
 
     Args:
         input: ``(N, C, *spatial)`` or ``(C, *spatial)``, floating-point.
@@ -187,8 +205,7 @@ def lp_pool(
         input, kernel_size, stride, padding, dilation, ceil_mode, spatial_dims
     )
     require_floating(x)
-    if norm_type == 0:
-        raise ValueError("norm_type must not be zero, got 0")
+    exponent(norm_type)
     if abs(norm_type) == float("inf"):
         sign = 1 if norm_type > 0 else -1
         out = sign * pool.max_pool(sign * x.abs(), windows, ceil_mode, False)[0]

@@ -6,20 +6,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from .. import functional as F
-from ..arguments import PerAxis, integer, per_axis
+from .._fx import leaf_module
+from ..arguments import PerAxis, integer, numbers, per_axis
+from ..functional._adaptive import Sizes, sizes_or_none
 from .pool import checked_windows
-
-Sizes = int | Sequence[int | None] | None
 
 
 def _check_sizes(spatial_dims: int, output_size: Sizes) -> int:
     n = integer(spatial_dims, "spatial_dims")
-    if output_size is not None:
-        given = (output_size,) if isinstance(output_size, int) else tuple(output_size)
-        per_axis([1 if size is None else size for size in given], n, "output_size", 0)
+    sizes_or_none(output_size, n)
     return n
 
 
+@leaf_module
 class AdaptiveAvgPoolNd(nn.Module):
     """Mean over nearly equal parts, ``torch.nn.AdaptiveAvgPool2d`` for any number of axes.
 
@@ -51,6 +50,7 @@ class AdaptiveAvgPoolNd(nn.Module):
         return F.adaptive_avg_pool(input, self.output_size, spatial_dims=self.spatial_dims)
 
 
+@leaf_module
 class AdaptiveMaxPoolNd(nn.Module):
     """Maximum over nearly equal parts, ``torch.nn.AdaptiveMaxPool2d`` for any number of axes.
 
@@ -86,6 +86,7 @@ class AdaptiveMaxPoolNd(nn.Module):
         )
 
 
+@leaf_module
 class FractionalMaxPoolNd(nn.Module):
     """Maximum over random windows (Graham 2014), ``torch.nn.FractionalMaxPool2d`` for any number of axes.
 
@@ -125,9 +126,10 @@ class FractionalMaxPoolNd(nn.Module):
                 "exactly one of output_size and output_ratio must be given, "
                 f"got {output_size!r} and {output_ratio!r}"
             )
-        ratios = (output_ratio,) if isinstance(output_ratio, (int, float)) else tuple(output_ratio or ())
-        if not all(0 < r < 1 for r in ratios):
-            raise ValueError(f"output_ratio must be between 0 and 1, got {output_ratio!r}")
+        if output_size is not None:
+            per_axis(output_size, spatial_dims, "output_size")
+        else:
+            numbers(output_ratio, spatial_dims, "output_ratio", 1)
         self.kernel_size = kernel_size
         self.output_size = output_size
         self.output_ratio = output_ratio
@@ -152,6 +154,7 @@ class FractionalMaxPoolNd(nn.Module):
         )
 
 
+@leaf_module
 class MaxUnpoolNd(nn.Module):
     """Maxima back in their places, ``torch.nn.MaxUnpool2d`` for any number of axes.
 

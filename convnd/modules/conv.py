@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from .. import functional as F
+from .._fx import leaf_module
 from ..arguments import Padding, PerAxis, integer, padding_modes, padding_rule, per_axis
 from ..functional._conv import transposed_same
 
@@ -64,6 +65,7 @@ def _initialise(
     module.padding_mode = modes[0] if len(set(modes)) == 1 else modes  # type: ignore[assignment]
 
 
+@leaf_module
 class ConvNd(_ConvNd):
     """Convolution layer over ``spatial_dims`` axes, ``torch.nn.Conv2d`` for any number of them.
 
@@ -146,6 +148,7 @@ class ConvNd(_ConvNd):
         return self._conv_forward(input, self.weight, self.bias)
 
 
+@leaf_module
 class ConvTransposeNd(_ConvTransposeNd):
     """Transposed convolution layer, ``torch.nn.ConvTranspose2d`` for any number of axes.
 

@@ -7,6 +7,7 @@ import torch
 from torch.nn.modules.conv import _LazyConvXdMixin
 from torch.nn.parameter import UninitializedParameter
 
+from .._fx import leaf_module
 from ..arguments import Padding, PerAxis
 from .conv import ConvNd, ConvTransposeNd
 
@@ -19,6 +20,7 @@ def _forget_inputs(module: Any, bias: bool, device: Any, dtype: torch.dtype | No
     module.bias = waiting(device=device, dtype=dtype) if bias else None
 
 
+@leaf_module
 class LazyConvNd(_LazyConvXdMixin, ConvNd):  # type: ignore[misc]
     """:class:`ConvNd` that takes ``in_channels`` from its first input, and then is a ``ConvNd``.
 
@@ -78,6 +80,7 @@ class LazyConvNd(_LazyConvXdMixin, ConvNd):  # type: ignore[misc]
         return self.spatial_dims
 
 
+@leaf_module
 class LazyConvTransposeNd(_LazyConvXdMixin, ConvTransposeNd):  # type: ignore[misc]
     """:class:`ConvTransposeNd` that takes ``in_channels`` from its first input, and then is one.
 

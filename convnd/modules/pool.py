@@ -6,9 +6,12 @@ from torch import Tensor, nn
 from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
 
 from .. import functional as F
+from .._fx import leaf_module
 from ..arguments import PerAxis, integer, per_axis
+from ..functional._pool import exponent
 
 
+@leaf_module
 class MaxPoolNd(_MaxPoolNd):
     """Largest entry of each window, ``torch.nn.MaxPool2d`` for any number of axes.
 
@@ -62,6 +65,7 @@ class MaxPoolNd(_MaxPoolNd):
         )
 
 
+@leaf_module
 class AvgPoolNd(_AvgPoolNd):
     """Mean of each window, ``torch.nn.AvgPool2d`` for any number of axes.
 
@@ -103,6 +107,8 @@ class AvgPoolNd(_AvgPoolNd):
         self.spatial_dims = spatial_dims
         self.ceil_mode = ceil_mode
         self.count_include_pad = count_include_pad
+        if divisor_override is not None and integer(divisor_override, "divisor_override", None) == 0:
+            raise ValueError("divisor_override must not be zero, got 0")
         self.divisor_override = divisor_override
 
     def extra_repr(self) -> str:
@@ -122,8 +128,9 @@ class AvgPoolNd(_AvgPoolNd):
         )
 
 
+@leaf_module
 class LPPoolNd(nn.Module):
-    """Power mean of each window, ``torch.nn.LPPool2d`` for any number of axes.
+    """Power sum of each window and its root, ``torch.nn.LPPool2d`` for any number of axes.
 
     Args:
         spatial_dims: number of spatial axes, at least 1.
@@ -158,9 +165,7 @@ class LPPoolNd(nn.Module):
         windows = checked_windows(spatial_dims, kernel_size, stride, padding, dilation)
         self.kernel_size, self.stride, self.padding, self.dilation = windows
         self.spatial_dims = spatial_dims
-        if norm_type == 0:
-            raise ValueError("norm_type must not be zero, got 0")
-        self.norm_type = norm_type
+        self.norm_type = exponent(norm_type)
         self.ceil_mode = ceil_mode
 
     def extra_repr(self) -> str:

@@ -7,9 +7,17 @@ from torch import Tensor, nn
 from .. import functional as F
 from .._algorithms.interpolate import MODES
 from .._algorithms.pad import GATHERED
-from ..arguments import PerAxis, choice, integer
+from .._fx import leaf_function, leaf_module
+from ..arguments import PerAxis, batched, choice, integer, numbers, per_axis
 
 
+@leaf_function
+def _padded(input: Tensor, padding: Sequence[int], mode: str, value: float, n: int) -> Tensor:
+    batched(input, n)
+    return F.pad(input, padding, mode, value, spatial_dims=n)
+
+
+@leaf_module
 class PadNd(nn.Module):
     """Padding layer, torch's ``ZeroPad``, ``ConstantPad``, ``ReflectionPad``, ... for any number of axes.
 
@@ -37,11 +45,10 @@ class PadNd(nn.Module):
     ) -> None:
         super().__init__()
         self.spatial_dims = integer(spatial_dims, "spatial_dims")
-        self.padding = (padding,) * (2 * spatial_dims) if isinstance(padding, int) else tuple(padding)
-        if len(self.padding) != 2 * spatial_dims:
-            raise ValueError(
-                f"padding must be an int or {2 * spatial_dims} ints, two for each axis, got {padding!r}"
-            )
+        sides = 2 * spatial_dims
+        if isinstance(padding, Sequence) and len(padding) != sides:
+            raise ValueError(f"padding must be an int or {sides} ints, two for each axis, got {padding!r}")
+        self.padding = per_axis(padding, sides, "padding", None)
         self.mode = choice(mode, ("constant", *GATHERED), "mode")
         if mode != "constant" and value != 0:
             raise ValueError(f"value must be left out with mode {mode!r}, got {value!r}")
@@ -52,14 +59,10 @@ class PadNd(nn.Module):
         return f"{self.spatial_dims}, {self.padding}, mode={self.mode!r}{value}"
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.ndim not in (self.spatial_dims + 1, self.spatial_dims + 2):
-            raise ValueError(
-                f"input must be (N, C, *spatial) or (C, *spatial) with {self.spatial_dims} spatial axes, "
-                f"got shape {tuple(input.shape)}"
-            )
-        return F.pad(input, self.padding, self.mode, self.value, spatial_dims=self.spatial_dims)
+        return _padded(input, self.padding, self.mode, self.value, self.spatial_dims)
 
 
+@leaf_module
 class InterpolateNd(nn.Module):
     """Resampling layer, ``torch.nn.Upsample`` for any number of axes.
 
@@ -100,6 +103,10 @@ class InterpolateNd(nn.Module):
             raise ValueError(
                 f"exactly one of size and scale_factor must be given, got {size!r} and {scale_factor!r}"
             )
+        if size is not None:
+            per_axis(size, spatial_dims, "size")
+        else:
+            numbers(scale_factor, spatial_dims, "scale_factor")
         self.size = size
         self.scale_factor = scale_factor
         self.mode = choice(mode, MODES, "mode")

@@ -48,11 +48,19 @@ def evaluate(case: Case) -> Array:
 
 
 def pad(x: Array, pairs: Pairs, modes: Sequence[str]) -> Array:
-    """Pad the last axes, one after the other, each in its own mode."""
+    """Pad the last axes, one after the other, each in its own mode; negative amounts crop.
+
+    Entries that are cropped are still reflected and replicated, but no longer part of a circle.
+    """
     for axis, (pair, mode) in enumerate(zip(pairs, modes, strict=True), start=x.ndim - len(pairs)):
+        cropped = x.take(range(max(-pair[0], 0), x.shape[axis] + min(pair[1], 0)), axis)
+        source = cropped if mode == "circular" else x
         widths = [(0, 0)] * x.ndim
-        widths[axis] = pair
-        x = np.pad(x, widths, NUMPY_MODES[mode])  # type: ignore[call-overload]
+        widths[axis] = (max(pair[0], 0), max(pair[1], 0))
+        padded = np.pad(source, widths, NUMPY_MODES[mode])  # type: ignore[call-overload]
+        if mode != "circular":
+            padded = padded.take(range(max(-pair[0], 0), padded.shape[axis] + min(pair[1], 0)), axis)
+        x = padded
     return x
 
 
@@ -181,9 +189,15 @@ def avg_pool(
 def interpolate(
     x: Array, sizes: Ints, scales: Sequence[float | None], mode: str, align_corners: bool
 ) -> Array:
-    """Resample the spatial axes one after the other; ``scales`` override output over input size."""
+    """Resample the spatial axes one after the other; ``scales`` override output over input size.
+
+    As torch, linear resampling ignores a scale that leaves the size as it is; so does nearest on two axes,
+    and there it also ignores one that doubles the size.
+    """
+    ignored = {"linear": (1,), "nearest": (1, 2) if len(sizes) == 2 else ()}.get(mode, ())
     for axis, (size, scale) in enumerate(zip(sizes, scales, strict=True), start=2):
         n = x.shape[axis]
+        scale = None if any(size == factor * n for factor in ignored) else scale
         columns = []
         for o in range(size):
             taps = _interpolation_taps(o, n, size, scale, mode, align_corners)

@@ -166,16 +166,22 @@ def pool_cases(
 
 @st.composite
 def pad_cases(
-    draw: Draw, max_dims: int = 5, *, min_dims: int = 1, dims: Collection[int] | None = None
+    draw: Draw,
+    max_dims: int = 5,
+    *,
+    min_dims: int = 1,
+    dims: Collection[int] | None = None,
+    crops: bool = True,
 ) -> Case:
-    """Valid calls of padding: ``pad`` is flat in torch's order, last axis first."""
+    """Valid calls of padding: ``pad`` is flat in torch's order, last axis first; negative amounts crop."""
     sizes = draw(spatial_shapes(max_dims, min_dims=min_dims, dims=dims))
     mode = draw(st.sampled_from(("constant", "circular", "replicate", "reflect")))
-    limit = {"constant": 3, "replicate": 3, "circular": 0, "reflect": -1}[mode]
     amounts = []
     for size in reversed(sizes):
-        most = limit if limit > 0 else size + limit
-        amounts += [draw(st.integers(0, min(most, 3))), draw(st.integers(0, min(most, 3)))]
+        most = min({"circular": size, "reflect": size - 1}.get(mode, 3), 3)
+        before = draw(st.integers(-min(size - 1, 3) if crops else 0, most))
+        least = -min(size - 1 + min(before, 0), 3)  # an entry is left
+        amounts += [before, draw(st.integers(least if crops else 0, most))]
     kwargs = {"pad": tuple(amounts), "mode": mode}
     return Case(values(draw, (1, 2, *sizes)), kwargs=kwargs, operator="pad")
 
@@ -184,14 +190,14 @@ def pad_cases(
 def interpolate_cases(
     draw: Draw, max_dims: int = 5, *, min_dims: int = 1, dims: Collection[int] | None = None
 ) -> Case:
-    """Valid calls of resampling, by size or by factors that are exact in binary."""
+    """Valid calls of resampling, by size or by factors, some of which leave or double a size by rounding."""
     sizes = draw(spatial_shapes(max_dims, min_dims=min_dims, dims=dims))
     mode = draw(st.sampled_from(("nearest", "nearest-exact", "linear", "cubic", "area")))
     kwargs: dict[str, Any] = {"mode": mode}
     if draw(st.booleans()):
         kwargs["size"] = axes(draw, len(sizes), 1, MAX_SIDE[len(sizes)] + 1)
     else:
-        factors = [st.sampled_from((1.0, 2.0, 0.5, 1.5) if s > 1 else (1.0, 2.0, 1.5)) for s in sizes]
+        factors = [st.sampled_from((1.0, 2.0, 1.5, 1.3, 2.1, 0.5, 0.7)[: 7 if s > 1 else 5]) for s in sizes]
         kwargs["scale_factor"] = tuple(draw(f) for f in factors)
     if mode in ("linear", "cubic"):
         kwargs["align_corners"] = draw(st.booleans())

@@ -122,5 +122,5 @@ def warn_of_scale(x0: Tensor) -> None:
         warnings.warn(
             f"x0 should be in about [-1, 1], got values from {low:.3g} to {high:.3g}; scale it, for "
             f"instance 2 * (x0 - low) / (high - low) - 1, and scale samples back",
-            stacklevel=3,
+            stacklevel=4,
         )

@@ -107,14 +107,17 @@ def huber(output: Tensor, target: Tensor, delta: float = 1.0) -> Tensor:
     return huber_loss(output, target, reduction="none", delta=delta)
 
 
-def mean_loss(
+def loss_sum(
     output: Tensor,
     target: Tensor,
     weight: Tensor | float = 1.0,
     mask: Tensor | None = None,
     loss: Elementwise = l2,
-) -> Tensor:
-    """The mean of ``weight * loss(output, target)`` over the entries that count.
+) -> tuple[Tensor, Tensor]:
+    """The sum of ``weight * loss(output, target)`` over the entries that count, and how many these are.
+
+    Sums of parts can be added, and divided by their counts in all: the mean over several batches or devices.
+    Errors are taken and added in float32 at least: in half precision a sum ends at 65,504.
 
     Args:
         output, target: ``(N, C, *spatial)``.
@@ -124,17 +127,36 @@ def mean_loss(
         loss: ``loss(output, target)`` entry by entry.
 
     Returns:
-        A differentiable scalar; 0 if no entry counts.
+        A differentiable scalar, and an integer one.
 
     Raises:
         ValueError, TypeError: naming the argument, the rule and the value received.
     """
+    dtype = torch.promote_types(output.dtype, torch.float32)
+    output, target = output.to(dtype), target.to(dtype)
     if mask is None:
-        return (weight * loss(output, target)).mean()
+        errors = weight * loss(output, target)
+        return errors.sum(), torch.full((), output.numel(), device=output.device)
     mask = expanded_mask(mask, output)
     # Missing entries are replaced before the loss: its derivative at NaN would be NaN times 0.
     errors = loss(torch.where(mask, output, 0), torch.where(mask, target, 0))
-    return torch.where(mask, weight * errors, 0).sum() / mask.sum().clamp(min=1)
+    return torch.where(mask, weight * errors, 0).sum(), mask.sum()
+
+
+def mean_loss(
+    output: Tensor,
+    target: Tensor,
+    weight: Tensor | float = 1.0,
+    mask: Tensor | None = None,
+    loss: Elementwise = l2,
+) -> Tensor:
+    """The mean of ``weight * loss(output, target)`` over the entries that count: :func:`loss_sum`, divided.
+
+    Returns:
+        A differentiable scalar; 0 if no entry counts.
+    """
+    total, count = loss_sum(output, target, weight, mask, loss)
+    return total / count.clamp(min=1)
 
 
 def expanded_mask(

@@ -21,7 +21,7 @@ from .losses import (
     Weighting,
     draw_quantiles,
     expanded_mask,
-    mean_loss,
+    loss_sum,
 )
 from .noise import Generators, Noise, rand, randn
 from .predictions import PREDICTIONS, EDMPrediction, Prediction
@@ -123,6 +123,8 @@ class Diffusion(Checkpoint, nn.Module):
     ) -> Tensor:
         """Error of the prediction at random times, a mean over all entries.
 
+        It is computed in float32 at least, whatever the precision of the data and of the network.
+
         Args:
             x0: data ``(N, C, *spatial)``, in about [-1, 1].
             mask: bool, broadcasts against x0, True where an entry counts. Others are missing, whatever they
@@ -135,9 +137,26 @@ class Diffusion(Checkpoint, nn.Module):
             cond: conditions of the network, such as ``class_labels``, one entry per sample.
 
         Returns:
-            A differentiable scalar.
+            A differentiable scalar, 0 if no entry counts.
         """
+        total, count = self.loss_sum(
+            x0, mask=mask, loss=loss, quantiles=quantiles, generator=generator, **cond
+        )
+        return total / count.clamp(min=1)
+
+    def loss_sum(
+        self,
+        x0: Tensor,
+        *,
+        mask: Tensor | None = None,
+        loss: str | Elementwise = "l2",
+        quantiles: Tensor | None = None,
+        generator: Generators = None,
+        **cond: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """The error of :meth:`loss` as a sum, and the number of its entries: both add up over batches."""
         checks.check_data(x0, "x0", self.model)
+        x0 = x0.to(torch.promote_types(x0.dtype, torch.float32))
         if mask is not None:
             mask = expanded_mask(mask, x0)
             x0 = torch.where(mask, x0, 0)
@@ -156,7 +175,7 @@ class Diffusion(Checkpoint, nn.Module):
         output = self._run(alpha * x0 + sigma * noise, t, alpha, sigma, self._drop(cond, x0, generator))
         target = self.prediction.target(x0, noise, alpha, sigma)
         weight = self.loss_weighting.weight(alpha, sigma, self.prediction)
-        return mean_loss(output, target, weight, mask, checks.look_up(loss, ELEMENTWISE, "loss"))
+        return loss_sum(output, target, weight, mask, checks.look_up(loss, ELEMENTWISE, "loss"))
 
     def predict(
         self,

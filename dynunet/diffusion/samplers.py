@@ -12,7 +12,7 @@ A sampler is a pure function ``sampler(denoise, x, schedule, times, generator=No
 
 It returns x at ``times[-1]``. With lambda = log(alpha / sigma) and h the step in lambda, each step goes from
 noise level (a, s) to the less noisy (a', s'). A step into sigma = 0 returns the estimate times a' exactly;
-a step from alpha = 0 (pure noise) is of first order, since h is infinite there.
+a step from alpha = 0 (pure noise), where h is infinite, extrapolates nothing.
 
 The deterministic ones solve the probability-flow ODE, which in y = x / alpha over r = sigma / alpha reads
 
@@ -130,6 +130,12 @@ def heun(
 ) -> Tensor:
     """Heun's method, optionally with churn (Karras et al. 2022, algorithms 1 and 2).
 
+    After Euler's step the slope is looked at again, and its mean with the first one is taken instead: y moves
+    by ``(r - r') / 2`` times what the slope has changed. That holds as far as the slope is linear in r. High
+    above the data's spread it is ``noise + c / r^2``, whose integral from r' on, even from pure noise, is
+    exactly r' times the change; so this is the most that is taken, which matters where ``r > 3 r'`` alone.
+    Without it the first of a few steps overshoots by up to ``0.2 r / r'``, a factor of thousands.
+
     Args:
         churn: S_churn: how much fresh noise is added over all steps; r grows by at most a factor
             sqrt(2) in each, and never beyond the schedule's largest.
@@ -156,10 +162,10 @@ def heun(
         x0 = estimate(denoise, x, now.t)
         slope = (x - now.alpha * x0) / now.sigma
         x = then.alpha * x0 + then.sigma * slope  # Euler's step
-        if then.sigma > 0 and now.ratio < inf:
+        if then.sigma > 0:
             x0 = estimate(denoise, x, then.t)
             slope_there = (x - then.alpha * x0) / then.sigma
-            x = x + then.alpha * (then.ratio - now.ratio) * (slope_there - slope) / 2
+            x = x - then.alpha * min((now.ratio - then.ratio) / 2, then.ratio) * (slope_there - slope)
         report(callback, i, then, x, x0)
     return x
 

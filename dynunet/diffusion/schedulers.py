@@ -10,12 +10,13 @@ scalings and asks the network for one kind of output. Each evaluation is transla
 
 so the model's schedule and prediction need not be the scheduler's. Nothing of diffusers is imported: any
 object with ``set_timesteps`` and ``step`` that keeps its ``sigmas`` or ``alphas_cumprod`` as diffusers does
-will do.
+will do. Whether it does is tried out before every run, see :func:`_check_law`.
 """
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from math import hypot, inf, log, sqrt
 from typing import Any
 
@@ -27,6 +28,11 @@ from .schedules import ScheduleLike, as_schedule
 from .steps import Callback, Denoise, Level, Sampler, check_times, estimate, level, report
 
 Scales = tuple[float, float]
+
+_MEAN, _STDS = 0.5, (0.0, 0.3)  # of the data that a scheduler is tried on: within [-1, 1], where many clip
+_TRIED = 1024  # entries of x there
+_TOLERANCE = 0.4  # of mean and std of x there over |(alpha, sigma)|: Heun's overshoots as much in 4 steps
+_FIRST_RATIO = 3.0  # sigma / alpha at the start, where x is taken to be nothing but noise
 
 
 def is_scheduler(value: Any) -> bool:
@@ -42,7 +48,9 @@ def from_scheduler(scheduler: Any, **step_options: Any) -> Sampler:
     The number of steps is that of the times; the times themselves are the scheduler's, so they must go from 1
     to 0. Noise levels beyond the model's schedule are taken as its ends. What the scheduler is configured to
     do it does: DDPM's and DDIM's ``clip_sample=True``, their default, limits every estimate to [-1, 1].
-    Schedulers of second order, such as Heun's, evaluate the denoiser about twice in a step.
+    Schedulers of second order, such as Heun's, evaluate the denoiser about twice in a step. Those of
+    consistency models (LCM's) are right for a network that was distilled into one: it estimates where the
+    probability flow ends, not the mean.
 
     Args:
         scheduler: the object; each run works on a copy of it.
@@ -51,14 +59,17 @@ def from_scheduler(scheduler: Any, **step_options: Any) -> Sampler:
     Returns:
         ``sampler(denoise, x, schedule, times, generator=None, callback=None)``. The noise of the scheduler's
         step is drawn from torch generators; a function as generator is for schedulers whose step takes
-        ``variance_noise``.
+        ``variance_noise``. It raises ValueError, before the first evaluation, if the scheduler with its
+        options cannot be served in this number of steps.
 
     Raises:
         TypeError: if it is not such an object or takes none of these options.
         ValueError: if its network output is of a kind that x_0 does not determine.
     """
     if not is_scheduler(scheduler):
-        raise TypeError(f"scheduler must be an object with set_timesteps and step, got {scheduler!r}")
+        raise TypeError(
+            f"scheduler must be an object with set_timesteps and step, got one of {type(scheduler).__name__}"
+        )
     takes = inspect.signature(scheduler.step).parameters
     for name in step_options:
         if name not in takes:
@@ -78,49 +89,165 @@ def from_scheduler(scheduler: Any, **step_options: Any) -> Sampler:
         times = check_times(times)
         if times[0] != 1 or times[-1] != 0:
             raise ValueError(f"times must go from 1 to 0 with a scheduler of diffusers, got {times.tolist()}")
-        runner = copy.deepcopy(scheduler)
-        runner.set_timesteps(len(times) - 1, device=x.device)
-        number = 0
-        scales = _scales(runner, 0)
-        x = _factor(level(schedule, 1.0), scales) * x
-        for k, timestep in enumerate(runner.timesteps):
-            at = _matching(schedule, scales)
-            x0 = estimate(denoise, x / _factor(at, scales), at.t)
-            if hasattr(runner, "scale_model_input"):  # its result is not needed, that it was called is
-                runner.scale_model_input(x, timestep)
-            output = _output(runner, x, x0, scales)
-            noise = _noise(takes, generator, x)
-            x = runner.step(output, timestep, x, return_dict=False, **noise, **step_options)[0].to(x0.dtype)
-            scales = _scales(runner, k + 1)
-            in_step = not getattr(runner, "state_in_first_order", True)
-            if not in_step or k + 1 == len(runner.timesteps):
-                reached = _matching(schedule, scales)
-                report(callback, number, reached, x / _factor(reached, scales), x0)
-                number += 1
-        return x / _factor(level(schedule, 0.0), scales)
+        runner, scales = _tried(scheduler, len(times) - 1, x.ndim, step_options)
+        levels = [_matching(schedule, pair) for pair in scales]
+        factors = [_factor(*pair) for pair in zip(levels, scales, strict=True)]
 
+        def x0_at(k: int, x: Tensor) -> Tensor:
+            return estimate(denoise, x / factors[k], levels[k].t)
+
+        number, ends = 0, _step_ends(runner, scales)
+        state = start = _factor(level(schedule, 1.0), scales[0]) * x
+        for k, state, x0 in _walk(runner, scales, start, x0_at, generator, step_options):
+            if ends[k]:
+                report(callback, number, levels[k + 1], state / factors[k + 1], x0)
+                number += 1
+        return state / factors[-1]
+
+    run.__name__ = type(scheduler).__name__
     return run
 
 
+def _walk(
+    runner: Any,
+    scales: Sequence[Scales],
+    x: Tensor,
+    x0_at: Callable[[int, Tensor], Tensor],
+    generator: Noise,
+    step_options: Mapping[str, Any],
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """The scheduler's loop: after the k-th evaluation k, x where the scheduler is then, and the estimate."""
+    takes = inspect.signature(runner.step).parameters
+    for k, timestep in enumerate(runner.timesteps):
+        x0 = x0_at(k, x)
+        if hasattr(runner, "scale_model_input"):  # its result is not needed, that it was called is
+            runner.scale_model_input(x, timestep)
+        options = {**_noise(takes, generator, x), **step_options}
+        if "prev_timestep" in takes and k + 1 < len(runner.timesteps):  # UnCLIP's, which is asked for it
+            options.setdefault("prev_timestep", runner.timesteps[k + 1])
+        output = _output(runner, x, x0, scales[k])
+        x = runner.step(output, timestep, x, return_dict=False, **options)[0].to(x0.dtype)
+        yield k, x, x0
+
+
+def _tried(
+    scheduler: Any, steps: int, ndim: int, step_options: Mapping[str, Any]
+) -> tuple[Any, list[Scales]]:
+    """A copy of a scheduler, ready for a run, and its scales at every evaluation and at the end.
+
+    Raises:
+        ValueError: if it cannot be served, naming it, its options and what is wrong.
+    """
+    try:
+        runner = copy.deepcopy(scheduler)
+        runner.set_timesteps(steps)  # on the CPU, so that nothing is read back from a device
+        scales = _scales(runner)
+        _check_levels(runner, scales)
+        for std in _STDS:
+            _check_law(copy.deepcopy(runner), scales, std, ndim, step_options)
+    except Exception as error:  # whatever its own code raises
+        reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{_called(scheduler)} cannot be served in {steps} steps: {reason}") from error
+    return runner, scales
+
+
+def _called(scheduler: Any) -> str:
+    """The name of a scheduler, with the options that are not its defaults."""
+    defaults = {n: p.default for n, p in inspect.signature(type(scheduler).__init__).parameters.items()}
+    changed = (
+        f"{name}={value!r}"
+        for name, value in scheduler.config.items()
+        if name in defaults and isinstance(value, str | int | float | None) and value != defaults[name]
+    )
+    return f"{type(scheduler).__name__}({', '.join(changed)})"
+
+
+def _check_levels(scheduler: Any, scales: Sequence[Scales]) -> None:
+    """Refuse noise levels that do not fall from noise, and those where its output does not tell x_0."""
+    for alpha, sigma in scales:
+        if not (0 <= alpha < inf and 0 <= sigma < inf and hypot(alpha, sigma) > 0):
+            raise ValueError(f"its scales must be finite and not negative, got {alpha:.4g} and {sigma:.4g}")
+    ratios = [sigma / alpha if alpha > 0 else inf for alpha, sigma in scales]
+    for now, then in pairwise(ratios):
+        if then > now or now == 0:
+            raise ValueError(f"its noise levels sigma / alpha must fall to 0, got {now:.4g}, then {then:.4g}")
+    if ratios[0] < _FIRST_RATIO:
+        raise ValueError(
+            f"its first noise level sigma / alpha must be at least {_FIRST_RATIO:g}, as it starts from noise "
+            f"alone, got {ratios[0]:.4g}"
+        )
+    if ratios[0] == inf and scheduler.config.get("prediction_type") == "epsilon":
+        raise ValueError(
+            "its prediction_type must not be 'epsilon' where no signal is left, alpha = 0 (zero terminal "
+            "SNR, flow sigmas): there the noise does not tell the data"
+        )
+
+
+def _check_law(
+    runner: Any, scales: Sequence[Scales], data_std: float, ndim: int, step_options: Mapping[str, Any]
+) -> None:
+    """Try a scheduler on Gaussian data, N(m, s^2) entry by entry, whose exact estimate is known.
+
+    After each evaluation x should be N(alpha_k m, alpha_k^2 s^2 + sigma_k^2). For s = 0 the estimate is m,
+    whatever x is, and solvers of the flow or of the reverse process, of one step or several, get there in
+    any number of steps, since they err by how much the estimate and the noise in x vary. One that reads its
+    input or output in another way, or is elsewhere than its scales say, does not. For s > 0 few steps give
+    too narrow a law; one that is far too wide is that of a solver which is not stable.
+    """
+    places = (torch.arange(_TRIED, dtype=torch.float64) + 0.5) / _TRIED
+    x = (hypot(*scales[0]) * torch.special.ndtri(places)).view(-1, *(1,) * (ndim - 1))
+    takes = inspect.signature(runner.step).parameters
+    generator = torch.Generator().manual_seed(0) if "generator" in takes else None
+
+    def x0_at(k: int, x: Tensor) -> Tensor:
+        alpha, sigma = scales[k]
+        return _MEAN + alpha * data_std**2 / (alpha**2 * data_std**2 + sigma**2) * (x - alpha * _MEAN)
+
+    with torch.random.fork_rng(devices=[]):
+        for k, state, _ in _walk(runner, scales, x, x0_at, generator, step_options):
+            alpha, sigma = scales[k + 1]
+            wanted, got = (alpha * _MEAN, hypot(alpha * data_std, sigma)), (state.mean(), state.std())
+            off = max(abs(g.item() - w) for w, g in zip(wanted, got, strict=True)) / hypot(alpha, sigma)
+            if not off <= _TOLERANCE or not state.isfinite().all():
+                raise ValueError(
+                    f"tried on data with mean {_MEAN} and standard deviation {data_std}, x must have mean "
+                    f"{wanted[0]:.3g} and standard deviation {wanted[1]:.3g} after evaluation {k + 1} of "
+                    f"{len(scales) - 1}, got {got[0]:.3g} and {got[1]:.3g}"
+                )
+
+
+def _step_ends(scheduler: Any, scales: Sequence[Scales]) -> list[bool]:
+    """Whether a step ends with each evaluation: x is at that level for the last time, and not halfway.
+
+    Solvers of second order evaluate twice at a level, the second time to get there better.
+    """
+    whole = getattr(scheduler, "_timesteps", None)  # PNDM's, without those in the middle of a step
+    halfway = [whole is not None and t not in whole for t in (*scheduler.timesteps.tolist()[1:], 0)]
+    halfway[-1] = False
+    again = [now == then for now, then in zip(scales[1:], [*scales[2:], None], strict=True)]
+    return [not (half or more) for half, more in zip(halfway, again, strict=True)]
+
+
 def _is_flow(scheduler: Any) -> bool:
-    """Whether x_k = (1 - sigma_k) x_0 + sigma_k noise; the flow-matching classes predict nothing else."""
+    """Whether x_k = (1 - sigma_k) x_0 + sigma_k noise; the flow-matching classes know nothing else."""
     config = scheduler.config
     return bool(config.get("use_flow_sigmas")) or "prediction_type" not in config
 
 
-def _scales(scheduler: Any, k: int) -> Scales:
-    """alpha_k and sigma_k of the x that the network is evaluated at for the k-th time."""
-    if k == len(scheduler.timesteps):
-        return 1.0, 0.0
-    if hasattr(scheduler, "sigmas"):
-        sigma = float(scheduler.sigmas[k])
-        if _is_flow(scheduler):
-            return 1 - sigma, sigma
-        if hasattr(scheduler, "_sigma_to_alpha_sigma_t") and "sigma_data" not in scheduler.config:
-            return 1 / hypot(1, sigma), sigma / hypot(1, sigma)
-        return 1.0, sigma
-    power = float(scheduler.alphas_cumprod[int(scheduler.timesteps[k])])
-    return sqrt(power), sqrt(1 - power)
+def _scales(scheduler: Any) -> list[Scales]:
+    """alpha and sigma of the x that the network is evaluated at, each time, and then of the result."""
+    n = len(scheduler.timesteps)
+    if not hasattr(scheduler, "sigmas"):
+        powers = [float(scheduler.alphas_cumprod[int(t)]) for t in scheduler.timesteps]
+        return [*((sqrt(power), sqrt(1 - power)) for power in powers), (1.0, 0.0)]
+    sigmas = [float(sigma) for sigma in scheduler.sigmas[:n]]
+    if _is_flow(scheduler):
+        made = [(1 - sigma, sigma) for sigma in sigmas]
+    elif hasattr(scheduler, "_sigma_to_alpha_sigma_t") and "sigma_data" not in scheduler.config:
+        made = [(1 / hypot(1, sigma), sigma / hypot(1, sigma)) for sigma in sigmas]
+    else:
+        made = [(1.0, sigma) for sigma in sigmas]
+    return [*made, (1.0, 0.0)]
 
 
 def _matching(schedule: ScheduleLike, scales: Scales) -> Level:
@@ -149,12 +276,11 @@ def _check_output(scheduler: Any) -> None:
     known = ("epsilon", "sample", "v_prediction", "flow_prediction")
     if config.get("prediction_type", known[0]) not in known:
         raise ValueError(
-            f"scheduler's prediction_type must be one of {known}, got {config.get('prediction_type')!r}"
+            f"{_called(scheduler)} cannot be served: its prediction_type must be one of {known}, got "
+            f"{config.get('prediction_type')!r}"
         )
     if config.get("variance_type") in ("learned", "learned_range"):
-        raise ValueError(
-            f"scheduler's variance_type must not be learned, got {config.get('variance_type')!r}"
-        )
+        raise ValueError(f"{_called(scheduler)} cannot be served: its variance_type must not be learned")
 
 
 def _output(scheduler: Any, x: Tensor, x0: Tensor, scales: Scales) -> Tensor:
@@ -171,7 +297,7 @@ def _output(scheduler: Any, x: Tensor, x0: Tensor, scales: Scales) -> Tensor:
     noise = (x - alpha * x0) / sigma
     if kind == "v_prediction":
         return (alpha * noise - sigma * x0) / hypot(alpha, sigma)
-    return noise - x0 if _is_flow(scheduler) else noise
+    return noise if kind == "epsilon" else noise - x0
 
 
 def _noise(takes: Any, generator: Noise, x: Tensor) -> dict[str, Any]:

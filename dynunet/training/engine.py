@@ -24,14 +24,28 @@ _FUSED = ("cpu", "cuda", "mps", "xpu")  # where one pass over memory does what t
 
 
 class Objective(nn.Module):
-    """The loss as the forward pass of a module, which is where gradients are averaged over processes."""
+    """The loss as the forward pass of a module, which is where gradients are averaged over processes.
+
+    It is a sum, and the count to divide it by in the end: those of the model's ``loss_sum``, if it has that,
+    else ``loss`` times the number of samples and that number. ``(2,)``, of which the first has a gradient.
+    """
 
     def __init__(self, diffusion: Diffusion, loss: str) -> None:
         super().__init__()
         self.diffusion, self.loss = diffusion, loss
+        # A subclass with a loss of its own, and no sum of it, is asked for that.
+        parts = {"loss", "loss_sum"}
+        own = next(
+            (parts & vars(cls).keys() for cls in type(diffusion).__mro__ if parts & vars(cls).keys()), ()
+        )
+        self.sums = "loss_sum" in own
 
-    def forward(self, **batch: Any) -> Tensor:
-        return self.diffusion.loss(**batch, loss=self.loss)
+    def forward(self, count: int, **batch: Any) -> Tensor:
+        if self.sums:
+            total, number = self.diffusion.loss_sum(**batch, loss=self.loss)
+            return torch.stack([total.float(), number.detach().to(total.device, torch.float32)])
+        mean = self.diffusion.loss(**batch, loss=self.loss).float()
+        return torch.stack([mean * count, mean.new_full((), count)])
 
 
 class Engine:
@@ -39,16 +53,21 @@ class Engine:
 
     def __init__(self, diffusion: Diffusion, options: TrainOptions) -> None:
         from accelerate import Accelerator
-        from accelerate.utils import GradientAccumulationPlugin
+        from accelerate.utils import GradientAccumulationPlugin, GradScalerKwargs
 
         self.options, self.diffusion = options, diffusion.train()
+        objective = Objective(diffusion, options.loss)
         accumulation = GradientAccumulationPlugin(options.accumulate)  # else an environment variable may rule
         self.accelerator = Accelerator(
-            mixed_precision=options.precision, gradient_accumulation_plugin=accumulation, cpu=options.cpu
+            mixed_precision=options.precision,
+            gradient_accumulation_plugin=accumulation,
+            cpu=options.cpu,
+            # A sum of many entries is as large as fp16 needs it from the start.
+            kwargs_handlers=[GradScalerKwargs(init_scale=1.0)] if objective.sums else None,
         )
         if options.precision == "fp16" and self.accelerator.device.type == "cpu":
             raise ValueError("precision must be 'bf16' or 'no' on a CPU, got 'fp16'")
-        objective = Objective(diffusion.to(self.accelerator.device), options.loss)
+        diffusion.to(self.accelerator.device)
         if not any(p.requires_grad for p in objective.parameters()):
             raise ValueError("diffusion must have parameters to train, got a model without any")
         optimizer = torch.optim.AdamW(
@@ -73,10 +92,14 @@ class Engine:
         return self.accelerator.is_main_process
 
     def step(self, step: int, batches: Iterator[Batch], stream: Stream) -> Tensor:
-        """Train on the next batches; returns their mean loss and the norm of its gradient, ``(2,)``."""
+        """Train on the next batches; returns their mean loss and the norm of its gradient, ``(2,)``.
+
+        The mean is over the entries that count of all batches and processes, and so is the gradient: that of
+        the sum is divided once the count of all is known.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate(step)
-        loss, norm = torch.zeros((), device=self.accelerator.device), torch.tensor(0.0)
+        sums, norm = torch.zeros(2, device=self.accelerator.device), torch.tensor(0.0)
         for part in range(self.options.accumulate):
             numbers, batch = next(batches)
             with self.accelerator.accumulate(self.objective):
@@ -85,20 +108,26 @@ class Engine:
                     hashed(self.options.seed, "step", step, part, self.accelerator.process_index)
                 )
                 error = self.loss(self.objective, numbers, batch, stream)
-                self.accelerator.backward(error)
-                loss += error.detach() / self.options.accumulate
+                self.accelerator.backward(error[0])
+                sums += error.detach()
                 if self.accelerator.sync_gradients:
-                    norm = self._clip()
+                    sums = self._over_processes(sums)
+                    norm = self._clip(sums[1])
                 self.optimizer.step()
                 self.optimizer.zero_grad()
         self.averaged.update_parameters(self.diffusion)
-        return torch.stack([loss, norm.to(loss)])
+        return torch.stack([divided(*sums), norm.to(sums)])
 
     def loss(
         self, objective: nn.Module, numbers: Sequence[int], batch: Mapping[str, Any], stream: Stream
     ) -> Tensor:
-        """Of a batch, wherever it is."""
-        return objective(**self.to_device(batch), **stream.chance(numbers, self.accelerator.device))
+        """Of a batch, wherever it is, as a sum and its count, see :class:`Objective`."""
+        chance = stream.chance(numbers, self.accelerator.device)
+        return objective(len(numbers), **self.to_device(batch), **chance)
+
+    def mean(self, sums: Tensor) -> float:
+        """Of what sums and counts ``(2,)`` of all processes say."""
+        return divided(*self._over_processes(sums)).item()
 
     def to_device(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         from accelerate.utils import send_to_device
@@ -114,10 +143,10 @@ class Engine:
             self.accelerator.set_trigger()
         return self.accelerator.check_trigger()
 
-    def over_processes(self, values: Tensor, how: str) -> list[float]:
-        """The ``"mean"`` or the ``"sum"`` of each value."""
-        reduced: Any = self.accelerator.reduce(values, how)
-        return reduced.tolist()
+    def _over_processes(self, sums: Tensor) -> Tensor:
+        """Added up."""
+        added: Any = self.accelerator.reduce(sums, "sum")
+        return added
 
     def finite(self) -> bool:
         """Whether all weights are, also the averaged ones."""
@@ -135,16 +164,32 @@ class Engine:
         }
 
     def load_state(self, state: Mapping[str, Any], average: Path) -> None:
-        """Go on from a state, and an average in a safetensors file."""
-        self.diffusion.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        load_model(self.average, average)
-        self.averaged.n_averaged.fill_(state["averaged"])
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
+        """Go on from a state, and an average in a safetensors file.
 
-    def _clip(self) -> Tensor:
-        """Limit the gradients; returns their norm before, 0 where a step in fp16 is left out for it."""
+        Raises:
+            ValueError: if they are not of this model.
+        """
+        try:
+            self.diffusion.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            load_model(self.average, average)
+            self.averaged.n_averaged.fill_(state["averaged"])
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+        except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{average.parent} must hold a state of this model: {reason}") from None
+
+    def _clip(self, count: Tensor) -> Tensor:
+        """Make the gradients those of the mean over so many entries, and limit them.
+
+        Returns:
+            Their norm before, 0 where a step in fp16 is left out for it.
+        """
+        # accelerate has divided by the number of batches in each process, and by that of the processes.
+        batches = self.options.accumulate * self.accelerator.num_processes
+        gradients = [p.grad for p in self.objective.parameters() if p.grad is not None]
+        cast(Any, torch)._foreach_mul_(gradients, divided(torch.full_like(count, batches), count))
         limit = inf if self.options.clip is None else self.options.clip
         norm = self.accelerator.clip_grad_norm_(self.objective.parameters(), limit)
         norm = torch.as_tensor(0.0 if norm is None else norm)
@@ -158,6 +203,11 @@ class Engine:
         else:
             for old, new in zip(averaged, current, strict=True):
                 old.copy_(new)
+
+
+def divided(total: Tensor, count: Tensor) -> Tensor:
+    """A mean, 0 where nothing counts."""
+    return total / torch.where(count == 0, 1, count)
 
 
 @contextmanager

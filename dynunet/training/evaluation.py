@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..writing import replacing
 from .engine import Engine
 from .order import Stream, hashed
 from .run import say
@@ -16,18 +17,18 @@ from .run import say
 def validation_loss(engine: Engine, stream: Stream) -> float:
     """The mean loss over the first samples of a stream, always with the same noise.
 
-    The processes share the batches. With masks it is a mean over batches, not over entries.
+    It is over their entries that count, see :class:`dynunet.training.engine.Objective`: the same however the
+    samples are divided into batches, which the processes share.
     """
     options, accelerator = engine.options, engine.accelerator
     count, size = options.validation_samples, options.batch_size
     batches = [list(range(i, min(i + size, count))) for i in range(0, count, size)]
     mine = batches[accelerator.process_index :: accelerator.num_processes]
-    total = torch.zeros(1, device=accelerator.device)
+    sums = torch.zeros(2, device=accelerator.device)
     for numbers, batch in stream.batches(mine):
         with accelerator.autocast():
-            loss = engine.loss(engine.average_objective, numbers, batch, stream)
-        total += loss * len(numbers)
-    return engine.over_processes(total, "sum")[0] / count
+            sums += engine.loss(engine.average_objective, numbers, batch, stream)
+    return engine.mean(sums)
 
 
 class Pictures:
@@ -56,7 +57,8 @@ class Pictures:
         x, columns = self.sample(engine)
         rate = (engine.average.data or {}).get("sample_rate")
         file = self.folder / f"step-{step:08d}.png"
-        pictures(x.float().cpu(), file, sample_rate=rate, columns=columns)
+        with replacing(file) as (picture,):
+            pictures(x.float().cpu(), picture, sample_rate=rate, columns=columns)
 
     def sample(self, engine: Engine) -> tuple[Tensor, int | None]:
         """``(N, C, *spatial)``, or ``(3 N, C, *spatial)`` and 3, with condition and truth around each."""

@@ -63,6 +63,7 @@ class Settings:
     most: int = 50
     budget: float = 2.0  # seconds per contender, where the least number of repeats allows
     fastest: bool = False  # the shortest time instead of the median
+    sample: float = SAMPLE  # seconds that a sample of a short call takes at least
 
 
 def first(result: Any) -> Tensor:
@@ -119,7 +120,7 @@ def interleaved(calls: dict[str, Call], settings: Settings) -> dict[str, float]:
     gc.disable()
     try:
         samples = {name: [_sample(call, 1, settings.device)] for name, call in calls.items()}
-        inner = {name: max(1, int(SAMPLE / taken[0])) for name, taken in samples.items()}
+        inner = {name: max(1, int(settings.sample / taken[0])) for name, taken in samples.items()}
         samples = {name: taken if inner[name] == 1 else [] for name, taken in samples.items()}
         waiting = list(calls)
         while waiting:
@@ -135,11 +136,26 @@ def interleaved(calls: dict[str, Call], settings: Settings) -> dict[str, float]:
 
 def _sample(call: Call, inner: int, device: str) -> float:
     wait(device)
+    clock = _events if device.startswith("cuda") else _seconds
+    return clock(call, inner) / inner
+
+
+def _seconds(call: Call, inner: int) -> float:
     start = time.perf_counter()
     for _ in range(inner):
         call()
-    wait(device)
-    return (time.perf_counter() - start) / inner
+    return time.perf_counter() - start
+
+
+def _events(call: Call, inner: int) -> float:
+    """By the clock of the device, from before the first kernel to after the last."""
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(inner):
+        call()
+    stop.record()
+    stop.synchronize()
+    return start.elapsed_time(stop) / 1e3
 
 
 def _unfinished(samples: Sequence[float], inner: int, settings: Settings) -> bool:

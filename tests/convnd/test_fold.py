@@ -88,7 +88,7 @@ def test_bad_input_is_refused(n: int) -> None:
         ("channels divisible by", lambda: F.pixel_shuffle(x, 2)),
         ("must divide every spatial axis", lambda: F.pixel_unshuffle(x, 3)),
         ("upscale_factor must be at least 1, got 0", lambda: F.pixel_shuffle(x, 0)),
-        (r"output_size\[0\] must be at least 0, got -1", lambda: F.adaptive_avg_pool(x, -1)),
+        ("output_size must be at least 0, got -1", lambda: F.adaptive_avg_pool(x, -1)),
         ("exactly one of output_size and output_ratio", lambda: F.fractional_max_pool(x, 2)),
         ("output_ratio must be between 0 and 1", lambda: F.fractional_max_pool(x, 2, output_ratio=1.5)),
         ("must be at most the size of the input", lambda: F.fractional_max_pool(x, 3, 4)),

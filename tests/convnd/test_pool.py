@@ -175,7 +175,7 @@ def test_bad_input_is_refused(function: Any, n: int) -> None:
     with pytest.raises(ValueError, match=r"input must be \(N, C"):
         function(x, 2, spatial_dims=n + 2)
     with pytest.raises(TypeError, match="input must be a floating-point"):
-        F.avg_pool(x.long(), 2)
+        F.avg_pool(x.int(), 2)
     with pytest.raises(ValueError, match="divisor_override must not be zero"):
         F.avg_pool(x, 2, divisor_override=0)
 

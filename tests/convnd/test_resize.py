@@ -1,5 +1,7 @@
 """Padding and resampling against NumPy, plain loops and torch."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import convnd.functional as F
+from convnd._algorithms import native, pad
 from convnd.testing import Case, interpolate_cases, pad_cases, reference
 
 TORCH_MODES = {
@@ -33,6 +36,21 @@ def test_pad_gradient_counts_the_copies(case: Case) -> None:
     assert torch.equal(gradient, copies.view(x.shape).double())
 
 
+@given(pad_cases(), st.sampled_from(("zeros", "circular")))
+def test_padding_and_its_adjoint(case: Case, first: str) -> None:
+    """With modes that differ from axis to axis, too."""
+    flat, mode = case.kwargs["pad"], case.kwargs["mode"].replace("constant", "zeros")
+    pairs = tuple((flat[i], flat[i + 1]) for i in range(len(flat) - 2, -1, -2))
+    fits = first == "zeros" or max(pairs[0]) <= case.input.shape[2]
+    modes = (first if fits else mode, *(mode,) * (len(pairs) - 1))
+    x = torch.tensor(case.input)
+    padded = pad.pad_axes(x, pairs, modes)
+    y = torch.arange(1.0, padded.numel() + 1, dtype=x.dtype).view(padded.shape)
+    back = pad.pad_axes_adjoint(y, pairs, modes)
+    assert back.shape == x.shape
+    assert (padded * y).sum() == (x * back).sum()
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
 def test_pad_crops_and_fills_as_torch(n: int) -> None:
     x = torch.randn(1, 2, *(3,) * n)
@@ -57,22 +75,80 @@ def test_interpolate_equals_plain_loops(case: Case) -> None:
         np.testing.assert_allclose(out.numpy(), expected, rtol=1e-10, atol=1e-10)
 
 
+def resampled_by_torch(x: torch.Tensor, **kwargs: Any) -> torch.Tensor | None:
+    """None where torch does not know the mode."""
+    n = x.ndim - 2
+    mode = TORCH_MODES.get(kwargs["mode"], {n: kwargs["mode"]}).get(n)
+    return None if mode is None else torch.nn.functional.interpolate(x, **{**kwargs, "mode": mode})
+
+
+@given(interpolate_cases(max_dims=3), st.sampled_from((None, False, True)))
+def test_interpolate_equals_torch(case: Case, recompute: bool | None) -> None:
+    x = torch.tensor(case.input)
+    kwargs = dict(case.kwargs)
+    if "scale_factor" in kwargs:
+        kwargs["recompute_scale_factor"] = recompute
+    expected = resampled_by_torch(x, **kwargs)
+    if expected is not None:
+        torch.testing.assert_close(F.interpolate(x, **kwargs), expected, rtol=1e-10, atol=1e-10)
+
+
 @given(interpolate_cases(max_dims=3))
 def test_interpolate_equals_torch_lifted_to_four_axes(case: Case) -> None:
     """torch on at most three axes, ours on the same data with size-1 axes in front."""
     kwargs = dict(case.kwargs)
     n = case.spatial_dims
-    mode = TORCH_MODES.get(kwargs["mode"], {n: kwargs["mode"]}).get(n)
-    if mode is None:
-        return
     x = torch.tensor(case.input)
-    expected = torch.nn.functional.interpolate(x, **{**kwargs, "mode": mode})
+    if kwargs["mode"] == "nearest" and n == 2:
+        x, n = x.unsqueeze(2), 3  # torch's kernel for two axes alone takes some scales for others
+        kwargs |= {name: (1, *kwargs[name]) for name in ("size", "scale_factor") if name in kwargs}
+    expected = resampled_by_torch(x, **kwargs)
+    if expected is None:
+        return
     missing = (1,) * (4 - n)
     for name in ("size", "scale_factor"):
         if name in kwargs:
             kwargs[name] = (*missing, *kwargs[name])
     out = F.interpolate(x.reshape(*x.shape[:2], *missing, *x.shape[2:]), **kwargs)
     torch.testing.assert_close(out.reshape(expected.shape), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("scale", [1.3, 2.1])
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "linear", "cubic"])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_scales_that_leave_or_double_a_size_mean_the_same_on_every_axis(
+    n: int, mode: str, scale: float
+) -> None:
+    line = torch.tensor([1.0, 4.0, 9.0], dtype=torch.float64)
+    results = []
+    for axis in range(n):
+        shape = [3 if a == axis else 1 for a in range(n)]
+        factors = [scale if a == axis else 1.0 for a in range(n)]
+        x = line.view(1, 1, *shape)
+        for contiguous in (x, native.channels_last(x.expand(2, 3, *shape))[:1, :1]):
+            results.append(F.interpolate(contiguous, scale_factor=factors, mode=mode).flatten())
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0], rtol=1e-10, atol=1e-10)
+
+
+BYTES = st.integers(0, 255).map(lambda seed: torch.Generator().manual_seed(seed))
+
+
+@given(interpolate_cases(min_dims=2, max_dims=2), st.sampled_from(("linear", "cubic")), st.booleans(), BYTES)
+def test_bytes_are_resampled_as_torch_does_on_two_axes_of_many(
+    case: Case, mode: str, antialias: bool, generator: torch.Generator
+) -> None:
+    kwargs = {**case.kwargs, "mode": mode, "antialias": antialias}
+    if antialias:
+        kwargs.pop("align_corners", None)
+    x = torch.randint(0, 256, case.input.shape, dtype=torch.uint8, generator=generator)
+    which = "size" if "size" in kwargs else "scale_factor"
+    out = F.interpolate(x, **kwargs)
+    lifted = {**kwargs, which: (1, *kwargs[which], 1)}
+    assert torch.equal(F.interpolate(x[:, :, None, ..., None], **lifted)[:, :, 0, ..., 0], out)
+    if out.shape[2:].numel() > 1:  # torch may fail where one entry is left
+        # torch copies an axis whose size stays in its kernel for up to four channels alone.
+        assert torch.equal(resampled_by_torch(x, **kwargs), out)
 
 
 @given(interpolate_cases(min_dims=2, max_dims=2), st.sampled_from(("linear", "cubic")), st.integers(0, 2))
@@ -132,3 +208,7 @@ def test_bad_input_is_refused(n: int) -> None:
         F.pad(x, (4, 0) * n, mode="circular")
     with pytest.raises(ValueError, match="pad must not crop more"):
         F.pad(x, (-2, -2))
+    with pytest.raises(ValueError, match="must leave an entry to repeat"):
+        F.pad(x, (-3, 3), mode="circular")
+    with pytest.raises(ValueError, match="scale_factor must be a positive number"):
+        F.interpolate(x, scale_factor=float("inf"))

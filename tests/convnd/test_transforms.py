@@ -32,6 +32,12 @@ def weight(n: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(2, 2, *(2,) * n, dtype=dtype, generator=torch.Generator().manual_seed(1))
 
 
+def places(n: int, x: Tensor) -> Tensor:
+    """Four of them for each sample, some outside, in numbers that half precision has."""
+    grid = (torch.arange(4 * n, dtype=x.dtype, device=x.device) * 5 % 41 - 20) / 16
+    return grid.view(1, 4, n).expand(len(x), -1, -1)
+
+
 def functions(n: int, w: Tensor | None = None) -> dict[str, Callable[[Tensor], Tensor]]:
     """One call of every differentiable function, from ``(N, 2, *spatial)``."""
     w = weight(n) if w is None else w
@@ -56,6 +62,8 @@ def functions(n: int, w: Tensor | None = None) -> dict[str, Callable[[Tensor], T
         "interpolate linear": lambda x: F.interpolate(x, 4, mode="linear"),
         "interpolate cubic": lambda x: F.interpolate(x, 4, mode="cubic"),
         "interpolate antialias": lambda x: F.interpolate(x, 2, mode="linear", antialias=True),
+        "grid_sample linear": lambda x: F.grid_sample(x, places(n, x)),
+        "grid_sample cubic": lambda x: F.grid_sample(x, places(n, x), "cubic", "reflection"),
         "unfold": lambda x: F.unfold(x, 2, padding=1),
         "fold": lambda x: F.fold(F.unfold(x, 2), (3,) * n, 2, spatial_dims=n),
         "pixel": lambda x: F.pixel_shuffle(F.pixel_unshuffle(x, 3), 3),

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from dynunet import Diffusion
 from dynunet.diffusion.losses import (
     ELEMENTWISE,
     LOSSES,
@@ -23,6 +24,7 @@ from dynunet.diffusion.losses import (
     huber,
     l1,
     l2,
+    loss_sum,
     mean_loss,
 )
 from dynunet.diffusion.predictions import PREDICTIONS, EDMPrediction, Prediction
@@ -269,6 +271,50 @@ def test_mask_of_everything_is_no_mask(sizes: list[int]) -> None:
     (gradient,) = torch.autograd.grad(nothing, output)
     assert nothing == 0
     assert gradient.eq(0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("loss", ELEMENTWISE)
+@each_prediction
+@each_weighting
+def test_the_loss_of_half_precision_data_is_added_up_in_single(
+    weighting: Weighting, prediction: Prediction, loss: str, dtype: torch.dtype
+) -> None:
+    """As of the same numbers in float32, to the rounding of the network's output alone."""
+    x0 = (2 * torch.randn(4, 1, 20_000, generator=torch.Generator().manual_seed(0))).to(dtype)
+    options: dict[str, Any] = {"quantiles": float64([0.003, 0.4, 0.6, 0.997]), "loss": loss}
+
+    def figures(x: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
+        scale = torch.ones((), requires_grad=True)
+        diffusion = Diffusion(lambda x, t: scale * x.round(), prediction=prediction, loss_weighting=weighting)
+        generator = [torch.Generator().manual_seed(i) for i in range(4)]
+        total = diffusion.loss(x, mask=mask, generator=generator, **options)
+        return total.detach(), *torch.autograd.grad(total, scale)
+
+    for mask in (None, torch.ones_like(x0, dtype=torch.bool), x0 > 0):
+        for got, expected in zip(figures(x0, mask), figures(x0.float(), mask), strict=True):
+            assert got.dtype == torch.float32
+            assert got.isfinite()
+            torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_sum_in_half_precision_goes_beyond_its_range() -> None:
+    output, target = torch.full((1, 1, 70_000), 300.0).half(), torch.zeros(1, 1, 70_000).half()
+    for mask in (None, torch.ones_like(output, dtype=torch.bool)):
+        assert mean_loss(output, target, mask=mask) == 90_000
+
+
+@given(sizes=spatial, parts=st.integers(1, 3), seed=st.integers(0, 99))
+def test_sums_and_counts_of_parts_add_up(sizes: list[int], parts: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (3, 2, *sizes)
+    output, target = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    mask = torch.rand(shape, generator=generator) < 0.5
+    chunks = zip(output.chunk(parts), target.chunk(parts), mask.chunk(parts), strict=True)
+    sums = [loss_sum(o, t, mask=m) for o, t, m in chunks]
+    total, count = (sum(values) for values in zip(*sums, strict=True))
+    assert count == mask.sum()
+    torch.testing.assert_close(total / max(count, 1), mean_loss(output, target, mask=mask))
 
 
 def test_bad_arguments_are_refused() -> None:

@@ -19,7 +19,7 @@ from dynunet.training import Trainer, TrainOptions
 from dynunet.training.order import Stream, hashed, schedule
 from dynunet.training.state import Checkpoints
 
-from .trainers import Random, assert_same, data, model, trainer, unet, weights
+from .trainers import Gaps, Random, assert_same, data, model, trainer, unet, weights
 
 pytestmark = pytest.mark.usefixtures("without_the_curve")
 LOSS_CURVE = plotting.loss_curve
@@ -46,13 +46,19 @@ def test_it_is_the_loop_written_out(tmp_path: Path) -> None:
     for step in range(30):
         warm, rest = (step + 1) / 3, (1 + math.cos(math.pi * (step - 2) / 28)) / 2
         optimizer.param_groups[0]["lr"] = 1e-2 * (warm if step < 2 else rest)
+        entries = torch.zeros((), dtype=torch.int64)
         for part in range(2):
             numbers = range(8 * step + 4 * part, 8 * step + 4 * part + 4)
             items = [stream[n][1] for n in numbers]
             batch = {name: torch.stack([item[name] for item in items]) for name in items[0]}
             chance = stream.chance(numbers, torch.device("cpu"))
             torch.manual_seed(hashed(0, "step", step, part, 0))
-            (diffusion.loss(**batch, **chance) / 2).backward()
+            total, count = diffusion.loss_sum(**batch, **chance)
+            total.backward()
+            entries += count
+        for parameter in diffusion.parameters():
+            assert parameter.grad is not None
+            parameter.grad *= 1 / entries
         nn.utils.clip_grad_norm_(diffusion.parameters(), 0.5)
         optimizer.step()
         optimizer.zero_grad()
@@ -109,12 +115,51 @@ def test_the_validation_loss_is_that_of_the_average_with_the_same_noise_each_tim
     stream = Stream(Random(), 0)
     with (tmp_path / "run" / "log.csv").open(newline="") as file:
         logged = float(list(csv.DictReader(file))[-1]["validation_loss"])
-    total = 0.0
+    total, entries = 0.0, 0
     for numbers in (range(4), range(4, 8), [8]):
         items = [stream[n][1] for n in numbers]
         batch = {name: torch.stack([item[name] for item in items]) for name in items[0]}
-        total += made.loss(**batch, **stream.chance([*numbers], torch.device("cpu"))).item() * len(numbers)
-    assert logged == pytest.approx(total / 9, rel=1e-5)
+        count = int(batch["mask"].sum())
+        total += made.loss(**batch, **stream.chance([*numbers], torch.device("cpu"))).item() * count
+        entries += count
+    assert logged == pytest.approx(total / entries, rel=1e-5)
+
+
+class Own(Diffusion):
+    """A loss of its own, without its sum: here one that no count of entries gives."""
+
+    def loss(self, x0: Tensor, **options: Any) -> Tensor:
+        return super().loss(x0, **options) ** 2
+
+
+@pytest.mark.parametrize("cls", [Diffusion, Own])
+def test_a_step_is_the_same_however_its_samples_are_divided(tmp_path: Path, cls: type[Diffusion]) -> None:
+    def course(batch_size: int) -> list[tuple[float, ...]]:
+        out = tmp_path / f"{batch_size}"
+        torch.manual_seed(0)
+        options: dict[str, Any] = {"log_every": 1, "validate_every": 1, "validation": Gaps(), "clip": 0.3}
+        options |= {"validation_samples": 8, "batch_size": batch_size, "accumulate": 8 // batch_size}
+        trainer(out, Gaps(), diffusion=cls(unet().model), steps=3, **options).fit()
+        with (out / "log.csv").open(newline="") as file:
+            names = "loss", "gradient_norm", "validation_loss"
+            return [tuple(float(row[name]) for name in names) for row in csv.DictReader(file)]
+
+    whole = course(8)
+    stream = Stream(Gaps(), 0)
+    for batch_size in (1, 2, 4):
+        divided = course(batch_size)
+        if cls is Diffusion:
+            assert divided == [pytest.approx(row, rel=1e-5) for row in whole]
+        else:  # then it is the mean of the batches, as the first step shows
+            torch.manual_seed(0)
+            diffusion = cls(unet().model)
+            losses = []
+            for first in range(0, 8, batch_size):
+                numbers = range(first, first + batch_size)
+                items = [stream[n][1] for n in numbers]
+                batch = {name: torch.stack([item[name] for item in items]) for name in items[0]}
+                losses.append(diffusion.loss(**batch, **stream.chance(numbers, torch.device("cpu"))).item())
+            assert divided[0][0] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
 
 
 def test_the_global_generator_is_as_it_was(tmp_path: Path) -> None:

@@ -76,6 +76,16 @@ class Random(Dataset[Any]):
         return {"x0": data()[i] + noise, "mask": torch.rand(1, 8) > 0.2}
 
 
+class Gaps(Dataset[Any]):
+    """As many values missing as there can be: from none of a sample to all."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, i: int) -> Any:
+        return {"x0": data()[i], "mask": (torch.arange(8) < i * 8 // 7)[None]}
+
+
 class Stop(Exception):
     pass
 
