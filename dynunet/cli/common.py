@@ -15,6 +15,7 @@ from ..data import SUFFIXES
 from ..data.memory import amount, total
 from ..data.sources import Units, shown
 from ..diffusion import Diffusion, coordinates
+from ..diffusion.windows import check_windows
 from ..unet import UNet
 
 # What new data is written as; results for given files are written in their own format.
@@ -58,6 +59,13 @@ def chosen_device(device: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device must be one of this machine, got {device!r}: {error}") from None
     return found.device
+
+
+def check_counts(**flags: int | None) -> None:
+    """Refuse flags that count something and are below 1."""
+    for name, value in flags.items():
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
 
 
 def check_seed(seed: int) -> None:
@@ -105,10 +113,21 @@ def conditions(units: Units, shape: Sequence[int], degraded: Tensor | None = Non
 
 
 def windows(units: Units, window: tuple[int, ...] | None, overlap: tuple[int, ...] | None) -> dict[str, Any]:
-    """Windows of the size the model was trained on, if it was trained on crops."""
+    """Windows of the size the model was trained on, if it was trained on crops.
+
+    Raises:
+        ValueError, TypeError: naming the flag, the rule and the value received.
+    """
     if window is None and (units.size is None or units.resize):
+        if overlap is not None:
+            raise ValueError(f"overlap must be left out without window, got {overlap}")
         return {}
-    return {"window": window or units.size, "overlap": overlap}
+    sizes = check_windows(_spread(window or units.size), _spread(overlap), units.spatial_dims)
+    return dict(zip(("window", "overlap"), sizes, strict=True))
+
+
+def _spread(sizes: tuple[int, ...] | None) -> int | tuple[int, ...] | None:
+    return sizes[0] if sizes is not None and len(sizes) == 1 else sizes
 
 
 def new_suffix(units: Units) -> str:

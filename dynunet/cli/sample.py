@@ -18,6 +18,7 @@ from ..data.writing import check_free, replacing
 from ..diffusion import Diffusion
 from .common import (
     bounded,
+    check_counts,
     check_memory,
     check_seed,
     conditions,
@@ -72,9 +73,7 @@ class Sample:
         if restores(units):
             run = shown(self.run_folder)
             raise ValueError(f"{run} was trained to restore: dynunet denoise {run} FILES")
-        for name in ("num", "batch_size"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        check_counts(num=self.num, batch_size=self.batch_size, steps=self.steps)
         check_seed(self.seed)
         labels = class_numbers(units, self.classes)
         shape = units.channels, *sample_size(units, self.size)

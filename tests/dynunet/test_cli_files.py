@@ -179,6 +179,20 @@ def test_more_samples_are_made_beside_those_that_are_there(painter: Path, tmp_pa
             np.testing.assert_allclose(one, other, atol=1)
 
 
+def test_a_run_inside_its_own_source_is_resumed_on_the_same_data(tmp_path: Path, capsys: Any) -> None:
+    for i in range(4):
+        png(tmp_path / f"{i}.png")
+    small = "--channels 4 --num-groups 2 --batch-size 2 --sample-every 0 --no-tensorboard --cpu".split()
+    run("train", tmp_path, *small, "--validation", 0, "--steps", 1, "--out", tmp_path / "run")
+    first = capsys.readouterr().out
+    png(tmp_path / "run" / "samples" / "step-1.png")
+    run("train", "--resume", tmp_path / "run", "--steps", 2)
+    assert "examples  4: 4 to train on" in first
+    second = capsys.readouterr().out
+    assert "examples  4: 4 to train on" in second
+    assert "left out  1 folders that are no data\n  run: a run" in second
+
+
 def test_what_is_there_must_be_such_samples(painter: Path, tmp_path: Path, capsys: Any) -> None:
     for name, write, why in (
         ("sample-1-b.png", lambda p: png(p, np.zeros((8, 9), np.uint8)), "is of 1x8x9, not of 1x8x8"),
@@ -310,14 +324,20 @@ def test_a_full_disk_ends_it_with_one_line(
         ("sample --device meta", "device must be one"),
         ("sample --device cpu:x", "device must be one of this machine"),
         ("sample --num 0", "--num must be at least 1"),
-        ("sample --batch-size 0", "--batch_size must be at least 1"),
+        ("sample --batch-size 0", "--batch-size must be at least 1"),
         ("summary --spatial-dims 2 --size 100000000000", "takes more memory than there is"),
         ("summary --spatial-dims 1000000000 --size 8", "spatial_dims must be from 1 to 62"),
         ("summary --spatial-dims 2 --size 8 --memory inf", "memory must be positive, got 1 and inf"),
+        ("denoise x --steps 0 --sigma 1", "--steps must be at least 1"),
+        ("denoise x --window 0 --sigma 1", "window must be at least 1"),
+        ("denoise x --window 4 --overlap 4 --sigma 1", "overlap must be less than window"),
+        ("inpaint x --missing none", "missing must be 'nan' or a number"),
+        ("inpaint x --missing nan --window 2 3 4", "window"),
+        ("inpaint x --missing nan --resamplings 0", "--resamplings must be at least 1"),
         ("denoise x --seed=-99999999999999999999", "--seed must be a whole number"),
         ("inpaint x --missing nan --seed 99999999999999999999", "--seed must be a whole number"),
         ("evaluate --seed 99999999999999999999", "--seed must be a whole number"),
-        ("evaluate --batch-size 0", "--batch_size must be at least 1"),
+        ("evaluate --batch-size 0", "--batch-size must be at least 1"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
