@@ -1,7 +1,8 @@
 """What the commands share: the model of a run, its conditions, and where results go."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import TextIOWrapper
 from itertools import takewhile
 from math import prod
@@ -16,12 +17,14 @@ from ..data import SUFFIXES
 from ..data.memory import amount, total
 from ..data.sources import Units, shown
 from ..diffusion import Diffusion, coordinates
+from ..diffusion.windows import check_windows
 from ..unet import UNet
 
 # What new data is written as; results for given files are written in their own format.
 _SUFFIX = {"audio": ".wav", "images": ".png", "volumes": ".nii.gz", "arrays": ".npy"}
 _COPIES = 4  # of samples: their noise, where they are, the estimate, the one before
 _FEATURES = 2  # of the size of the data that a level has at once: input and output of a convolution
+_NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "Storage size", "overflow")
 _ONE_STEP = ("sample", "v_prediction", "flow", "edm")  # that say at t = 1 what the data is
 
 
@@ -78,6 +81,13 @@ def chosen_device(device: str | None) -> torch.device:
     return found.device
 
 
+def check_counts(**flags: int | None) -> None:
+    """Refuse flags that count something and are below 1."""
+    for name, value in flags.items():
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+
+
 def check_seed(seed: int) -> None:
     """Refuse a seed that no generator takes; samples have those that follow."""
     if not -(2**63) <= seed < 2**63:
@@ -123,10 +133,21 @@ def conditions(units: Units, shape: Sequence[int], degraded: Tensor | None = Non
 
 
 def windows(units: Units, window: tuple[int, ...] | None, overlap: tuple[int, ...] | None) -> dict[str, Any]:
-    """Windows of the size the model was trained on, if it was trained on crops."""
+    """Windows of the size the model was trained on, if it was trained on crops.
+
+    Raises:
+        ValueError, TypeError: naming the flag, the rule and the value received.
+    """
     if window is None and (units.size is None or units.resize):
+        if overlap is not None:
+            raise ValueError(f"overlap must be left out without window, got {overlap}")
         return {}
-    return {"window": window or units.size, "overlap": overlap}
+    sizes = check_windows(_spread(window or units.size), _spread(overlap), units.spatial_dims)
+    return dict(zip(("window", "overlap"), sizes, strict=True))
+
+
+def _spread(sizes: tuple[int, ...] | None) -> int | tuple[int, ...] | None:
+    return sizes[0] if sizes is not None and len(sizes) == 1 else sizes
 
 
 def new_suffix(units: Units) -> str:
@@ -141,6 +162,18 @@ def known_suffix(path: Path) -> bool:
 def result_of(source: Path, out: Path, name: str | None = None) -> Path:
     """Where the result for one file goes: ``out`` itself if it names a file, else into that folder."""
     return out if known_suffix(out) and not out.is_dir() else out / (name or source.name)
+
+
+@contextmanager
+def out_of_memory(what: str) -> Iterator[None]:
+    """Memory that there is not, in one line: on a CPU, torch has no kind of error of its own for it."""
+    try:
+        yield
+    except (MemoryError, OverflowError, RuntimeError) as error:
+        text = str(error)
+        if isinstance(error, RuntimeError) and not any(words in text for words in _NO_MEMORY):
+            raise
+        raise ValueError(f"{what} takes more memory than there is: {text or 'no more said'}") from error
 
 
 def bounded(shape: Sequence[int], most: int = 2**24) -> int:

@@ -20,6 +20,7 @@ from dynunet.data import FolderDataset
 
 from .data_writers import flac, idx, png, truncated, wav
 from .test_data_broken import ODD, record
+from .test_data_exact import KINDS
 
 
 def untrained(run: Path, source: Path, **options: Any) -> Path:
@@ -178,6 +179,36 @@ def test_more_samples_are_made_beside_those_that_are_there(painter: Path, tmp_pa
             np.testing.assert_allclose(one, other, atol=1)
 
 
+def test_a_run_inside_its_own_source_is_resumed_on_the_same_data(tmp_path: Path, capsys: Any) -> None:
+    for i in range(4):
+        png(tmp_path / f"{i}.png")
+    small = "--channels 4 --num-groups 2 --batch-size 2 --sample-every 0 --no-tensorboard --cpu".split()
+    run("train", tmp_path, *small, "--validation", 0, "--steps", 1, "--out", tmp_path / "run")
+    first = capsys.readouterr().out
+    png(tmp_path / "run" / "samples" / "step-1.png")
+    run("train", "--resume", tmp_path / "run", "--steps", 2)
+    assert "examples  4: 4 to train on" in first
+    second = capsys.readouterr().out
+    assert "examples  4: 4 to train on" in second
+    assert "left out  1 folders that are no data\n  run: a run" in second
+
+
+def test_what_is_there_must_be_such_samples(painter: Path, tmp_path: Path, capsys: Any) -> None:
+    for name, write, why in (
+        ("sample-1-b.png", lambda p: png(p, np.zeros((8, 9), np.uint8)), "is of 1x8x9, not of 1x8x8"),
+        ("sample-1-b.png", Path.touch, "is empty"),
+        ("sample-1-b.png", Path.mkdir, "is there and is no regular file"),
+        ("samples.png", lambda p: p.symlink_to("x"), "is there and is no regular file"),
+    ):
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        out.mkdir()
+        write(out / name)
+        before = sorted(out.iterdir())
+        ends(2, "sample", painter, "--num", 2, "--out", out)
+        assert why in capsys.readouterr().err
+        assert sorted(out.iterdir()) == before
+
+
 def test_results_are_not_worked_on_again(restorer: Path, sounds: Path, capsys: Any) -> None:
     for _ in range(2):
         run("denoise", restorer, sounds, "--out", sounds / "cleaned")
@@ -232,6 +263,23 @@ def test_inpaint_takes_folders_of_files_and_of_masks(painter: Path, tmp_path: Pa
     ends(2, *inpaint, tmp_path / "masks" / "deep" / "nothing.png", "--out", tmp_path / "other")
 
 
+@pytest.mark.parametrize("kind", ["flac of a higher rate", "resized RGBA", "nii.gz at another spacing"])
+def test_inpaint_changes_nothing_but_what_is_marked(kind: str, tmp_path: Path) -> None:
+    of, options = KINDS[kind]
+    path, to, mask = (tmp_path / f"{name}{of.suffix}" for name in ("a", "b", "mask"))
+    of.make(path)
+    model = untrained(tmp_path / "run", path, **options)
+    marked = np.zeros(of.shape, bool)
+    marked[(0, *(slice(1, 3) for _ in of.shape[1:]))] = True
+    of.mask(mask, marked)
+    mask = next(p for p in tmp_path.glob("mask.*"))
+    run("inpaint", model, path, "--mask", mask, "--steps", 1, "--out", to)
+    before, after = of.numbers(path), of.numbers(to)
+    marked = np.broadcast_to(marked, before.shape)
+    np.testing.assert_array_equal(after[~marked], before[~marked])
+    assert (after[marked] != before[marked]).any()
+
+
 def test_inpaint_refuses_before_it_samples(
     painter: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
@@ -273,22 +321,32 @@ def test_a_full_disk_ends_it_with_one_line(
     [
         ("sample --size 1000000", "1000000x1000000 takes at least 16 TB of memory"),
         ("sample --seed 99999999999999999999", "--seed must be a whole number of 64 bits"),
-        ("sample --device meta", "device must be one of this machine, got 'meta'"),
+        ("sample --device meta", "device must be one"),
         ("sample --device cpu:x", "device must be one of this machine"),
         ("sample --num 0", "--num must be at least 1"),
-        ("sample --batch-size 0", "--batch_size must be at least 1"),
+        ("sample --batch-size 0", "--batch-size must be at least 1"),
+        ("summary --spatial-dims 2 --size 100000000000", "takes more memory than there is"),
+        ("summary --spatial-dims 1000000000 --size 8", "spatial_dims must be from 1 to 62"),
+        ("summary --spatial-dims 2 --size 8 --memory inf", "memory must be positive, got 1 and inf"),
+        ("denoise x --steps 0 --sigma 1", "--steps must be at least 1"),
+        ("denoise x --window 0 --sigma 1", "window must be at least 1"),
+        ("denoise x --window 4 --overlap 4 --sigma 1", "overlap must be less than window"),
+        ("inpaint x --missing none", "missing must be 'nan' or a number"),
+        ("inpaint x --missing nan --window 2 3 4", "window"),
+        ("inpaint x --missing nan --resamplings 0", "--resamplings must be at least 1"),
         ("denoise x --seed=-99999999999999999999", "--seed must be a whole number"),
         ("inpaint x --missing nan --seed 99999999999999999999", "--seed must be a whole number"),
         ("evaluate --seed 99999999999999999999", "--seed must be a whole number"),
-        ("evaluate --batch-size 0", "--batch_size must be at least 1"),
+        ("evaluate --batch-size 0", "--batch-size must be at least 1"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
     words: str, why: str, painter: Path, tmp_path: Path, capsys: Any
 ) -> None:
     command, *rest = words.split()
-    out = [] if command == "evaluate" else ["--out", tmp_path / "out"]
-    ends(2, command, painter, *rest, *out)
+    model = [] if command == "summary" else [painter]
+    out = [] if command in ("summary", "evaluate") else ["--out", tmp_path / "out"]
+    ends(2, command, *model, *rest, *out)
     said = capsys.readouterr().err
     assert why in said
     assert said.count("\n") == 1
