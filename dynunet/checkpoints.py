@@ -7,10 +7,8 @@ A checkpoint is a folder with two files, on this machine or as a repository of t
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from stat import S_IMODE
 from typing import Any, Self, cast
 
 import torch
@@ -21,6 +19,7 @@ from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from .config import Configured, build, constructor_config, read, to_text, wrapped_as
+from .writing import replacing
 
 __all__ = ["Checkpoint", "constructor_config"]
 
@@ -79,11 +78,12 @@ class Checkpoint(Configured, ModelHubMixin):
             if tensor.is_meta:
                 raise ValueError(f"weights to save must have values, got {name!r} on the meta device")
         metadata = {"format": "pt", "config": text}  # says what went wrong where the two files do not fit
-        writers: dict[str, Callable[[Path], Any]] = {
-            WEIGHTS: lambda path: save_model(_Holder(weights), str(path), metadata),
-            CONFIG: lambda path: path.write_text(text, encoding="utf-8"),
-        }
-        _write(save_directory, writers)
+        # Where the disk is full, the larger file is the one to be named.
+        needs = sum(tensor.nbytes for tensor in weights.values())
+        places = save_directory / WEIGHTS, save_directory / CONFIG
+        with replacing(*places, needs=needs) as (weights_file, config_file):
+            save_model(_Holder(weights), str(weights_file), metadata)
+            config_file.write_text(text, encoding="utf-8")
 
     @classmethod
     def from_pretrained(  # the hub's own passes over what it does not know in the configuration
@@ -137,10 +137,13 @@ class Checkpoint(Configured, ModelHubMixin):
         for path in (config, file):
             if not path.is_file():
                 raise ValueError(f"{path} is missing: a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
-        self = build(cls, read(config, cls), model_kwargs, config)
+        fields = read(config, cls)
         weights, saved_with = _read_weights(file)
-        own = _named(self)
-        _check_fit(own, weights, file, _difference(saved_with, self.config))
+        sketch = _sketched(lambda: build(cls, fields, model_kwargs, config), config)
+        if sketch is not None:  # where a number in the configuration is wrong, memory might not suffice
+            _check_fit(_named(sketch), weights, file, _difference(saved_with, sketch.config))
+        self = build(cls, fields, model_kwargs, config)
+        _check_fit(_named(self), weights, file, _difference(saved_with, self.config))
         floating = {t.dtype for t in weights.values() if t.is_floating_point()}
         if len(floating) == 1:
             self.to(*floating)  # also what is not in the file
@@ -215,30 +218,6 @@ def _plain_name(name: str) -> str:
     return name.replace("_orig_mod.", "")
 
 
-def _write(folder: Path, writers: Mapping[str, Callable[[Path], Any]]) -> None:
-    """Files that replace older ones of the same names, once all of them are whole on disk."""
-    temporary = {name: folder / f".{name}.tmp" for name in writers}  # of a killed save: the next takes it
-    try:
-        for name, path in temporary.items():
-            path.touch()
-            mode = S_IMODE(path.stat().st_mode)
-            writers[name](path)
-            path.chmod(mode)  # safetensors makes files for their owner alone
-            with path.open("r+b") as file:
-                os.fsync(file.fileno())
-        for name, path in temporary.items():
-            os.replace(path, folder / name)
-    finally:
-        for path in temporary.values():
-            path.unlink(missing_ok=True)
-    if os.name == "posix":  # the names, too
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def _folder(name: str | Path, hub: dict[str, Any]) -> Path:
     """A folder of this machine, or one that a repository of the Hub was fetched into."""
     if Path(name).is_dir():
@@ -266,6 +245,17 @@ def _read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return {**shared, **weights}, json.loads(metadata.get("config", "{}"))
     except ValueError:
         return {**shared, **weights}, {}
+
+
+def _sketched(make: Callable[[], Any], file: Path) -> Any:
+    """A module without values, which takes no memory; None if its constructor looks at values."""
+    try:
+        with torch.device("meta"):
+            return make()
+    except RuntimeError as error:
+        if "meta" in str(error):
+            return None
+        raise ValueError(f"{file}: {error}") from error
 
 
 def _difference(saved: Mapping[str, Any], built: Mapping[str, Any]) -> str:

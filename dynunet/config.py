@@ -29,6 +29,8 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
+from .rules import read_json
+
 FORMAT = 1
 _OWN = ("_class", "_format", "_pass_again")
 
@@ -154,10 +156,7 @@ def read(file: Path, cls: type) -> dict[str, Any]:
     Raises:
         ValueError: naming the file, the field, the rule and the value.
     """
-    try:
-        fields = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
-    except ValueError as error:
-        raise ValueError(f"{file} must be JSON in UTF-8: {error}") from error
+    fields = read_json(file, _once)
     if not isinstance(fields, dict):
         raise ValueError(f"{file} must be a JSON object, got {fields!r}")
     if fields.get("_class") != cls.__name__:

@@ -15,7 +15,7 @@ from .blocks import MODULATIONS, NORMS, Parts
 from .checkpoints import Checkpoint
 from .drawing import drawing
 from .embeddings import TIME_EMBEDDINGS, ClassEmbedding, FeatureEmbedding, TimeEmbedding
-from .options import flag, layer, levels, optional_choice, positive, transitions
+from .options import MOST_AXES, at_most, flag, layer, levels, optional_choice, positive, transitions
 from .positions import POSITIONS
 from .resizing import downsample
 from .stages import Stage, check_axis
@@ -35,7 +35,9 @@ class Network(Checkpoint, nn.Module):
 
     def __init__(self, given: dict[str, Any]) -> None:
         super().__init__()
-        n = self.spatial_dims = integer(given["spatial_dims"], "spatial_dims")
+        n = self.spatial_dims = at_most(
+            integer(given["spatial_dims"], "spatial_dims"), MOST_AXES, "spatial_dims"
+        )
         self.in_channels = integer(given["in_channels"], "in_channels")
         self.cond_channels = integer(given["cond_channels"], "cond_channels", 0)
         self.padding_mode = padding_modes(given["padding_mode"], n)

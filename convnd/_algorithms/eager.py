@@ -6,6 +6,11 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+# Kinds of devices that have autocast; asked here once, since torch 2.11 cannot compile the question.
+_DEVICES = ("cpu", "cuda", "xpu", "mps", "hpu", "xla", "mtia", "maia")
+_OTHER = torch._C._get_privateuse1_backend_name()
+AUTOCAST = frozenset(filter(torch.amp.is_autocast_available, (*_DEVICES, _OTHER)))
+
 
 def eager(*tensors: Tensor) -> bool:
     """Ordinary tensors, outside every compiler, tracer, functorch transform and forward-mode level."""
@@ -30,7 +35,7 @@ def known(condition: Any) -> bool:
 
 
 def autocasting(device: str) -> bool:
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return device in AUTOCAST and torch.is_autocast_enabled(device)
 
 
 def plain(*tensors: Tensor) -> bool:

@@ -55,7 +55,7 @@ def resample(
         # torch has it for two axes in single and double precision, and (2.13, on CPU) gets it wrong where
         # the last axis shrinks to one entry.
         last = 0
-    if undecided:
+    if undecided or (eager(x) and x.numel() == 0):  # torch's kernels on CUDA refuse to do nothing
         last = 0
     if last < n and low_precision and not mode.startswith("nearest"):
         x = x.float()  # round once, at the end
@@ -139,7 +139,7 @@ def _taps(
     if mode not in INTERPOLATING:
         real = torch.float32  # as torch finds them, in any precision of the data
     o = torch.arange(size, device=device, dtype=real)
-    step = torch.tensor(_step(n, size, scale, align_corners), dtype=real, device=device)
+    step = _step(n, size, scale, align_corners)
     if mode == "nearest":
         return [((o * step).long().clamp(max=n - 1), None)]
     if mode == "nearest-exact":

@@ -168,8 +168,8 @@ def avg_pool(
     x: Tensor, windows: Windows, ceil_mode: bool, count_include_pad: bool, divisor_override: int | None
 ) -> Tensor:
     """Mean over windows: sums axis by axis, divided once at the end."""
-    has_native = len(windows.kernel) <= native.MAX_AVG_POOL_AXES and max(windows.dilation) == 1
     sizes, whole = tuple(x.shape[2:]), not x.is_floating_point()
+    has_native = max(windows.dilation) == 1 and native.averages(x.device.type, sizes, windows.kernel)
     if not whole and plain(x) and x.numel() >= SMALL and (x.is_contiguous() or not has_native):
         outputs = _separable_outputs(sizes, windows, ceil_mode)
         if outputs is not None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .._algorithms import pool
+from .._fx import leaf_function
 from ..arguments import Ints, PerAxis, batched, numbers, per_axis, rank, require_floating, tensor
 
 Sizes = int | Sequence[int | None] | None
@@ -32,6 +33,7 @@ def _output_sizes(input: Tensor, output_size: Sizes, spatial_dims: int | None) -
     return x, has_batch, tuple(i if o is None else o for i, o in zip(x.shape[2:], given, strict=True))
 
 
+@leaf_function
 def adaptive_avg_pool(input: Tensor, output_size: Sizes, *, spatial_dims: int | None = None) -> Tensor:
     r"""Mean over windows that divide each axis into ``output_size`` nearly equal parts.
 
@@ -59,6 +61,7 @@ def adaptive_avg_pool(input: Tensor, output_size: Sizes, *, spatial_dims: int | 
     return out if has_batch else out.squeeze(0)
 
 
+@leaf_function
 def adaptive_max_pool(
     input: Tensor, output_size: Sizes, return_indices: bool = False, *, spatial_dims: int | None = None
 ) -> Any:
@@ -90,6 +93,7 @@ def adaptive_max_pool(
     return out if return_indices else out[0]
 
 
+@leaf_function
 def fractional_max_pool(
     input: Tensor,
     kernel_size: PerAxis,
@@ -164,6 +168,7 @@ def fractional_max_pool(
     return out if return_indices else out[0]
 
 
+@leaf_function
 def max_unpool(
     input: Tensor,
     indices: Tensor,

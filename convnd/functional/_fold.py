@@ -9,6 +9,7 @@ from torch import Tensor
 from .._algorithms import fold as algorithm
 from .._algorithms.pool import Windows
 from .._algorithms.separable import output_size as window_count
+from .._fx import leaf_function
 from ..arguments import PerAxis, batched, per_axis, rank, tensor
 
 
@@ -33,6 +34,7 @@ def _counts(sizes: Sequence[int], windows: Windows) -> tuple[int, ...]:
     return counts
 
 
+@leaf_function
 def unfold(
     input: Tensor,
     kernel_size: PerAxis,
@@ -70,6 +72,7 @@ def unfold(
     return out if has_batch else out.squeeze(0)
 
 
+@leaf_function
 def fold(
     input: Tensor,
     output_size: PerAxis,
@@ -119,6 +122,7 @@ def fold(
     return out if has_batch else out.squeeze(0)
 
 
+@leaf_function
 def pixel_shuffle(input: Tensor, upscale_factor: PerAxis, *, spatial_dims: int | None = None) -> Tensor:
     """Channels become resolution (Shi et al. 2016).
 
@@ -152,6 +156,7 @@ def pixel_shuffle(input: Tensor, upscale_factor: PerAxis, *, spatial_dims: int |
     return algorithm.pixel_shuffle(input, factors)
 
 
+@leaf_function
 def pixel_unshuffle(input: Tensor, downscale_factor: PerAxis, *, spatial_dims: int | None = None) -> Tensor:
     """Resolution becomes channels: the inverse of :func:`pixel_shuffle`.
 

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from .._algorithms.interpolate import INTERPOLATING, MODES, resample
+from .._fx import leaf_function
 from ..arguments import PerAxis, choice, numbers, per_axis, rank, require_floating
 
 MODE_ALIASES = {"bilinear": "linear", "trilinear": "linear", "bicubic": "cubic"}
 
 
+@leaf_function
 def interpolate(
     input: Tensor,
     size: PerAxis | None = None,

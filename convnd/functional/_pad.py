@@ -6,9 +6,11 @@ import torch.nn.functional
 from torch import Tensor
 
 from .._algorithms.pad import GATHERED, pad_axes
+from .._fx import leaf_function
 from ..arguments import choice, integer, tensor
 
 
+@leaf_function
 def pad(
     input: Tensor,
     pad: Sequence[int],

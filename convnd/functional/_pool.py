@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .._algorithms import pool
 from .._algorithms.separable import Windows, output_size
+from .._fx import leaf_function
 from ..arguments import Ints, PerAxis, batched, exact, integer, per_axis, rank, require_floating
 
 
@@ -57,6 +58,7 @@ def _windows(
 _known_windows = lru_cache(maxsize=4096, typed=True)(_windows)
 
 
+@leaf_function
 def max_pool(
     input: Tensor,
     kernel_size: PerAxis,
@@ -101,6 +103,7 @@ def max_pool(
     return out if return_indices else out[0]
 
 
+@leaf_function
 def avg_pool(
     input: Tensor,
     kernel_size: PerAxis,
@@ -159,6 +162,7 @@ def exponent(norm_type: Any) -> float:
     return norm_type
 
 
+@leaf_function
 def lp_pool(
     input: Tensor,
     norm_type: float,

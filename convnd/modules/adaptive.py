@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .. import functional as F
+from .._fx import leaf_module
 from ..arguments import PerAxis, integer, numbers, per_axis
 from ..functional._adaptive import Sizes, sizes_or_none
 from .pool import checked_windows
@@ -17,6 +18,7 @@ def _check_sizes(spatial_dims: int, output_size: Sizes) -> int:
     return n
 
 
+@leaf_module
 class AdaptiveAvgPoolNd(nn.Module):
     """Mean over nearly equal parts, ``torch.nn.AdaptiveAvgPool2d`` for any number of axes.
 
@@ -48,6 +50,7 @@ class AdaptiveAvgPoolNd(nn.Module):
         return F.adaptive_avg_pool(input, self.output_size, spatial_dims=self.spatial_dims)
 
 
+@leaf_module
 class AdaptiveMaxPoolNd(nn.Module):
     """Maximum over nearly equal parts, ``torch.nn.AdaptiveMaxPool2d`` for any number of axes.
 
@@ -83,6 +86,7 @@ class AdaptiveMaxPoolNd(nn.Module):
         )
 
 
+@leaf_module
 class FractionalMaxPoolNd(nn.Module):
     """Maximum over random windows (Graham 2014), ``torch.nn.FractionalMaxPool2d`` for any number of axes.
 
@@ -150,6 +154,7 @@ class FractionalMaxPoolNd(nn.Module):
         )
 
 
+@leaf_module
 class MaxUnpoolNd(nn.Module):
     """Maxima back in their places, ``torch.nn.MaxUnpool2d`` for any number of axes.
 

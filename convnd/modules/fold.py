@@ -3,10 +3,12 @@
 from torch import Tensor, nn
 
 from .. import functional as F
+from .._fx import leaf_module
 from ..arguments import PerAxis, integer, per_axis
 from .pool import checked_windows
 
 
+@leaf_module
 class UnfoldNd(nn.Module):
     """The entries of every window as a column, ``torch.nn.Unfold`` for any number of axes.
 
@@ -56,6 +58,7 @@ class UnfoldNd(nn.Module):
         )
 
 
+@leaf_module
 class FoldNd(UnfoldNd):
     """Columns added up to a tensor, ``torch.nn.Fold`` for any number of axes; the adjoint of UnfoldNd.
 
@@ -104,6 +107,7 @@ class FoldNd(UnfoldNd):
         )
 
 
+@leaf_module
 class PixelShuffleNd(nn.Module):
     """Channels to resolution (Shi et al. 2016), ``torch.nn.PixelShuffle`` for any number of axes.
 
@@ -136,6 +140,7 @@ class PixelShuffleNd(nn.Module):
         return F.pixel_shuffle(input, self.upscale_factor, spatial_dims=self.spatial_dims)
 
 
+@leaf_module
 class PixelUnshuffleNd(nn.Module):
     """Resolution to channels, ``torch.nn.PixelUnshuffle`` for any number of axes.
 

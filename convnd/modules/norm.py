@@ -1,5 +1,8 @@
 """Batch and instance normalisation, and dropout of whole channels."""
 
+from collections.abc import Callable
+from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -9,7 +12,8 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import UninitializedParameter
 
 from .._algorithms.native import MAX_AXES
-from ..arguments import batched, integer
+from .._fx import leaf_function, leaf_module
+from ..arguments import batched, integer, tensor
 
 
 class _OptionalShift:
@@ -36,6 +40,34 @@ class _OptionalShift:
         )
 
 
+def _check_axes(input: Tensor, n: int) -> None:
+    """One axis may be left out, as in torch."""
+    if tensor(input).ndim != n + 2 and (n, input.ndim) != (1, 2):
+        raise ValueError(
+            f"input must be (N, C, *spatial) with {n} spatial axes, got shape {tuple(input.shape)}"
+        )
+
+
+def _check_channels(module: Any, channels: int, input: Tensor) -> None:
+    if channels != module.num_features:
+        raise ValueError(
+            f"input must have num_features = {module.num_features} channels, got {channels} "
+            f"in shape {tuple(input.shape)}"
+        )
+
+
+def _over_few_axes(x: Tensor, n: int, norm: Callable[[Tensor], Tensor]) -> Tensor:
+    """``norm(x)``, to which all positions are alike, with as many of the n axes as torch's kernels take.
+
+    Over three axes these keep channels-last memory as it is.
+    """
+    if n <= MAX_AXES:
+        return norm(x)
+    first = x.shape[2 : n + 3 - MAX_AXES]
+    return norm(x.flatten(2, n + 2 - MAX_AXES)).unflatten(2, first)
+
+
+@leaf_module
 class BatchNormNd(_OptionalShift, _BatchNorm):
     """Batch normalisation, ``torch.nn.BatchNorm2d`` for any number of axes.
 
@@ -85,26 +117,20 @@ class BatchNormNd(_OptionalShift, _BatchNorm):
         self.spatial_dims = spatial_dims
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """As torch's layers call it: after ``forward`` has checked the axes."""
-        if input.shape[1] != self.num_features:
-            raise ValueError(
-                f"input must have num_features = {self.num_features} channels, got {input.shape[1]} "
-                f"in shape {tuple(input.shape)}"
-            )
+        """Nothing: ``forward`` has checked the input before torch's, which calls this, got it flattened."""
 
     def forward(self, input: Tensor) -> Tensor:
-        n, plain = self.spatial_dims, self.spatial_dims == 1 and input.ndim == 2
-        if not plain and input.ndim != n + 2:
+        n = self.spatial_dims
+        _check_axes(input, n)
+        _check_channels(self, input.shape[1], input)
+        if (self.training or self.running_mean is None) and input.shape[0] * prod(input.shape[2:]) == 1:
             raise ValueError(
-                f"input must be (N, C, *spatial) with {n} spatial axes, got shape {tuple(input.shape)}"
+                f"input must have more than one value per channel in training, got shape {tuple(input.shape)}"
             )
-        if n <= MAX_AXES:
-            return _BatchNorm.forward(self, input)
-        # All positions are alike: over three axes torch's kernel keeps channels-last memory as it is.
-        first = input.shape[2 : n + 3 - MAX_AXES]
-        return _BatchNorm.forward(self, input.flatten(2, n + 2 - MAX_AXES)).unflatten(2, first)
+        return _over_few_axes(input, n, partial(_BatchNorm.forward, self))
 
 
+@leaf_module
 class LazyBatchNormNd(_LazyNormBase, _OptionalShift, _BatchNorm):
     """:class:`BatchNormNd` that takes ``num_features`` from its first input.
 
@@ -146,17 +172,23 @@ class LazyBatchNormNd(_LazyNormBase, _OptionalShift, _BatchNorm):
         self.spatial_dims = spatial_dims
 
     def initialize_parameters(self: Any, input: Tensor) -> None:
+        _check_axes(input, self.spatial_dims)
         without = self.affine and self.bias is None and self.has_uninitialized_params()
         if without:  # torch without that option expects one
-            self.bias = UninitializedParameter(device=self.weight.device, dtype=self.weight.dtype)
+            made: Any = UninitializedParameter
+            self.bias = made(device=self.weight.device, dtype=self.weight.dtype)
         super().initialize_parameters(input)
         if without:
             self.bias = None
+        if self.num_features == 0:  # what is learned and kept was loaded, or there is none
+            known = [t for t in (self.weight, self.running_mean) if t is not None]
+            self.num_features = known[0].shape[0] if known else input.shape[1]
 
     _check_input_dim = BatchNormNd._check_input_dim  # type: ignore[assignment]
     forward = BatchNormNd.forward  # type: ignore[assignment]
 
 
+@leaf_module
 class InstanceNormNd(_OptionalShift, _InstanceNorm):
     """Instance normalisation (Ulyanov et al. 2016), ``torch.nn.InstanceNorm2d`` for any number of axes.
 
@@ -206,16 +238,34 @@ class InstanceNormNd(_OptionalShift, _InstanceNorm):
         self.spatial_dims = spatial_dims
 
     def _get_no_batch_dim(self) -> int:
-        return self.spatial_dims + 1
+        return min(self.spatial_dims, MAX_AXES) + 1
 
     def _check_input_dim(self, input: Tensor) -> None:
-        if input.ndim not in (self.spatial_dims + 1, self.spatial_dims + 2):
+        """Nothing: ``forward`` has checked the input before torch's, which calls this, got it flattened."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        x, has_batch = batched(input, self.spatial_dims)
+        if self.affine or self.track_running_stats:  # torch warns where the number means nothing
+            _check_channels(self, x.shape[1], input)
+        if (self.training or not self.track_running_stats) and prod(x.shape[2:]) == 1:
             raise ValueError(
-                f"input must be (N, C, *spatial) or (C, *spatial) with {self.spatial_dims} spatial axes, "
-                f"got shape {tuple(input.shape)}"
+                f"input must have more than one spatial entry in training, got shape {tuple(input.shape)}"
             )
+        if x.shape[0] == 0 and self.running_mean is not None:  # which torch's kernel cannot
+            args = self.running_mean, self.running_var, self.weight, self.bias
+            return nn.functional.batch_norm(x, *args, eps=self.eps)
+        out = _over_few_axes(x, self.spatial_dims, super().forward)
+        return out if has_batch else out.squeeze(0)
 
 
+@leaf_function
+def _dropped(input: Tensor, n: int, p: float, training: bool, inplace: bool) -> Tensor:
+    x, has_batch = batched(input, n)
+    out = (torch.feature_dropout_ if inplace else torch.feature_dropout)(x, p, training)
+    return out if has_batch else out.squeeze(0)
+
+
+@leaf_module
 class DropoutNd(nn.modules.dropout._DropoutNd):
     """Dropout of whole channels (Tompson et al. 2015), ``torch.nn.Dropout2d`` for any number of axes.
 
@@ -244,7 +294,4 @@ class DropoutNd(nn.modules.dropout._DropoutNd):
         return f"{self.spatial_dims}, {super().extra_repr()}"
 
     def forward(self, input: Tensor) -> Tensor:
-        x, has_batch = batched(input, self.spatial_dims)
-        drop = torch.feature_dropout_ if self.inplace else torch.feature_dropout
-        out = drop(x, self.p, self.training)
-        return out if has_batch else out.squeeze(0)
+        return _dropped(input, self.spatial_dims, self.p, self.training, self.inplace)

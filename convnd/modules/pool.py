@@ -6,10 +6,12 @@ from torch import Tensor, nn
 from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
 
 from .. import functional as F
+from .._fx import leaf_module
 from ..arguments import PerAxis, integer, per_axis
 from ..functional._pool import exponent
 
 
+@leaf_module
 class MaxPoolNd(_MaxPoolNd):
     """Largest entry of each window, ``torch.nn.MaxPool2d`` for any number of axes.
 
@@ -63,6 +65,7 @@ class MaxPoolNd(_MaxPoolNd):
         )
 
 
+@leaf_module
 class AvgPoolNd(_AvgPoolNd):
     """Mean of each window, ``torch.nn.AvgPool2d`` for any number of axes.
 
@@ -125,6 +128,7 @@ class AvgPoolNd(_AvgPoolNd):
         )
 
 
+@leaf_module
 class LPPoolNd(nn.Module):
     """Power sum of each window and its root, ``torch.nn.LPPool2d`` for any number of axes.
 

@@ -7,9 +7,17 @@ from torch import Tensor, nn
 from .. import functional as F
 from .._algorithms.interpolate import MODES
 from .._algorithms.pad import GATHERED
+from .._fx import leaf_function, leaf_module
 from ..arguments import PerAxis, batched, choice, integer, numbers, per_axis
 
 
+@leaf_function
+def _padded(input: Tensor, padding: Sequence[int], mode: str, value: float, n: int) -> Tensor:
+    batched(input, n)
+    return F.pad(input, padding, mode, value, spatial_dims=n)
+
+
+@leaf_module
 class PadNd(nn.Module):
     """Padding layer, torch's ``ZeroPad``, ``ConstantPad``, ``ReflectionPad``, ... for any number of axes.
 
@@ -51,10 +59,10 @@ class PadNd(nn.Module):
         return f"{self.spatial_dims}, {self.padding}, mode={self.mode!r}{value}"
 
     def forward(self, input: Tensor) -> Tensor:
-        batched(input, self.spatial_dims)
-        return F.pad(input, self.padding, self.mode, self.value, spatial_dims=self.spatial_dims)
+        return _padded(input, self.padding, self.mode, self.value, self.spatial_dims)
 
 
+@leaf_module
 class InterpolateNd(nn.Module):
     """Resampling layer, ``torch.nn.Upsample`` for any number of axes.
 

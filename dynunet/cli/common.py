@@ -1,6 +1,10 @@
 """What the commands share: the model of a run, its conditions, and where results go."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import TextIOWrapper
+from itertools import takewhile
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -8,16 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checkpoints import CONFIG
 from ..data import SUFFIXES
 from ..data.memory import amount, total
 from ..data.sources import Units, shown
 from ..diffusion import Diffusion, coordinates
+from ..diffusion.windows import check_windows
 from ..unet import UNet
 
 # What new data is written as; results for given files are written in their own format.
 _SUFFIX = {"audio": ".wav", "images": ".png", "volumes": ".nii.gz", "arrays": ".npy"}
 _COPIES = 4  # of samples: their noise, where they are, the estimate, the one before
 _FEATURES = 2  # of the size of the data that a level has at once: input and output of a convolution
+_NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "Storage size", "overflow")
 _ONE_STEP = ("sample", "v_prediction", "flow", "edm")  # that say at t = 1 what the data is
 
 
@@ -34,7 +41,31 @@ def load_run(run: Path, device: str | None) -> tuple[Diffusion, Units]:
         raise ValueError(
             f"run must hold a model trained by dynunet train, got {shown(run)}, which knows no files"
         )
-    return diffusion, Units.of(diffusion.data)
+    try:
+        units = Units.of(diffusion.data)
+        _check_model(units, diffusion.model)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{shown(run / CONFIG)}: data: {error}") from None
+    return diffusion, units
+
+
+def _check_model(units: Units, model: Any) -> None:
+    """Refuse a network that is not for such data."""
+    wanted = {
+        "spatial_dims": units.spatial_dims,
+        "in_channels": units.channels,
+        "cond_channels": units.cond_channels,
+        "num_classes": None if units.classes is None else len(units.classes),
+    }
+    for name, value in wanted.items():
+        if getattr(model, name, value) != value:
+            raise ValueError(f"the units must fit the network, {name}={getattr(model, name)}, got {value}")
+
+
+def print_any_name() -> None:
+    """Let names be printed that the terminal's encoding does not have, rather than fail at the first."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def chosen_device(device: str | None) -> torch.device:
@@ -48,6 +79,13 @@ def chosen_device(device: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device must be one of this machine, got {device!r}: {error}") from None
     return found.device
+
+
+def check_counts(**flags: int | None) -> None:
+    """Refuse flags that count something and are below 1."""
+    for name, value in flags.items():
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
 
 
 def check_seed(seed: int) -> None:
@@ -95,10 +133,21 @@ def conditions(units: Units, shape: Sequence[int], degraded: Tensor | None = Non
 
 
 def windows(units: Units, window: tuple[int, ...] | None, overlap: tuple[int, ...] | None) -> dict[str, Any]:
-    """Windows of the size the model was trained on, if it was trained on crops."""
+    """Windows of the size the model was trained on, if it was trained on crops.
+
+    Raises:
+        ValueError, TypeError: naming the flag, the rule and the value received.
+    """
     if window is None and (units.size is None or units.resize):
+        if overlap is not None:
+            raise ValueError(f"overlap must be left out without window, got {overlap}")
         return {}
-    return {"window": window or units.size, "overlap": overlap}
+    sizes = check_windows(_spread(window or units.size), _spread(overlap), units.spatial_dims)
+    return dict(zip(("window", "overlap"), sizes, strict=True))
+
+
+def _spread(sizes: tuple[int, ...] | None) -> int | tuple[int, ...] | None:
+    return sizes[0] if sizes is not None and len(sizes) == 1 else sizes
 
 
 def new_suffix(units: Units) -> str:
@@ -115,6 +164,25 @@ def result_of(source: Path, out: Path, name: str | None = None) -> Path:
     return out if known_suffix(out) and not out.is_dir() else out / (name or source.name)
 
 
+@contextmanager
+def out_of_memory(what: str) -> Iterator[None]:
+    """Memory that there is not, in one line: on a CPU, torch has no kind of error of its own for it."""
+    try:
+        yield
+    except (MemoryError, OverflowError, RuntimeError) as error:
+        text = str(error)
+        if isinstance(error, RuntimeError) and not any(words in text for words in _NO_MEMORY):
+            raise
+        raise ValueError(f"{what} takes more memory than there is: {text or 'no more said'}") from error
+
+
 def bounded(shape: Sequence[int], most: int = 2**24) -> int:
     """How many samples to compute at once: about as many numbers as fit a small GPU."""
     return max(1, most // (64 * prod(shape)))
+
+
+def unboxed(text: str) -> str:
+    """What is inside the box that tyro draws around an error."""
+    lines = [line.strip("│ ") for line in text.splitlines() if line[:1] not in "╭╰"]
+    told = takewhile(lambda line: "full helptext" not in line, lines)
+    return " ".join(line for line in told if line.strip("─"))

@@ -12,7 +12,7 @@ from ..data import load, save
 from ..data.saving import check_result
 from ..data.sources import Units, shown
 from ..diffusion import Diffusion
-from .common import check_seed, conditions, load_run, restoration_steps, restores, windows
+from .common import check_counts, check_seed, conditions, load_run, restoration_steps, restores, windows
 from .work import Work
 
 
@@ -47,6 +47,7 @@ class Denoise:
     """make results again that exist"""
 
     def run(self) -> None:
+        check_counts(steps=self.steps)
         check_seed(self.seed)
         diffusion, units = load_run(self.run_folder, self.device)
         if not restores(units) and self.sigma is None:
@@ -58,12 +59,13 @@ class Denoise:
             raise ValueError(
                 f"--sigma must be left out, {shown(self.run_folder)} knows its noise, got {self.sigma}"
             )
+        windows(units, self.window, self.overlap)  # refuses them once, not for every file
         work = Work(self.source, self.out, self.overwrite)
         work.run(lambda path, to: self._file(diffusion, units, path, to), "restored")
 
     def _file(self, diffusion: Diffusion, units: Units, path: Path, to: Path) -> tuple[str, ...]:
         """Restore a file; what of it is lost, in words."""
-        loaded = load(path, units.document())
+        loaded = load(path, units.document(), mix=False)
         check_result(to, units, loaded.source)
         several = loaded.x.ndim == units.spatial_dims + 2
         x = self._restored(diffusion, units, loaded.x if several else loaded.x.unsqueeze(0))

@@ -16,7 +16,7 @@ from ..data import FolderDataset
 from ..data.sources import Units, shown
 from ..diffusion import Diffusion
 from ..metrics import frechet_distance, psnr, si_sdr, snr
-from .common import bounded, check_seed, load_run, restoration_steps, restores
+from .common import bounded, check_counts, check_seed, load_run, restoration_steps, restores
 from .config import RUN
 from .train import read_flags
 
@@ -55,8 +55,7 @@ class Evaluate:
     def run(self) -> None:
         if self.num < 2:
             raise ValueError(f"--num must be at least 2, got {self.num}")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"--batch_size must be at least 1, got {self.batch_size}")
+        check_counts(batch_size=self.batch_size, steps=self.steps)
         check_seed(self.seed)
         diffusion, units = load_run(self.run_folder, self.device)
         dataset = self._dataset(units)

@@ -10,10 +10,11 @@ from tyro.conf import Positional
 from ..data.files import search, stem
 from ..data.gaps import marks_of
 from ..data.loading import load_gaps
+from ..data.options import missing_value
 from ..data.saving import check_result, write
 from ..data.sources import Units, shown
 from ..diffusion import Diffusion
-from .common import check_seed, conditions, load_run, restores, windows
+from .common import check_counts, check_seed, conditions, load_run, restores, windows
 from .work import NothingToDoError, Work
 
 _HELD_BY = {".jpg": ".png", ".jpeg": ".png", ".ogg": ".wav"}  # which keep what is not filled in as it is
@@ -56,6 +57,8 @@ class Inpaint:
     def run(self) -> None:
         if (self.missing is None) == (self.mask is None):
             raise ValueError("one of --missing and --mask must say what is to be filled in")
+        missing_value(self.missing)
+        check_counts(steps=self.steps, resamplings=self.resamplings)
         check_seed(self.seed)
         diffusion, units = load_run(self.run_folder, self.device)
         if restores(units):
@@ -63,6 +66,7 @@ class Inpaint:
                 f"{shown(self.run_folder)} was trained to restore; to fill gaps train without noise or pairs"
             )
         units = replace(units, missing=self.missing or units.missing)
+        windows(units, self.window, self.overlap)  # refuses them once, not for every file
         masks = self._masks()
         work = Work(self.source, self.out, self.overwrite, _named, list(masks.values()))
         work.run(lambda path, to: self._file(diffusion, units, masks, path, to), "filled in")

@@ -9,13 +9,14 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from io import StringIO
-from itertools import takewhile
 from typing import Any
 
 import tyro
 from tyro.extras import subcommand_cli_from_dict
 
+from ..data.sources import printable
 from ..training import TrainingError
+from .common import print_any_name, unboxed
 from .denoise import Denoise
 from .evaluate import Evaluate
 from .inpaint import Inpaint
@@ -49,6 +50,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: with a code other than 0 if something went wrong.
     """
+    print_any_name()
     args = list(sys.argv[1:] if args is None else args)
     name = args[0] if args else ""
     try:
@@ -84,19 +86,12 @@ def _parsed(args: list[str]) -> Any:
     except SystemExit as error:
         if error.code:
             see = f"dynunet {name} --help" if name else "dynunet --help"
-            _end(name, f"{_unboxed(said.getvalue())} (see {see})", 2)
+            _end(name, f"{unboxed(said.getvalue())} (see {see})", 2)
         raise
-
-
-def _unboxed(text: str) -> str:
-    """What is inside the box that tyro draws around an error."""
-    lines = [line.strip("│ ") for line in text.splitlines() if line[:1] not in "╭╰"]
-    told = takewhile(lambda line: "full helptext" not in line, lines)
-    return " ".join(line for line in told if line.strip("─"))
 
 
 def _end(name: str, error: object, code: int) -> None:
     """One line, and out."""
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     print(f"dynunet {name}: {text}" if name in _COMMANDS else f"dynunet: {text}", file=sys.stderr)
     raise SystemExit(code)

@@ -12,12 +12,25 @@ from tqdm.auto import tqdm
 from tyro.conf import Positional
 
 from ..data import load, save
-from ..data.sources import Units, shown
+from ..data.loading import look
+from ..data.sources import Units, UnreadableError, attempt, shown
 from ..data.writing import check_free, replacing
 from ..diffusion import Diffusion
-from .common import bounded, check_memory, check_seed, conditions, load_run, new_suffix, restores, windows
+from .common import (
+    bounded,
+    check_counts,
+    check_memory,
+    check_seed,
+    conditions,
+    load_run,
+    new_suffix,
+    out_of_memory,
+    restores,
+    windows,
+)
 from .train import Stopped
 
+_PICTURE = "samples.png"
 _DRAWN = 64  # samples in the picture, at most
 _LONGEST = 100  # bytes of a class in a file's name
 
@@ -60,23 +73,22 @@ class Sample:
         if restores(units):
             run = shown(self.run_folder)
             raise ValueError(f"{run} was trained to restore: dynunet denoise {run} FILES")
-        for name in ("num", "batch_size"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        check_counts(num=self.num, batch_size=self.batch_size, steps=self.steps)
         check_seed(self.seed)
         labels = class_numbers(units, self.classes)
         shape = units.channels, *sample_size(units, self.size)
         batch = self.batch_size or bounded(shape)
-        check_memory(diffusion, (batch, *shape), bool(self._windows(units, shape)))
+        check_memory(diffusion, (min(batch, self.num), *shape), bool(self._windows(units, shape)))
         files = [self.out / self._name(units, i, labels) for i in range(self.num)]
-        missing = self._missing(files)
+        missing = self._missing(files, units, shape)
         self.out.mkdir(parents=True, exist_ok=True)
         # The batches are those of all samples, so that each is the same as without an interruption.
         batches = [range(first, min(first + batch, self.num)) for first in range(0, self.num, batch)]
         batches = [numbers for numbers in batches if not missing.isdisjoint(numbers)]
         try:
             for numbers in tqdm(batches, desc="batches", disable=None if len(batches) > 1 else True):
-                x = self._batch(diffusion, units, shape, numbers, labels)
+                with out_of_memory(f"a batch of {batch} samples"):
+                    x = self._batch(diffusion, units, shape, numbers, labels)
                 for i, sample in zip(numbers, x, strict=True):
                     if i in missing:
                         save(files[i], sample, units.document(), overwrite=self.overwrite)
@@ -86,17 +98,31 @@ class Sample:
             raise Stopped(f"interrupted, {done} in {shown(self.out)}; the same command goes on") from None
         self._draw(files, units)
 
-    def _missing(self, files: Sequence[Path]) -> set[int]:
-        """The samples that are to be made."""
-        for path in files:
+    def _missing(self, files: Sequence[Path], units: Units, shape: tuple[int, ...]) -> set[int]:
+        """The samples that are to be made; those that are there must be of this kind."""
+        for path in (*files, self.out / _PICTURE):
             check_free(path, overwrite=True)
         if self.overwrite:
             return set(range(self.num))
         missing = {i for i, path in enumerate(files) if not path.exists()}
+        for i in set(range(self.num)) - missing:
+            self._check_kept(files[i], units, shape)
         if len(missing) < self.num:
             kept = f"{self.num - len(missing)} of {self.num} samples were there and are kept"
             print(f"{kept}, --overwrite would make them again")
         return missing
+
+    def _check_kept(self, path: Path, units: Units, shape: tuple[int, ...]) -> None:
+        try:
+            info = attempt(lambda: look(path, _as_written(units)))
+        except UnreadableError as error:
+            raise ValueError(f"out: {shown(path)} is there and cannot be read: {error}") from error
+        if (info.channels, *info.shape) != shape:
+            there, wanted = ("x".join(map(str, s)) for s in ((info.channels, *info.shape), shape))
+            raise ValueError(
+                f"out: {shown(path)} is there and is of {there}, not of {wanted}; choose another folder or "
+                "give --overwrite"
+            )
 
     def _name(self, units: Units, i: int, labels: list[int]) -> str:
         text = f"sample-{i:0{len(str(self.num - 1))}d}"
@@ -131,21 +157,25 @@ class Sample:
 
     def _draw(self, files: Sequence[Path], units: Units) -> None:
         """A picture of what is in the files, whichever of them were there already."""
-        path, said = self.out / "samples.png", f"{self.num} samples in {shown(self.out)}"
+        path, said = self.out / _PICTURE, f"{self.num} samples in {shown(self.out)}"
         if path.exists() and not self.overwrite:
             print(f"{said}; the picture {shown(path)} was there and is kept")
             return
         try:
             from ..plotting import pictures
 
-            as_written = replace(units, percentiles=None, resize=False, spacing=None, missing=None).document()
-            x = torch.stack([load(file, as_written).x for file in files[:_DRAWN]])
+            x = torch.stack([load(file, _as_written(units)).x for file in files[:_DRAWN]])
             with replacing(path, self.overwrite) as partial:
                 pictures(x, partial, units.sample_rate)
         except ImportError as error:
             print(f"{said}; no picture of them: {error}")
         else:
             print(f"{said}, and a picture of them, {shown(path)}")
+
+
+def _as_written(units: Units) -> Units:
+    """To read new data: what was done to training files is not done to it."""
+    return replace(units, percentiles=None, resize=False, spacing=None, missing=None)
 
 
 def sample_size(units: Units, size: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -1,16 +1,19 @@
 """``dynunet summary``: what a network is made of and what training it takes, before anything is computed."""
 
 from dataclasses import dataclass, field, replace
-from math import prod
+from math import inf, prod
 from typing import Literal
 
+import torch
 from tyro.conf import OmitArgPrefixes
 
 from ..summary import Summary, summarize
 from ..unet import UNet
+from .common import out_of_memory
 from .options import DiffusionOptions, NetworkOptions, build
 
 _GIB = 2**30
+_MOST_AXES = 62  # with those of batch and channels as many as a tensor can have
 _COPIES = 5  # of the weights in training: themselves, gradients, Adam's two moments, their moving average
 _USABLE = 0.9  # of a GPU's memory: the rest is CUDA's own, and lost between blocks of memory
 
@@ -38,16 +41,23 @@ class SummaryCommand:
     network: OmitArgPrefixes[NetworkOptions] = field(default_factory=NetworkOptions)
 
     def run(self) -> None:
+        if not 1 <= self.spatial_dims <= _MOST_AXES:
+            raise ValueError(f"spatial_dims must be from 1 to {_MOST_AXES}, got {self.spatial_dims}")
         size = self.size * self.spatial_dims if len(self.size) == 1 else self.size
         if len(size) != self.spatial_dims:
             raise ValueError(f"size must be one number or {self.spatial_dims}, got {self.size}")
-        if self.batch_size < 1 or not self.memory > 0:
+        if self.batch_size < 1 or not 0 < self.memory < inf:
             raise ValueError(
                 f"batch_size and memory must be positive, got {self.batch_size} and {self.memory}"
             )
         shape = (self.batch_size, self.in_channels, *size)
-        counted = self._unet(self.network).summary(shape)
-        print(f"{counted}\n\n{self._memory(counted, shape)}")
+        with (
+            out_of_memory("this network, with data of this size,"),
+            torch.device("meta"),
+        ):  # nothing is computed
+            counted = self._unet(self.network).summary(shape)
+            text = f"{counted}\n\n{self._memory(counted, shape)}"
+        print(text)
 
     def _unet(self, network: NetworkOptions) -> UNet:
         kind = {

@@ -1,10 +1,11 @@
 """``dynunet train``: from a folder of files to a trained model."""
 
 import os
-import shlex
 from argparse import ArgumentError, ArgumentParser
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from tyro.conf import DisallowNone, OmitArgPrefixes, Positional, PositionalMetav
 from ..data import SUFFIXES, FolderDataset, find
 from ..diffusion import Diffusion
 from ..training import Interrupted, Trainer
+from ..training.run import say
 from . import config
-from .common import restoration_steps
+from .common import restoration_steps, unboxed
 from .options import DataFlags, DiffusionOptions, NetworkOptions, TrainFlags, build
 
 # What may be left out is left out: no flag takes the word None.
@@ -42,7 +44,7 @@ class Train:
     config: Path | None = None
     """JSON file with values of flags, such as the run.json of a run; flags given besides win"""
     overwrite: bool = False
-    """remove a run that is in the folder already"""
+    """replace a run that is in the folder already: what it wrote is removed, if nothing else is there"""
     data: OmitArgPrefixes[DataFlags] = field(default_factory=DataFlags)
     network: OmitArgPrefixes[NetworkOptions] = field(default_factory=NetworkOptions)
     diffusion: OmitArgPrefixes[DiffusionOptions] = field(default_factory=DiffusionOptions)
@@ -50,6 +52,8 @@ class Train:
 
     def run(self) -> None:
         source, out = self._source(), self._out()
+        if self.resume is not None:
+            self._check_data(self.resume)
         main = int(os.environ.get("RANK", 0)) == 0  # of several processes one talks
         dataset = FolderDataset(source, options=_for_audio(self.data, source))
         if main:
@@ -79,15 +83,44 @@ class Train:
 
     def _out(self) -> Path:
         if self.resume is not None:
+            if self.overwrite:
+                raise ValueError(
+                    "--overwrite replaces a run, --resume goes on with it: leave one of them out"
+                )
             return self.resume
         if self.out is None:
             raise ValueError("--out is missing: the folder for the model, such as --out runs/first")
+        for name, path in self._read():
+            if path.resolve().is_relative_to(self.out.resolve()):
+                raise ValueError(f"--out must not hold the {name}, {path}, got {self.out}")
         if (self.out / config.RUN).is_file() and not self.overwrite:
             raise ValueError(
                 f"--out: {self.out} holds a run already: --resume {self.out} goes on with it, "
                 "--overwrite replaces it"
             )
         return self.out
+
+    def _read(self) -> list[tuple[str, Path]]:
+        """The folders that are read from, by what they are."""
+        given = {"source": self.source, "noise": self.data.noise, "pairs": self.data.pairs}
+        return [(name, path) for name, path in given.items() if path is not None]
+
+    def _check_data(self, run: Path) -> None:
+        """Refuse to go on with examples that are made in another way; that files were moved is said."""
+        before = read_flags(run / config.RUN)
+        old, new = dict(before._read()), dict(self._read())
+        for name in old.keys() & new.keys():
+            if old[name].absolute() != new[name].absolute():
+                say(f"{name}: {new[name]}, which was {old[name]}: the files must be the same")
+        same = {name: getattr(self.data, name) for name in ("cache", *(new.keys() & {"noise", "pairs"}))}
+        data = replace(before.data, **same), self.data
+        was, now = (config.flags(Train(data=d)) for d in data)
+        changed = [f"--{k.replace('_', '-')} {now[k]} instead of {was[k]}" for k in was if was[k] != now[k]]
+        if changed:
+            raise ValueError(
+                f"a run must be resumed with the data it was begun with, got {'; '.join(changed)}. Leave "
+                "these flags out, or begin a new run in another folder"
+            )
 
     def _model(self, dataset: FolderDataset) -> Diffusion:
         torch.manual_seed(self.training.seed)
@@ -122,6 +155,7 @@ def saved_flags(args: Sequence[str]) -> Train | None:
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--config", type=Path)
+    parser.add_argument("--out", type=Path)
     try:
         given, _ = parser.parse_known_args(args)
     except ArgumentError:
@@ -129,6 +163,8 @@ def saved_flags(args: Sequence[str]) -> Train | None:
     if given.resume is not None and given.config is not None:
         raise ValueError("--resume takes the flags from the run: leave out --config")
     if given.resume is not None:
+        if given.out is not None:
+            raise ValueError("--resume goes on in the folder of the run: leave out --out")
         return read_flags(given.resume / config.RUN)
     return None if given.config is None else read_flags(given.config)
 
@@ -139,10 +175,12 @@ def read_flags(file: Path) -> Train:
     known = [name for name in config.flags(Train()) if name not in ("resume", "config", "source")]
     source = values.pop("source", None)
     line = config.arguments(values, known, file)
+    said = StringIO()
     try:
-        read = tyro.cli(Train, args=line, console_outputs=False, config=MARKERS)
+        with redirect_stderr(said):
+            read = tyro.cli(Train, args=line, console_outputs=False, config=MARKERS)
     except SystemExit:
-        raise ValueError(f"{file} must have values as flags have them, got {shlex.join(line)}") from None
+        raise ValueError(f"{file} must have values as flags have them: {unboxed(said.getvalue())}") from None
     return replace(read, source=None if source is None else Path(source))
 
 

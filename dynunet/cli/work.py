@@ -46,6 +46,8 @@ class Work:
         beside: Sequence[Path] = (),
     ) -> None:
         self.out, self.overwrite, self.folder = out, overwrite, source.is_dir()
+        if self.folder and out.exists() and not out.is_dir():
+            raise ValueError(f"out must be a folder, for the results of one, got {shown(out)}")
         found = search(source, "source", out if self.folder else None)
         if self.folder:
             self.files = [(p, out / p.relative_to(source).with_name(named(p))) for p in found.files]

@@ -12,10 +12,8 @@ import numpy as np
 
 from .sources import UnreadableError
 
-_COPIED = (
-    "audio",
-    "images",
-)  # of which a channel more is one more of the same; of others it is another quantity
+# In these a channel more is one more of the same; in others it is another quantity.
+_COPIED = ("audio", "images")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Reading a new file as the training files were read."""
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, prod
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class Loaded:
     lost: tuple[str, ...] = ()
 
 
-def load(path: Path | str, units: "dict[str, Any] | Units") -> Loaded:
+def load(path: Path | str, units: "dict[str, Any] | Units", *, mix: bool = True) -> Loaded:
     """Read a whole file on the grid and the scale that a model was trained with.
 
     Nothing is cropped. Volumes are scaled by their own percentiles where the training files were, and audio
@@ -60,13 +61,15 @@ def load(path: Path | str, units: "dict[str, Any] | Units") -> Loaded:
     Args:
         path: a file of the kind that the units are of.
         units: ``dataset.units``, which a trained model has as ``diffusion.data``.
+        mix: whether other channels than the model's are mixed or copied, as those of training files are.
+            False gives them so that the result can have those of the file, see :mod:`dynunet.data.channels`.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it cannot be read, or not with these units; the message says why.
     """
     path, units = Path(path), Units.of(units)
-    return read_whole(path, lambda: _load(path, units)[0])
+    return read_whole(path, lambda: _load(path, units, mix)[0])
 
 
 def load_gaps(path: Path, units: Units, marks: Marks | None = None) -> tuple[Loaded, np.ndarray]:
@@ -82,12 +85,12 @@ def load_gaps(path: Path, units: Units, marks: Marks | None = None) -> tuple[Loa
     Raises:
         FileNotFoundError, ValueError: as :func:`load`.
     """
-    return read_whole(path, lambda: _load(path, units, True, marks))
+    return read_whole(path, lambda: _load(path, units, False, True, marks))
 
 
 def read_whole(path: Path, read: Callable[[], Any]) -> Any:
     """What reading a file gives, or an error with its name."""
-    if not path.exists():
+    if not os.path.lexists(path):
         raise FileNotFoundError(f"path: there is no file {shown(path)}")
     try:
         return attempt(read)
@@ -112,16 +115,17 @@ def look(path: Path, units: Units) -> Info:
 
 
 def _load(
-    path: Path, units: Units, gaps: bool = False, marks: Marks | None = None
+    path: Path, units: Units, mix: bool, gaps: bool = False, marks: Marks | None = None
 ) -> tuple[Loaded, np.ndarray]:
     info = look(path, units)
-    given = (units.restoration or {}).get(
-        "channels", units.channels
-    )  # the degraded one of pairs may have others
-    channels = matched(units.kind, info.channels, given, units.channels)
+    # Of pairs, the degraded ones may have other channels.
+    given = (units.restoration or {}).get("channels", units.channels)
+    channels = matched(units.kind, given if mix else info.channels, given, units.channels)
+    if mix and info.channels != given and not READERS[info.format].convertible(info, given):
+        raise UnreadableError(f"it has {info.channels} channels, and {given} are used")
     grid = READERS[info.format].grid(info, units)
     check_size(4 * info.entries * info.channels * prod(grid), path.stat().st_size)
-    examples = _examples(info, units)
+    examples = _examples(info, units, sum(channels.file))
     missing = ~present(examples, missing_value(units.missing))
     holes = missing if marks is None else np.broadcast_to(marks(info), missing.shape)
     if units.missing is None and (missing & ~holes if gaps else missing).any():
@@ -148,10 +152,14 @@ def _load(
     return Loaded(x, source, mask, _lost(info, units, there.shape[2:])), holes
 
 
-def _examples(info: Info, units: Units) -> np.ndarray:
+def _examples(info: Info, units: Units, channels: int) -> np.ndarray:
     """All of a file ``(N, channels, *shape)``, as precise as training files are read."""
-    reader, cache = READERS[info.format], Cache(float("inf"))
-    values = [info.numbers.values(reader.stored(info, n, units, cache)) for n in range(info.entries)]
+    reader, cache = READERS[info.format], Cache(inf)
+    if channels == info.channels:
+        values = [info.numbers.values(reader.stored(info, n, units, cache)) for n in range(info.entries)]
+    else:
+        own = replace(units, channels=channels, spacing=None, sample_rate=None)
+        values = [reader.read(info, n, own, cache) for n in range(info.entries)]
     return np.stack(values).astype(np.float32) if info.kind == "audio" else np.stack(values)
 
 

@@ -147,7 +147,8 @@ def _in_units(x: np.ndarray, units: Units, like: Source | None) -> np.ndarray:
     answers = [like.scales[n % views].to_file(a) for n, a in enumerate(answers)]
     answers = np.stack([to_file(a, like.info, units) for a in answers])
     examples = answers.reshape(-1, views, *answers.shape[1:])
-    if answers.shape[1] != sum(like.channels.answer):  # what Python users have made of it
+    mixed = sum(like.channels.file) != like.info.channels
+    if mixed or answers.shape[1] != sum(like.channels.answer):  # what Python users have made of it
         return examples.reshape(len(examples), -1, *answers.shape[2:])
     files = [like.info.numbers.values(s) for s in _stored(like)]
     return np.stack([like.channels.join(e, f) for e, f in zip(examples, files, strict=True)])

@@ -22,8 +22,8 @@ def look_up(value: Any, known: Mapping[Any, Any], name: str) -> Any:
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
         return known[value]
-    if value is None:
-        raise TypeError(f"{name} must be a name or an object, got None")
+    if value is None or isinstance(value, (bool, int, float, Mapping, Sequence)):
+        raise TypeError(f"{name} must be a name or an object, got {value!r}")
     return value
 
 
@@ -33,7 +33,10 @@ def real(value: Any, name: str) -> float:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be in the range of floats, got an int beyond it") from None
 
 
 def number(value: Any, name: str, low: float, high: float) -> float:

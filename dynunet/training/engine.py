@@ -164,13 +164,21 @@ class Engine:
         }
 
     def load_state(self, state: Mapping[str, Any], average: Path) -> None:
-        """Go on from a state, and an average in a safetensors file."""
-        self.diffusion.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        load_model(self.average, average)
-        self.averaged.n_averaged.fill_(state["averaged"])
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
+        """Go on from a state, and an average in a safetensors file.
+
+        Raises:
+            ValueError: if they are not of this model.
+        """
+        try:
+            self.diffusion.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            load_model(self.average, average)
+            self.averaged.n_averaged.fill_(state["averaged"])
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+        except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{average.parent} must hold a state of this model: {reason}") from None
 
     def _clip(self, count: Tensor) -> Tensor:
         """Make the gradients those of the mean over so many entries, and limit them.
@@ -181,7 +189,7 @@ class Engine:
         # accelerate has divided by the number of batches in each process, and by that of the processes.
         batches = self.options.accumulate * self.accelerator.num_processes
         gradients = [p.grad for p in self.objective.parameters() if p.grad is not None]
-        torch._foreach_mul_(gradients, divided(torch.full_like(count, batches), count))
+        cast(Any, torch)._foreach_mul_(gradients, divided(torch.full_like(count, batches), count))
         limit = inf if self.options.clip is None else self.options.clip
         norm = self.accelerator.clip_grad_norm_(self.objective.parameters(), limit)
         norm = torch.as_tensor(0.0 if norm is None else norm)

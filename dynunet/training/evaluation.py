@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..writing import replacing
 from .engine import Engine
 from .order import Stream, hashed
 from .run import say
@@ -56,7 +57,8 @@ class Pictures:
         x, columns = self.sample(engine)
         rate = (engine.average.data or {}).get("sample_rate")
         file = self.folder / f"step-{step:08d}.png"
-        pictures(x.float().cpu(), file, sample_rate=rate, columns=columns)
+        with replacing(file) as (picture,):
+            pictures(x.float().cpu(), picture, sample_rate=rate, columns=columns)
 
     def sample(self, engine: Engine) -> tuple[Tensor, int | None]:
         """``(N, C, *spatial)``, or ``(3 N, C, *spatial)`` and 3, with condition and truth around each."""

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import torch
 
+from ..writing import DiskFull
+
 _MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "failed to allocate")
 
 
@@ -13,10 +15,14 @@ class TrainingError(RuntimeError):
 
 
 @contextmanager
-def memory_advice() -> Iterator[None]:
-    """Say what to do where memory, of a GPU or of the machine, does not suffice."""
+def advice() -> Iterator[None]:
+    """Say what to do where memory, of a GPU or of the machine, or the disk does not suffice."""
     try:
         yield
+    except DiskFull as error:
+        raise TrainingError(
+            f"{error}. Checkpoints are as they were; once there is room, the run can be resumed"
+        ) from error
     except (MemoryError, RuntimeError) as error:  # on a GPU OutOfMemoryError, on a CPU a plain RuntimeError
         known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
         if not known and not any(text in str(error).lower() for text in _MEMORY):

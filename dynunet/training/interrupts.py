@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during training: the step is finished and saved; a second one stops at once."""
+"""Ctrl-C, SIGTERM and SIGHUP in training: the step is finished and saved; a second one stops at once."""
 
 import os
 import signal
@@ -12,9 +12,10 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupts:
-    """A context in which the first SIGINT or SIGTERM is only noted, as ``name``.
+    """A context in which the first SIGINT, SIGTERM or SIGHUP (the terminal was closed) is noted, as ``name``.
 
-    Outside the main thread, where Python gives no signals, nothing is changed.
+    SIGHUP stays ignored where it was, as under ``nohup``. Outside the main thread, where Python gives no
+    signals, nothing is changed.
     """
 
     def __init__(self) -> None:
@@ -23,7 +24,7 @@ class Interrupts:
 
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in self._signals():
                 self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -31,6 +32,12 @@ class Interrupts:
         while self._before:
             number, handler = self._before.popitem()
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _signals(self) -> list[int]:
+        taken: list[int] = [signal.SIGINT, signal.SIGTERM]
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            taken.append(signal.SIGHUP)  # Windows has none
+        return taken
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.name = signal.Signals(number).name

@@ -15,14 +15,17 @@ from typing import Any, Protocol
 import torch
 from tqdm.auto import tqdm
 
+from ..checkpoints import WEIGHTS
 from ..config import document
 from ..diffusion import Diffusion
-from . import run
+from ..writing import remove_left, replacing
+from . import folder, run
 from .engine import Engine
 from .evaluation import Pictures, validation_loss
 from .failures import not_finite
 from .interrupts import Interrupted, Interrupts
 from .order import Stream, schedule
+from .record import RUN, finished, surroundings, write_record
 from .run import say
 from .state import Checkpoints, Saved
 
@@ -49,8 +52,8 @@ class Loop:
         self.given, self.engine, self.interrupts, self.options = given, engine, interrupts, engine.options
         self.stream = Stream(given.dataset, self.options.seed)
         self.held_out = None if given.validation is None else Stream(given.validation, self.options.seed)
-        self.pictures = Pictures(given.out / "samples", self.held_out or self.stream, given.sample_args)
-        self.checkpoints = Checkpoints(given.out / "checkpoints")
+        self.pictures = Pictures(given.out / folder.SAMPLES, self.held_out or self.stream, given.sample_args)
+        self.checkpoints = Checkpoints(given.out / folder.CHECKPOINTS)
         self.step, self.saved_step, self.seconds = 0, -1, 0.0
         self.best: tuple[int, float] | None = None  # step and loss of the best validation
         # Loss and norm of the gradient, summed since the last row, on the device: it need not be waited for.
@@ -78,25 +81,30 @@ class Loop:
     def _open(self, resume: bool) -> None:
         """Load the last checkpoint, and write down what is run."""
         given, engine = self.given, self.engine
-        run.check_folder(given.out, resume, given.overwrite)
         with engine.accelerator.main_process_first():
             saved = self.checkpoints.latest(say) if resume else None
         if saved is not None:
             self._load(saved)
+        elif resume:
+            folder.check_untrained(given.out, len(run.read_log(given.out / folder.LOG)))
         engine.accelerator.wait_for_everyone()
         if engine.main:
-            run.open_folder(given.out, resume, self._about())
+            if not resume and (given.out / RUN).is_file():
+                folder.remove_run(given.out)
+            for place in (given.out, self.pictures.folder):
+                remove_left(place)
+            write_record(given.out / RUN, self._about())
             self.log = run.Log(given.out, self.step, self.options.tensorboard)
         if saved is None:
             self._save()  # a run that is killed early starts again from the same weights
-        elif engine.main:
+        elif engine.main and self.step and not (given.out / WEIGHTS).exists():
             engine.average.save_pretrained(given.out)
 
     def _about(self) -> dict[str, Any]:
         report = getattr(self.given.dataset, "report", None)
         return {
             **self.given.about,
-            **run.surroundings(),
+            **surroundings(),
             "seed": self.options.seed,
             "options": asdict(self.options),
             "processes": self.engine.accelerator.num_processes,
@@ -184,8 +192,10 @@ class Loop:
                 "sums": [*self.sums.tolist(), self.summed],
             }
             best = None if self.best is None else self.best[0]
-            # In this order there is a model in the folder wherever there is a checkpoint.
-            self.engine.average.save_pretrained(self.given.out)
+            # In this order there is a model in the folder wherever there is a checkpoint, but for that before
+            # the first step: where there is a model, something has been trained.
+            if self.step:
+                self.engine.average.save_pretrained(self.given.out)
             self.checkpoints.save(self.step, self.engine.state(), self.engine.average, numbers, best)
         self.saved_step = self.step
         self.engine.accelerator.wait_for_everyone()
@@ -198,7 +208,12 @@ class Loop:
                 f"a run must be resumed with the options it was begun with, got {'; '.join(changed)}. Give "
                 "them as they were, or begin a new run in another folder"
             )
-        self.engine.load_state(saved.state, saved.path / "model.safetensors")
+        if self.options.steps < numbers["step"]:
+            raise ValueError(
+                f"steps must be at least the {numbers['step']} that are done already in {self.given.out}, "
+                f"got {self.options.steps}"
+            )
+        self.engine.load_state(saved.state, saved.path / WEIGHTS)
         self.step = self.saved_step = numbers["step"]
         self.seconds, self.best = numbers["seconds"], numbers["best"] and tuple(numbers["best"])
         if self.best is not None and not self.checkpoints.path(self.best[0]).exists():
@@ -229,11 +244,12 @@ class Loop:
     def _complete(self) -> None:
         """The last things in the folder of a run that has come to its end."""
         self.log.close()
-        run.finished(self.given.out)
+        finished(self.given.out / RUN)
         try:
             from ..plotting import loss_curve
 
-            loss_curve(self.log.path, self.given.out / "loss.png")
+            with replacing(self.given.out / "loss.png") as (picture,):
+                loss_curve(self.log.path, picture)
         except ImportError as error:
             say(f"no picture of the loss: {error}; pip install 'dynunet[examples]'")
 
@@ -241,7 +257,7 @@ class Loop:
 def differences(before: Any, now: Any, name: str = "") -> list[str]:
     """Values that differ in nested objects, but for those that do not change the course of a run."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
-        names = [key for key in {**before, **now} if key not in ("data", "gradient_checkpointing")]
+        names = [key for key in {**before, **now} if key != "gradient_checkpointing"]
         prefix = f"{name}." if name else ""
         pairs = [(before.get(key), now.get(key), prefix + key) for key in names]
         return [text for pair in pairs for text in differences(*pair)]

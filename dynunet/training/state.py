@@ -12,7 +12,7 @@ kept, so that one is left if the newest turns out damaged, and the best by valid
 
 import hashlib
 import json
-import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,11 +20,28 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
+from ..checkpoints import CONFIG, WEIGHTS
 from ..diffusion import Diffusion
+from ..rules import Rule, both, optional, read_document, real, several, table, whole
+from ..writing import sync, write_text, written
 
 STATE, NUMBERS = "state.pt", "state.json"
 _KEPT = 2
+_HASH = Rule(
+    "a SHA-256 checksum", lambda v: isinstance(v, str) and re.fullmatch("[0-9a-f]{64}", v) is not None
+)
+_FILES = Rule(f"those of {CONFIG}, {WEIGHTS} and {STATE}", lambda v: {*v} == {CONFIG, WEIGHTS, STATE})
+_BEST = Rule("a step and its loss", lambda v: whole().holds(v[0]))
+_RULES = {
+    "step": whole(),
+    "fixed": table(),
+    "best": optional(both(several(real(), 2), _BEST)),
+    "seconds": real(0),
+    "sums": several(real(), 3),
+    "files": both(table(_HASH), _FILES),
+}
 
 
 class Saved(NamedTuple):
@@ -60,14 +77,16 @@ class Checkpoints:
         """Write one, then remove those that are neither among the last two nor the best."""
         temporary, final = self._hidden(step), self.path(step)
         self.clean()
-        temporary.mkdir(parents=True)
-        torch.save(state, temporary / STATE)
-        average.save_pretrained(temporary)
-        files = {p.name: _checksum(p) for p in sorted(temporary.iterdir())}
-        write_text(temporary / NUMBERS, json.dumps({**numbers, "step": step, "files": files}, indent=2))
-        sync(temporary / STATE)
-        sync(temporary)
-        temporary.rename(final)
+        tensors = [*_tensors(state), *average.state_dict().values()]
+        with written(final, [temporary], sum(t.nbytes for t in tensors)):
+            temporary.mkdir(parents=True)
+            torch.save(state, temporary / STATE)
+            average.save_pretrained(temporary)
+            files = {p.name: _checksum(p) for p in sorted(temporary.iterdir())}
+            write_text(temporary / NUMBERS, json.dumps({**numbers, "step": step, "files": files}, indent=2))
+            sync(temporary / STATE)
+            sync(temporary)
+            temporary.rename(final)
         sync(self.folder)
         for old in self.steps()[:-_KEPT]:
             if old != best:
@@ -82,7 +101,7 @@ class Checkpoints:
             path = self.path(step)
             try:
                 return read(path)
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError) as error:
                 aside = path.with_name(f"damaged-{step:08d}")
                 shutil.rmtree(aside, ignore_errors=True)
                 path.rename(aside)
@@ -111,33 +130,29 @@ def read(path: Path) -> Saved:
     """A checkpoint, on the CPU.
 
     Raises:
-        ValueError, OSError, KeyError: if it is not whole.
+        ValueError, OSError: if it is not whole.
     """
-    numbers = json.loads((path / NUMBERS).read_text(encoding="utf-8"))
+    numbers = read_document(path / NUMBERS, _RULES)
+    if path.name != f"step-{numbers['step']:08d}":
+        raise ValueError(f"{path / NUMBERS}: field 'step' must be that of its folder, got {numbers['step']}")
     for name, checksum in numbers["files"].items():
         if _checksum(path / name) != checksum:
             raise ValueError(f"{name} is not what was written, it has {(path / name).stat().st_size} bytes")
-    state = torch.load(path / STATE, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path / STATE, map_location="cpu", weights_only=True)
+    except Exception as error:  # what another file makes of the reader is anybody's guess
+        raise ValueError(f"{STATE} must hold tensors and numbers alone: {type(error).__name__}") from None
     return Saved(path, state, numbers)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a file once the new text is on the disk."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    sync(temporary)
-    os.replace(temporary, path)
-
-
-def sync(path: Path) -> None:
-    """Have a file, or the names in a folder, written to the disk."""
-    if path.is_dir() and os.name != "posix":
-        return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _tensors(value: Any) -> list[Tensor]:
+    """All that are somewhere in nested mappings and sequences."""
+    if isinstance(value, Tensor):
+        return [value]
+    inside = (
+        value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    )
+    return [tensor for v in inside for tensor in _tensors(v)]
 
 
 def _checksum(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Trainer: from a diffusion model and a data set to a trained one, in a folder that can be gone on from."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +11,8 @@ from torch.utils.data import Dataset
 
 from ..diffusion import Diffusion
 from .engine import engine
-from .failures import memory_advice
+from .failures import advice
+from .folder import check_folder, locked
 from .interrupts import Interrupts
 from .loop import Callback, Loop
 from .options import TrainOptions, train_options
@@ -32,7 +34,8 @@ class Trainer:
         out: folder of the run, see :mod:`dynunet.training.run`.
         validation: held-out data of the same kind; by default ``dataset.validation()``, if it has that.
         options: see :class:`dynunet.training.TrainOptions`; further keywords replace some of them.
-        overwrite: remove a run that is in the folder already.
+        overwrite: remove a run that is in the folder already: the files that it wrote, if there are no
+            others.
         sample_args: keywords of :meth:`dynunet.Diffusion.sample` for the pictures of samples.
         about: what else is written down in the record of the run, as JSON holds it.
         callbacks: ``callback(step, row)`` after each row of the log, with its figures by name.
@@ -89,20 +92,26 @@ class Trainer:
             steps: of the whole run, in place of those of the options.
             resume: go on from the last checkpoint in the folder, to the same weights as without the
                 interruption: bit by bit on a CPU. Without a run there it begins one, so that a script can
-                always ask for it. More steps than before are allowed; from there on the learning rate is that
-                of the longer run.
+                always ask for it, but never where a model or a log has no checkpoint beside it. More steps
+                than before are allowed; from there on the learning rate is that of the longer run.
 
         Returns:
             The model with the averaged weights, in evaluation mode, as ``Diffusion.from_pretrained(out)``.
 
         Raises:
-            ValueError: if the folder holds something else, or a run with other options.
-            TrainingError: if memory does not suffice or the loss is not finite, with advice.
-            Interrupted: a KeyboardInterrupt, after SIGINT or SIGTERM, once the step is finished and saved.
+            ValueError: if the folder holds something else, or a run with other options, or if another
+                process trains there.
+            TrainingError: if memory or the disk does not suffice or the loss is not finite, with advice.
+            Interrupted: a KeyboardInterrupt, after SIGINT, SIGTERM or SIGHUP (the terminal was closed), once
+                the step is finished and saved.
         """
         options = self.options if steps is None else replace(self.options, steps=steps)
-        with memory_advice(), Interrupts() as interrupts, engine(self.diffusion, options) as running:
-            return Loop(self, running, interrupts, resume).run()
+        with advice(), Interrupts() as interrupts, engine(self.diffusion, options) as running:
+            check_folder(self.out, resume, self.overwrite)
+            running.accelerator.wait_for_everyone()
+            with locked(self.out) if running.main else nullcontext():
+                check_folder(self.out, resume, self.overwrite)  # once more, where no other process writes
+                return Loop(self, running, interrupts, resume).run()
 
 
 def _checked(dataset: Any, name: str) -> Any:

@@ -217,9 +217,9 @@ def test_a_file_keeps_its_channels_whatever_those_of_the_model(kind: str, model:
         units = {**FolderDataset(path).units, "channels": model}
         if (count, model) not in ACCEPTED[kind]:
             with pytest.raises(ValueError, match=f"it has {count} channels and the model {model}"):
-                load(path, units)
+                load(path, units, mix=False)
             continue
-        loaded = load(path, units)
+        loaded = load(path, units, mix=False)
         assert loaded.x.shape[-1 - units["spatial_dims"]] == model
         save(to, loaded.x, units, loaded.source)
         np.testing.assert_array_equal(of.numbers(to), of.numbers(path))
@@ -229,12 +229,26 @@ def test_channels_are_given_one_by_one_and_opacity_not_at_all(tmp_path: Path) ->
     of = image("RGBA")
     of.make(tmp_path / "a.png")
     units = {**FolderDataset(tmp_path).units, "channels": 1}
-    loaded = load(tmp_path / "a.png", units)
+    loaded = load(tmp_path / "a.png", units, mix=False)
     pixels = of.numbers(tmp_path / "a.png")
     np.testing.assert_allclose(loaded.x[:, 0], pixels[:3] / 127.5 - 1, atol=1e-6)
     save(tmp_path / "b.png", -loaded.x, units, loaded.source)
     negative = np.concatenate([255 - pixels[:3], pixels[3:]])
     np.testing.assert_array_equal(of.numbers(tmp_path / "b.png"), negative)
+
+
+def test_python_users_may_mix_channels_as_training_files_are(tmp_path: Path) -> None:
+    for of, mixed in ((pcm("FLOAT", 2, 8000), np.mean), (image("RGBA"), None)):
+        path, to = tmp_path / f"a{of.suffix}", tmp_path / f"b{of.suffix}"
+        of.make(path)
+        units = FolderDataset(path, channels=1).units
+        loaded = load(path, units)
+        assert loaded.x.shape == (1, *of.shape[1:])
+        save(to, loaded.x, units, loaded.source)
+        again = load(to, units).x
+        np.testing.assert_allclose(again, loaded.x, atol=0.01)
+        if mixed is not None:
+            np.testing.assert_allclose(again[0], mixed(of.numbers(path), 0), atol=1e-6)
 
 
 @given(st.sampled_from(["audio", "images", "volumes", "arrays"]), *[st.integers(1, 5)] * 3)

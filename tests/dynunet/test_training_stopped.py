@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("without_the_curve")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_and_says_how_to_resume(tmp_path: Path, number: signal.Signals, workers: int) -> None:
     def stop(step: int, row: Any) -> None:
         if step == 6:

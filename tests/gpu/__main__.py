@@ -28,6 +28,7 @@ CHECKS = (
     Group("correctness", "training", "compiled"),
 )
 SPEED = (
+    Group("speed", "rates", "rates", 0.5),
     Group("speed", "speed_conv", "beyond", 4),
     Group("speed", "speed_networks", "steps", 3),
     Group("speed", "speed_networks", "memory", 1),

@@ -134,7 +134,7 @@ def diffusion(setting: Setting) -> list[Row]:
 
 def _scheduler(setting: Setting, n: int, sampled: Callable[..., Tensor]) -> dict[str, float]:
     need("diffusers")
-    from diffusers import DPMSolverMultistepScheduler
+    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
     def run(m: Diffusion, to: Callable[[Any], Any]) -> Tensor:
         return sampled(m, to, n, sampler=DPMSolverMultistepScheduler(prediction_type="v_prediction"))

@@ -156,8 +156,9 @@ def _memory_format(one: Call, setting: Setting) -> dict[str, float]:
     """Weights and input channels-last."""
     expected = one.results()
     placed = one.at(setting.device, torch.float32)
+    network: Any = placed.function
     with torch.no_grad():
-        for p in placed.function.parameters():
+        for p in network.parameters():
             if p.ndim > 2:
                 p.data = channels_last(p.data)
     with tf32(False):

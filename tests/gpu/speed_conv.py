@@ -5,6 +5,7 @@ as many samples, so that it does the same multiplications; the faster of contigu
 Shares are of it: 1 is as fast as cuDNN where it has the operator.
 """
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -111,8 +112,7 @@ def _by(name: str, p: Problem) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _torchnd(p: Problem) -> Callable[[Tensor, Tensor], Tensor]:
-    from torchnd.functional import conv_nd
-
+    conv_nd = importlib.import_module("torchnd.functional").conv_nd
     return lambda x, w: conv_nd(x, w, tuple(range(-p.n, 0)), padding=p.kernel // 2, groups=p.groups)
 
 
@@ -232,7 +232,7 @@ def within(setting: Setting) -> list[Row]:
 
 # Kinds of kernels by words in their names; the first that fits.
 KERNELS: dict[str, tuple[str, ...]] = {
-    "layouts": ("nchwtonhwc", "nhwctonchw", "permute", "transpose"),
+    "layouts": ("nchwtonhwc", "nhwctonchw", "permute", "transpose", "converttensor"),
     "products": (
         "conv",
         "gemm",

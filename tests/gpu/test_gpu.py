@@ -94,8 +94,8 @@ class WrongGradient(torch.autograd.Function):
         return 2 * x
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return (2 if gradient.dtype == torch.float64 else 3) * gradient
+    def backward(ctx: Any, *grad_outputs: Any) -> Tensor:
+        return (2 if grad_outputs[0].dtype == torch.float64 else 3) * grad_outputs[0]
 
 
 @pytest.mark.parametrize("function", [wrong, WrongGradient.apply])

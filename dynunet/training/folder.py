@@ -1,0 +1,138 @@
+"""The folder of a run: which files in it are its own, and that one process at a time writes them.
+
+Nothing in a folder is removed or replaced but what a run wrote itself, which is told by exact names, and only
+where the record of a run lies beside it.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ..checkpoints import WEIGHTS
+from ..writing import LEFT
+from .record import RUN, read_record
+
+LOG, LOCK = "log.csv", ".lock"
+CHECKPOINTS, SAMPLES, TENSORBOARD = "checkpoints", "samples", "tensorboard"
+_KEPT = r"checkpoints/(step|damaged|\.step)-\d+"
+_FOLDERS = re.compile(rf"{CHECKPOINTS}|{SAMPLES}|{TENSORBOARD}|{_KEPT}")
+_MODEL = r"config\.json|model\.safetensors"
+_FILES = re.compile(
+    rf"({_MODEL}|run\.json|log\.csv|loss\.png|\.lock"
+    rf"|{_KEPT}/({_MODEL}|state\.json|state\.pt|probe)"
+    r"|samples/step-\d+\.png|tensorboard/events\.out\.tfevents\.[^/]+"
+    rf"|(({_KEPT}|samples)/)?{LEFT.pattern})"
+)
+_SHOWN = 3
+
+
+def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that training would overwrite, or that is no run to be resumed.
+
+    Raises:
+        ValueError: naming what is there.
+    """
+    try:
+        os.fspath(folder.absolute()).encode()
+    except UnicodeEncodeError:  # neither safetensors nor TensorBoard could write there
+        raise ValueError(f"out must be a path in UTF-8, got {os.fsencode(folder)!r}") from None
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"out must be a folder, got the file {folder}")
+    if not folder.exists() or all(path.name == LOCK for path in folder.iterdir()):
+        return
+    if not (folder / RUN).is_file():
+        raise ValueError(f"out must be a new or empty folder or that of a run (with {RUN}), got {folder}")
+    read_record(folder / RUN)
+    if not resume and not overwrite:
+        raise ValueError(
+            f"out must be a new or empty folder, got {folder}, which holds a run: go on with "
+            "fit(resume=True), or give overwrite=True to remove it"
+        )
+    if not resume:
+        _own(folder)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The folder of a run, made if need be, for this process alone. The lock ends with the process.
+
+    Raises:
+        ValueError: if another process trains there.
+    """
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"out: another process is training in {folder}; wait until it has ended") from None
+    try:
+        yield
+    finally:
+        if [path.name for path in folder.glob("*")] == [LOCK]:  # nothing has begun
+            (folder / LOCK).unlink()
+            if new:
+                folder.rmdir()
+        lock.release()
+
+
+def remove_run(folder: Path) -> None:
+    """Remove all files of a run, the record of it last.
+
+    Raises:
+        ValueError: if there is anything else, and nothing has been removed.
+    """
+    files, folders = _own(folder)
+    for path in files:
+        if path not in (folder / RUN, folder / LOCK):
+            path.unlink()
+    for path in reversed(folders):
+        path.rmdir()
+    (folder / RUN).unlink()
+
+
+def check_untrained(folder: Path, rows: int) -> None:
+    """Refuse to begin a run anew, for want of a checkpoint, where one has been trained.
+
+    Args:
+        folder: of the run.
+        rows: in its log.
+    """
+    damaged = [path.name for path in (folder / CHECKPOINTS).glob("damaged-*")]
+    there = [*([WEIGHTS] if (folder / WEIGHTS).exists() else []), *([LOG] if rows else []), *damaged]
+    if there:
+        raise ValueError(
+            f"{folder} must have a checkpoint that is whole to be resumed, got none beside "
+            f"{', '.join(there)}, which stay as they are. Begin a new run in another folder, or give "
+            "overwrite=True to replace this one"
+        )
+
+
+def _own(folder: Path) -> tuple[list[Path], list[Path]]:
+    """All files and folders in the folder of a run, each folder before those in it."""
+    files, folders, foreign = [], [], []
+    waiting = [folder]
+    while waiting:
+        for entry in sorted(waiting.pop().iterdir()):
+            name = entry.relative_to(folder).as_posix()
+            if entry.is_symlink():
+                foreign.append(name)
+            elif entry.is_dir() and _FOLDERS.fullmatch(name):
+                folders.append(entry)
+                waiting.append(entry)
+            elif entry.is_file() and _FILES.fullmatch(name):
+                files.append(entry)
+            else:
+                foreign.append(name)
+    if foreign:
+        more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
+        raise ValueError(
+            f"out must hold nothing but a run to be overwritten, got {folder} with "
+            f"{', '.join(sorted(foreign)[:_SHOWN])}{more}, which no run wrote: move that, or choose another "
+            "folder"
+        )
+    return files, folders
