@@ -137,7 +137,7 @@ class Network(Checkpoint, nn.Module):
         if cond is None:
             return x
         wanted = x.shape[0], self.cond_channels
-        if cond.ndim != self.spatial_dims + 2 or tuple(cond.shape[:2]) != wanted or min(cond.shape) < 1:
+        if cond.ndim != self.spatial_dims + 2 or tuple(cond.shape[:2]) != wanted or min(cond.shape[2:]) < 1:
             raise ValueError(
                 f"cond must be ({wanted[0]}, {wanted[1]}, *spatial) with {self.spatial_dims} spatial axes, "
                 f"got shape {tuple(cond.shape)}"

@@ -113,6 +113,7 @@ def with_labels(cond: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
     if given is None:
         return dict(cond)
     labels = torch.as_tensor(given)
+    labels = labels if labels.numel() else labels.long()  # of an empty list
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"class_labels must be integers, got dtype {labels.dtype}")
     if labels.shape not in ((), x.shape[:1]):

@@ -89,9 +89,7 @@ def rescaled(guided: Tensor, with_cond: Tensor, rescale: float) -> Tensor:
     """Mix in the estimate at the standard deviation of the unguided one (Lin et al. 2024, eq. 15 and 16)."""
     if rescale == 0:
         return guided
-    axes = tuple(range(1, guided.ndim))
-    std = guided.std(axes, correction=0, keepdim=True)
-    wanted = with_cond.std(axes, correction=0, keepdim=True)
+    std, wanted = _std(guided), _std(with_cond)
     ratio = torch.where(std > 0, wanted / torch.where(std > 0, std, 1), 1)
     return (rescale * ratio + 1 - rescale) * guided
 
@@ -118,6 +116,12 @@ def _quantile(x: Tensor, q: float) -> Tensor:
     at = q * (x.shape[1] - 1)
     below, above = (x.kthvalue(1 + k, dim=1).values for k in (floor(at), ceil(at)))
     return below + (at - floor(at)) * (above - below)
+
+
+def _std(x: Tensor) -> Tensor:
+    """Of each sample; torch's own warns where there are none."""
+    axes = tuple(range(1, x.ndim))
+    return (x - x.mean(axes, keepdim=True)).square().mean(axes, keepdim=True).sqrt()
 
 
 def _inside(schedule: Any, t: Tensor, interval: Interval) -> Tensor:
