@@ -129,12 +129,13 @@ def _reason(error: BaseException | None, partial: Sequence[Path]) -> int | None:
 
 
 def _room(what: Path, reason: int, needs: int | None) -> str:
-    free = _size(shutil.disk_usage(what.parent if what.parent.is_dir() else ".").free)
-    takes = "" if needs is None else f"it takes about {_size(needs)}, and "
+    free = amount(shutil.disk_usage(what.parent if what.parent.is_dir() else ".").free)
+    takes = "" if needs is None else f"it takes about {amount(needs)}, and "
     return f"{os.strerror(reason)}; {takes}{free} are free"
 
 
-def _size(count: int) -> str:
+def amount(count: float) -> str:
+    """Bytes in words."""
     value, units = float(count), ["bytes", "kB", "MB", "GB", "TB"]
     while value >= 1000 and len(units) > 1:
         value, units = value / 1000, units[1:]

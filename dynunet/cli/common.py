@@ -14,11 +14,12 @@ from torch import Tensor
 
 from ..checkpoints import CONFIG
 from ..data import SUFFIXES
-from ..data.memory import amount, total
+from ..data.memory import total
 from ..data.sources import Units, shown
 from ..diffusion import Diffusion, coordinates
 from ..diffusion.windows import check_windows
 from ..unet import UNet
+from ..writing import amount
 
 # What new data is written as; results for given files are written in their own format.
 _SUFFIX = {"audio": ".wav", "images": ".png", "volumes": ".nii.gz", "arrays": ".npy"}

@@ -13,9 +13,10 @@ from tyro.conf import Positional
 
 from ..data import load, save
 from ..data.loading import look
+from ..data.saving import check_free
 from ..data.sources import Units, UnreadableError, attempt, shown
-from ..data.writing import check_free, replacing
 from ..diffusion import Diffusion
+from ..writing import replacing
 from .common import (
     bounded,
     check_counts,
@@ -165,7 +166,7 @@ class Sample:
             from ..plotting import pictures
 
             x = torch.stack([load(file, _as_written(units)).x for file in files[:_DRAWN]])
-            with replacing(path, self.overwrite) as partial:
+            with replacing(path) as (partial,):
                 pictures(x, partial, units.sample_rate)
         except ImportError as error:
             print(f"{said}; no picture of them: {error}")

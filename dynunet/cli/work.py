@@ -12,8 +12,9 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from ..data.files import search
+from ..data.saving import check_free
 from ..data.sources import printable, shown
-from ..data.writing import DiskFullError, check_free
+from ..writing import DiskFull
 from .common import result_of
 from .train import Stopped
 
@@ -84,7 +85,7 @@ class Work:
         Raises:
             SystemExit: with code 1 if something failed; the rest is done.
             Stopped: it was interrupted.
-            DiskFullError: at once, for nothing else would fit either.
+            DiskFull: at once, for nothing else would fit either.
         """
         taken: dict[str, Path] = {}
         try:
@@ -111,7 +112,7 @@ class Work:
                 raise
             self.idle += 1
             say(f"passed over: {shown(path)}: {error}")
-        except DiskFullError:
+        except DiskFull:
             raise
         except (
             ValueError,

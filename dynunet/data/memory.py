@@ -2,6 +2,7 @@
 
 import os
 
+from ..writing import amount
 from .sources import UnreadableError
 
 _COPIES = 4  # of what is read, at least, while it is worked on
@@ -28,12 +29,3 @@ def check_size(read: int, on_disk: int) -> None:
         raise UnreadableError(f"it would take {amount(read)} to read, of {amount(total())} of memory")
     if read > max(_SMALL, _DENSE * on_disk):
         raise UnreadableError(f"it would become {amount(read)} out of {amount(on_disk)}")
-
-
-def amount(size: float) -> str:
-    """Bytes in words."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"

@@ -11,6 +11,7 @@ their range. What was missing in the source is missing again. The suffix says wh
 without a source the units say the rest.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..writing import replacing
 from .cache import Cache
 from .files import READERS
 from .loading import Source
@@ -28,7 +30,6 @@ from .resizing import resized
 from .scaling import present, scale_of
 from .sources import Units, shown
 from .writers import Writer, writer_of
-from .writing import check_free, replacing
 
 _CHANGED = (".jpg", ".jpeg", ".ogg")  # which do not give back what is written
 
@@ -56,7 +57,7 @@ def save(
     Raises:
         FileExistsError: there is a file, and overwrite is False.
         ValueError, TypeError: naming the argument, the rule and the value received.
-        OSError: it cannot be written; nothing is left of it.
+        OSError: it cannot be written, such as :class:`dynunet.writing.DiskFull`; nothing is left of it.
     """
     path, units = Path(path), Units.of(units)
     holes = None
@@ -90,8 +91,23 @@ def write(
     if like is not None and stored.shape[1] == like.info.channels:
         stored = _kept(stored, numbers, units, like, holes)
     made = writer.encoded(path, stored, numbers, units, like)
-    with replacing(path, overwrite, len(made)) as partial:
+    with replacing(path, needs=len(made)) as (partial,):
         partial.write_bytes(made)
+        check_free(path, overwrite)
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """Refuse to replace what is not to be replaced.
+
+    Raises:
+        FileExistsError: there is a file and overwrite is False, or what is there is no file.
+    """
+    if not os.path.lexists(path):
+        return
+    if path.is_symlink() or not path.is_file():
+        raise FileExistsError(f"path: {shown(path)} is there and is no regular file")
+    if not overwrite:
+        raise FileExistsError(f"path: {shown(path)} exists; overwrite=True would replace it")
 
 
 def check_result(path: Path, units: Units, like: Source, exact: bool = False) -> None:

@@ -311,7 +311,10 @@ def test_a_full_disk_ends_it_with_one_line(
     monkeypatch.setattr(Path, "write_bytes", full)
     ends(2, "denoise", restorer, sounds, "--out", tmp_path / "out")
     said = capsys.readouterr().err
-    assert f"no space to write {tmp_path}/out/0.wav, which takes about 444 bytes" in said
+    assert (
+        f"{tmp_path}/out/0.wav could not be written: No space left on device; it takes about 444 bytes"
+        in said
+    )
     assert said.count("\n") == 1
     assert not contents(tmp_path / "out")
 
@@ -319,7 +322,7 @@ def test_a_full_disk_ends_it_with_one_line(
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        ("sample --size 1000000", "1000000x1000000 takes at least 16 TB of memory"),
+        ("sample --size 1000000", "1000000x1000000 takes at least 16.0 TB of memory"),
         ("sample --seed 99999999999999999999", "--seed must be a whole number of 64 bits"),
         ("sample --device meta", "device must be one"),
         ("sample --device cpu:x", "device must be one of this machine"),
