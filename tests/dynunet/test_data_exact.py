@@ -157,7 +157,7 @@ KINDS: dict[str, tuple[Kind, dict[str, Any]]] = {
 }
 
 
-FEW = settings(max_examples=max(settings().max_examples // 12, 5))  # of each of many kinds
+FEW = settings(max_examples=max(settings().max_examples // 20, 3))  # of each of many kinds
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -273,13 +273,18 @@ def test_nothing_is_lost_of_what_is_accepted(kind: str, file: int, given: int, a
         np.testing.assert_array_equal(result[-1], values[-1])
 
 
+def test_what_training_does_not_see_is_reported(tmp_path: Path) -> None:
+    deep_colours(tmp_path / "a.png")
+    assert "lost      in 1 files, its 16 bits of each colour become 8" in FolderDataset(tmp_path).report()
+
+
 def test_what_a_result_does_not_have_of_its_file_is_said(tmp_path: Path) -> None:
     pcm("PCM_16", 1, 44100).make(tmp_path / "a.wav")
     units = FolderDataset(tmp_path / "a.wav", sample_rate=8000).units
     assert "what is above 4000 Hz is lost" in load(tmp_path / "a.wav", units).lost[0]
     image("L").make(tmp_path / "a.png")
     units = FolderDataset(tmp_path / "a.png", size=4, resize=True).units
-    assert "what is finer than 4x4 is lost" in load(tmp_path / "a.png", units).lost[0]
+    assert "what is finer than the model's size, 4x4, is lost" in load(tmp_path / "a.png", units).lost[0]
     assert not load(tmp_path / "a.png", {**units, "resize": False}).lost
 
 
