@@ -137,7 +137,7 @@ class Work:
     def _summary(self, verb: str) -> str:
         parts = [f"{self.done} of {self.total} files {verb}, in {shown(self.out)}"]
         if self.kept:
-            parts.append(f"{self.kept} results were there and are kept, --overwrite would make them again")
+            parts.append(f"{self.kept} there already and kept (--overwrite would make them again)")
         if self.idle:
             parts.append(f"{self.idle} passed over")
         if self.failed:

@@ -268,7 +268,7 @@ def test_inpaint_takes_folders_of_files_and_of_masks(painter: Path, tmp_path: Pa
     ends(1, *inpaint, tmp_path / "in" / "masks", "--out", tmp_path / "out")
     said = capsys.readouterr()
     assert "0 of 6 files filled in" in said.out
-    assert "3 results were there" in said.out
+    assert "3 there already" in said.out
 
 
 @pytest.mark.parametrize("kind", ["flac of a higher rate", "resized RGBA", "nii.gz at another spacing"])
