@@ -112,11 +112,10 @@ def batched(input: Tensor, n: int) -> tuple[Tensor, bool]:
     return (input, True) if input.ndim == n + 2 else (input.unsqueeze(0), False)
 
 
-def require_floating(input: Tensor, name: str = "input", *, complex: bool = False) -> None:
-    """Refuse integer and boolean tensors, and complex ones unless asked for."""
-    if not (input.is_floating_point() or (complex and input.is_complex())):
-        kinds = "a floating-point or complex" if complex else "a floating-point"
-        raise TypeError(f"{name} must be {kinds} tensor, got dtype {input.dtype}")
+def require_floating(input: Tensor, name: str = "input") -> None:
+    """Refuse integer, boolean and complex tensors."""
+    if not input.is_floating_point():
+        raise TypeError(f"{name} must be a floating-point tensor, got dtype {input.dtype}")
 
 
 def choice(value: Any, known: Sequence[str], name: str) -> str:
@@ -164,7 +163,9 @@ def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[in
 
     The odd one goes after, as in torch (stride 1) and in JAX and TensorFlow (any stride).
     """
-    outputs = -(-size // stride)
-    total = (outputs - 1) * stride + dilation * (kernel - 1) + 1 - size
-    total = max(total, 0)
-    return total // 2, total - total // 2
+    extent = dilation * (kernel - 1) + 1
+    # As remainders, whose bounds are known where the size is traced.
+    total = extent - stride + ((-size) % stride if stride > 1 else 0)
+    if extent < stride:
+        total = max(total, 0)
+    return total // 2, (total + 1) // 2

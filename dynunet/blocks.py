@@ -98,7 +98,7 @@ class Parts:
         """The largest number of groups up to ``num_groups`` that divides the channels."""
         if self.norm_name == "instance":
             return channels
-        return max(g for g in range(1, self.num_groups + 1) if channels % g == 0)
+        return max(g for g in range(1, min(self.num_groups, channels) + 1) if channels % g == 0)
 
     def norm(self, channels: int) -> nn.Module:
         if self.norm_name in ("group", "instance"):

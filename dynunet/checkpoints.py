@@ -7,7 +7,7 @@ A checkpoint is a folder with two files, on this machine or as a repository of t
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from .config import Configured, build, constructor_config, read, to_text
+from .config import Configured, build, constructor_config, read, to_text, wrapped_as
 from .writing import replacing
 
 __all__ = ["Checkpoint", "constructor_config"]
@@ -73,16 +73,17 @@ class Checkpoint(Configured, ModelHubMixin):
         return self.push_to_hub(repo_id or folder.resolve().name, **push_to_hub_kwargs)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        module, text = cast(nn.Module, self), to_text(self)
-        for name, tensor in module.state_dict().items():
+        text, weights = to_text(self), _named(cast(nn.Module, self))
+        for name, tensor in weights.items():
             if tensor.is_meta:
                 raise ValueError(f"weights to save must have values, got {name!r} on the meta device")
         metadata = {"format": "pt", "config": text}  # says what went wrong where the two files do not fit
         # Where the disk is full, the larger file is the one to be named.
-        needs = sum(tensor.nbytes for tensor in module.state_dict().values())
-        with replacing(save_directory / WEIGHTS, save_directory / CONFIG, needs=needs) as (weights, config):
-            save_model(module, str(weights), metadata)
-            config.write_text(text, encoding="utf-8")
+        needs = sum(tensor.nbytes for tensor in weights.values())
+        places = save_directory / WEIGHTS, save_directory / CONFIG
+        with replacing(*places, needs=needs) as (weights_file, config_file):
+            save_model(_Holder(weights), str(weights_file), metadata)
+            config_file.write_text(text, encoding="utf-8")
 
     @classmethod
     def from_pretrained(  # the hub's own passes over what it does not know in the configuration
@@ -136,15 +137,19 @@ class Checkpoint(Configured, ModelHubMixin):
         for path in (config, file):
             if not path.is_file():
                 raise ValueError(f"{path} is missing: a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
-        self = build(cls, read(config, cls), model_kwargs, config)
+        fields = read(config, cls)
         weights, saved_with = _read_weights(file)
-        _check_fit(self.state_dict(), weights, file, _difference(saved_with, self.config))
+        sketch = _sketched(lambda: build(cls, fields, model_kwargs, config), config)
+        if sketch is not None:  # where a number in the configuration is wrong, memory might not suffice
+            _check_fit(_named(sketch), weights, file, _difference(saved_with, sketch.config))
+        self = build(cls, fields, model_kwargs, config)
+        _check_fit(_named(self), weights, file, _difference(saved_with, self.config))
         floating = {t.dtype for t in weights.values() if t.is_floating_point()}
         if len(floating) == 1:
             self.to(*floating)  # also what is not in the file
-        for name, tensor in self.state_dict(keep_vars=True).items():
+        for name, tensor in _named(self, keep_vars=True).items():
             tensor.data = tensor.data.to(weights[name].dtype)
-        self.load_state_dict(weights)
+        _load(self, weights)
         return self.to(device=device, dtype=dtype).eval()
 
     def load_averaged(self, averaged: nn.Module | Mapping[str, Tensor]) -> Self:
@@ -162,11 +167,55 @@ class Checkpoint(Configured, ModelHubMixin):
                 "averaged must be an AveragedModel or its state dict, which has an entry 'n_averaged', got "
                 f"{type(averaged).__name__} with {', '.join(list(state)[:_SHOWN])}"
             )
-        weights = {k.removeprefix("module."): v for k, v in state.items() if k != "n_averaged"}
+        weights = {_plain_name(k.removeprefix("module.")): v for k, v in state.items() if k != "n_averaged"}
         module = cast(nn.Module, self)
-        _check_fit(module.state_dict(), weights, "averaged")
-        module.load_state_dict(weights)
+        _check_fit(_named(module), weights, "averaged")
+        _load(module, weights)
         return self
+
+
+class _Holder(nn.Module):
+    """Weights that are saved as they are named, in the place of a module."""
+
+    def __init__(self, weights: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.weights = weights
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        return dict(self.weights)
+
+
+def _names(module: nn.Module) -> dict[str, str]:
+    """The name of each weight, and what it is without the modules that only say how parts are run."""
+    modules = dict(module.named_modules(remove_duplicate=False))
+    plain = {"": ""}  # the path of every module, parents first
+    for path in list(modules)[1:]:
+        outer, _, last = path.rpartition(".")
+        inside = wrapped_as(modules[outer]) == last
+        plain[path] = plain[outer] if inside else f"{plain[outer]}{last}."
+    paths = {name: name.rpartition(".")[::2] for name in module.state_dict()}
+    return {
+        name: plain[path] + last
+        for name, (path, last) in paths.items()
+        if wrapped_as(modules[path]) is None  # a wrapper counts its averages
+    }
+
+
+def _named(module: nn.Module, keep_vars: bool = False) -> dict[str, Tensor]:
+    """The weights of a module by these names."""
+    state = module.state_dict(keep_vars=keep_vars)
+    return {plain: state[name] for name, plain in _names(module).items()}
+
+
+def _load(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    names = _names(module)
+    missing = {name: value for name, value in module.state_dict().items() if name not in names}
+    module.load_state_dict({**missing, **{name: weights[plain] for name, plain in names.items()}})
+
+
+def _plain_name(name: str) -> str:
+    """The name of a weight in a file that was written of a compiled module."""
+    return name.replace("_orig_mod.", "")
 
 
 def _folder(name: str | Path, hub: dict[str, Any]) -> Path:
@@ -186,15 +235,27 @@ def _read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The weights, those that shared memory under each of their names, and what they were saved with."""
     try:
         with safe_open(file, framework="pt", device="cpu") as opened:
-            weights = {name: opened.get_tensor(name) for name in opened.keys()}
+            weights = {_plain_name(name): opened.get_tensor(name) for name in opened.keys()}
             metadata = opened.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{file} must be a whole safetensors file: {error}") from error
-    shared = {name: weights[kept] for name, kept in metadata.items() if kept in weights}
+    aliases = {_plain_name(name): _plain_name(kept) for name, kept in metadata.items()}
+    shared = {name: weights[kept] for name, kept in aliases.items() if kept in weights}
     try:
         return {**shared, **weights}, json.loads(metadata.get("config", "{}"))
     except ValueError:
         return {**shared, **weights}, {}
+
+
+def _sketched(make: Callable[[], Any], file: Path) -> Any:
+    """A module without values, which takes no memory; None if its constructor looks at values."""
+    try:
+        with torch.device("meta"):
+            return make()
+    except RuntimeError as error:
+        if "meta" in str(error):
+            return None
+        raise ValueError(f"{file}: {error}") from error
 
 
 def _difference(saved: Mapping[str, Any], built: Mapping[str, Any]) -> str:

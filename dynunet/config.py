@@ -11,20 +11,45 @@ A configuration can be read and edited by hand::
     }
 
 Modules and functions cannot be written as JSON. They are left out, ``_pass_again`` names them, and whoever
-builds the module again has to give them. An argument that is itself :class:`Configured` becomes an object of
-the same kind in its place.
+builds the module again has to give them. An argument that is itself :class:`Configured`, or one of this
+package's :class:`Data`, becomes an object of the same kind in its place. What wraps a module to run it in
+another way, compiled or on several devices, is not part of it (:func:`unwrapped`).
 """
 
+import dataclasses
 import inspect
 import json
 from collections.abc import Mapping
 from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
+
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+
+from .rules import read_json
 
 FORMAT = 1
 _OWN = ("_class", "_format", "_pass_again")
+
+
+class Data:
+    """A frozen dataclass of values, such as a schedule; those of this package are saved as what they hold."""
+
+
+def unwrapped(value: Any) -> Any:
+    """The module that runs compiled, on several devices or as a running average; anything else as it is."""
+    inner = wrapped_as(value)
+    return value if inner is None else unwrapped(getattr(value, inner))
+
+
+def wrapped_as(value: Any) -> str | None:
+    """The name under which a module holds the one that it wraps; None if it wraps none."""
+    if isinstance(value, nn.Module) and "_orig_mod" in value._modules:  # of torch.compile
+        return "_orig_mod"
+    return "module" if isinstance(value, (DataParallel, DistributedDataParallel, AveragedModel)) else None
 
 
 class Configured:
@@ -72,8 +97,14 @@ def _plain(value: Any) -> Any:
     """As JSON reads it back; TypeError if it cannot."""
     if value is None or isinstance(value, (bool, str)):
         return value
+    value = unwrapped(value)
     if isinstance(value, Configured) and "config" in value.__dict__:
         return document(value)
+    if isinstance(value, Data) and type(value) in _own_data():
+        fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(cast(Any, value))}
+        return {"_class": type(value).__name__, **fields}
+    if getattr(value, "shape", None) == ():  # one number of an array or a tensor
+        return _plain(cast(Any, value).item())
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {key: _plain(v) for key, v in value.items()}
     if isinstance(value, (list, tuple, range)):
@@ -125,10 +156,7 @@ def read(file: Path, cls: type) -> dict[str, Any]:
     Raises:
         ValueError: naming the file, the field, the rule and the value.
     """
-    try:
-        fields = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
-    except ValueError as error:
-        raise ValueError(f"{file} must be JSON in UTF-8: {error}") from error
+    fields = read_json(file, _once)
     if not isinstance(fields, dict):
         raise ValueError(f"{file} must be a JSON object, got {fields!r}")
     if fields.get("_class") != cls.__name__:
@@ -199,18 +227,27 @@ def build(cls: Any, fields: dict[str, Any], given: Mapping[str, Any], file: Path
 
 def _known_class(name: Any, file: Path, field: str) -> type:
     """A class that is defined already: nothing is imported because a file says so."""
-    known: dict[str, type] = {}
-    waiting = [Configured]
-    while waiting:
-        cls = waiting.pop()
-        known[cls.__name__] = cls
-        waiting += cls.__subclasses__()
+    known = {cls.__name__: cls for cls in (*_own_data(), *_descendants(Configured))}
     if not isinstance(name, str) or name not in known:
         raise ValueError(
             f"{file}: field '{field}._class' must be a class that is imported, got {name!r}"
             f"{_nearest(str(name), list(known))}"
         )
     return known[name]
+
+
+def _descendants(cls: type) -> list[type]:
+    return [cls, *(found for kind in cls.__subclasses__() for found in _descendants(kind))]
+
+
+def _own_data() -> list[type]:
+    """This package's: a class of a user may hold more than its fields, and need not be there on loading."""
+    package = __name__.partition(".")[0]
+    return [
+        cls
+        for cls in _descendants(Data)
+        if cls.__module__.partition(".")[0] == package and dataclasses.is_dataclass(cls)
+    ]
 
 
 def _spelled(name: str, at: str) -> str:

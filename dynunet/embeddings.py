@@ -69,6 +69,7 @@ class ClassEmbedding(nn.Module):
         self.table = nn.Embedding(num_classes, features)
 
     def forward(self, labels: Tensor) -> Tensor:
+        labels = labels.long()  # an embedding looks up no others
         return self.table(labels.clamp(min=0)) * (labels >= 0).unsqueeze(1)
 
 

@@ -15,7 +15,7 @@ from .blocks import MODULATIONS, NORMS, Parts
 from .checkpoints import Checkpoint
 from .drawing import drawing
 from .embeddings import TIME_EMBEDDINGS, ClassEmbedding, FeatureEmbedding, TimeEmbedding
-from .options import flag, layer, levels, optional_choice, positive, transitions
+from .options import MOST_AXES, at_most, flag, layer, levels, optional_choice, positive, transitions
 from .positions import POSITIONS
 from .resizing import downsample
 from .stages import Stage, check_axis
@@ -35,7 +35,9 @@ class Network(Checkpoint, nn.Module):
 
     def __init__(self, given: dict[str, Any]) -> None:
         super().__init__()
-        n = self.spatial_dims = integer(given["spatial_dims"], "spatial_dims")
+        n = self.spatial_dims = at_most(
+            integer(given["spatial_dims"], "spatial_dims"), MOST_AXES, "spatial_dims"
+        )
         self.in_channels = integer(given["in_channels"], "in_channels")
         self.cond_channels = integer(given["cond_channels"], "cond_channels", 0)
         self.padding_mode = padding_modes(given["padding_mode"], n)
@@ -135,7 +137,7 @@ class Network(Checkpoint, nn.Module):
         if cond is None:
             return x
         wanted = x.shape[0], self.cond_channels
-        if cond.ndim != self.spatial_dims + 2 or tuple(cond.shape[:2]) != wanted or min(cond.shape) < 1:
+        if cond.ndim != self.spatial_dims + 2 or tuple(cond.shape[:2]) != wanted or min(cond.shape[2:]) < 1:
             raise ValueError(
                 f"cond must be ({wanted[0]}, {wanted[1]}, *spatial) with {self.spatial_dims} spatial axes, "
                 f"got shape {tuple(cond.shape)}"
@@ -203,7 +205,7 @@ class Network(Checkpoint, nn.Module):
         if labels.is_floating_point() or labels.dtype == torch.bool:
             raise TypeError(f"class_labels must be integers, got dtype {labels.dtype}")
         if labels.device.type == "cpu" and not torch.compiler.is_compiling() and count:
-            low, high = int(labels.min()), int(labels.max())
+            low, high = int(labels.long().min()), int(labels.long().max())
             if low < -1 or high >= (self.num_classes or 0):
                 raise ValueError(
                     f"class_labels must be from 0 to {(self.num_classes or 0) - 1}, or -1 for none, "

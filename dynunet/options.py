@@ -6,15 +6,18 @@ sequence is per level and per axis; a flat sequence is never read as axes.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from sys import float_info
 from typing import Any
 
 from convnd.arguments import choice, integer, per_axis
 
 from .attention import attention_names, needs_heads
 from .blocks import BLOCKS
+from .rules import shown
 
 DOWNSAMPLES = ("conv", "max", "avg")
 UPSAMPLES = ("nearest", "linear", "transpose", "shuffle")
+MOST_AXES, MOST_BLOCKS = 62, 1000  # torch has 64 axes at most, two of which are for samples and channels
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def levels(spatial_dims: int, options: dict[str, Any]) -> list[Level]:
     """The options of every level, checked."""
     channels = channel_list(options["channels"])
     checks: dict[str, Callable[[Any, str], Any]] = {
-        "num_blocks": integer,
+        "num_blocks": lambda v, n: at_most(integer(v, n), MOST_BLOCKS, n),
         "kernel_size": lambda v, n: per_axis(v, spatial_dims, n),
         "block": lambda v, n: choice(v, tuple(BLOCKS), n),
         "attention": attention_names,
@@ -108,6 +111,13 @@ def check_heads(level: Level, channels: int, where: str) -> None:
         )
 
 
+def at_most(value: int, most: int, name: str) -> int:
+    """Refuse what would take no end of time and memory."""
+    if value > most:
+        raise ValueError(f"{name} must be at most {most}, got {shown(value)}")
+    return value
+
+
 def optional_choice(value: Any, known: Sequence[str], name: str) -> str | None:
     return None if value is None else choice(value, known, f"{name}, if not None,")
 
@@ -115,8 +125,8 @@ def optional_choice(value: Any, known: Sequence[str], name: str) -> str | None:
 def positive(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not value > 0:
-        raise ValueError(f"{name} must be positive, got {value}")
+    if not 0 < value <= float_info.max:
+        raise ValueError(f"{name} must be positive and finite, got {value!r}")
     return float(value)
 
 

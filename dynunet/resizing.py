@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 import convnd.functional as F
@@ -45,7 +46,10 @@ class _Upsample(nn.Module):
 
 def _cropped(x: Tensor, size: Sequence[int]) -> Tensor:
     for axis, n in enumerate(size, start=2):
-        x = x.narrow(axis, 0, n)
+        if torch.compiler.is_exporting():  # which would ask of open sizes whether a view is dense
+            x = x.index_select(axis, torch.arange(n, device=x.device))
+        else:
+            x = x.narrow(axis, 0, n)
     return x
 
 

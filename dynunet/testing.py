@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .diffusion.schedules import ScheduleLike, as_schedule
+from .diffusion.schedules import ScheduleLike, as_schedule, widened
 from .diffusion.steps import Denoise, Sampler, level
 
 __all__ = ["Gaussian", "GaussianMixture", "gaussian_law", "probability_flow"]
@@ -34,7 +34,7 @@ __all__ = ["Gaussian", "GaussianMixture", "gaussian_law", "probability_flow"]
 
 def _scales(schedule: ScheduleLike, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """alpha and sigma at times ``(N,)``, to broadcast against x."""
-    alpha, sigma = schedule(t.double())
+    alpha, sigma = schedule(widened(t))
     shape = (-1, *(1,) * (x.ndim - 1))
     return alpha.to(x).view(shape), sigma.to(x).view(shape)
 

@@ -109,7 +109,7 @@ def torch_is_best(
     by_b: bool,
 ) -> bool:
     """Whether torch's kernels are the best, also for the gradients by ``a`` and ``b``."""
-    if len(sizes) > native.MAX_AXES:
+    if len(sizes) > native.MAX_AXES or 0 in a or 0 in b:
         return False
     if device != "cpu":
         return True

@@ -27,7 +27,7 @@ from torch import Tensor
 from ..arguments import Ints
 from . import native, views
 from .geometry import Geometry
-from .pad import surrounded, zero_pad
+from .pad import evens, surrounded, zero_pad
 
 Convolution = Callable[[Tensor, Tensor, Tensor | None, Geometry], Tensor]
 
@@ -57,7 +57,7 @@ def _led(x: Tensor, g: Geometry, lead: int, last: bool = True) -> tuple[Tensor, 
     Where there is padding, this is the one copy of the input that padding takes anyway: with channels
     ``last`` in memory, or contiguous.
     """
-    even = [max(min(pair), 0) for pair in g.pads[lead:]]
+    even = evens(g.pads[lead:])
     others = tuple((a - i, b - i) for (a, b), i in zip(g.pads[lead:], even, strict=True))
     pads = *g.pads[:lead], *others
     x = surrounded(x.movedim(1, -1), (*pads, (0, 0))).movedim(-1, 1) if last else surrounded(x, pads)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..arguments import Ints, Pairs
-from .pad import pad_axes, pad_axes_adjoint, zero_pad
+from .pad import evens, pad_axes, pad_axes_adjoint, zero_pad
 
 
 class Geometry(NamedTuple):
@@ -48,9 +48,7 @@ class Geometry(NamedTuple):
 
     def even(self, x: Tensor) -> tuple[Tensor, "Geometry"]:
         """``x`` padded so that the zeros that remain are the same on both sides, as native kernels want."""
-        if all(a == b >= 0 for a, b in self.pads):
-            return x, self
-        inside = [max(min(pair), 0) for pair in self.pads]
+        inside = evens(self.pads)
         x = zero_pad(x, tuple((a - i, b - i) for (a, b), i in zip(self.pads, inside, strict=True)))
         return x, self._replace(pads=tuple((i, i) for i in inside))
 

@@ -16,6 +16,8 @@ from ..arguments import Ints
 from .eager import eager
 
 LOW_PRECISION = (torch.float16, torch.bfloat16)
+SMALL_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32)
+INTEGERS = (*SMALL_INTEGERS, torch.int64)
 
 
 def _slow() -> tuple[torch.dtype, ...]:
@@ -51,8 +53,10 @@ _GRID_PADDINGS = {"zeros": 0, "border": 1, "reflection": 2}
 
 
 def wide(x: Tensor) -> Tensor:
-    """``x`` in a precision to add in, which is rounded once, at the end."""
-    return x.float() if x.dtype in LOW_PRECISION else x
+    """``x`` in a precision to add in, which is rounded (of integers: wrapped) once, at the end."""
+    if x.dtype in LOW_PRECISION:
+        return x.float()
+    return x.long() if x.dtype in SMALL_INTEGERS else x
 
 
 def errs(dtype: torch.dtype, device: str, stride: Ints, dilation: Ints) -> bool:
@@ -74,14 +78,39 @@ def emulated(dtype: torch.dtype, device: str) -> bool:
 
 
 def widens(dtype: torch.dtype, device: str, stride: Ints, dilation: Ints) -> bool:
-    """Whether a call is made in single precision, for speed or because the kernel errs."""
-    return emulated(dtype, device) or errs(dtype, device, stride, dilation)
+    """Whether a call is made in a wider type: for speed, because the kernel errs, or for want of a kernel."""
+    return dtype in SMALL_INTEGERS or emulated(dtype, device) or errs(dtype, device, stride, dilation)
 
 
-def _in_single(kernel: Callable[..., Tensor], *args: Any) -> Tensor:
+def _widened(kernel: Callable[..., Tensor], *args: Any) -> Tensor:
     with torch.autocast("cpu", enabled=False):
         wider = [wide(a) if isinstance(a, Tensor) else a for a in args]
         return kernel(*wider).to(args[0].dtype)
+
+
+def _plain(x: Tensor) -> Tensor:
+    """The strides of a contiguous tensor where it is one, also along axes of one entry, which may have any.
+
+    Those of one channel, or of a kernel of one tap, read channels-last; then some of oneDNN's kernels return
+    what lies outside their operands (torch 2.13).
+    """
+    if torch.compiler.is_compiling() or 1 not in x.shape or not x.is_contiguous():
+        return x
+    return x.squeeze().view(x.shape)
+
+
+def _plain_weight(weight: Tensor) -> Tensor:
+    """Contiguous: by the strides of others some kernels convolve wrongly, refuse or crash (torch 2.13).
+
+    One takes a weight for channels-last which the next does not, and groups are cut from it in the wrong
+    places. Which layout a kernel works in, it is to take from the input.
+    """
+    return _plain(weight.contiguous())
+
+
+def _met(dilation: Ints, kernel: Sequence[int]) -> Ints:
+    """A single tap has no dilation: oneDNN reads outside short axes by it (torch 2.13)."""
+    return tuple(1 if k == 1 else d for d, k in zip(dilation, kernel, strict=True))
 
 
 def passes_by_onednn(batch: int, channels: int, sizes: Ints, dtype: torch.dtype) -> bool:
@@ -99,6 +128,7 @@ def onednn_conv(
     dilation: Ints,
     groups: int,
 ) -> Tensor:
+    input, weight, dilation = _plain(input), _plain_weight(weight), _met(dilation, weight.shape[2:])
     return torch.ops.aten.mkldnn_convolution(input, weight, bias, padding, stride, dilation, groups)
 
 
@@ -117,7 +147,8 @@ def conv(
     groups: int,
 ) -> Tensor:
     if widens(input.dtype, input.device.type, stride, dilation):
-        return _in_single(conv, input, weight, bias, stride, padding, dilation, groups)
+        return _widened(conv, input, weight, bias, stride, padding, dilation, groups)
+    input, weight, dilation = _plain(input), _plain_weight(weight), _met(dilation, weight.shape[2:])
     if weight.ndim == 3 and channels_lie_last(input):
         window = (1, *stride), (0, *padding), (1, *dilation)
         return F.conv2d(input.unsqueeze(2), weight.unsqueeze(2), bias, *window, groups).squeeze(2)
@@ -144,9 +175,10 @@ def conv_weight_gradient(
     x: Tensor, y: Tensor, weight: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
 ) -> Tensor:
     """The gradient of ``<y, conv(x, w)>`` by ``w`` of shape ``weight``."""
+    x, dilation = _plain(x), _met(dilation, weight[2:])
     geometry = weight, stride, padding, dilation, groups
     if widens(x.dtype, x.device.type, stride, dilation):
-        return _in_single(conv_weight_gradient, x, y, *geometry)
+        return _widened(conv_weight_gradient, x, y, *geometry)
     if x.is_complex():  # torch's convolutions take these apart as well, but not their gradients
         parts = [[conv_weight_gradient(a, b, *geometry) for a in (x.real, x.imag)] for b in (y.real, y.imag)]
         (rr, ir), (ri, ii) = parts
@@ -167,9 +199,10 @@ def conv_transpose(
     groups: int,
     dilation: Ints,
 ) -> Tensor:
+    input, weight = _plain(input), _plain_weight(weight)
     args = stride, padding, output_padding, groups, dilation
     if widens(input.dtype, input.device.type, stride, dilation):
-        return _in_single(conv_transpose, input, weight, bias, *args)
+        return _widened(conv_transpose, input, weight, bias, *args)
     return _CONV_TRANSPOSE[weight.ndim - 2](input, weight, bias, *args)
 
 

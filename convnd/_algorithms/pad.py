@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..arguments import Pairs
+from ..arguments import Ints, Pairs
 from . import native
-from .eager import eager
+from .eager import eager, known
 
 GATHERED = ("reflect", "replicate", "circular")
 
@@ -31,16 +31,25 @@ def flat(pairs: Pairs) -> list[int]:
     return [amount for pair in reversed(pairs) for amount in pair]
 
 
+def _none(pairs: Pairs) -> bool:
+    return all(known(amount == 0) for pair in pairs for amount in pair)
+
+
+def evens(pairs: Pairs) -> Ints:
+    """The padding of axes that have the same on both sides, as native kernels want it; of others 0."""
+    return tuple(a if known(a == b) and known(a >= 0) else 0 for a, b in pairs)
+
+
 def zero_pad(input: Tensor, pairs: Pairs) -> Tensor:
     """Zeros around the last ``len(pairs)`` axes; negative amounts crop."""
-    if not any(map(any, pairs)):
+    if _none(pairs):
         return input
     return F.pad(input, flat(_cropped(input, pairs)))
 
 
 def _cropped(x: Tensor, pairs: Pairs) -> Pairs:
     """The same amounts, where a crop that goes on beyond the entries shortens the padding behind them."""
-    if min(map(min, pairs)) >= 0:
+    if all(known(amount >= 0) for pair in pairs for amount in pair):
         return pairs
 
     def within(size: int, before: int, after: int) -> tuple[int, int]:
@@ -53,7 +62,7 @@ def _cropped(x: Tensor, pairs: Pairs) -> Pairs:
 
 def surrounded(x: Tensor, pairs: Pairs) -> Tensor:
     """As :func:`zero_pad`, faster where no graph is wanted; contiguous wherever anything is padded."""
-    if not any(map(any, pairs)):
+    if _none(pairs):
         return x
     wanted = torch.is_grad_enabled() and x.requires_grad
     return zero_pad(x, pairs) if wanted or not eager(x) else bordered(x, pairs)

@@ -293,7 +293,8 @@ def estimates(p: Problem) -> dict[str, float]:
     times = {name: cost(p, name) for name in names}
     if n > native.MAX_AXES and p.op != "transpose" and p.device == "cpu" and applies(p, "winograd"):
         times["winograd"] = cost(p, "winograd")
-    if p.device == "cpu" and (p.op != "transpose" or max(p.geometry.stride) == 1):
+    ones = p.op != "transpose" or max(p.geometry.stride) == 1
+    if p.device == "cpu" and ones and applies(p, "fft"):
         times["fft"] = FFT_MARGIN * cost(p, "fft")
     return times
 

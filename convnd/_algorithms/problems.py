@@ -77,6 +77,8 @@ def applies(p: Problem, algorithm: str) -> bool:
         return n > 1 and p.op != "weight" and ones
     if algorithm == "winograd":
         return winograd.applies(p.kernel, p.geometry, p.dtype)
+    if algorithm == "fft":
+        return p.dtype not in native.INTEGERS
     return algorithm != "phases" or p.op == "transpose"
 
 

@@ -89,6 +89,8 @@ def bilinear(
 
     By the best algorithm, or by the forced one where it applies; for eager tensors.
     """
+    if 0 in a.shape or 0 in b.shape:
+        return _of_nothing(op, a, b, bias, g, sizes)
     dtype = a.dtype
     if native.emulated(dtype, a.device.type):
         a, b, bias = native.wide(a), native.wide(b), None if bias is None else native.wide(bias)
@@ -101,7 +103,21 @@ def composed(op: Op, a: Tensor, b: Tensor, bias: Tensor | None, g: Geometry, siz
 
     So one trace serves every size, and compilers, transforms and forward mode see through it.
     """
+    if 0 in b.shape:  # of a, batch and sizes may vary
+        return _of_nothing(op, a, b, bias, g, sizes)
     return _padded(op, a, b, bias, g, sizes, _composed)
+
+
+def _of_nothing(op: Op, a: Tensor, b: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints) -> Tensor:
+    """A map of an empty batch or of no channels: sums of no products are zero, and so are gradients."""
+    rows, columns = {
+        "conv": (a.shape[0], b.shape[0]),
+        "transpose": (a.shape[0], b.shape[1] * g.groups),
+        "weight": (b.shape[1], a.shape[1] // g.groups),
+    }[op]
+    zero = a.narrow(0, 0, 0).sum() + b.narrow(0, 0, 0).sum()  # of no entries, that autograd finds both in it
+    y = zero.to(a.dtype).expand(rows, columns, *sizes)  # sums of integers are int64
+    return y.clone() if bias is None else y + bias.view(-1, *(1,) * len(sizes))
 
 
 def _padded(

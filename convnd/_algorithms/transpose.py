@@ -125,10 +125,11 @@ def phases_transpose(
         return upsampled_transpose(y, w, bias, g, sizes, convolve)
     w = reversed_weight(w, g.groups)
     first = tuple(a // s for (a, _), s in zip(g.pads, stride, strict=True))
-    counts = tuple(
-        -(-(a + size) // s) - f for (a, _), size, s, f in zip(g.pads, sizes, stride, first, strict=True)
-    )
-    axes = zip(w.shape[2:], stride, g.dilation, y.shape[2:], first, counts, strict=True)
+    # Results beyond one for each entry of y, which a trace knows though it does not know the sizes.
+    rows = zip(g.pads, sizes, stride, y.shape[2:], first, strict=True)
+    more = tuple(-(-(a + int(size - q * s)) // s) - f for (a, _), size, s, q, f in rows)
+    counts = tuple(q + m for q, m in zip(y.shape[2:], more, strict=True))
+    axes = zip(w.shape[2:], stride, g.dilation, first, more, strict=True)
     residues = [[_residue(r, *axis) for r in range(axis[1])] for axis in axes]
     # Residues whose taps lie alike share one convolution: all of them when the stride divides the kernel.
     alike: dict[tuple[Any, ...], dict[int, tuple[slice, ...]]] = {}
@@ -182,7 +183,7 @@ def _side_by_side(
 
 
 def _residue(
-    r: int, kernel: int, stride: int, dilation: int, size: int, first: int, count: int
+    r: int, kernel: int, stride: int, dilation: int, first: int, more: int
 ) -> tuple[slice, tuple[int, int], int, int] | None:
     """Taps (of the reversed kernel), padding, dilation, number of taps for positions ``q * stride + r``."""
     taps = [t for t in range(kernel) if (t * dilation - r) % stride == 0]
@@ -191,4 +192,4 @@ def _residue(
     common = gcd(stride, dilation)
     low, high = ((t * dilation - r) // stride for t in (taps[0], taps[-1]))
     window = slice(kernel - 1 - taps[-1], kernel - taps[0], stride // common)
-    return window, (high - first, first + count - low - size), dilation // common, len(taps)
+    return window, (high - first, first + more - low), dilation // common, len(taps)

@@ -19,8 +19,8 @@ def windows(x: Tensor, axis: int, kernel: int, stride: int, dilation: int) -> Te
 
 
 def open_windows(x: Tensor, axis: int, kernel: int, stride: int, dilation: int) -> Tensor:
-    """As :func:`windows`, but copied for a compiler, which would ask of open sizes whether they are dense."""
-    if not torch.compiler.is_compiling():
+    """As :func:`windows`, but copied for export, which would ask of open sizes whether a view is dense."""
+    if not torch.compiler.is_exporting():
         return windows(x, axis, kernel, stride, dilation)
     count = (x.shape[axis] - dilation * (kernel - 1) - 1) // stride + 1
     return torch.stack([every(x, axis, t * dilation, stride, count) for t in range(kernel)], -1)

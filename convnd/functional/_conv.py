@@ -25,7 +25,6 @@ from ..arguments import (
     padding_modes,
     padding_rule,
     per_axis,
-    require_floating,
     same_padding,
 )
 
@@ -34,8 +33,8 @@ Shape = tuple[int, ...]
 
 def _check_dtypes(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     dtype = input.dtype
-    if not (dtype.is_floating_point or dtype.is_complex):
-        require_floating(input, complex=True)
+    if not (dtype.is_floating_point or dtype.is_complex or dtype in native.INTEGERS):
+        raise TypeError(f"input must be a floating-point, complex or integer tensor, got dtype {dtype}")
     if weight.dtype is dtype and (bias is None or bias.dtype is dtype):
         return
     for name, other in (("weight", weight), ("bias", bias)):
@@ -46,8 +45,8 @@ def _check_dtypes(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
 def _check_shapes(input: Shape, weight: Shape, bias: Shape | None, transposed: bool, groups: int) -> None:
     """Channels and groups; ``input`` is batched."""
     integer(groups, "groups")
-    if min(weight) < 1:
-        raise ValueError(f"weight must not be empty, got shape {weight}")
+    if min(weight[2:]) < 1:
+        raise ValueError(f"weight must have at least one entry on every spatial axis, got shape {weight}")
     if weight[0] % groups:
         which = "in_channels" if transposed else "out_channels"
         raise ValueError(f"groups must divide {which} = weight.shape[0] = {weight[0]}, got {groups}")
@@ -114,10 +113,11 @@ _known_call = lru_cache(maxsize=4096, typed=True)(_call)
 def _conv_sizes(
     sizes: Ints, kernel: Ints, stride: Ints, pads: str | Pairs, dilation: Ints
 ) -> tuple[Pairs, Ints]:
+    same = isinstance(pads, str)
     if isinstance(pads, str):
         pads = tuple(map(same_padding, sizes, kernel, stride, dilation))
     for axis, (size, k, d, (a, b)) in enumerate(zip(sizes, kernel, dilation, pads, strict=True)):
-        if size < 1 or d * (k - 1) + 1 > size + a + b:
+        if size < 1 or (not same and d * (k - 1) + 1 > size + a + b):
             raise ValueError(
                 f"input must be at least as long as the dilated kernel on every axis: spatial axis {axis} "
                 f"of size {size} padded by {(a, b)} is shorter than kernel {k} with dilation {d}"
@@ -135,10 +135,11 @@ def _transposed_sizes(
                 f"with stride {s} and dilation {d}"
             )
     if isinstance(pads, str):
-        whole = tuple(i * s for i, s in zip(counts, stride, strict=True))
-        pads, extra = transposed_same(counts, whole, kernel, stride, dilation)
-    rows = zip(counts, stride, pads, dilation, kernel, extra, strict=True)
-    sizes = tuple((i - 1) * s - sum(p) + d * (k - 1) + e + 1 for i, s, p, d, k, e in rows)
+        pads = tuple(map(same_padding, (0,) * len(stride), kernel, stride, dilation))  # of any multiple
+        sizes = tuple(i * s for i, s in zip(counts, stride, strict=True))
+    else:
+        rows = zip(counts, stride, pads, dilation, kernel, extra, strict=True)
+        sizes = tuple((i - 1) * s - sum(p) + d * (k - 1) + e + 1 for i, s, p, d, k, e in rows)
     if min(counts) < 1 or min(sizes) < 1:
         raise ValueError(
             f"padding must leave at least one entry on every axis: input of size {counts} with "
@@ -209,7 +210,8 @@ def conv(
     .. math:: out[n, c, o] = bias[c] + \sum_{c', t} weight[c, c', t] \, input[n, c', o s + t d - p]
 
     Args:
-        input: ``(N, C, *spatial)`` or ``(C, *spatial)``, floating-point or complex.
+        input: ``(N, C, *spatial)`` or ``(C, *spatial)``, floating-point, complex or integer; integers wrap
+            around on overflow. Batch and channels may be empty: a sum over no channels is the bias.
         weight: ``(O, C / groups, *kernel)``; its number of axes is that of the convolution.
         bias: ``(O,)`` or None.
         stride, dilation: int, or one per axis.
@@ -250,7 +252,7 @@ def conv_transpose(
     .. math:: out[n, c, i s + t d - p] \mathrel{+}= weight[c', c, t] \, input[n, c', i]
 
     Args:
-        input: ``(N, C, *spatial)`` or ``(C, *spatial)``, floating-point or complex.
+        input: ``(N, C, *spatial)`` or ``(C, *spatial)``, as in :func:`conv`.
         weight: ``(C, O / groups, *kernel)``.
         bias: ``(O,)`` or None.
         stride, dilation: int, or one per axis.

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from .. import functional as F
 from .._fx import leaf_module
@@ -34,7 +34,7 @@ def _initialise(
     n = integer(spatial_dims, "spatial_dims")
     integer(groups, "groups")
     for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
-        if integer(channels, name) % groups:
+        if integer(channels, name, 0) % groups:
             raise ValueError(f"groups must divide {name} = {channels}, got {groups}")
     zeros = (0,) * n
     # torch's own __init__ knows fewer paddings and modes: it gets neutral ones, ours are set afterwards.
@@ -73,7 +73,7 @@ class ConvNd(_ConvNd):
 
     Args:
         spatial_dims: number of spatial axes, at least 1.
-        in_channels, out_channels: channels of input and output.
+        in_channels, out_channels: channels of input and output, at least 0.
         kernel_size, stride, dilation: int, or one per axis.
         padding: int, one int per axis, one ``(before, after)`` pair per axis, ``"same"`` or ``"valid"``.
         groups: channels are split into this many independent convolutions.
@@ -149,12 +149,15 @@ class ConvNd(_ConvNd):
 
 
 @leaf_module
-class ConvTransposeNd(_ConvTransposeNd):
+class ConvTransposeNd(nn.ConvTranspose1d):
     """Transposed convolution layer, ``torch.nn.ConvTranspose2d`` for any number of axes.
+
+    It is an instance of ``torch.nn.ConvTranspose1d`` on any number of axes: torch's spectral normalisations
+    ask for its classes to know that the outputs are axis 1 of the weight, and ask no more of this one.
 
     Args:
         spatial_dims: number of spatial axes, at least 1.
-        in_channels, out_channels: channels of input and output.
+        in_channels, out_channels: channels of input and output, at least 0.
         kernel_size, stride, dilation: int, or one per axis.
         padding: as in :class:`ConvNd`, whose adjoint this is; ``"same"`` gives ``size * stride``.
         output_padding: entries added after each axis, less than stride or dilation.

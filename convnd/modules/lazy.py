@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.modules.conv import _LazyConvXdMixin
 from torch.nn.parameter import UninitializedParameter
 
@@ -20,8 +21,20 @@ def _forget_inputs(module: Any, bias: bool, device: Any, dtype: torch.dtype | No
     module.bias = waiting(device=device, dtype=dtype) if bias else None
 
 
+class _Lazy(_LazyConvXdMixin):
+    """What a lazy convolution learns from its first input, or from the weight of a state dict."""
+
+    def initialize_parameters(self, input: Tensor, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        super().initialize_parameters(input, *args, **kwargs)  # type: ignore[misc]
+        rows, columns = self.weight.shape[:2]
+        self.in_channels = rows if self.transposed else columns * self.groups
+
+    def _get_num_spatial_dims(self) -> int:
+        return self.spatial_dims  # type: ignore[attr-defined]
+
+
 @leaf_module
-class LazyConvNd(_LazyConvXdMixin, ConvNd):  # type: ignore[misc]
+class LazyConvNd(_Lazy, ConvNd):  # type: ignore[misc]
     """:class:`ConvNd` that takes ``in_channels`` from its first input, and then is a ``ConvNd``.
 
     Args:
@@ -76,12 +89,9 @@ class LazyConvNd(_LazyConvXdMixin, ConvNd):  # type: ignore[misc]
         )
         _forget_inputs(self, bias, device, dtype)
 
-    def _get_num_spatial_dims(self) -> int:
-        return self.spatial_dims
-
 
 @leaf_module
-class LazyConvTransposeNd(_LazyConvXdMixin, ConvTransposeNd):  # type: ignore[misc]
+class LazyConvTransposeNd(_Lazy, ConvTransposeNd):  # type: ignore[misc]
     """:class:`ConvTransposeNd` that takes ``in_channels`` from its first input, and then is one.
 
     Args:
@@ -135,6 +145,3 @@ class LazyConvTransposeNd(_LazyConvXdMixin, ConvTransposeNd):  # type: ignore[mi
             dtype,
         )
         _forget_inputs(self, bias, device, dtype)
-
-    def _get_num_spatial_dims(self) -> int:
-        return self.spatial_dims

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
+from itertools import takewhile
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checkpoints import CONFIG
 from ..data import SUFFIXES
 from ..data.memory import total
 from ..data.sources import Units, shown
@@ -40,7 +42,25 @@ def load_run(run: Path, device: str | None) -> tuple[Diffusion, Units]:
         raise ValueError(
             f"run must hold a model trained by dynunet train, got {shown(run)}, which knows no files"
         )
-    return diffusion, Units.of(diffusion.data)
+    try:
+        units = Units.of(diffusion.data)
+        _check_model(units, diffusion.model)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{shown(run / CONFIG)}: data: {error}") from None
+    return diffusion, units
+
+
+def _check_model(units: Units, model: Any) -> None:
+    """Refuse a network that is not for such data."""
+    wanted = {
+        "spatial_dims": units.spatial_dims,
+        "in_channels": units.channels,
+        "cond_channels": units.cond_channels,
+        "num_classes": None if units.classes is None else len(units.classes),
+    }
+    for name, value in wanted.items():
+        if getattr(model, name, value) != value:
+            raise ValueError(f"the units must fit the network, {name}={getattr(model, name)}, got {value}")
 
 
 def print_any_name() -> None:
@@ -160,3 +180,10 @@ def out_of_memory(what: str) -> Iterator[None]:
 def bounded(shape: Sequence[int], most: int = 2**24) -> int:
     """How many samples to compute at once: about as many numbers as fit a small GPU."""
     return max(1, most // (64 * prod(shape)))
+
+
+def unboxed(text: str) -> str:
+    """What is inside the box that tyro draws around an error."""
+    lines = [line.strip("│ ") for line in text.splitlines() if line[:1] not in "╭╰"]
+    told = takewhile(lambda line: "full helptext" not in line, lines)
+    return " ".join(line for line in told if line.strip("─"))

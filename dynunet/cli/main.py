@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from io import StringIO
-from itertools import takewhile
 from typing import Any
 
 import tyro
@@ -17,7 +16,7 @@ from tyro.extras import subcommand_cli_from_dict
 
 from ..data.sources import printable
 from ..training import TrainingError
-from .common import print_any_name
+from .common import print_any_name, unboxed
 from .denoise import Denoise
 from .evaluate import Evaluate
 from .inpaint import Inpaint
@@ -87,15 +86,8 @@ def _parsed(args: list[str]) -> Any:
     except SystemExit as error:
         if error.code:
             see = f"dynunet {name} --help" if name else "dynunet --help"
-            _end(name, f"{_unboxed(said.getvalue())} (see {see})", 2)
+            _end(name, f"{unboxed(said.getvalue())} (see {see})", 2)
         raise
-
-
-def _unboxed(text: str) -> str:
-    """What is inside the box that tyro draws around an error."""
-    lines = [line.strip("│ ") for line in text.splitlines() if line[:1] not in "╭╰"]
-    told = takewhile(lambda line: "full helptext" not in line, lines)
-    return " ".join(line for line in told if line.strip("─"))
 
 
 def _end(name: str, error: object, code: int) -> None:

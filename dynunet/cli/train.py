@@ -1,10 +1,11 @@
 """``dynunet train``: from a folder of files to a trained model."""
 
 import os
-import shlex
 from argparse import ArgumentError, ArgumentParser
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..diffusion import Diffusion
 from ..training import Interrupted, Trainer
 from ..training.run import say
 from . import config
-from .common import restoration_steps
+from .common import restoration_steps, unboxed
 from .options import DataFlags, DiffusionOptions, NetworkOptions, TrainFlags, build
 
 # What may be left out is left out: no flag takes the word None.
@@ -174,10 +175,12 @@ def read_flags(file: Path) -> Train:
     known = [name for name in config.flags(Train()) if name not in ("resume", "config", "source")]
     source = values.pop("source", None)
     line = config.arguments(values, known, file)
+    said = StringIO()
     try:
-        read = tyro.cli(Train, args=line, console_outputs=False, config=MARKERS)
+        with redirect_stderr(said):
+            read = tyro.cli(Train, args=line, console_outputs=False, config=MARKERS)
     except SystemExit:
-        raise ValueError(f"{file} must have values as flags have them, got {shlex.join(line)}") from None
+        raise ValueError(f"{file} must have values as flags have them: {unboxed(said.getvalue())}") from None
     return replace(read, source=None if source is None else Path(source))
 
 

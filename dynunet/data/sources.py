@@ -14,9 +14,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..rules import Rule, both, check_fields, flag, optional, ordered, real, several, table, text, whole
 from .cache import Cache
 from .numbers import Numbers
-from .options import DataOptions
+from .options import DataOptions, missing_value
 
 Region = Sequence[tuple[int, int]]  # (start, stop) along every spatial axis
 
@@ -95,8 +96,64 @@ class Units:
         for name in ("kind", "spatial_dims", "channels"):
             if name not in document:
                 raise ValueError(f"units must have a field {name!r}, got {dict(document)!r}")
-        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in document.items()}
-        return cls(**given)
+        plain: dict[str, Any] = {k: list(v) if isinstance(v, tuple) else v for k, v in document.items()}
+        check_fields(plain, _UNITS, "units: ", tuple(names))
+        check_fields(plain.get("restoration") or {}, _RESTORATION, "units: restoration: ", (*_RESTORATION,))
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
+        for name in ("size", "spacing", "step"):
+            if given.get(name) is not None and len(given[name]) != given["spatial_dims"]:
+                raise ValueError(
+                    f"units: field {name!r} must have a number for each of {given['spatial_dims']} axes, got "
+                    f"{given[name]!r}"
+                )
+        units = cls(**given)
+        least = units.spatial_dims * units.coordinates + (units.restoration is not None)
+        if units.cond_channels < least or (units.restoration is None and units.cond_channels != least):
+            raise ValueError(
+                f"units: field 'cond_channels' must count the coordinates and what is to be restored, got "
+                f"{units.cond_channels}"
+            )
+        return units
+
+
+_RESTORATION = {
+    "noise": flag(),
+    "coloured": flag(),
+    "pairs": flag(),
+    "snr": ordered(equal=True),
+    "level": real(above=0),
+    "channels": whole(1),
+}
+_UNITS = {
+    "kind": text("audio", "images", "volumes", "arrays"),
+    "spatial_dims": whole(1, 62),
+    "channels": whole(1),
+    "size": optional(several(whole(1))),
+    "resize": flag(),
+    "sample_rate": optional(whole(1)),
+    "spacing": optional(several(real(0))),
+    "step": optional(several(real(0))),
+    "channel_axis": optional(whole(-63, 62)),
+    "series": flag(),
+    "stored": text(),
+    "range": optional(ordered()),
+    "percentiles": optional(both(ordered(), several(real(0, 100)))),
+    "missing": optional(
+        Rule("'nan' or a number, as a string", lambda v: isinstance(v, str) and _is_missing(v))
+    ),
+    "classes": optional(several(text(), least=1)),
+    "coordinates": flag(),
+    "cond_channels": whole(),
+    "restoration": optional(table()),
+}
+
+
+def _is_missing(value: str) -> bool:
+    try:
+        missing_value(value)
+    except ValueError:
+        return False
+    return True
 
 
 class Reader(ABC):

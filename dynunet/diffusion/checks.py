@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from math import inf
+from numbers import Real
 from typing import Any
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from convnd.arguments import integer
 
+from ..config import unwrapped
 from .guidance import Interval, can_guide
+from .noise import moved
 
 
 def look_up(value: Any, known: Mapping[Any, Any], name: str) -> Any:
@@ -19,24 +22,35 @@ def look_up(value: Any, known: Mapping[Any, Any], name: str) -> Any:
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
         return known[value]
-    if value is None:
-        raise TypeError(f"{name} must be a name or an object, got None")
+    if value is None or isinstance(value, (bool, int, float, Mapping, Sequence)):
+        raise TypeError(f"{name} must be a name or an object, got {value!r}")
     return value
+
+
+def real(value: Any, name: str) -> float:
+    """A number: Python's, NumPy's, or the one entry of an array or tensor without axes."""
+    if not isinstance(value, (bool, int, float)) and getattr(value, "shape", None) == ():
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be in the range of floats, got an int beyond it") from None
 
 
 def number(value: Any, name: str, low: float, high: float) -> float:
     """A number from ``low`` to ``high``."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {value!r}")
+    value = real(value, name)
     if not low <= value <= high:
         raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value}")
-    return float(value)
+    return value
 
 
 def check_model(model: Any) -> None:
     if not callable(model):
         raise TypeError(f"model must be a callable model(x_t, t, **cond), got {model!r}")
-    if getattr(model, "time_embedding", True) is None:
+    if getattr(unwrapped(model), "time_embedding", True) is None:
         raise ValueError("model must take a time: build the UNet with time_embedding=True")
 
 
@@ -45,18 +59,17 @@ def check_data(x: Any, name: str, model: Any) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = f"dtype {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"{name} must be a floating-point tensor, got {got}")
-    if x.ndim < 3 or x.shape[0] < 1:
-        raise ValueError(f"{name} must be (N, C, *spatial) with N at least 1, got shape {tuple(x.shape)}")
     check_shape(x.shape, f"the shape of {name}", model)
 
 
 def check_shape(shape: Any, name: str, model: Any) -> tuple[int, ...]:
     """``(N, C, *spatial)`` with the channels and the number of axes of the network, if it tells them."""
-    if not isinstance(shape, Sequence) or isinstance(shape, str):
+    if isinstance(shape, str) or not (isinstance(shape, Sequence) or getattr(shape, "ndim", 0) == 1):
         raise TypeError(f"{name} must be a sequence of ints (N, C, *spatial), got {shape!r}")
-    sizes = tuple(integer(size, f"{name}[{i}]") for i, size in enumerate(shape))
-    if len(sizes) < 3:
-        raise ValueError(f"{name} must be (N, C, *spatial) with positive sizes, got {sizes}")
+    sizes = tuple(integer(size, f"{name}[{i}]", min(i, 1)) for i, size in enumerate(shape))  # N may be 0
+    if len(sizes) < 2:
+        raise ValueError(f"{name} must be (N, C, *spatial), where spatial may be empty, got {sizes}")
+    model = unwrapped(model)
     channels, dims = getattr(model, "in_channels", None), getattr(model, "spatial_dims", None)
     if (isinstance(channels, int) and sizes[1] != channels) or (
         isinstance(dims, int) and len(sizes) - 2 != dims
@@ -67,7 +80,7 @@ def check_shape(shape: Any, name: str, model: Any) -> tuple[int, ...]:
 
 
 def check_finite(x: Tensor, name: str) -> None:
-    if torch.compiler.is_compiling() or x.isfinite().all():
+    if torch.compiler.is_compiling() or x.is_meta or x.isfinite().all():
         return
     wrong = int((~x.isfinite()).sum())
     raise ValueError(f"{name} must be finite, got {wrong} of {x.numel()} entries that are NaN or infinite")
@@ -75,9 +88,41 @@ def check_finite(x: Tensor, name: str) -> None:
 
 def positive_time(value: Any, name: str) -> float:
     """A time in (0, 1]."""
-    if number(value, name, 0, 1) == 0:
+    value = number(value, name, 0, 1)
+    if value == 0:
         raise ValueError(f"{name} must be above 0 and at most 1, got {value}")
-    return float(value)
+    return value
+
+
+def times_of(value: Any, n: int) -> Tensor:
+    """``(n,)`` times in [0, 1] in at least float32, of one for all or one for each."""
+    t = torch.as_tensor(value)
+    t = t.to(torch.promote_types(t.dtype, torch.float32))
+    if t.is_complex() or t.shape not in ((), (n,)):
+        raise ValueError(
+            f"t must be one time or have shape ({n},), one per sample, got {t.dtype} {tuple(t.shape)}"
+        )
+    if t.device.type == "cpu" and not torch.compiler.is_compiling() and not ((t >= 0) & (t <= 1)).all():
+        raise ValueError(f"t must be in [0, 1], got {t.min().item():g} to {t.max().item():g}")
+    return t.expand(n)
+
+
+def with_labels(cond: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
+    """The conditions, with class labels as ``(N,)`` int64 where x is, of one for all or one for each."""
+    given = cond.get("class_labels")
+    if given is None:
+        return dict(cond)
+    labels = torch.as_tensor(given)
+    labels = labels if labels.numel() else labels.long()  # of an empty list
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise TypeError(f"class_labels must be integers, got dtype {labels.dtype}")
+    if labels.shape not in ((), x.shape[:1]):
+        raise ValueError(
+            f"class_labels must be one label or have shape ({len(x)},), one per sample, "
+            f"got {tuple(labels.shape)}"
+        )
+    labels = moved(labels.to(torch.int64), x.device)  # of an unsigned type there is no -1
+    return {**cond, "class_labels": labels.expand(len(x))}
 
 
 def check_quantiles(value: Any, n: int) -> None:
@@ -93,30 +138,37 @@ def check_guidance(
     scale: Any, rescale: Any, interval: Any, cond: Mapping[str, Any]
 ) -> tuple[float, float, Interval | None]:
     """The options of :func:`dynunet.diffusion.guidance.guided`."""
+    scale, rescale = number(scale, "guidance_scale", -inf, inf), number(rescale, "guidance_rescale", 0, 1)
     if scale != 1 and not can_guide(cond):
         raise ValueError(f"guidance_scale must be 1 without class_labels or context to guide by, got {scale}")
-    number(scale, "guidance_scale", -inf, inf)
-    number(rescale, "guidance_rescale", 0, 1)
     if interval is not None:
-        if not isinstance(interval, Sequence) or len(interval) != 2 or not 0 <= interval[0] < interval[1]:
+        if isinstance(interval, str) or not hasattr(interval, "__len__") or len(interval) != 2:
+            raise ValueError(f"guidance_interval must be (low, high), got {interval!r}")
+        low, high = (real(value, f"guidance_interval[{i}]") for i, value in enumerate(interval))
+        if not 0 <= low < high:
             raise ValueError(
                 f"guidance_interval must be (low, high), noise levels with 0 <= low < high, got {interval!r}"
             )
-        interval = float(interval[0]), float(interval[1])
-    return float(scale), float(rescale), interval
+        interval = low, high
+    return scale, rescale, interval
 
 
-def check_clip(clip: Any) -> None:
-    if clip is None or clip == "dynamic":
-        return
+def check_clip(clip: Any) -> float | str | None:
+    """None, ``"dynamic"`` or a positive number."""
+    if clip is None or (isinstance(clip, str) and clip == "dynamic"):
+        return clip
     if isinstance(clip, str):
         raise ValueError(f"clip must be a positive number or 'dynamic', got {clip!r}")
-    if not clip > 0:
+    limit = real(clip, "clip")
+    if not limit > 0:
         raise ValueError(f"clip must be positive, got {clip}")
+    return limit
 
 
 def warn_of_scale(x0: Tensor) -> None:
     """Warn of data that is far from unit scale, which the schedules assume."""
+    if x0.is_meta or not x0.numel():
+        return
     low, high = x0.min().item(), x0.max().item()
     if max(-low, high) > 10:
         warnings.warn(

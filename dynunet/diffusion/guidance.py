@@ -18,6 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .noise import moved
+from .schedules import widened
+
 Estimate = Callable[[Tensor, Tensor, Mapping[str, Any]], Tensor]
 Interval = tuple[float, float]
 
@@ -45,7 +48,7 @@ def dropped(cond: Mapping[str, Any], drop: Tensor) -> dict[str, Any]:
     def mixed(name: str, value: Any) -> Any:
         if name not in NOTHING or not _tensor(value):
             return value
-        return torch.where(_per_sample(drop.to(value.device), value), nothing[name], value)
+        return torch.where(_per_sample(moved(drop, value.device), value), nothing[name], value)
 
     return {name: mixed(name, value) for name, value in cond.items()}
 
@@ -66,8 +69,8 @@ def guided(
         return estimate
 
     def run(x: Tensor, t: Tensor, cond: Mapping[str, Any]) -> Tensor:
-        inside = _inside(schedule, t, interval)
-        if not inside.any():
+        inside = None if interval is None else _inside(schedule, t, interval)
+        if inside is not None and inside.device.type == "cpu" and not inside.any():
             return estimate(x, t, cond)
         both = {
             name: torch.cat([value, nothing]) if _tensor(value) else value
@@ -75,7 +78,9 @@ def guided(
         }
         with_cond, without = estimate(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
         out = rescaled(without + scale * (with_cond - without), with_cond, rescale)
-        return torch.where(_per_sample(inside, x), out, with_cond)
+        if inside is None:
+            return out
+        return torch.where(_per_sample(moved(inside, x.device), x), out, with_cond)
 
     return run
 
@@ -84,9 +89,7 @@ def rescaled(guided: Tensor, with_cond: Tensor, rescale: float) -> Tensor:
     """Mix in the estimate at the standard deviation of the unguided one (Lin et al. 2024, eq. 15 and 16)."""
     if rescale == 0:
         return guided
-    axes = tuple(range(1, guided.ndim))
-    std = guided.std(axes, correction=0, keepdim=True)
-    wanted = with_cond.std(axes, correction=0, keepdim=True)
+    std, wanted = _std(guided), _std(with_cond)
     ratio = torch.where(std > 0, wanted / torch.where(std > 0, std, 1), 1)
     return (rescale * ratio + 1 - rescale) * guided
 
@@ -115,11 +118,15 @@ def _quantile(x: Tensor, q: float) -> Tensor:
     return below + (at - floor(at)) * (above - below)
 
 
-def _inside(schedule: Any, t: Tensor, interval: Interval | None) -> Tensor:
+def _std(x: Tensor) -> Tensor:
+    """Of each sample; torch's own warns where there are none."""
+    axes = tuple(range(1, x.ndim))
+    return (x - x.mean(axes, keepdim=True)).square().mean(axes, keepdim=True).sqrt()
+
+
+def _inside(schedule: Any, t: Tensor, interval: Interval) -> Tensor:
     """Which samples are at a noise level to be guided, ``(N,)`` bool."""
-    if interval is None:
-        return torch.ones_like(t, dtype=torch.bool)
-    alpha, sigma = schedule(t.double())
+    alpha, sigma = schedule(widened(t))
     level = sigma / alpha  # infinite where no signal is left
     return (interval[0] < level) & (level <= interval[1])
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
+from ..config import Data
 from .noise import Generators, rand
 from .predictions import Prediction
 from .schedules import ScheduleLike, as_schedule
@@ -29,7 +30,7 @@ Elementwise = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Weighting:
+class Weighting(Data):
     """No weighting: every time and every output error counts alike."""
 
     def times(self, quantiles: Tensor, schedule: ScheduleLike) -> Tensor:
@@ -175,7 +176,7 @@ def expanded_mask(
 
 
 def draw_quantiles(n: int, generator: Generators) -> Tensor:
-    """At which part of the distribution of times to train, ``(n,)`` in (0, 1) in float64.
+    """At which part of the distribution of times to train, ``(n,)`` in (0, 1) in float64 on the CPU.
 
     One number in each of n equal intervals: one draw shifts a grid (Kingma et al. 2021, appendix I.1), so
     that each number is uniform and their mean varies less. Generators of the samples each draw their own.
@@ -184,7 +185,7 @@ def draw_quantiles(n: int, generator: Generators) -> Tensor:
     if isinstance(generator, Sequence):
         return rand(n, generator).clamp(tiny, 1 - tiny)
     shift = rand(1, generator)
-    return ((shift + torch.arange(n, device=shift.device)) / n).clamp(tiny, 1 - tiny)
+    return ((shift + torch.arange(n, device="cpu")) / max(n, 1)).clamp(tiny, 1 - tiny)
 
 
 def _check_positive(name: str, value: float) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import torch
@@ -10,9 +11,9 @@ from torch import Tensor, nn
 from convnd.arguments import PerAxis, integer
 
 from ..checkpoints import Checkpoint
-from ..config import Configured, constructor_config, document
+from ..config import Configured, constructor_config, document, unwrapped
 from . import checks, rescaling, restoration
-from .guidance import Estimate, Interval, can_guide, dropped, guided, threshold
+from .guidance import Estimate, Interval, can_guide, dropped, guided
 from .losses import (
     ELEMENTWISE,
     LOSSES,
@@ -23,11 +24,11 @@ from .losses import (
     expanded_mask,
     loss_sum,
 )
-from .noise import Generators, Noise, rand, randn
+from .noise import Generators, Noise, moved, rand, randn
 from .predictions import PREDICTIONS, EDMPrediction, Prediction
-from .running import chosen, evaluating, sampler_options, shown
+from .running import Denoiser, check_times_are_its_own, chosen, evaluating, shown
 from .schedulers import is_scheduler
-from .schedules import SCHEDULES, ScheduleLike
+from .schedules import SCHEDULES, ScheduleLike, widened
 from .spacing import spaced
 from .steps import Callback, Denoise, Sampler, level
 from .windows import check_windows, windowed
@@ -37,7 +38,8 @@ class Diffusion(Checkpoint, nn.Module):
     """A diffusion model around any network ``model(x_t, t, **cond)``.
 
     Data is expected in about [-1, 1]. A checkpoint (``save_pretrained``, ``from_pretrained``) holds the
-    network and all arguments; what is a function or an object, not a name, must be passed again.
+    network and all arguments, this package's schedules, predictions and weightings with their parameters;
+    functions and objects of other classes must be passed again.
 
     Args:
         model: any callable from ``x_t`` ``(N, C, *spatial)`` and ``t`` ``(N,)`` in [0, 1] to a tensor
@@ -81,8 +83,14 @@ class Diffusion(Checkpoint, nn.Module):
     ) -> None:
         super().__init__()
         checks.check_model(model)
+        sigma_data, shift = checks.real(sigma_data, "sigma_data"), checks.real(shift, "shift")
         self.model = model
         self.schedule: Any = checks.look_up(schedule, SCHEDULES, "schedule")
+        if not isinstance(zero_terminal_snr, bool):
+            raise TypeError(f"zero_terminal_snr must be True or False, got {zero_terminal_snr!r}")
+        for name, value in {"sigma_data": sigma_data, "shift": shift}.items():
+            if checks.number(value, name, 0, inf) in (0, inf):
+                raise ValueError(f"{name} must be positive and finite, got {value}")
         if zero_terminal_snr:
             self.schedule = rescaling.zero_terminal_snr(self.schedule)
         if shift != 1:
@@ -156,6 +164,7 @@ class Diffusion(Checkpoint, nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The error of :meth:`loss` as a sum, and the number of its entries: both add up over batches."""
         checks.check_data(x0, "x0", self.model)
+        cond = checks.with_labels(cond, x0)
         x0 = x0.to(torch.promote_types(x0.dtype, torch.float32))
         if mask is not None:
             mask = expanded_mask(mask, x0)
@@ -169,9 +178,9 @@ class Diffusion(Checkpoint, nn.Module):
         if quantiles is None:
             quantiles = draw_quantiles(len(x0), generator)
         checks.check_quantiles(quantiles, len(x0))
-        t = self.loss_weighting.times(quantiles.double(), self.schedule).to(x0.device, torch.float32)
+        times = self.loss_weighting.times(quantiles.cpu().double(), self.schedule).float()
         noise = randn(x0.shape, generator, x0.device, x0.dtype)
-        alpha, sigma = self._scales(t, x0)
+        t, alpha, sigma = self._scales(times, x0)
         output = self._run(alpha * x0 + sigma * noise, t, alpha, sigma, self._drop(cond, x0, generator))
         target = self.prediction.target(x0, noise, alpha, sigma)
         weight = self.loss_weighting.weight(alpha, sigma, self.prediction)
@@ -180,7 +189,7 @@ class Diffusion(Checkpoint, nn.Module):
     def predict(
         self,
         x: Tensor,
-        t: Tensor,
+        t: float | Tensor,
         *,
         guidance_scale: float = 1.0,
         guidance_rescale: float = 0.0,
@@ -191,7 +200,7 @@ class Diffusion(Checkpoint, nn.Module):
 
         Args:
             x: ``(N, C, *spatial)`` at time ``t``.
-            t: ``(N,)`` in [0, 1].
+            t: one time in [0, 1], or ``(N,)``.
             guidance_scale: classifier-free guidance (Ho and Salimans 2022): 1 for none; above it the
                 difference between conditional and unconditional estimate is scaled up.
             guidance_rescale: in [0, 1], see :mod:`dynunet.diffusion.guidance` for this and the next.
@@ -201,8 +210,10 @@ class Diffusion(Checkpoint, nn.Module):
         Returns:
             ``(N, C, *spatial)``.
         """
-        options = guidance_scale, guidance_rescale, guidance_interval
-        return guided(self._estimate, self.schedule, *options)(x, t, cond)
+        checks.check_data(x, "x", self.model)
+        options = checks.check_guidance(guidance_scale, guidance_rescale, guidance_interval, cond)
+        estimate = guided(self._estimate, self.schedule, *options)
+        return estimate(x, checks.times_of(t, len(x)), checks.with_labels(cond, x))
 
     @torch.no_grad()
     def sample(
@@ -219,7 +230,7 @@ class Diffusion(Checkpoint, nn.Module):
         clip: float | str | None = None,
         window: PerAxis | None = None,
         overlap: PerAxis | None = None,
-        class_labels: int | Tensor | None = None,
+        class_labels: Any = None,
         start: tuple[Tensor, float] | None = None,
         generator: Noise = None,
         progress: bool = True,
@@ -231,18 +242,18 @@ class Diffusion(Checkpoint, nn.Module):
         """Draw new data.
 
         Args:
-            shape: ``(N, C, *spatial)``.
+            shape: ``(N, C, *spatial)``; spatial may be empty, for points, and N may be 0.
             steps: steps of the sampler, at least 1; of most an evaluation of the network each.
             sampler: ``"ddpm"``, ``"ddim"``, ``"euler"``, ``"heun"``, ``"dpmpp_2m"``, ``"dpmpp_2m_sde"``, a
                 function with their signature, or a scheduler object of diffusers.
             spacing: of the times: ``"uniform"``, ``"trailing"``, ``"karras"`` or ``"log_snr"``.
-            eta: noise of a sampler that has this option: 0 for none, 1 for all.
+            eta: noise of a sampler (or of a scheduler's step) that has this option: 0 for none, 1 for all.
             guidance_scale, guidance_rescale, guidance_interval: see :meth:`predict`.
             clip: limit every estimate of the data to [-clip, clip], or ``"dynamic"``, see
                 :func:`dynunet.diffusion.guidance.threshold`.
             window, overlap: evaluate the network in overlapping windows of this size, one int or one per
                 axis, for data larger than it was trained on, see :mod:`dynunet.diffusion.windows`.
-            class_labels: one label for all samples or ``(N,)``.
+            class_labels: one label for all samples or ``(N,)``, as a tensor, an array or a sequence of ints.
             start: ``(x, t)``, noisy data to go on from at its time, instead of noise at time 1.
             generator: None, a generator, or a list with one per sample.
             progress: whether to show a progress bar.
@@ -259,27 +270,24 @@ class Diffusion(Checkpoint, nn.Module):
         """
         shape = checks.check_shape(shape, "shape", self.model)
         steps = integer(steps, "steps")
-        run = chosen(sampler)
-        if spacing != "uniform" and is_scheduler(sampler):
-            raise ValueError(f"spacing must be left out for a scheduler with its own times, got {spacing!r}")
-        options = sampler_options(run, eta)
+        run = chosen(sampler, eta)
+        if is_scheduler(sampler):
+            check_times_are_its_own(sampler, spacing, start)
         first = next(self.parameters(), torch.empty(0)) if start is None else start[0]
         device, dtype = device or first.device, dtype or torch.promote_types(first.dtype, torch.float32)
-        if class_labels is not None:
-            labels = torch.as_tensor(class_labels, device=device)
-            cond["class_labels"] = labels.expand(shape[0]) if labels.ndim == 0 else labels
-        guidance = guidance_scale, guidance_rescale, guidance_interval
-        denoise = self._denoiser(cond, guidance, clip, window, overlap, len(shape) - 2)
-
         if start is None:
             x, t = level(self.schedule, 1.0).sigma * randn(shape, generator, device, dtype), 1.0
         else:
             x, t = start[0].to(device, dtype), checks.positive_time(start[1], "start[1]")
             if x.shape != shape:
                 raise ValueError(f"start[0] must have the shape {shape}, got {tuple(x.shape)}")
+        if class_labels is not None:
+            cond = checks.with_labels({**cond, "class_labels": class_labels}, x)
+        guidance = guidance_scale, guidance_rescale, guidance_interval
+        denoise = self._denoiser(cond, guidance, clip, window, overlap, len(shape) - 2)
         times = spaced(self.schedule, steps, spacing, start=t)
         with evaluating(self), shown(steps, progress, callback) as after_step:
-            return run(denoise, x, self.schedule, times, generator, after_step, **options)
+            return run(denoise, x, self.schedule, times, generator, after_step)
 
     def denoise(self, y: Tensor, sigma: float, steps: int = 20, **options: Any) -> Tensor:
         """Remove white noise of known level.
@@ -329,7 +337,14 @@ class Diffusion(Checkpoint, nn.Module):
         y = torch.where(known, y, 0)
         checks.check_finite(y, "y, where it is known,")
         repeats = integer(resamplings, "resamplings"), integer(jump, "jump")
+        if is_scheduler(sampler):
+            raise ValueError(
+                f"sampler must be a name or a function here, as inpainting goes back and forth in time, and "
+                f"{type(sampler).__name__} has times of its own"
+            )
         inpainting = restoration.inpainting(chosen(sampler), y, known, *repeats)
+        if "start" in options:
+            raise TypeError("inpaint takes no start: it begins with noise, and with y where it is known")
         options = {"dtype": torch.promote_types(y.dtype, torch.float32), "device": y.device, **options}
         return self.sample(y.shape, steps, sampler=inpainting, **options)
 
@@ -353,8 +368,9 @@ class Diffusion(Checkpoint, nn.Module):
 
     def _inflate_(self, axes: Any) -> None:
         """The configuration of the network is part of this one."""
-        if isinstance(self.model, Configured):
-            self.config["model"] = document(self.model)
+        network = unwrapped(self.model)
+        if isinstance(network, Configured):
+            self.config["model"] = document(network)
 
     def _denoiser(
         self,
@@ -367,24 +383,29 @@ class Diffusion(Checkpoint, nn.Module):
     ) -> Denoise:
         """What a sampler is given: the network's estimate, in windows, guided, in range."""
         scale, rescale, interval = checks.check_guidance(*guidance, cond)
-        checks.check_clip(clip)
+        clip = checks.check_clip(clip)
         estimate: Estimate = self._estimate
         if window is not None:
             estimate = windowed(estimate, *check_windows(window, overlap, dims))
         elif overlap is not None:
             raise ValueError(f"overlap must be left out without window, got {overlap}")
         estimate = guided(estimate, self.schedule, scale, rescale, interval)
-        return lambda x, t: threshold(estimate(x, t, cond), clip)
+        return Denoiser(estimate, cond, clip)
 
     def _estimate(self, x: Tensor, t: Tensor, cond: Mapping[str, Any]) -> Tensor:
-        alpha, sigma = self._scales(t, x)
+        t, alpha, sigma = self._scales(t, x)
         return self.prediction.denoised(self._run(x, t, alpha, sigma, cond), x, alpha, sigma)
 
-    def _scales(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """alpha and sigma at ``t``, computed in float64 and shaped to broadcast against ``x``."""
-        shape = (-1, *(1,) * (x.ndim - 1))
-        alpha, sigma = self.schedule(t.double())
-        return alpha.to(x.dtype).view(shape), sigma.to(x.dtype).view(shape)
+    def _scales(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``t`` with x, and alpha and sigma at it, shaped to broadcast against ``x``.
+
+        They are computed where t is, in float64 on the CPU, and reach the device of x in one copy.
+        """
+        t = widened(t)
+        rows = torch.stack([t, *self.schedule(t)]).to(torch.promote_types(x.dtype, torch.float32))
+        t, *scales = moved(rows, x.device).unbind()
+        alpha, sigma = (s.to(x.dtype).view(-1, *(1,) * (x.ndim - 1)) for s in scales)
+        return t, alpha, sigma
 
     def _run(self, x: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Mapping[str, Any]) -> Tensor:
         """The output of the network, which runs in a precision of its own."""

@@ -27,20 +27,31 @@ def randn(
     if generator is None:
         return torch.randn(size, device=device, dtype=dtype)
     if isinstance(generator, torch.Generator):
-        return torch.randn(size, generator=generator, device=generator.device, dtype=dtype).to(device)
+        noise = torch.randn(size, generator=generator, device=generator.device, dtype=dtype)
+        return moved(noise, noise.device if device is None else device)
     if isinstance(generator, Sequence):
         _check_one_each(generator, size[0])
-        return torch.stack([randn(size[1:], g, device, dtype) for g in generator])
+        drawn = [randn(size[1:], g, device, dtype) for g in generator]
+        return torch.stack(drawn) if drawn else torch.empty(size, device=device, dtype=dtype)
     return generator(size).to(device=device, dtype=dtype)
 
 
+def moved(value: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor on a device, without waiting for it to arrive; on the CPU it has arrived."""
+    return value.to(device, non_blocking=torch.device(device).type != "cpu")
+
+
 def rand(n: int, generator: Generators) -> Tensor:
-    """One uniform number on [0, 1) per sample, ``(n,)`` in float64, on the device of the generator."""
+    """One uniform number on [0, 1) per sample, ``(n,)`` in float64 on the CPU.
+
+    A generator elsewhere draws in float32, as not every device has more, and is waited for.
+    """
     if isinstance(generator, Sequence):
         _check_one_each(generator, n)
-        return torch.cat([rand(1, g) for g in generator])
-    device = None if generator is None else generator.device
-    return torch.rand(n, generator=generator, device=device, dtype=torch.float64)
+        return torch.cat([torch.empty(0, dtype=torch.float64), *(rand(1, g) for g in generator)])
+    if generator is None or generator.device.type == "cpu":
+        return torch.rand(n, generator=generator, dtype=torch.float64, device="cpu")
+    return torch.rand(n, generator=generator, device=generator.device).cpu().double()
 
 
 def _check_one_each(generators: Sequence[torch.Generator], n: int) -> None:

@@ -20,8 +20,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..config import Data
 
-class Prediction(ABC):
+
+class Prediction(Data, ABC):
     @abstractmethod
     def target(self, x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """What the network should output."""

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .checks import real
 from .noise import Noise, randn
 from .schedules import ScheduleLike, as_schedule
 from .steps import Callback, Denoise, Sampler, add_noise, level
@@ -26,8 +27,7 @@ def time_of(schedule: ScheduleLike, sigma: float) -> float:
         ValueError: if there is no such time.
         TypeError: if it is not a number.
     """
-    if isinstance(sigma, bool) or not isinstance(sigma, (int, float)):
-        raise TypeError(f"sigma must be a number, got {sigma!r}")
+    sigma = real(sigma, "sigma")
     most = level(schedule, 1.0).ratio
     if not 0 < sigma < inf or sigma > most:
         raise ValueError(
@@ -72,6 +72,7 @@ def inpainting(sampler: Sampler, y: Tensor, known: Tensor, resamplings: int = 1,
         callback: Callback | None = None,
         **options: Any,
     ) -> Tensor:
+        @wraps(denoise)  # with its wishes
         def conditioned(x: Tensor, t: Tensor) -> Tensor:
             return torch.where(known, y, denoise(x, t))
 

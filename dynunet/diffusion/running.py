@@ -1,38 +1,67 @@
 """What surrounds a run of a sampler: its name and options, evaluation mode, a progress bar."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .checks import look_up
+from .checks import look_up, real
+from .guidance import Estimate, threshold
 from .samplers import SAMPLERS
 from .schedulers import from_scheduler, is_scheduler
 from .steps import Callback, Sampler
 
 
-def chosen(sampler: Any) -> Sampler:
-    """A sampler by its name, as a function, or as a scheduler object of diffusers."""
-    if is_scheduler(sampler):
-        return from_scheduler(sampler)
-    run: Any = look_up(sampler, SAMPLERS, "sampler")
-    if not callable(run):
-        raise TypeError(f"sampler must be a name, a function or a scheduler of diffusers, got {sampler!r}")
-    return cast(Sampler, run)
+@dataclass(frozen=True)
+class Denoiser:
+    """What a sampler is given: an estimate with its conditions, kept in range. It takes times on the CPU."""
+
+    estimate: Estimate
+    cond: Mapping[str, Any]
+    clip: float | str | None
+    time_device: str = "cpu"
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        return threshold(self.estimate(x, t, self.cond), self.clip)
 
 
-def sampler_options(run: Sampler, eta: float | None) -> dict[str, Any]:
-    """The options of a sampler that were given."""
+def chosen(sampler: Any, eta: Any = None) -> Sampler:
+    """A sampler by its name, as a function, or as a scheduler object of diffusers, with its eta."""
+    scheduler = is_scheduler(sampler)
+    run: Any = sampler if scheduler else look_up(sampler, SAMPLERS, "sampler")
+    step: Any = run.step if scheduler else run
+    if not callable(step):
+        raise TypeError(
+            f"sampler must be a name, a function or a scheduler of diffusers, got a {type(sampler).__name__}"
+        )
     if eta is None:
-        return {}
-    if "eta" not in inspect.signature(run).parameters:
-        raise ValueError(f"eta must be left out with sampler {getattr(run, '__name__', run)!r}, got {eta}")
+        return from_scheduler(run) if scheduler else cast(Sampler, run)
+    eta = real(eta, "eta")
+    if "eta" not in inspect.signature(step).parameters:
+        name = getattr(run, "__name__", type(run).__name__)
+        raise ValueError(f"eta must be left out with sampler {name!r}, which has no such option, got {eta}")
     if not eta >= 0:
         raise ValueError(f"eta must be at least 0, got {eta}")
-    return {"eta": eta}
+    return from_scheduler(run, eta=eta) if scheduler else partial(cast(Sampler, run), eta=eta)
+
+
+def check_times_are_its_own(scheduler: Any, spacing: str, start: Any) -> None:
+    """Refuse what a scheduler, which has times of its own from noise to data, cannot follow."""
+    name = type(scheduler).__name__
+    if spacing != "uniform":
+        raise ValueError(
+            f"spacing must be left out for a scheduler with its own times, {name}, got {spacing!r}"
+        )
+    if start is not None and start[1] != 1:
+        raise ValueError(
+            f"sampler must be a name or a function to start from data that is noised in part, as denoise and "
+            f"sdedit do, here at time {start[1]:.6g}: {name} walks its own times from pure noise"
+        )
 
 
 @contextmanager

@@ -28,10 +28,12 @@ from math import cosh, exp, log, pi, sinh
 import torch
 from torch import Tensor
 
+from ..config import Data
+
 ScheduleLike = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-class Schedule(ABC):
+class Schedule(Data, ABC):
     """A curve of log-SNR over time, its inverse, and scales; variance preserving unless overridden."""
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -327,6 +329,14 @@ def as_schedule(schedule: ScheduleLike) -> Schedule:
     if not callable(schedule):
         raise TypeError(f"schedule must be a callable alpha, sigma = schedule(t), got {schedule!r}")
     return schedule if isinstance(schedule, Schedule) else Numerical(schedule)
+
+
+def widened(t: Tensor) -> Tensor:
+    """Times in the precision that scales are computed in: float64 on the CPU, which every machine has.
+
+    On another device they stay there, in float32 at least: to read them back would wait for it.
+    """
+    return t.double() if t.device.type == "cpu" else t.to(torch.promote_types(t.dtype, torch.float32))
 
 
 def _log_snr_of_decay(decay: Tensor) -> Tensor:

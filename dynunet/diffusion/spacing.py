@@ -20,6 +20,8 @@ from math import isfinite, log
 import torch
 from torch import Tensor
 
+from convnd.arguments import integer
+
 from .schedules import Discrete, ScheduleLike, as_schedule
 from .steps import level
 
@@ -50,10 +52,7 @@ def spaced(schedule: ScheduleLike, steps: int, spacing: str = "uniform", *, star
     >>> [round(s, 3) for s in EDM()(spaced(EDM(), 3, "karras"))[1].tolist()]
     [80.0, 2.515, 0.002, 0.0]
     """
-    if isinstance(steps, bool) or not isinstance(steps, int):
-        raise TypeError(f"steps must be an int, got {steps!r}")
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    steps = integer(steps, "steps")
     if spacing not in SPACINGS:
         raise ValueError(f"spacing must be one of {', '.join(map(repr, SPACINGS))}, got {spacing!r}")
     if not 0 < start <= 1:

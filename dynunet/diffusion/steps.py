@@ -80,9 +80,12 @@ def check_times(times: Tensor) -> Tensor:
 
 
 def estimate(denoise: Denoise, x: Tensor, t: float) -> Tensor:
-    """The denoiser's x_0 at one time, which it takes as ``(N,)`` in at least float32."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    x0 = denoise(x, torch.full(x.shape[:1], t, dtype=dtype, device=x.device))
+    """The denoiser's x_0 at one time, which it takes as ``(N,)`` in at least float32.
+
+    Times are on the device of x, or where a denoiser wants them by its attribute ``time_device``.
+    """
+    dtype, device = torch.promote_types(x.dtype, torch.float32), getattr(denoise, "time_device", x.device)
+    x0 = denoise(x, torch.full(x.shape[:1], t, dtype=dtype, device=device))
     if x0.shape != x.shape:
         raise ValueError(f"denoise must return the shape of x, {tuple(x.shape)}, got {tuple(x0.shape)}")
     return x0.to(x.dtype)

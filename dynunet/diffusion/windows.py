@@ -27,6 +27,7 @@ import convnd.functional as F
 from convnd.arguments import PerAxis, integer, per_axis
 
 from .guidance import Estimate
+from .noise import moved
 
 _ELSEWHERE = ("class_labels", "features", "context")  # conditions without spatial axes, whatever their shape
 
@@ -60,9 +61,9 @@ def windowed(
         out = torch.zeros_like(x)
         for first in range(0, len(crops), batch_size):
             group = crops[first : first + batch_size]
-            rows = torch.tensor([n for n, _, _ in group], device=x.device)
+            rows = torch.tensor([n for n, _, _ in group])
             parts = {name: _cut(name, value, x, rows, group) for name, value in fitted.items()}
-            estimates = estimate(_stack(x, group), t[rows], parts)
+            estimates = estimate(_stack(x, group), _rows(t, rows), parts)
             for (n, at, weights), part in zip(group, estimates, strict=True):
                 for axis, weight in enumerate(weights, start=1):
                     part = part * weight.view(-1, *(1,) * (part.ndim - 1 - axis))
@@ -145,7 +146,7 @@ def _axes(x: Tensor, window: PerAxis, overlap: PerAxis | None) -> list[_Axis]:
         length = min(length, size)
         # An axis no longer than a window has one start, and an overlap that no longer matters.
         starts = [*range(0, size - length, max(length - shared, 1)), size - length]
-        made.append((starts, _weights(size, starts, length, shared).to(x.device, x.dtype)))
+        made.append((starts, moved(_weights(size, starts, length, shared).to(x.dtype), x.device)))
     return made
 
 
@@ -194,4 +195,8 @@ def _cut(name: str, value: Any, x: Tensor, rows: Tensor, group: list[_Crop]) -> 
     if not isinstance(value, Tensor) or value.ndim == 0:
         return value
     spatial = name not in _ELSEWHERE and value.ndim == x.ndim and value.shape[2:] == x.shape[2:]
-    return _stack(value, group) if spatial else value[rows.to(value.device)]
+    return _stack(value, group) if spatial else _rows(value, rows)
+
+
+def _rows(value: Tensor, rows: Tensor) -> Tensor:
+    return value[moved(rows, value.device)]

@@ -155,7 +155,7 @@ def test_weights_kept_slice_by_slice_can_be_loaded(n: int) -> None:
 def test_bad_arguments_are_refused_when_built() -> None:
     for error, pattern, build in [
         (ValueError, "spatial_dims must be at least 1, got 0", lambda: ConvNd(0, 1, 1, 1)),
-        (ValueError, "in_channels must be at least 1, got 0", lambda: ConvNd(2, 0, 1, 1)),
+        (ValueError, "in_channels must be at least 0, got -1", lambda: ConvNd(2, -1, 1, 1)),
         (ValueError, "groups must divide out_channels = 3, got 2", lambda: ConvNd(2, 2, 3, 1, groups=2)),
         (ValueError, "kernel_size must be at least 1, got 0", lambda: ConvNd(2, 1, 1, 0)),
         (ValueError, "kernel_size must be an int or have one entry", lambda: ConvNd(3, 1, 1, (3, 3))),

@@ -530,7 +530,8 @@ def test_bad_arguments_are_refused() -> None:
         (ValueError, "prediction must be one of 'epsilon'", lambda: Diffusion(network, prediction="score")),
         (ValueError, r"cond_dropout must be in \[0, 1\], got 2", lambda: Diffusion(network, cond_dropout=2)),
         (TypeError, "x0 must be a floating-point tensor", lambda: diffusion.loss(x.long())),
-        (ValueError, r"x0 must be \(N, C", lambda: diffusion.loss(x[0])),
+        (ValueError, "the shape of x0 must fit the model", lambda: diffusion.loss(x[0])),
+        (ValueError, r"the shape of x0 must be \(N, C, \*spatial\)", lambda: diffusion.loss(x[0, 0])),
         (ValueError, "steps must be at least 1, got 0", lambda: diffusion.sample((1, 1, 4), 0)),
         (TypeError, "steps must be an int", lambda: diffusion.sample((1, 1, 4), 2.5)),  # type: ignore[arg-type]
         (ValueError, "shape must be", lambda: diffusion.sample((1, 4))),

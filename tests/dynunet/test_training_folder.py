@@ -258,7 +258,7 @@ def test_whatever_a_library_says_of_a_full_disk_it_is_called_that(
         path.write_bytes(b"half")
         raise error
 
-    with pytest.raises(type(error), match="^other$"), replacing(file) as (temporary,):
+    with pytest.raises(type(error), match=r"^other$"), replacing(file) as (temporary,):
         write(temporary, type(error)("other"))  # there is room
     assert contents(tmp_path) == {"result.npy": b"before"}
 

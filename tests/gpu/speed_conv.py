@@ -232,7 +232,7 @@ def within(setting: Setting) -> list[Row]:
 
 # Kinds of kernels by words in their names; the first that fits.
 KERNELS: dict[str, tuple[str, ...]] = {
-    "layouts": ("nchwtonhwc", "nhwctonchw", "permute", "transpose"),
+    "layouts": ("nchwtonhwc", "nhwctonchw", "permute", "transpose", "converttensor"),
     "products": (
         "conv",
         "gemm",

@@ -29,10 +29,11 @@ class Process:
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         added = {
             "OMP_NUM_THREADS": str(threads),
-            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # which deterministic matrix products need
             "PYTHONPATH": path,
             "PYTHONUNBUFFERED": "1",
         }
+        if group.section == "correctness":
+            added["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # which deterministic matrix products need
         self.child = subprocess.Popen(
             [sys.executable, "-m", "tests.gpu.worker", *map(str, about)],
             stdout=subprocess.PIPE,
@@ -41,7 +42,7 @@ class Process:
             text=True,
             cwd=ROOT,
             env={**os.environ, **added},
-            start_new_session=True,
+            process_group=0,  # of the same session, so that what ends that ends it too
         )
         self.lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.reader = threading.Thread(target=self._read, daemon=True)

@@ -1,0 +1,123 @@
+"""Calls of every function and layer, from one input of a rank: what compilers and exporters are tried on."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+import convnd
+import convnd.functional as F
+
+SIZES = {1: (7,), 2: (5, 7), 3: (5, 4, 6), 4: (4, 4, 5, 4), 5: (4, 4, 4, 4, 5)}
+Call = Callable[[Tensor], Tensor]
+MODES = ("nearest", "nearest-exact", "linear", "cubic", "area")
+
+
+def data(n: int, batch: int = 2, longer: int = 0) -> Tensor:
+    """Positive, and without ties."""
+    shape = batch, 4, *(size + longer for size in SIZES[n])
+    order = torch.randperm(torch.Size(shape).numel(), generator=torch.Generator().manual_seed(0))
+    return (order.float() / len(order) + 0.1).view(shape)
+
+
+def weight(n: int, groups: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(4, 4 // groups, *(2,) * n, generator=generator)
+
+
+def _unpooled(x: Tensor, n: int) -> Tensor:
+    values, indices = F.max_pool(x, 2, return_indices=True, spatial_dims=n)
+    return F.max_unpool(values, indices, 2, output_size=x.shape[2:])
+
+
+def convolutions(n: int) -> dict[str, Call]:
+    w, grouped = weight(n), weight(n, 2)
+    calls: dict[str, Call] = {
+        "conv": lambda x: F.conv(x, w, stride=2, padding=1),
+        "conv groups": lambda x: F.conv(x, grouped, dilation=2, padding=2, groups=2),
+        "conv same": lambda x: F.conv(x, w, stride=2, padding="same"),
+        "conv_transpose": lambda x: F.conv_transpose(x, w, stride=2, padding=1, output_padding=1),
+    }
+    for mode in ("zeros", "reflect", "replicate", "circular"):
+        calls[f"conv {mode}"] = lambda x, mode=mode: F.conv(x, w, padding=1, padding_mode=mode)
+    return calls
+
+
+def pools(n: int) -> dict[str, Call]:
+    samples = torch.full((1, 4, n), 0.4)
+    return {
+        "max_pool": lambda x: F.max_pool(x, 3, 2, 1),
+        "max_pool ceil": lambda x: F.max_pool(x, 2, ceil_mode=True),
+        "max_pool dilated": lambda x: F.max_pool(x, 2, 1, 1, 2),
+        "max_unpool": lambda x: _unpooled(x, n),
+        "avg_pool": lambda x: F.avg_pool(x, 3, 2, 1),
+        "avg_pool ceil": lambda x: F.avg_pool(x, 2, ceil_mode=True),
+        "avg_pool ceil padded": lambda x: F.avg_pool(x, 3, 2, 1, ceil_mode=True),
+        "avg_pool ceil uncounted": lambda x: F.avg_pool(x, 3, 2, 1, True, count_include_pad=False),
+        "avg_pool divisor": lambda x: F.avg_pool(x, 3, 2, 1, ceil_mode=True, divisor_override=5),
+        "avg_pool dilated": lambda x: F.avg_pool(x, 2, 1, dilation=2),
+        "lp_pool": lambda x: F.lp_pool(x, 2, 2),
+        "lp_pool ceil": lambda x: F.lp_pool(x, 3, 2, ceil_mode=True),
+        "lp_pool infinite": lambda x: F.lp_pool(x, float("inf"), 2),
+        "adaptive_avg_pool": lambda x: F.adaptive_avg_pool(x, 2),
+        "adaptive_max_pool": lambda x: F.adaptive_max_pool(x, 2),
+        "fractional_max_pool": lambda x: F.fractional_max_pool(
+            x, 2, 2, _random_samples=samples.expand(x.shape[0], -1, -1)
+        ),
+    }
+
+
+def paddings(n: int) -> dict[str, Call]:
+    calls: dict[str, Call] = {}
+    for mode in ("constant", "reflect", "replicate", "circular"):
+        calls[f"pad {mode}"] = lambda x, mode=mode: F.pad(x, (2, 1) * n, mode)
+        calls[f"pad {mode} cropped"] = lambda x, mode=mode: F.pad(x, (2, -1) * n, mode)
+    return calls
+
+
+def resamplings(n: int) -> dict[str, Call]:
+    calls: dict[str, Call] = {}
+    for mode in MODES:
+        calls[f"interpolate {mode} size"] = lambda x, mode=mode: F.interpolate(x, 4, mode=mode)
+        for scale in (2, 1.5, 0.5):
+            calls[f"interpolate {mode} {scale}"] = lambda x, mode=mode, scale=scale: F.interpolate(
+                x, scale_factor=scale, mode=mode
+            )
+        calls[f"interpolate {mode} unchanged"] = lambda x, mode=mode: F.interpolate(
+            F.interpolate(x, 3), scale_factor=1.3, mode=mode
+        )
+    for mode in ("linear", "cubic"):
+        calls[f"interpolate {mode} corners"] = lambda x, mode=mode: F.interpolate(
+            x, scale_factor=2, mode=mode, align_corners=True
+        )
+        calls[f"interpolate {mode} antialias"] = lambda x, mode=mode: F.interpolate(
+            x, scale_factor=0.5, mode=mode, antialias=True
+        )
+    return calls
+
+
+def rearrangements(n: int) -> dict[str, Call]:
+    factors = (2, 2, *(1,) * n)[:n]
+    return {
+        "unfold": lambda x: F.unfold(x, 2, padding=1, stride=2),
+        "fold": lambda x: F.fold(F.unfold(x, 2), x.shape[2:], 2, spatial_dims=n),
+        "pixel_shuffle": lambda x: F.pixel_shuffle(x, factors, spatial_dims=n),
+        "pixel_unshuffle": lambda x: F.pixel_unshuffle(F.pixel_shuffle(x, factors, spatial_dims=n), factors),
+    }
+
+
+def layers(n: int) -> dict[str, Call]:
+    """Those that are more than a call of their function."""
+    torch.manual_seed(0)
+    return {
+        "BatchNormNd": convnd.BatchNormNd(n, 4),
+        "BatchNormNd evaluated": convnd.BatchNormNd(n, 4).eval(),
+        "InstanceNormNd": convnd.InstanceNormNd(n, 4, affine=True),
+        "InstanceNormNd evaluated": convnd.InstanceNormNd(n, 4, track_running_stats=True).eval(),
+        "DropoutNd": convnd.DropoutNd(n),
+    }
+
+
+def everything(n: int) -> dict[str, Call]:
+    makers = convolutions, pools, paddings, resamplings, rearrangements, layers
+    return {name: call for maker in makers for name, call in maker(n).items()}

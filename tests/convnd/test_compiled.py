@@ -1,0 +1,106 @@
+"""Compiled by inductor, every operator gives what it gives when it is not, and so do its gradients.
+
+Inductor has lowerings of its own for torch's operators: a compiler that only traces them proves little. Each
+call has an input of its own, so that many share one graph and a failure names those that differ.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dynunet import UNet
+
+from .calls import Call, data, everything
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the compiler's own
+
+# One of each family, and those that inductor's own lowerings get wrong.
+FAMILIES = (
+    "conv same",
+    "conv_transpose",
+    "conv replicate",
+    "max_pool",
+    "max_unpool",
+    "avg_pool ceil",
+    "lp_pool ceil",
+    "adaptive_avg_pool",
+    "adaptive_max_pool",
+    "fractional_max_pool",
+    "pad constant",
+    "pad reflect",
+    "pad replicate",
+    "pad circular cropped",
+    "interpolate nearest 2",
+    "interpolate nearest unchanged",
+    "interpolate nearest-exact size",
+    "interpolate linear unchanged",
+    "interpolate cubic size",
+    "interpolate area size",
+    "unfold",
+    "fold",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "BatchNormNd",
+    "InstanceNormNd",
+    "DropoutNd",
+)
+ALL_RANKS = ("avg_pool ceil", "pad circular cropped", "interpolate linear unchanged")
+
+
+def differences(calls: dict[str, Call], n: int) -> list[str]:
+    """Which outputs and gradients of the calls differ when compiled."""
+    torch._dynamo.reset()  # or a second rank would be compiled for varying sizes, which takes minutes
+
+    def outputs(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: call(inputs[name]) for name, call in calls.items()}
+
+    compiled: Any = torch.compile(outputs, fullgraph=True, options={"fallback_random": True})
+    results = []
+    for function in (outputs, compiled):
+        torch.manual_seed(0)
+        inputs = {name: data(n).requires_grad_() for name in calls}
+        out = function(inputs)
+        # A weight for each entry, so that none can stand for another.
+        weighted = [(y * torch.arange(1.0, y.numel() + 1).view(y.shape)).mean() for y in out.values()]
+        gradients = torch.autograd.grad(sum(weighted[1:], weighted[0]), list(inputs.values()))
+        results.append((out, dict(zip(inputs, gradients, strict=True))))
+    return [
+        f"{what} of {name}"
+        for what, expected, actual in zip(("output", "gradient"), *results, strict=True)
+        for name in calls
+        if not torch.allclose(actual[name], expected[name], rtol=1e-4, atol=1e-5)
+    ]
+
+
+def test_each_family_on_two_axes() -> None:
+    calls = everything(2)
+    assert not differences({name: calls[name] for name in FAMILIES}, 2)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_what_inductor_gets_wrong_on_other_ranks(n: int) -> None:
+    calls = everything(n)
+    assert not differences({name: calls[name] for name in ALL_RANKS}, n)
+
+
+@pytest.mark.inductor
+@pytest.mark.parametrize("part", range(8))
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_every_operator(n: int, part: int) -> None:
+    calls = everything(n)
+    assert not differences({name: calls[name] for name in list(calls)[part::8]}, n)
+
+
+def test_unet_with_average_pools_trains_as_when_not_compiled() -> None:
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    unet = UNet(2, 1, 1, channels=(4, 8), num_blocks=1, num_groups=2, downsample="avg")
+    compiled: Any = torch.compile(unet, fullgraph=True)
+    x = torch.randn(1, 1, 5, 7)
+    results = []
+    for network in (unet, compiled):
+        out = network(x)
+        results.append((out, *torch.autograd.grad(out.square().sum(), list(unet.parameters()))))
+    torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-5)

@@ -1,0 +1,87 @@
+"""``torch.export`` with open batch and spatial sizes: one program for all of them."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dynunet import UNet
+
+from .calls import Call, data, everything, layers, paddings, pools, rearrangements, resamplings
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the exporter's own
+
+
+class Calls(nn.Module):
+    """Several calls as one program."""
+
+    def __init__(self, calls: dict[str, Call]) -> None:
+        super().__init__()
+        self.calls = calls
+        self.layers = nn.ModuleList([call for call in calls.values() if isinstance(call, nn.Module)])
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {name: call(x) for name, call in self.calls.items()}
+
+
+def exported(module: nn.Module, x: Tensor) -> nn.Module:
+    """With every size open but that of the channels."""
+    open_sizes = {axis: torch.export.Dim.DYNAMIC for axis in range(x.ndim) if axis != 1}
+    return torch.export.export(module, (x,), dynamic_shapes=(open_sizes,)).module()
+
+
+def keeps_sizes_open(calls: dict[str, Call], n: int) -> None:
+    module = Calls(calls).eval()
+    program = exported(module, data(n, batch=3))
+    for batch, longer in ((2, 0), (5, 1), (2, 3)):
+        x = data(n, batch, longer)
+        expected, out = module(x), program(x)
+        wrong = [
+            name for name, y in expected.items() if not torch.allclose(out[name], y, rtol=1e-4, atol=1e-5)
+        ]
+        assert not wrong
+
+
+SOME = (
+    "max_pool",
+    "avg_pool",
+    "avg_pool ceil",
+    "lp_pool",
+    "fractional_max_pool",
+    "pad circular cropped",
+    "interpolate nearest 2",
+    "interpolate linear 1.5",
+    "interpolate cubic size",
+    "interpolate area 2",
+    "unfold",
+)
+
+
+@pytest.mark.parametrize("n", [1, 3, 4])
+def test_operators_keep_sizes_open(n: int) -> None:
+    calls = everything(n)
+    keeps_sizes_open({name: calls[name] for name in SOME}, n)
+
+
+@pytest.mark.inductor
+@pytest.mark.parametrize("maker", [pools, paddings, resamplings, rearrangements, layers])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_every_operator_keeps_sizes_open(n: int, maker: Callable[[int], dict[str, Call]]) -> None:
+    keeps_sizes_open(maker(n), n)
+
+
+@pytest.mark.parametrize(
+    ("n", "options"),
+    [
+        (1, {"upsample": "linear", "downsample": "avg"}),
+        (2, {"upsample": "nearest", "downsample": "max"}),
+    ],
+)
+def test_unet_keeps_sizes_open(n: int, options: dict[str, str]) -> None:
+    torch.manual_seed(0)
+    unet = UNet(n, 1, 1, channels=(4, 8), num_blocks=1, num_groups=2, **options).eval()  # type: ignore[arg-type]
+    program = exported(unet, torch.randn(2, 1, *(13, 10, 11)[:n]))
+    for sizes in ((16, 20, 12), (9, 8, 7), (21, 33, 11)):
+        x = torch.randn(3, 1, *sizes[:n])
+        torch.testing.assert_close(program(x), unet(x), rtol=1e-4, atol=1e-5)

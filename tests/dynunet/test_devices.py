@@ -1,0 +1,167 @@
+"""A device without float64, as Apple's, that is never waited for, as CUDA's should not be.
+
+The meta device stands in: nothing on it can be read back, and a mode refuses float64 tensors there and notes
+what is copied to it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from dynunet import Diffusion, Encoder, UNet
+from dynunet.diffusion import random_crops, zero_terminal_snr
+from dynunet.diffusion.losses import LOSSES
+from dynunet.diffusion.predictions import PREDICTIONS
+from dynunet.diffusion.samplers import SAMPLERS
+from dynunet.diffusion.schedules import SCHEDULES, Discrete, Linear
+
+TABLE = Discrete((1 - torch.linspace(1e-4, 0.02, 100)).cumprod(0))
+EVERY = {**SCHEDULES, "table": TABLE, "zero terminal SNR": zero_terminal_snr(Linear())}
+
+
+class Narrow(TorchDispatchMode):
+    """Refuses float64 on the meta device, and counts the tensors that are copied to it."""
+
+    copies = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        made, given = (
+            [v for v in tree_leaves(tree) if isinstance(v, Tensor)] for tree in (out, (args, kwargs))
+        )
+        for tensor in (*made, *given):
+            if tensor.is_meta and tensor.dtype in (torch.float64, torch.complex128):
+                raise TypeError(f"the device has no {tensor.dtype}: {func}")
+        sources = [v for v in given if not v.is_meta and v.ndim > 0]
+        if sources and any(v.is_meta for v in made):
+            assert (kwargs or {}).get("non_blocking"), f"{func} waits for its copy to the device"
+            self.copies += 1
+        return out
+
+
+@contextmanager
+def narrow() -> Iterator[Narrow]:
+    with Narrow() as mode:
+        yield mode
+
+
+class Small(nn.Module):
+    """As little of a network as there can be: a U-Net takes a second a call on this device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor, t: Tensor, class_labels: Tensor, context: Tensor) -> Tensor:
+        per_sample = self.weight * t * class_labels + context.sum((1, 2))
+        return x * per_sample.view(-1, *(1,) * (x.ndim - 1))
+
+
+def diffusion_of(schedule: Any = "cosine", prediction: str = "v_prediction", weighting: Any = None) -> Any:
+    return Diffusion(Small(), schedule, prediction, weighting).to("meta")
+
+
+def conditions(n: int = 2) -> dict[str, Any]:
+    with torch.device("meta"):
+        return {
+            "class_labels": torch.zeros(n, dtype=torch.int64),
+            "context": torch.zeros(n, 4, 3),
+        }
+
+
+X = torch.zeros(2, 1, 8, device="meta")
+
+
+@pytest.mark.parametrize("schedule", EVERY)
+@pytest.mark.parametrize("weighting", LOSSES)
+def test_the_loss(schedule: str, weighting: Any) -> None:
+    for prediction in PREDICTIONS:
+        diffusion = diffusion_of(EVERY[schedule], prediction, weighting)
+        with narrow() as mode:
+            mask = torch.ones(2, 1, 8, dtype=torch.bool, device="meta")
+            diffusion.loss(X, mask=mask, generator=torch.Generator(), **conditions()).backward()
+        assert mode.copies == 4, "times and scales together, noise, and what is dropped of two conditions"
+
+
+@pytest.mark.parametrize("schedule", EVERY)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_sampling(sampler: str, schedule: str) -> None:
+    diffusion = diffusion_of(EVERY[schedule])
+    guided: dict[str, Any] = {"guidance_scale": 2.0, "guidance_rescale": 0.5, **conditions()}
+    with narrow() as mode:
+        out = diffusion.sample((2, 1, 8), 3, sampler=sampler, progress=False, **guided)
+    assert out.is_meta
+    assert mode.copies == (5 if sampler == "heun" else 3), "one for every evaluation"
+
+
+def test_every_way_to_sample() -> None:
+    diffusion = diffusion_of()
+    known = torch.ones(2, 1, 8, dtype=torch.bool, device="meta")
+    options: dict[str, Any] = {"steps": 2, "progress": False, **conditions()}
+    with narrow():
+        for extra in (
+            {"guidance_scale": 2.0, "guidance_interval": (0.1, 5.0)},
+            {"clip": "dynamic"},
+            {"clip": 1.0, "window": 4, "overlap": 2},
+            {"class_labels": [0, 1]},
+            {"generator": torch.Generator()},
+            {"generator": [torch.Generator(), torch.Generator()]},
+            {"sampler": "ddim", "eta": 1.0},
+            {"spacing": "karras"},
+        ):
+            diffusion.sample((2, 1, 8), **{**options, **extra})
+            diffusion.inpaint(X, known, **{"resamplings": 2, **options, **extra})
+            diffusion.sdedit(X, 0.5, **{**options, **extra})
+            diffusion.denoise(X, 0.3, **{**options, **extra})
+        for t in (0.5, torch.tensor([0.1, 1.0]), torch.zeros(2, device="meta")):
+            diffusion.predict(X, t, guidance_scale=2.0, guidance_interval=(0.1, 5.0), **conditions())
+
+
+@pytest.mark.parametrize("name", ["DDIM", "EulerDiscrete", "DPMSolverMultistep", "HeunDiscrete"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_schedulers_of_diffusers(name: str) -> None:
+    diffusers: Any = pytest.importorskip("diffusers")
+    scheduler = getattr(diffusers, f"{name}Scheduler")()
+    diffusion = diffusion_of()
+    with narrow():
+        diffusion.sample((2, 1, 8), 4, sampler=scheduler, progress=False, **conditions())
+
+
+@pytest.mark.parametrize(
+    ("dims", "time_embedding", "positions", "block"),
+    [
+        (1, "sinusoidal", "rotary", "residual"),
+        (2, "ddpm", "sinusoidal", "convnext"),
+        (4, "fourier", None, "plain"),
+    ],
+)
+def test_networks(dims: int, time_embedding: str, positions: Any, block: str) -> None:
+    options: dict[str, Any] = {
+        "channels": (8, 8), "num_groups": 4, "num_blocks": 1, "num_heads": 2, "block": block,
+        "time_embedding": time_embedding, "positions": positions, "attention": ("full+window+axial", "cbam"),
+        "num_classes": 3, "cond_channels": 1, "cond_features": 2, "context_features": 3,
+    }  # fmt: skip
+    unet = UNet(dims, 4, skip_attention=True, **options).to("meta")
+    encoder = Encoder(dims, 4, 3, **options).to("meta")
+    with torch.device("meta"):
+        x, cond = torch.zeros(2, 4, *(4,) * dims), torch.zeros(2, 1, *(2,) * dims)
+        given: dict[str, Any] = {
+            "cond": cond,
+            "features": torch.zeros(2, 2),
+            "class_labels": torch.zeros(2).long(),
+        }
+    with narrow():
+        encoder(x, torch.zeros(2, device="meta"), **given).sum().backward()
+        Diffusion(unet).loss(x, **given).backward()
+
+
+def test_crops_with_their_places() -> None:
+    with narrow():
+        crops, places = random_crops(X, 4)
+    assert crops.shape == places.shape == (2, 1, 4)
