@@ -136,8 +136,11 @@ class Checkpoint(Configured, ModelHubMixin):
         for path in (config, file):
             if not path.is_file():
                 raise ValueError(f"{path} is missing: a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
-        fields = read(config, cls)
-        weights, saved_with = _read_weights(file)
+        stamp = None
+        while stamp != _stamp(config):  # else the two files were replaced in between, and are of two models
+            stamp = _stamp(config)
+            fields = read(config, cls)
+            weights, saved_with = _read_weights(file)
         sketch = _sketched(lambda: build(cls, fields, model_kwargs, config), config)
         if sketch is not None:  # where a number in the configuration is wrong, memory might not suffice
             _check_fit(sketch.state_dict(), weights, file, _difference(saved_with, sketch.config))
@@ -199,6 +202,12 @@ def _read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return {**shared, **weights}, json.loads(metadata.get("config", "{}"))
     except ValueError:
         return {**shared, **weights}, {}
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    """Another one for every file that a file is replaced by."""
+    status = file.stat()
+    return status.st_ino, status.st_mtime_ns
 
 
 def _sketched(make: Callable[[], Any], file: Path) -> Any:

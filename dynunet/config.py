@@ -19,6 +19,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from difflib import get_close_matches
+from importlib import import_module
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self
@@ -197,7 +198,9 @@ def build(cls: Any, fields: dict[str, Any], given: Mapping[str, Any], file: Path
 
 
 def _known_class(name: Any, file: Path, field: str) -> type:
-    """A class that is defined already: nothing is imported because a file says so."""
+    """A network of ours, or a class that is defined already: a file has nothing else imported."""
+    for module in ("encoder", "unet"):
+        import_module(f".{module}", __package__)
     known: dict[str, type] = {}
     waiting = [Configured]
     while waiting:

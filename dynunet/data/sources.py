@@ -21,6 +21,10 @@ from .options import DataOptions, missing_value
 Region = Sequence[tuple[int, int]]  # (start, stop) along every spatial axis
 
 
+class VanishedError(RuntimeError):
+    """No file of a data set can be read any more."""
+
+
 class UnreadableError(Exception):
     """A file that cannot be used; the message is the reason, without the file's name."""
 
