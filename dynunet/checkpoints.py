@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from .config import Configured, build, constructor_config, read, to_text
+from .config import Configured, build, constructor_config, one_line, read, to_text
 from .writing import replacing
 
 __all__ = ["Checkpoint", "constructor_config"]
@@ -136,11 +136,12 @@ class Checkpoint(Configured, ModelHubMixin):
         for path in (config, file):
             if not path.is_file():
                 raise ValueError(f"{path} is missing: a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
-        stamp = None
-        while stamp != _stamp(config):  # else the two files were replaced in between, and are of two models
+        while True:
             stamp = _stamp(config)
             fields = read(config, cls)
             weights, saved_with = _read_weights(file)
+            if stamp == _stamp(config):
+                break  # else the two files were replaced in between, and may be of two models
         sketch = _sketched(lambda: build(cls, fields, model_kwargs, config), config)
         if sketch is not None:  # where a number in the configuration is wrong, memory might not suffice
             _check_fit(sketch.state_dict(), weights, file, _difference(saved_with, sketch.config))
@@ -218,7 +219,7 @@ def _sketched(make: Callable[[], Any], file: Path) -> Any:
     except RuntimeError as error:
         if "meta" in str(error):
             return None
-        raise ValueError(f"{file}: {error}") from error
+        raise ValueError(f"{file}: {one_line(error)}") from error
 
 
 def _difference(saved: Mapping[str, Any], built: Mapping[str, Any]) -> str:

@@ -194,7 +194,12 @@ def build(cls: Any, fields: dict[str, Any], given: Mapping[str, Any], file: Path
         return cls(**arguments)
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{file}: {at[:-1] + ': ' if at else ''}{error}") from error
+        raise kind(f"{file}: {at[:-1] + ': ' if at else ''}{one_line(error)}") from error
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, without the frames that torch adds to some."""
+    return " ".join(str(error).partition("Exception raised from")[0].split())
 
 
 def _known_class(name: Any, file: Path, field: str) -> type:
