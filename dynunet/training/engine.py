@@ -4,8 +4,10 @@
 over processes; which samples a process gets is decided in :mod:`dynunet.training.order`.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from math import inf
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +15,7 @@ from typing import Any, cast
 import torch
 from safetensors.torch import load_model
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..diffusion import Diffusion
 from .options import TrainOptions
@@ -77,15 +79,10 @@ class Engine:
             fused=self.accelerator.device.type in _FUSED or None,
         )
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
-        # On the device as it is; its counter stays on the CPU, where reading it waits for nothing.
-        self.averaged = AveragedModel(diffusion, multi_avg_fn=self._average, use_buffers=True)
+        self.average, self.averaged = deepcopy(diffusion), 0  # of so many steps
         self.average_objective = Objective(self.average, options.loss).eval()
         if options.compile and isinstance(diffusion.model, nn.Module):
             diffusion.model.compile()
-
-    @property
-    def average(self) -> Diffusion:
-        return cast(Diffusion, self.averaged.module)
 
     @property
     def main(self) -> bool:
@@ -115,7 +112,7 @@ class Engine:
                     norm = self._clip(sums[1])
                 self.optimizer.step()
                 self.optimizer.zero_grad()
-        self.averaged.update_parameters(self.diffusion)
+        self._update_average()
         return torch.stack([divided(*sums), norm.to(sums)])
 
     def loss(
@@ -150,7 +147,7 @@ class Engine:
 
     def finite(self) -> bool:
         """Whether all weights are, also the averaged ones."""
-        tensors = [*self.diffusion.parameters(), *self.averaged.parameters()]
+        tensors = [*self.diffusion.parameters(), *self.average.parameters()]
         return all(bool(t.detach().isfinite().all()) for t in tensors)
 
     def state(self) -> dict[str, Any]:
@@ -159,7 +156,7 @@ class Engine:
         return {
             "model": self.diffusion.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "averaged": int(self.averaged.n_averaged),
+            "averaged": self.averaged,
             "scaler": {} if scaler is None else scaler.state_dict(),
         }
 
@@ -173,7 +170,7 @@ class Engine:
             self.diffusion.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             load_model(self.average, average)
-            self.averaged.n_averaged.fill_(state["averaged"])
+            self.averaged = int(state["averaged"])
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
         except (RuntimeError, KeyError, TypeError, AttributeError) as error:
@@ -195,14 +192,28 @@ class Engine:
         norm = torch.as_tensor(0.0 if norm is None else norm)
         return norm if self.accelerator.scaler is None else torch.where(norm.isfinite(), norm, 0)
 
-    def _average(self, averaged: Any, current: Any, _: Any) -> None:
-        """One step of the moving average; a counter or an index among the buffers is copied."""
-        if averaged[0].is_floating_point() or averaged[0].is_complex():
-            n = int(self.averaged.n_averaged)
-            get_ema_multi_avg_fn(min(self.options.ema, (1 + n) / (10 + n)))(averaged, current, n)
-        else:
-            for old, new in zip(averaged, current, strict=True):
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """One step of the moving average; a counter or an index among the buffers is copied.
+
+        As torch's AveragedModel does it, whose counter, a tensor, would be waited for on a device.
+        """
+        pairs = list(zip(_tensors(self.average), _tensors(self.diffusion), strict=True))
+        moving = defaultdict(list)
+        for old, new in pairs:
+            if self.averaged and (old.is_floating_point() or old.is_complex()):
+                moving[old.dtype].append((old, new))
+            else:
                 old.copy_(new)
+        decay = min(self.options.ema, (1 + self.averaged) / (10 + self.averaged))
+        for same in moving.values():
+            olds, news = map(list, zip(*same, strict=True))
+            get_ema_multi_avg_fn(decay)(olds, news, self.averaged)
+        self.averaged += 1
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [t.detach() for t in (*module.parameters(), *module.buffers())]
 
 
 def divided(total: Tensor, count: Tensor) -> Tensor:
