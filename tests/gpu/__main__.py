@@ -22,6 +22,7 @@ CHECKS = (
     Group("correctness", "diffusing", "diffusion"),
     Group("correctness", "training", "trainer"),
     Group("correctness", "correctness", "modules"),
+    Group("correctness", "correctness", "conformance"),
     Group("correctness", "correctness", "algorithms"),
     Group("correctness", "correctness", "deterministic"),
     Group("correctness", "large", "sizes"),
