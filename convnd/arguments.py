@@ -164,8 +164,7 @@ def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[in
     The odd one goes after, as in torch (stride 1) and in JAX and TensorFlow (any stride).
     """
     extent = dilation * (kernel - 1) + 1
-    # As remainders, whose bounds are known where the size is traced.
-    total = extent - stride + ((-size) % stride if stride > 1 else 0)
-    if extent < stride:
+    total = extent - 1 if stride == 1 else (-(-size // stride) - 1) * stride + extent - size
+    if extent < stride:  # else it is never negative, which tracing a size cannot tell
         total = max(total, 0)
-    return total // 2, (total + 1) // 2
+    return total // 2, total - total // 2

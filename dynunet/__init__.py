@@ -3,18 +3,23 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .diffusion import Diffusion
-from .encoder import Encoder
-from .unet import UNet
-
 if TYPE_CHECKING:
     from .data import FolderDataset
+    from .diffusion import Diffusion
+    from .encoder import Encoder
     from .training import Trainer
+    from .unet import UNet
 
 __all__ = ["Diffusion", "Encoder", "FolderDataset", "Trainer", "UNet"]
 
-# Imported when they are asked for: they need packages that networks and samplers do without.
-_LAZY = {"FolderDataset": ".data", "Trainer": ".training"}
+# Imported when they are asked for: torch takes seconds, and some need packages that others do without.
+_LAZY = {
+    "Diffusion": ".diffusion",
+    "Encoder": ".encoder",
+    "FolderDataset": ".data",
+    "Trainer": ".training",
+    "UNet": ".unet",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from .config import Configured, build, constructor_config, read, to_text, wrapped_as
+from .config import Configured, build, constructor_config, one_line, read, to_text, wrapped_as
 from .writing import replacing
 
 __all__ = ["Checkpoint", "constructor_config"]
@@ -137,8 +137,12 @@ class Checkpoint(Configured, ModelHubMixin):
         for path in (config, file):
             if not path.is_file():
                 raise ValueError(f"{path} is missing: a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
-        fields = read(config, cls)
-        weights, saved_with = _read_weights(file)
+        while True:
+            stamp = _stamp(config)
+            fields = read(config, cls)
+            weights, saved_with = _read_weights(file)
+            if stamp == _stamp(config):
+                break  # else the two files were replaced in between, and may be of two models
         sketch = _sketched(lambda: build(cls, fields, model_kwargs, config), config)
         if sketch is not None:  # where a number in the configuration is wrong, memory might not suffice
             _check_fit(_named(sketch), weights, file, _difference(saved_with, sketch.config))
@@ -247,6 +251,12 @@ def _read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return {**shared, **weights}, {}
 
 
+def _stamp(file: Path) -> tuple[int, int]:
+    """Another one for every file that a file is replaced by."""
+    status = file.stat()
+    return status.st_ino, status.st_mtime_ns
+
+
 def _sketched(make: Callable[[], Any], file: Path) -> Any:
     """A module without values, which takes no memory; None if its constructor looks at values."""
     try:
@@ -255,7 +265,7 @@ def _sketched(make: Callable[[], Any], file: Path) -> Any:
     except RuntimeError as error:
         if "meta" in str(error):
             return None
-        raise ValueError(f"{file}: {error}") from error
+        raise ValueError(f"{file}: {one_line(error)}") from error
 
 
 def _difference(saved: Mapping[str, Any], built: Mapping[str, Any]) -> str:

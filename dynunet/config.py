@@ -21,6 +21,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from difflib import get_close_matches
+from importlib import import_module
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self, cast
@@ -222,11 +223,18 @@ def build(cls: Any, fields: dict[str, Any], given: Mapping[str, Any], file: Path
         return cls(**arguments)
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{file}: {at[:-1] + ': ' if at else ''}{error}") from error
+        raise kind(f"{file}: {at[:-1] + ': ' if at else ''}{one_line(error)}") from error
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, without the frames that torch adds to some."""
+    return " ".join(str(error).partition("Exception raised from")[0].split())
 
 
 def _known_class(name: Any, file: Path, field: str) -> type:
-    """A class that is defined already: nothing is imported because a file says so."""
+    """A class of ours, or one that is defined already: a file has nothing else imported."""
+    for module in ("encoder", "unet"):
+        import_module(f".{module}", __package__)
     known = {cls.__name__: cls for cls in (*_own_data(), *_descendants(Configured))}
     if not isinstance(name, str) or name not in known:
         raise ValueError(

@@ -213,8 +213,9 @@ def _on_planes(kernel: Callable[..., Any]) -> Callable[..., Any]:
     def call(input: Tensor, *args: Any) -> Any:
         if input.shape[1]:
             return kernel(input, *args)
-        lead, sizes = input.shape[:2], input.shape[2:]
-        out = kernel(input.reshape(0, 1, *sizes), *args)
+        lead = input.shape[:2]
+        planes = (a.reshape(0, 1, *a.shape[2:]) if isinstance(a, Tensor) else a for a in (input, *args))
+        out = kernel(*planes)
         single = isinstance(out, Tensor)
         reshaped = tuple(o.reshape(*lead, *o.shape[2:]) for o in ((out,) if single else out))
         return reshaped[0] if single else reshaped

@@ -49,7 +49,7 @@ def zero_pad(input: Tensor, pairs: Pairs) -> Tensor:
 
 def _cropped(x: Tensor, pairs: Pairs) -> Pairs:
     """The same amounts, where a crop that goes on beyond the entries shortens the padding behind them."""
-    if all(known(amount >= 0) for pair in pairs for amount in pair):
+    if not any(known(amount < 0) for pair in pairs for amount in pair):
         return pairs
 
     def within(size: int, before: int, after: int) -> tuple[int, int]:

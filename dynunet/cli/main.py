@@ -7,7 +7,7 @@ environment variable ``DYNUNET_TRACEBACK`` set, errors keep their traceback.
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from io import StringIO
 from typing import Any
 
@@ -93,5 +93,6 @@ def _parsed(args: list[str]) -> Any:
 def _end(name: str, error: object, code: int) -> None:
     """One line, and out."""
     text = printable(" ".join(str(error).split()))
-    print(f"dynunet {name}: {text}" if name in _COMMANDS else f"dynunet: {text}", file=sys.stderr)
+    with suppress(OSError):  # of a terminal that is closed
+        print(f"dynunet {name}: {text}" if name in _COMMANDS else f"dynunet: {text}", file=sys.stderr)
     raise SystemExit(code)

@@ -109,8 +109,8 @@ class Sample:
         for i in set(range(self.num)) - missing:
             self._check_kept(files[i], units, shape)
         if len(missing) < self.num:
-            kept = f"{self.num - len(missing)} of {self.num} samples were there and are kept"
-            print(f"{kept}, --overwrite would make them again")
+            kept = f"{self.num - len(missing)} of {self.num} samples there already and kept"
+            print(f"{kept} (--overwrite would make them again)")
         return missing
 
     def _check_kept(self, path: Path, units: Units, shape: tuple[int, ...]) -> None:

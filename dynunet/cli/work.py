@@ -50,7 +50,9 @@ class Work:
         if self.folder and out.exists() and not out.is_dir():
             raise ValueError(f"out must be a folder, for the results of one, got {shown(out)}")
         found = search(source, "source", out if self.folder else None)
+        read = {_identity(path) for path in beside}
         if self.folder:
+            found.files = [p for p in found.files if _identity(p) not in read]
             self.files = [(p, out / p.relative_to(source).with_name(named(p))) for p in found.files]
         else:
             self.files = [(p, result_of(p, out, named(p))) for p in found.files]
@@ -135,7 +137,7 @@ class Work:
     def _summary(self, verb: str) -> str:
         parts = [f"{self.done} of {self.total} files {verb}, in {shown(self.out)}"]
         if self.kept:
-            parts.append(f"{self.kept} results were there and are kept, --overwrite would make them again")
+            parts.append(f"{self.kept} there already and kept (--overwrite would make them again)")
         if self.idle:
             parts.append(f"{self.idle} passed over")
         if self.failed:

@@ -24,7 +24,7 @@ from .restoration import Degradation, NoiseFiles
 from .scaling import loudness, present, scale_of, with_nan
 from .scan import scan
 from .sieve import File
-from .sources import Region, Units, UnreadableError, attempt, shown
+from .sources import Region, Units, UnreadableError, VanishedError, attempt, shown
 
 _TRIES = 20  # crops of a file with missing values, until one has something in it
 _SPLITS = ("train", "validation", "all")
@@ -101,7 +101,7 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
             if self._scan.labels is not None:
                 item["class_labels"] = torch.tensor(self._scan.labels[entry])
             return item
-        raise RuntimeError(f"no file can be read any more, such as {shown(next(iter(self.failed)))}")
+        raise VanishedError(f"no file can be read any more, such as {shown(next(iter(self.failed)))}")
 
     @property
     def units(self) -> dict[str, Any]:

@@ -181,11 +181,9 @@ def _lost(info: Info, units: Units, grid: tuple[int, ...]) -> tuple[str, ...]:
     """What a result does not have of its file."""
     lost = [] if info.lost is None else [info.lost]
     if units.kind == "audio" and (info.sample_rate or 0) > (units.sample_rate or inf):
-        lost.append(
-            f"what is above {(units.sample_rate or 0) / 2:g} Hz is lost, for the model is of "
-            f"{units.sample_rate} Hz and the file of {info.sample_rate} Hz"
-        )
+        rate = units.sample_rate or 0
+        lost.append(f"what is above {rate / 2:g} Hz is lost, for the model is of {rate} Hz")
     elif units.kind != "audio" and any(a < b for a, b in zip(grid, info.shape, strict=True)):
-        sizes = ("x".join(map(str, g)) for g in (grid, info.shape))
-        lost.append("what is finer than {} is lost, of {} in the file".format(*sizes))
+        own = "size, " + "x".join(map(str, grid)) if units.resize else "spacing"
+        lost.append(f"what is finer than the model's {own}, is lost")
     return tuple(lost)

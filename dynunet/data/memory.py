@@ -1,6 +1,8 @@
 """Files that are larger once they are read than they look."""
 
 import os
+from contextlib import suppress
+from pathlib import Path
 
 from ..writing import amount
 from .sources import UnreadableError
@@ -11,11 +13,13 @@ _SMALL = 2**28  # bytes, which may be as dense as they like
 
 
 def total() -> float:
-    """Bytes of memory that this machine has."""
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):  # not on every system
-        return float("inf")
+    """Bytes of memory that this machine has, or a container of it may use; infinite where nobody says."""
+    found = [float("inf")]
+    with suppress(AttributeError, ValueError, OSError):
+        found.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+    with suppress(ValueError, OSError):  # "max" is no number
+        found.append(float(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(found)
 
 
 def check_size(read: int, on_disk: int) -> None:

@@ -96,6 +96,8 @@ class DataOptions:
             raise ValueError("pairs are degraded already: leave out noise and coloured, or pairs")
         if self.level is not None and not (self.restores and 0 < self.level < float("inf")):
             raise ValueError(f"level must be positive, with noise, coloured or pairs, got {self.level!r}")
+        if not -(2**63) <= self.seed < 2**64:
+            raise ValueError(f"seed must have at most 64 bits, got {self.seed}")
         if not 0 <= self.validation < 1:
             raise ValueError(f"validation must be a share in [0, 1), got {self.validation!r}")
         if not self.cache >= 0:

@@ -42,6 +42,8 @@ def table(
     converted = sum(f.info.channels != units.channels for f in scan.files)
     if converted:
         lines.append(f"channels  {converted} files are converted to {units.channels}")
+    for lost, count in Counter(f.info.lost for f in scan.files if f.info.lost is not None).items():
+        lines.append(f"lost      in {count} files, {lost}")
     for title, files in (("skipped", skipped), ("in part", scan.sieve.partly)):
         if files:
             lines.append(f"{title}   {len(files)} files")

@@ -25,6 +25,10 @@ Region = Sequence[tuple[int, int]]  # (start, stop) along every spatial axis
 _FLOATS = Numbers("float32")
 
 
+class VanishedError(RuntimeError):
+    """No file of a data set can be read any more."""
+
+
 class UnreadableError(Exception):
     """A file that cannot be used; the message is the reason, without the file's name."""
 

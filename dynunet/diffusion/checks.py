@@ -47,6 +47,14 @@ def number(value: Any, name: str, low: float, high: float) -> float:
     return value
 
 
+def positive(value: Any, name: str) -> float:
+    """A number above 0 and below infinity."""
+    value = real(value, name)
+    if not 0 < value < inf:
+        raise ValueError(f"{name} must be positive and finite, got {value}")
+    return value
+
+
 def check_model(model: Any) -> None:
     if not callable(model):
         raise TypeError(f"model must be a callable model(x_t, t, **cond), got {model!r}")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from math import inf
 from typing import Any
 
 import torch
@@ -83,14 +82,11 @@ class Diffusion(Checkpoint, nn.Module):
     ) -> None:
         super().__init__()
         checks.check_model(model)
-        sigma_data, shift = checks.real(sigma_data, "sigma_data"), checks.real(shift, "shift")
         self.model = model
         self.schedule: Any = checks.look_up(schedule, SCHEDULES, "schedule")
         if not isinstance(zero_terminal_snr, bool):
             raise TypeError(f"zero_terminal_snr must be True or False, got {zero_terminal_snr!r}")
-        for name, value in {"sigma_data": sigma_data, "shift": shift}.items():
-            if checks.number(value, name, 0, inf) in (0, inf):
-                raise ValueError(f"{name} must be positive and finite, got {value}")
+        sigma_data, shift = checks.positive(sigma_data, "sigma_data"), checks.positive(shift, "shift")
         if zero_terminal_snr:
             self.schedule = rescaling.zero_terminal_snr(self.schedule)
         if shift != 1:

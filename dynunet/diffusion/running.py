@@ -33,7 +33,7 @@ class Denoiser:
 def chosen(sampler: Any, eta: Any = None) -> Sampler:
     """A sampler by its name, as a function, or as a scheduler object of diffusers, with its eta."""
     scheduler = is_scheduler(sampler)
-    run: Any = sampler if scheduler else look_up(sampler, SAMPLERS, "sampler")
+    run: Any = look_up(sampler, SAMPLERS, "sampler") if isinstance(sampler, str) else sampler
     step: Any = run.step if scheduler else run
     if not callable(step):
         raise TypeError(

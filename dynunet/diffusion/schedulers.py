@@ -60,7 +60,7 @@ def from_scheduler(scheduler: Any, **step_options: Any) -> Sampler:
         ``sampler(denoise, x, schedule, times, generator=None, callback=None)``. The noise of the scheduler's
         step is drawn from torch generators; a function as generator is for schedulers whose step takes
         ``variance_noise``. It raises ValueError, before the first evaluation, if the scheduler with its
-        options cannot be served in this number of steps.
+        options cannot be served in this number of steps: that is tried out with its arithmetic alone.
 
     Raises:
         TypeError: if it is not such an object or takes none of these options.
@@ -143,8 +143,10 @@ def _tried(
         runner.set_timesteps(steps)  # on the CPU, so that nothing is read back from a device
         scales = _scales(runner)
         _check_levels(runner, scales)
+        # Noise that was given is for the run: it has the shape of x, or would be drawn twice.
+        settings = {k: v for k, v in step_options.items() if not isinstance(v, Tensor | torch.Generator)}
         for std in _STDS:
-            _check_law(copy.deepcopy(runner), scales, std, ndim, step_options)
+            _check_law(copy.deepcopy(runner), scales, std, ndim, settings)
     except Exception as error:  # whatever its own code raises
         reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
         raise ValueError(f"{_called(scheduler)} cannot be served in {steps} steps: {reason}") from error

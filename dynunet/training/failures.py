@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
+from ..data.sources import VanishedError
 from ..writing import DiskFull
 
 _MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "failed to allocate")
@@ -19,6 +20,10 @@ def advice() -> Iterator[None]:
     """Say what to do where memory, of a GPU or of the machine, or the disk does not suffice."""
     try:
         yield
+    except VanishedError as error:
+        told = str(error).strip().splitlines()[-1]  # of a process that reads ahead it has a traceback
+        reason = told.rpartition("VanishedError: ")[2]
+        raise TrainingError(f"{reason}. Once files are there again, the run can be resumed") from error
     except DiskFull as error:
         raise TrainingError(
             f"{error}. Checkpoints are as they were; once there is room, the run can be resumed"

@@ -70,6 +70,8 @@ class TrainOptions:
             integer(getattr(self, name), name)
         for name in ("warmup", "workers", "seed", "validate_every", "sample_every"):
             integer(getattr(self, name), name, 0)
+        if self.seed >= 2**64:
+            raise ValueError(f"seed must have at most 64 bits, got {self.seed}")
         if number(self.lr, "lr", 0, inf) in (0, inf):
             raise ValueError(f"lr must be positive and finite, got {self.lr}")
         if self.clip is not None and number(self.clip, "clip", 0, inf) == 0:

@@ -46,7 +46,7 @@ FAMILIES = (
     "InstanceNormNd",
     "DropoutNd",
 )
-ALL_RANKS = ("avg_pool ceil", "pad circular cropped", "interpolate linear unchanged")
+WRONG = ("avg_pool ceil", "pad circular cropped", "interpolate linear unchanged")
 
 
 def differences(calls: dict[str, Call], n: int) -> list[str]:
@@ -79,10 +79,9 @@ def test_each_family_on_two_axes() -> None:
     assert not differences({name: calls[name] for name in FAMILIES}, 2)
 
 
-@pytest.mark.parametrize("n", [1, 3])
-def test_what_inductor_gets_wrong_on_other_ranks(n: int) -> None:
-    calls = everything(n)
-    assert not differences({name: calls[name] for name in ALL_RANKS}, n)
+def test_what_inductor_gets_wrong_on_one_axis() -> None:
+    calls = everything(1)
+    assert not differences({name: calls[name] for name in WRONG}, 1)
 
 
 @pytest.mark.inductor
@@ -96,9 +95,9 @@ def test_every_operator(n: int, part: int) -> None:
 def test_unet_with_average_pools_trains_as_when_not_compiled() -> None:
     torch._dynamo.reset()
     torch.manual_seed(0)
-    unet = UNet(2, 1, 1, channels=(4, 8), num_blocks=1, num_groups=2, downsample="avg")
+    unet = UNet(1, 1, 1, channels=(2, 3), num_blocks=1, block="plain", norm=None, downsample="avg")
     compiled: Any = torch.compile(unet, fullgraph=True)
-    x = torch.randn(1, 1, 5, 7)
+    x = torch.randn(1, 1, 5)
     results = []
     for network in (unet, compiled):
         out = network(x)

@@ -10,6 +10,7 @@ from torch import nn
 
 import convnd
 from convnd import AvgPoolNd, BatchNormNd, ConvNd, ConvTransposeNd, InterpolateNd, MaxPoolNd, PadNd
+from convnd.functional import max_pool
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 CONV_TRANSPOSE = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -152,6 +153,116 @@ def test_weights_kept_slice_by_slice_can_be_loaded(n: int) -> None:
     torch.testing.assert_close(new(x), old(x))
 
 
+def layers(n: int) -> nn.Sequential:
+    """Every layer, from two channels and sizes of four."""
+    samples = torch.full((1, 2, n), 0.4)
+    return nn.Sequential(
+        ConvNd(n, 2, 3, 3, padding=1, padding_mode="circular"),
+        ConvTransposeNd(n, 3, 2, 1),
+        BatchNormNd(n, 2),
+        convnd.InstanceNormNd(n, 2),
+        convnd.DropoutNd(n),
+        PadNd(n, 1, "reflect"),
+        MaxPoolNd(n, 2, 1),
+        AvgPoolNd(n, 2, 1),
+        convnd.LPPoolNd(n, 2, 2, 1),
+        InterpolateNd(n, scale_factor=2),
+        convnd.AdaptiveAvgPoolNd(n, 5),
+        convnd.AdaptiveMaxPoolNd(n, 5),
+        convnd.FractionalMaxPoolNd(n, 2, 4, _random_samples=samples),
+        convnd.PixelUnshuffleNd(n, 2),
+        convnd.PixelShuffleNd(n, 2),
+        convnd.UnfoldNd(n, 2),
+        convnd.FoldNd(n, 4, 2),
+        convnd.LazyBatchNormNd(n),
+        convnd.LazyConvNd(n, 2, 1),
+        convnd.LazyConvTransposeNd(n, 2, 1),
+    )
+
+
+class Unpooled(nn.Module):
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.n, self.pool, self.unpool = n, MaxPoolNd(n, 2, return_indices=True), convnd.MaxUnpoolNd(n, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        values, indices = self.pool(x)
+        up = self.unpool(values, indices, output_size=x.shape)
+        return max_pool(up + convnd.functional.pad(x, (0, 0)), 2, spatial_dims=self.n)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_layers_and_functions_are_nodes_of_a_traced_graph(n: int) -> None:
+    x = torch.randn(1, 2, *(4,) * n)
+    model = layers(n)
+    model(x)
+    for module in (model.eval(), Unpooled(n)):
+        traced = torch.fx.symbolic_trace(module)
+        assert torch.equal(traced(x), module(x))
+        assert torch.equal(pickle.loads(pickle.dumps(traced))(x), module(x))
+        called = [node for node in traced.graph.nodes if node.op == "call_module"]
+        assert len(called) == len(list(module.children()))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("shape", [(0, 2), (2, 0), (0, 0)])
+def test_empty_batches_and_no_channels_have_gradients(n: int, shape: tuple[int, int]) -> None:
+    for module in layers(n):
+        if isinstance(module, nn.modules.conv._ConvNd):
+            continue  # have tests of their own
+        if isinstance(module, nn.modules.batchnorm._NormBase) and shape[1] == 0:
+            continue  # num_features is at least 1
+        module = convnd.FractionalMaxPoolNd(n, 2, 2) if "Fractional" in repr(module) else module
+        x = torch.zeros(*shape, *(4,) * n, requires_grad=True)
+        if isinstance(module, convnd.FoldNd):
+            x = torch.zeros(shape[0], shape[1] * 2**n, 3**n, requires_grad=True)
+        if isinstance(module, convnd.PixelShuffleNd):
+            x = torch.zeros(shape[0], shape[1] * 2**n, *(2,) * n, requires_grad=True)
+        for training in (True, False):
+            out = module.train(training)(x)
+            assert out.numel() == 0
+            (gradient,) = torch.autograd.grad(out.sum(), x)
+            assert gradient.shape == x.shape
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_instance_norm_of_an_empty_batch_leaves_its_statistics(n: int) -> None:
+    norm = convnd.InstanceNormNd(n, 2, affine=True, track_running_stats=True)
+    before = copy.deepcopy(norm.state_dict())
+    x = torch.zeros(0, 2, *(2,) * n, requires_grad=True)
+    for training in (True, False):
+        norm.train(training)(x).sum().backward()
+    assert all(torch.equal(before[name], value) for name, value in norm.state_dict().items())
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_lazy_batch_norm_after_loading(n: int) -> None:
+    norm, lazy = BatchNormNd(n, 3), convnd.LazyBatchNormNd(n)
+    x = torch.randn(2, 3, *(2,) * n)
+    norm(x)
+    lazy.load_state_dict(norm.state_dict())
+    assert torch.equal(lazy.eval()(x), norm.eval()(x))
+    assert repr(lazy) == repr(norm)
+    with pytest.raises(ValueError, match="num_features = 3"):
+        lazy(x[:, :2])
+    bare = convnd.LazyBatchNormNd(n, affine=False, track_running_stats=False)
+    assert bare(x).shape == x.shape
+    with pytest.raises(ValueError, match=r"input must be \(N, C"):
+        convnd.LazyBatchNormNd(n + 1)(x)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5])
+def test_norms_name_the_shape_they_were_given(n: int) -> None:
+    one, other = torch.zeros(1, 3, *(1,) * n), torch.zeros(2, 4, *(2,) * n)
+    for norm in (BatchNormNd(n, 3), convnd.InstanceNormNd(n, 3, affine=True)):
+        for x, rule in ((one, "must have more than one"), (other, "num_features = 3")):
+            with pytest.raises(ValueError, match=rule) as error:
+                norm(x)
+            assert str(tuple(x.shape)) in str(error.value)
+    with pytest.raises(ValueError, match="num_features = 3"):
+        convnd.InstanceNormNd(n, 3, track_running_stats=True).eval()(other)
+
+
 def test_bad_arguments_are_refused_when_built() -> None:
     for error, pattern, build in [
         (ValueError, "spatial_dims must be at least 1, got 0", lambda: ConvNd(0, 1, 1, 1)),
@@ -164,6 +275,18 @@ def test_bad_arguments_are_refused_when_built() -> None:
         (ValueError, "padding must be an int or 4 ints", lambda: PadNd(2, (1, 1))),
         (ValueError, "mode must be one of", lambda: InterpolateNd(2, 3, mode="spline")),
         (ValueError, "num_features must be at least 1, got 0", lambda: BatchNormNd(2, 0)),
+        (
+            ValueError,
+            "output_ratio must be between 0",
+            lambda: convnd.FractionalMaxPoolNd(2, 2, None, (0.5,) * 3),
+        ),
+        (ValueError, "output_size must be an int", lambda: convnd.FractionalMaxPoolNd(2, 2, (2,) * 3)),
+        (ValueError, "scale_factor must be positive", lambda: InterpolateNd(2, scale_factor=(2.0,) * 3)),
+        (ValueError, "size must be an int", lambda: InterpolateNd(2, (2,) * 3)),
+        (TypeError, "norm_type must be a number", lambda: convnd.LPPoolNd(2, "2", 2)),  # type: ignore[arg-type]
+        (ValueError, "divisor_override must not be zero", lambda: AvgPoolNd(2, 2, divisor_override=0)),
+        (TypeError, "output_size must be an int", lambda: convnd.AdaptiveAvgPoolNd(2, 2.0)),  # type: ignore
+        (TypeError, "padding must be an int", lambda: PadNd(2, 1.5)),  # type: ignore[arg-type]
     ]:
         with pytest.raises(error, match=pattern):
             build()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from math import inf, prod
 from typing import Any
 from unittest import mock
 
@@ -102,6 +103,27 @@ def test_lp_pool_is_the_power_sum_of_each_window(case: Case, p: float) -> None:
     np.testing.assert_allclose(F.lp_pool(x, p, kernel, **k).numpy(), (mean * taps) ** (1 / p), rtol=1e-12)
 
 
+TORCH_LP = {
+    1: torch.nn.functional.lp_pool1d,
+    2: torch.nn.functional.lp_pool2d,
+    3: torch.nn.functional.lp_pool3d,
+}
+
+
+@given(
+    pool_cases(max_dims=3, padding="none", dilation=False), st.sampled_from([1, 2, 3, 0.5, -1, -2, inf, -inf])
+)
+def test_lp_pool_equals_torch_with_negative_entries(case: Case, p: float) -> None:
+    """Where a root does not exist, too."""
+    x, k = torch.tensor(case.input), case.kwargs
+    args = p, k["kernel_size"], k["stride"], k["ceil_mode"]
+    single = (p, *(v[0] for v in args[1:3]), args[3]) if case.spatial_dims == 1 else args
+    expected = TORCH_LP[case.spatial_dims](x, *single)
+    torch.testing.assert_close(F.lp_pool(x, *args), expected, equal_nan=True)
+    lifted = F.lp_pool(x.unsqueeze(2).unsqueeze(2), p, (1, 1, *args[1]), (1, 1, *args[2]), args[3])
+    torch.testing.assert_close(lifted.flatten(2, 4), expected, equal_nan=True)
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
 def test_lp_pool_of_infinite_order(n: int) -> None:
     x = torch.randn(1, 2, *(4,) * n)
@@ -121,6 +143,42 @@ def test_max_unpool_puts_maxima_back(case: Case) -> None:
     assert out.shape == x.shape
     assert torch.equal(out[out != 0], x[out != 0])
     assert (out != 0).sum() == values.numel()
+
+
+@given(st.data(), st.integers(1, 5))
+def test_max_unpool_of_equal_indices_keeps_the_last(data: st.DataObject, n: int) -> None:
+    sizes, places = (3, 2, *(1,) * n)[:n], prod((6, 4, *(2,) * n)[:n])
+    count = prod(sizes)
+    chosen = data.draw(st.lists(st.integers(0, places - 1), min_size=count, max_size=count))
+    x = torch.arange(1.0, count + 1).view(1, 1, *sizes).requires_grad_()
+    out = F.max_unpool(x, torch.tensor(chosen).view(x.shape), 2, spatial_dims=n)
+    last = {place: entry for entry, place in enumerate(chosen)}
+    expected = torch.zeros(places)
+    for place, entry in last.items():
+        expected[place] = entry + 1
+    assert torch.equal(out.flatten(), expected)
+    direction = torch.arange(1.0, places + 1)
+    (gradient,) = torch.autograd.grad(out.flatten(), x, direction)
+    wanted = [place + 1.0 if last[place] == entry else 0.0 for entry, place in enumerate(chosen)]
+    assert gradient.flatten().tolist() == wanted
+
+
+@given(pool_cases(max_dims=2, average=True))
+def test_avg_pool_of_integers_equals_torch(case: Case) -> None:
+    """Rounded towards zero."""
+    x = (torch.tensor(case.input) * 7).long()
+    average = torch.nn.functional.avg_pool2d
+    padded = case.spatial_dims == 1
+    k = {
+        name: (neutral, *case.kwargs[name]) if padded else case.kwargs[name]
+        for name, neutral in (("kernel_size", 1), ("stride", 1), ("padding", 0))
+    }
+    rest = tuple(case.kwargs[name] for name in ("ceil_mode", "count_include_pad", "divisor_override"))
+    expected = average(x.unsqueeze(2) if padded else x, *k.values(), *rest)
+    out = F.avg_pool(x, **case.kwargs)
+    assert torch.equal(out, expected.squeeze(2) if padded else expected)
+    lifted = {name: (1 - (name == "padding"), *case.kwargs[name]) for name in k}
+    assert torch.equal(F.avg_pool(x.unsqueeze(2), *lifted.values(), *rest).squeeze(2), out)
 
 
 @given(pool_cases(max_dims=3))

@@ -210,5 +210,5 @@ def test_bad_input_is_refused(n: int) -> None:
         F.pad(x, (-2, -2))
     with pytest.raises(ValueError, match="must leave an entry to repeat"):
         F.pad(x, (-3, 3), mode="circular")
-    with pytest.raises(ValueError, match="scale_factor must be a positive number"):
+    with pytest.raises(ValueError, match="scale_factor must be positive"):
         F.interpolate(x, scale_factor=float("inf"))

@@ -331,6 +331,25 @@ def test_an_interrupted_save_leaves_the_old_checkpoint(
     assert (saved / "notes.txt").read_text() == "mine"
 
 
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_read_again(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, original, reads = filled(Net(2, (1, 1, 1), rate=0.5), seed=1), checkpoints._read_weights, 0
+
+    def read_weights(file: Path) -> Any:
+        nonlocal reads
+        reads += 1
+        if reads == 1:
+            other.save_pretrained(saved)
+        return original(file)
+
+    monkeypatch.setattr(checkpoints, "_read_weights", read_weights)
+    loaded = Net.from_pretrained(saved)
+    assert same(loaded, other)
+    assert loaded.config == other.config
+    assert reads == 2
+
+
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 def test_permissions_are_those_of_any_new_file(saved: Path) -> None:
     (saved / "plain").touch()

@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +224,94 @@ def test_training_is_resumed_with_its_flags_to_the_same_weights(pictures: Path, 
     assert read_flags(parts / "run.json").training.steps == 6
 
 
+def test_a_run_is_resumed_with_its_own_data_in_its_own_folder(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(pictures / "run", out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
+    for words, told in {
+        ("--steps", 3): "steps must be at least the 4 that are done already",
+        ("--size", 4): "--size [4] instead of [8]",
+        ("--flips", 1, "--data-seed", 3): "--flips [1] instead of []; --data-seed 3 instead of 0",
+        ("--coloured",): "--coloured True instead of False",
+        ("--lr", 0.5): "lr=0.5 instead of 0.0002",
+        ("--channels", 4): "channels",
+        ("--out", tmp_path): "leave out --out",
+        ("--overwrite",): "leave one of them out",
+    }.items():
+        assert told in fails(capsys, 2, "train", "--resume", out, *words), words
+    assert {path: path.read_bytes() for path in before} == before
+    assert {*before} == {path for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
+
+    moved = tmp_path / "moved"
+    shutil.copytree(pictures / "data", moved)
+    run("train", moved, "--resume", out, "--steps", 5, "--cache", 0.5)
+    assert f"source: {moved}, which was {pictures / 'data'}" in capsys.readouterr().err
+    assert read_flags(out / "run.json").source == moved
+
+
+def test_a_run_that_holds_what_it_is_to_read_is_not_overwritten(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_folder = tmp_path / "run"
+    shutil.copytree(pictures / "run", run_folder)
+    (run_folder / "samples").mkdir()
+    for i in range(3):  # which a run may have written
+        shutil.copy(pictures / "data/dark/0.png", run_folder / f"samples/step-0000000{i}.png")
+    (tmp_path / "link").symlink_to(run_folder)
+    size = ["--size", 8, "--steps", 1, "--overwrite", "--out"]
+    for words, told in (
+        ((run_folder / "samples", *size, run_folder), "--out must not hold the source"),
+        ((tmp_path / "link/samples", *size, run_folder), "--out must not hold the source"),
+        ((run_folder, *size, tmp_path / "link"), "--out must not hold the source"),
+        ((pictures / "data", "--pairs", run_folder, *size, run_folder), "--out must not hold the pairs"),
+        ((pictures / "data", "--noise", run_folder, *size, run_folder), "--out must not hold the noise"),
+    ):
+        assert told in fails(capsys, 2, "train", *words), words
+    assert len([*(run_folder / "samples").iterdir()]) == 3
+    assert (run_folder / "model.safetensors").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.* is skipped")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_data_that_vanish_end_training_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    from dynunet.training import loop
+
+    (tmp_path / "data").mkdir()
+    for i in range(4):
+        np.save(tmp_path / f"data/{i}.npy", np.random.default_rng(i).normal(size=(6, 6)))
+
+    def vanish(*_: object) -> None:
+        shutil.rmtree(tmp_path / "data", ignore_errors=True)
+
+    monkeypatch.setattr(loop.Loop, "_show", vanish)
+    flags = ["--spatial-dims", 2, "--size", 4, "--channels", 4, "--cache", 0, "--workers", workers, *SMALL]
+    train = ["train", tmp_path / "data", "--out", tmp_path / "run", "--steps", 50, *flags]
+    with pytest.raises(SystemExit) as error:
+        run(*train)
+    assert error.value.code == 1
+    said = capsys.readouterr().err
+    assert "dynunet train: no file can be read any more, such as" in said
+    assert "Once files are there again, the run can be resumed" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at what the process has loaded in /proc")
+def test_ctrl_c_while_all_is_imported_gives_no_traceback() -> None:
+    command = [sys.executable, "-m", "dynunet", "summary", "--help"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    maps = Path(f"/proc/{process.pid}/maps")
+    while process.poll() is None and "libtorch" not in maps.read_text():
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate()[1]
+    assert said == ""
+    assert process.returncode == -signal.SIGINT
+
+
 def test_the_flags_of_a_run_can_be_used_again(pictures: Path, tmp_path: Path) -> None:
     record = pictures / "run/run.json"
     run("train", "--config", record, "--out", tmp_path / "again", "--channels", 4, 8, "--steps", 1)
@@ -328,6 +419,8 @@ def test_summary_draws_the_network_of_the_readme(capsys: pytest.CaptureFixture[s
         ("train x --out y --stepz 3", "--stepz"),
         ("train x --out y --steps many", "--steps"),
         ("train x --out y --steps 0", "steps must be at least 1, got 0"),
+        ("train x --out y --seed 99999999999999999999", "seed must have at most 64 bits"),
+        ("train x --out y --data-seed 99999999999999999999", "seed must have at most 64 bits"),
         ("train x --out y --snr 5 1", "snr must be"),
         ("train x --out y --noise a --pairs b", "pairs"),
         ("train nowhere --out y", "nowhere"),
@@ -366,6 +459,7 @@ def test_models_are_used_for_what_they_were_trained_for(
     assert "must be of bright, dark" in fails(capsys, 2, "sample", pictures / "run", "--classes", "red", *out)
     assert "which" in fails(capsys, 2, "evaluate", pictures / "run", "--snr", 0, 1)
     assert "device must be one" in fails(capsys, 2, "sample", pictures / "run", *out, "--device", "abacus")
+    assert "one that computes" in fails(capsys, 2, "sample", pictures / "run", *out, "--device", "meta")
     image = pictures / "data/dark/0.png"
     assert "nothing is missing" in fails(capsys, 2, "inpaint", pictures / "run", image, "--missing", 7, *out)
     assert not (tmp_path / "out").exists()

@@ -241,6 +241,7 @@ def test_inpaint_takes_folders_of_files_and_of_masks(painter: Path, tmp_path: Pa
         png(tmp_path / "in" / "deep" / f"{i}.png")
         Image.fromarray(np.eye(12, 10, k=i, dtype=np.uint8) * 255).save(tmp_path / f"mask-{i}.png")
     Image.open(tmp_path / "in/deep/0.png").save(tmp_path / "in/deep/3.jpg")
+    Image.open(tmp_path / "in/deep/0.png").save(tmp_path / "in/deep/0.jpg")
     png(tmp_path / "in" / "deep" / "whole.png")
     (tmp_path / "masks" / "deep").mkdir(parents=True)
     for i, name in enumerate(("0", "1", "3")):
@@ -249,18 +250,25 @@ def test_inpaint_takes_folders_of_files_and_of_masks(painter: Path, tmp_path: Pa
     inpaint = ("inpaint", painter, tmp_path / "in", "--steps", 1, "--mask")
     ends(1, *inpaint, tmp_path / "masks", "--out", tmp_path / "out")
     said = capsys.readouterr()
-    assert "3 of 5 files filled in" in said.out
+    assert "3 of 6 files filled in" in said.out
+    assert "0.png: its result has the name of that for" in said.err
     assert "2.png: there is no mask of its name" in said.err
     assert "passed over" in said.err
     names = [p.name for p in sorted((tmp_path / "out" / "deep").iterdir())]
     assert names == ["0.png", "1.png", "3.png"]
-    for i, name in enumerate(("0.png", "1.png", "3.jpg")):
+    for i, name in enumerate(("0.jpg", "1.png", "3.jpg")):
         before = np.asarray(Image.open(tmp_path / "in" / "deep" / name))
         after = np.asarray(Image.open(tmp_path / "out" / "deep" / names[i]))
         changed = (before != after).any(-1)
         assert changed.any()
         assert not (changed & ~np.eye(12, 10, k=i, dtype=bool)).any()
     ends(2, *inpaint, tmp_path / "masks" / "deep" / "nothing.png", "--out", tmp_path / "other")
+    # Masks that lie among the files are not among what is filled in.
+    (tmp_path / "masks").rename(tmp_path / "in" / "masks")
+    ends(1, *inpaint, tmp_path / "in" / "masks", "--out", tmp_path / "out")
+    said = capsys.readouterr()
+    assert "0 of 6 files filled in" in said.out
+    assert "3 there already" in said.out
 
 
 @pytest.mark.parametrize("kind", ["flac of a higher rate", "resized RGBA", "nii.gz at another spacing"])

@@ -146,18 +146,21 @@ KINDS: dict[str, tuple[Kind, dict[str, Any]]] = {
     "tif": (image("RGB", ".tif"), {}),
     "tif of 16 bits": (image("I;16", ".tiff"), {}),
     "bmp": (image("RGB", ".bmp"), {}),
-    **{f"nii {t}": (volume(t), {}) for t in (np.uint8, np.int16, np.int32, np.float32, np.float64)},
+    **{f"nii {t.__name__}": (volume(t), {}) for t in (np.uint8, np.int16, np.int32, np.float32, np.float64)},
     "nii with a slope": (volume(np.int16, slope=(0.3, -7.0)), {}),
     "floats with a slope": (volume(np.float32, slope=(0.3, -7.0)), {}),
     "nii.gz at another spacing": (volume(np.int16, ".nii.gz"), {"spacing": 2.3}),
     "nii at a finer spacing": (volume(np.float32), {"spacing": 1.0}),
     "nii in time": (volume(np.int16, shape=(5, 4, 3, 2)), {}),
-    **{f"npy {t}": (array(t), {}) for t in (bool, np.uint8, np.int64, np.uint64, np.float16, np.float64)},
+    **{
+        f"npy {t.__name__}": (array(t), {})
+        for t in (bool, np.uint8, np.int64, np.uint64, np.float16, np.float64)
+    },
     "npz beside labels": (array(np.float32, ".npz"), {}),
 }
 
 
-FEW = settings(max_examples=max(settings().max_examples // 12, 5))  # of each of many kinds
+FEW = settings(max_examples=max(settings().max_examples // 20, 3))  # of each of many kinds
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -195,6 +198,48 @@ def test_what_is_not_marked_stays_to_the_bit(kind: str, data: st.DataObject) -> 
         kept = int(loaded.source.channels.file[1] > loaded.source.channels.given[1])  # opacity
         colours = slice(len(marked) - kept)
         assert (other[colours] > after[colours])[marked[colours]].all(), "the answer reaches all of it"
+
+
+GAPS: dict[str, tuple[Kind, str, dict[str, Any]]] = {
+    "wav of a higher rate": (pcm("FLOAT", 2, 44100), "nan", {"sample_rate": 8000}),
+    "wav of a lower rate": (pcm("DOUBLE", 1, 8000), "nan", {"sample_rate": 11025}),
+    "wav": (pcm("FLOAT", 1, 8000), "0.125", {}),
+    "nii at another spacing": (volume(np.float32), "nan", {"spacing": 2.3}),
+    "nii": (volume(np.int16), "-32768", {}),
+    "npy": (array(np.float64), "-1e30", {}),
+    "png": (image("L"), "255", {"size": (5, 5), "resize": True}),
+}
+
+
+@pytest.mark.parametrize("kind", GAPS)
+def test_what_is_missing_is_filled_in_and_all_else_stays_to_the_bit(kind: str, tmp_path: Path) -> None:
+    of, missing, options = GAPS[kind]
+    path, to = tmp_path / f"a{of.suffix}", tmp_path / f"b{of.suffix}"
+    of.make(path)
+    before = of.numbers(path)
+    marked = np.zeros(before.shape, bool)
+    marked[..., 2:4] = True
+    marked[:, -1] = True
+    before = np.where(marked, before.dtype.type(float(missing)), before)
+    units = Units.of(FolderDataset(path, **options).units)
+    if of.suffix == ".wav":
+        sf.write(path, before.T, sf.info(path).samplerate, sf.info(path).subtype)
+    elif of.suffix == ".nii":
+        nib.save(nib.Nifti1Image(before[0], TURNED), path)
+    elif of.suffix == ".png":
+        Image.fromarray(before[0]).save(path)
+    else:
+        np.save(path, before[0])
+    units = replace(units, missing=missing)
+    marked |= before == before.dtype.type(float(missing)) if missing != "nan" else marked
+    loaded, holes = load_gaps(path, units)
+    assert loaded.mask is not None
+    assert not loaded.mask.all()
+    write(to, torch.full_like(loaded.x, 0.5), units, loaded.source, holes)
+    after = of.numbers(to)
+    np.testing.assert_array_equal(after[~marked], before[~marked])
+    assert np.isfinite(after).all()
+    assert (after[marked] != before[marked]).all()
 
 
 CHANNELS = {
@@ -273,13 +318,18 @@ def test_nothing_is_lost_of_what_is_accepted(kind: str, file: int, given: int, a
         np.testing.assert_array_equal(result[-1], values[-1])
 
 
+def test_what_training_does_not_see_is_reported(tmp_path: Path) -> None:
+    deep_colours(tmp_path / "a.png")
+    assert "lost      in 1 files, its 16 bits of each colour become 8" in FolderDataset(tmp_path).report()
+
+
 def test_what_a_result_does_not_have_of_its_file_is_said(tmp_path: Path) -> None:
     pcm("PCM_16", 1, 44100).make(tmp_path / "a.wav")
     units = FolderDataset(tmp_path / "a.wav", sample_rate=8000).units
     assert "what is above 4000 Hz is lost" in load(tmp_path / "a.wav", units).lost[0]
     image("L").make(tmp_path / "a.png")
     units = FolderDataset(tmp_path / "a.png", size=4, resize=True).units
-    assert "what is finer than 4x4 is lost" in load(tmp_path / "a.png", units).lost[0]
+    assert "what is finer than the model's size, 4x4, is lost" in load(tmp_path / "a.png", units).lost[0]
     assert not load(tmp_path / "a.png", {**units, "resize": False}).lost
 
 

@@ -534,7 +534,8 @@ def test_bad_arguments_are_refused() -> None:
         (ValueError, r"the shape of x0 must be \(N, C, \*spatial\)", lambda: diffusion.loss(x[0, 0])),
         (ValueError, "steps must be at least 1, got 0", lambda: diffusion.sample((1, 1, 4), 0)),
         (TypeError, "steps must be an int", lambda: diffusion.sample((1, 1, 4), 2.5)),  # type: ignore[arg-type]
-        (ValueError, "shape must be", lambda: diffusion.sample((1, 4))),
+        (ValueError, "shape must be", lambda: diffusion.sample((4,))),
+        (ValueError, "shape must fit the model", lambda: diffusion.sample((1, 4))),
         (ValueError, "sampler must be one of 'ddpm'", lambda: diffusion.sample((1, 1, 4), sampler="heun2")),
         (ValueError, "eta must be left out", lambda: diffusion.sample((1, 1, 4), eta=1.0)),
         (

@@ -174,6 +174,13 @@ def test_trying_a_scheduler_leaves_the_global_source_of_noise_alone() -> None:
     run = from_scheduler(diffusers.EulerDiscreteScheduler())
     run(DATA.denoiser(schedule), x, schedule, spaced(schedule, 3))
     assert torch.equal(torch.get_rng_state(), before)
+    own = torch.Generator().manual_seed(1)
+    run = from_scheduler(diffusers.EulerAncestralDiscreteScheduler(), generator=own)
+    run(DATA.denoiser(schedule), x, schedule, spaced(schedule, 3))
+    again = torch.Generator().manual_seed(1)
+    for _ in range(3):
+        torch.randn(x.shape, generator=again)
+    assert torch.equal(own.get_state(), again.get_state()), "one draw for each step"
 
 
 @pytest.mark.parametrize("skip", [False, True])
