@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
@@ -11,3 +12,16 @@ settings.register_profile("thorough", max_examples=1500, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 torch.set_num_threads(1)  # the cases are small: threads would only wait for each other
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="where to run what can run anywhere: cpu or cuda")
+
+
+@pytest.fixture(scope="session")
+def device(pytestconfig: pytest.Config) -> str:
+    """The device that was asked for; it is an error if it is not there."""
+    name = str(pytestconfig.getoption("--device"))
+    if torch.device(name).type == "cuda" and not torch.cuda.is_available():
+        pytest.exit(f"--device {name}: torch {torch.__version__} sees no GPU", returncode=1)
+    return name

@@ -22,6 +22,7 @@ CHECKS = (
     Group("correctness", "diffusing", "diffusion"),
     Group("correctness", "training", "trainer"),
     Group("correctness", "correctness", "modules"),
+    Group("correctness", "correctness", "conformance"),
     Group("correctness", "correctness", "algorithms"),
     Group("correctness", "correctness", "deterministic"),
     Group("correctness", "large", "sizes"),
@@ -29,10 +30,10 @@ CHECKS = (
 )
 SPEED = (
     Group("speed", "rates", "rates", 0.5),
-    Group("speed", "speed_conv", "beyond", 4),
     Group("speed", "speed_networks", "steps", 3),
     Group("speed", "speed_networks", "memory", 1),
-    Group("speed", "speed_conv", "copies", 1),
+    Group("speed", "speed_conv", "beyond", 3),
+    Group("speed", "speed_conv", "copies", 0.5),
     Group("speed", "speed_layers", "layers", 2),
     Group("speed", "speed_networks", "samples", 1),
     Group("speed", "speed_conv", "within", 1),
@@ -47,7 +48,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for what is written")
     parser.add_argument("--device", default="cuda", help="cuda or cpu")
     parser.add_argument("--quick", action="store_true", help="every kind of row once, small")
-    parser.add_argument("--only", default="", metavar="TEXT", help="groups whose section or name has it")
+    parser.add_argument("--only", nargs="*", metavar="TEXT", help="groups whose section or name has one")
     parser.add_argument("--jobs", type=int, help="processes of checks at a time")
     given = parser.parse_args()
     end = time.monotonic() + 60 * given.minutes
@@ -57,7 +58,8 @@ def main() -> int:
     given.out.mkdir(parents=True, exist_ok=True)
 
     def chosen(groups: tuple[Group, ...]) -> list[Group]:
-        return [g for g in groups if given.only in f"{g.section} {g.title}"]
+        names = given.only or [""]
+        return [g for g in groups if any(name in f"{g.section} {g.title}" for name in names)]
 
     with (given.out / "log.txt").open("w", encoding="utf-8") as log, Report(given.out) as report:
         environment = [Group("environment", "environment", "rows")]

@@ -1,6 +1,8 @@
 """convnd on the device against the CPU in float64."""
 
+import importlib
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from convnd._algorithms.problems import ALGORITHMS
 from . import calls
 from .calls import RANKS, STRATEGIES, drawn, of_case
 from .compare import BF16, FLOAT32, Call, Mismatch, Precision, check, precisions
-from .rows import Row, Setting
+from .rows import Row, Setting, need
 
 
 def functions(setting: Setting) -> list[Row]:
@@ -36,20 +38,27 @@ def _ranks(setting: Setting) -> tuple[int, ...]:
 
 def _empty(found: list[Call], setting: Setting) -> int:
     """No sample: the shapes of the CPU, forward and backward."""
+    wrong: list[str] = []
     count = 0
     for call in found:
-        if call.constants or call.name.split(" ")[1].startswith("affine_grid"):
+        if call.constants or "affine_grid" in call.name:
             continue
+        count += 1
         # The first operand has the batch, and so has a grid.
         last = 2 if "grid_sample" in call.name else 1
-        tensors = [x[:0] if i < last else x for i, x in enumerate(call.tensors)]
-        empty = replace(call, tensors=tensors)
-        expected = empty.results()
-        got = empty.at(setting.device, torch.float32).results()
-        for name, value in expected.items():
-            if got[name].shape != value.shape:
-                raise Mismatch(f"{call.name}: {name} {tuple(got[name].shape)}, not {tuple(value.shape)}", {})
-        count += 1
+        empty = replace(call, tensors=[x[:0] if i < last else x for i, x in enumerate(call.tensors)])
+        expected = {name: tuple(x.shape) for name, x in empty.results().items()}
+        try:
+            got = {
+                name: tuple(x.shape) for name, x in empty.at(setting.device, torch.float32).results().items()
+            }
+        except RuntimeError as error:
+            wrong.append(f"{call.name}: {error}".splitlines()[0])
+            continue
+        if got != expected:
+            wrong.append(f"{call.name}: shapes {got}, not {expected}")
+    if wrong:
+        raise Mismatch("\n".join(["without a sample", *wrong[:4]]), {"empty": count, "wrong": wrong})
     return count
 
 
@@ -163,3 +172,30 @@ def deterministic(setting: Setting) -> list[Row]:
     ranks = (4,) if setting.quick else RANKS
     names = OF_NETWORKS if setting.quick else F.__all__
     return [Row(f"{name} {n}-D", lambda n=n, name=name: run(n, name)) for name in names for n in ranks]
+
+
+def conformance(setting: Setting) -> list[Row]:
+    """torch's own sample inputs and modules in float64, on the device by torch and by convnd."""
+
+    def run(what: str, **given: Any) -> dict[str, Any]:
+        need("expecttest")  # which torch's collection of samples imports
+        conforming = importlib.import_module(f"tests.convnd.conformance.{what}")
+        make = conforming.modules if what == "moduleinfo" else conforming.samples
+        wrong: list[str] = []
+        count = 0
+        for name, test in islice(make(device=setting.device, **given), 0, None, 60 if setting.quick else 1):
+            count += 1
+            try:
+                test()
+            except Exception as error:
+                wrong.append(f"{name}: {type(error).__name__}: {str(error).strip().splitlines()[0][:150]}")
+        figures = {"cases": count, "wrong": len(wrong), "which": wrong[:50]}
+        if wrong:
+            raise Mismatch("\n".join([f"{len(wrong)} of {count}", *wrong[:4]]), figures)
+        return figures
+
+    return [
+        Row("torch's modules", lambda: run("moduleinfo"), 150),
+        Row("torch's samples, own rank", lambda: run("opinfo", ranks=(0,)), 150),
+        Row("torch's samples, lifted to 4 axes", lambda: run("opinfo", ranks=(4,)), 200),
+    ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LAST_LINES = 6  # of a traceback
+SAID = 6  # lines of an error and places in our own code that are kept
 ROOT = Path(__file__).parents[2]
 
 
@@ -67,6 +67,15 @@ def need_gpu(setting: Setting, what: str = "needs a GPU") -> None:
         raise Skip(what)
 
 
+def _said(error: Exception) -> str:
+    """Where in our own code it came from, and the first lines of what it says."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [f for f in frames if Path(f.filename).is_relative_to(ROOT)]
+    places = [f"{Path(f.filename).relative_to(ROOT)}:{f.lineno} {f.line}" for f in ours[-SAID:]]
+    said = f"{type(error).__name__}: {str(error).strip()}".splitlines()
+    return "\n".join([*places, *said[:SAID]])
+
+
 def outcome(row: Row) -> dict[str, Any]:
     """What became of a row, as JSON holds it."""
     start = time.perf_counter()
@@ -75,10 +84,9 @@ def outcome(row: Row) -> dict[str, Any]:
     except Skip as reason:
         told = {"status": "skipped", "error": str(reason)}
     except Exception as error:
-        lines = "".join(traceback.format_exception(error)).rstrip().splitlines()
         told = {
             "status": "failed",
-            "error": "\n".join(lines[-LAST_LINES:]),
+            "error": _said(error),
             "figures": getattr(error, "figures", {}),
         }
     return {**told, "seconds": round(time.perf_counter() - start, 2)}

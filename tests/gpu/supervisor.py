@@ -69,8 +69,13 @@ class Process:
         return self.child.wait()
 
 
-def run_group(group: Group, setting: Setting, seconds: float, threads: int, log: IO[str], tell: Tell) -> None:
-    """Run a group to its end or for so many seconds; a row that ends its process is a row that failed."""
+def run_group(
+    group: Group, setting: Setting, seconds: float, last: float, threads: int, log: IO[str], tell: Tell
+) -> None:
+    """Run a group for so many seconds; the row it is at then may still end, but not after the time ``last``.
+
+    A row that ends its process is a row that failed.
+    """
     end, first = time.monotonic() + seconds, 0
     while True:
         left = end - time.monotonic()
@@ -78,7 +83,7 @@ def run_group(group: Group, setting: Setting, seconds: float, threads: int, log:
         row, until = None, time.monotonic() + STARTING
         why = ""
         try:
-            while (line := process.next(min(until, end + GRACE))) is not None:
+            while (line := process.next(min(until, last))) is not None:
                 if line["event"] == "begin":
                     row, until = line, time.monotonic() + line["limit"]
                 elif line["event"] == "row":
@@ -94,7 +99,7 @@ def run_group(group: Group, setting: Setting, seconds: float, threads: int, log:
         if row is None and not why and first > 0:
             continue  # it ended itself after a row that broke the device
         about = row or {"number": first, "name": "(start)"}
-        late = why and time.monotonic() >= end
+        late = why and time.monotonic() >= last
         tell(
             group,
             {
@@ -132,8 +137,8 @@ def run_groups(
                 group, share = waiting.get_nowait()
             except queue.Empty:
                 return
-            left = end - time.monotonic()
-            run_group(group, setting, max(left * share, 0.0), max(1, cores // jobs), log, tell)
+            left = max(end - time.monotonic(), 0.0)
+            run_group(group, setting, left * share, end + GRACE, max(1, cores // jobs), log, tell)
 
     workers = [threading.Thread(target=work) for _ in range(jobs)]
     for worker in workers:

@@ -1,7 +1,9 @@
 """How calls are timed and compared: one process, in turn, by the device's own clock."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from math import inf
 from typing import Any
 
 import torch
@@ -37,21 +39,32 @@ def settings(setting: Setting, budget: float = 0.25) -> Settings:
 
 
 def timed(
-    calls: Mapping[str, Callable[[], Any]], setting: Setting, budget: float = 0.25
+    calls: Mapping[str, Callable[[], Any]], setting: Setting, budget: float = 0.25, slow: float = inf
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Median seconds of each call that runs, and of the others why they do not."""
+    """Median seconds of each call that runs, and of the others why they do not.
+
+    What is far slower than it could be of interest, ``slow`` seconds, is timed once.
+    """
     runs: dict[str, Callable[[], Any]] = {}
+    once: dict[str, float] = {}
     failed: dict[str, str] = {}
     for name, call in calls.items():
         try:
             call()
             wait(setting.device)
-            runs[name] = call
+            start = time.perf_counter()
+            call()
+            wait(setting.device)
+            taken = time.perf_counter() - start
+            if taken > slow:
+                once[name] = taken
+            else:
+                runs[name] = call
         except Exception as error:
             failed[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"
             if setting.gpu:
                 torch.cuda.empty_cache()
-    return (interleaved(runs, settings(setting, budget)) if runs else {}), failed
+    return {**(interleaved(runs, settings(setting, budget)) if runs else {}), **once}, failed
 
 
 def memory_of(call: Callable[[], Any], setting: Setting) -> int | None:

@@ -32,7 +32,7 @@ def _counterpart(kind: type[nn.Module]) -> Callable[..., nn.Module] | None:
     return None if ours is None else lambda *args, **kwargs: ours(rank, *args, **kwargs)
 
 
-def modules() -> Iterator[Check]:
+def modules(device: str = "cpu") -> Iterator[Check]:
     info: Any
     for info in module_db:
         make = _counterpart(info.module_cls)
@@ -40,7 +40,7 @@ def modules() -> Iterator[Check]:
             continue
         for training in (True, False):
             inputs = info.module_inputs_func(
-                info, device="cpu", dtype=torch.float64, requires_grad=True, training=training
+                info, device=device, dtype=torch.float64, requires_grad=True, training=training
             )
             for i, given in enumerate(inputs):
                 if given.forward_input is None:
@@ -51,10 +51,11 @@ def modules() -> Iterator[Check]:
 
 def _compare(kind: type[nn.Module], make: Callable[..., nn.Module], given: Any, training: bool) -> None:
     arguments, called = given.constructor_input, given.forward_input
+    place = next((a.device for a in called.args if isinstance(a, Tensor)), None)
     torch.manual_seed(0)
-    theirs = kind(*arguments.args, **arguments.kwargs).double().train(training)
+    theirs = kind(*arguments.args, **arguments.kwargs).to(place, torch.float64).train(training)
     torch.manual_seed(0)
-    ours = make(*arguments.args, **arguments.kwargs).double().train(training)
+    ours = make(*arguments.args, **arguments.kwargs).to(place, torch.float64).train(training)
     args, kwargs = list(called.args), dict(called.kwargs)
     inputs = [a for a in args if isinstance(a, Tensor) and a.requires_grad]
     results = []
@@ -66,6 +67,6 @@ def _compare(kind: type[nn.Module], make: Callable[..., nn.Module], given: Any, 
     torch.testing.assert_close(results[1], results[0], rtol=1e-10, atol=1e-10, equal_nan=True)
     outs = [r[0] if isinstance(r, tuple) else r for r in results]
     if inputs and outs[0].requires_grad:
-        direction = torch.linspace(-1, 1, outs[0].numel(), dtype=outs[0].dtype).reshape(outs[0].shape)
+        direction = torch.linspace(-1, 1, outs[0].numel()).to(outs[0]).reshape(outs[0].shape)
         gradients = [torch.autograd.grad(o, inputs, direction, retain_graph=True) for o in outs]
         torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-10, atol=1e-10, equal_nan=True)

@@ -116,7 +116,7 @@ def _flat(out: Any) -> list[Tensor]:
 
 def _gradients(outputs: list[Tensor], inputs: list[Tensor]) -> tuple[Tensor, ...]:
     out = next(o for o in outputs if o.is_floating_point())
-    direction = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).reshape(out.shape)
+    direction = torch.linspace(-1, 1, out.numel(), dtype=out.dtype, device=out.device).reshape(out.shape)
     return torch.autograd.grad(out, inputs, direction)
 
 
@@ -142,7 +142,9 @@ def _compare(info: Any, operator: Operator, sample: Any, at: int, extra: int) ->
     if "fractional" in info.name and arguments.get("_random_samples") is None:
         batch = sample.input.shape[:2] if sample.input.ndim == n + 2 else (1, sample.input.shape[0])
         torch.manual_seed(seed)
-        arguments["_random_samples"] = torch.rand(*batch, n, dtype=sample.input.dtype)
+        arguments["_random_samples"] = torch.rand(
+            *batch, n, dtype=sample.input.dtype, device=sample.input.device
+        )
     call = _lift(arguments, n, at, extra) if extra else arguments
     names = [k for k, v in arguments.items() if any(v is t for t in theirs_in)]
     ours_in = [call[k].detach().requires_grad_() for k in names]
@@ -160,10 +162,10 @@ def _compare(info: Any, operator: Operator, sample: Any, at: int, extra: int) ->
             _assert_close(a, b)
 
 
-def samples(ranks: Sequence[int], dtype: torch.dtype = torch.float64) -> Iterator[Check]:
+def samples(ranks: Sequence[int], dtype: torch.dtype = torch.float64, device: str = "cpu") -> Iterator[Check]:
     """Every sample input at its own rank (0) or lifted to each of ``ranks``, at every place."""
     for info, operator in _infos():
-        for i, sample in enumerate(info.sample_inputs("cpu", dtype, requires_grad=True)):
+        for i, sample in enumerate(info.sample_inputs(device, dtype, requires_grad=True)):
             _, n = _arguments(operator, sample)
             for rank in ranks:
                 extra = rank - n if rank else 0
