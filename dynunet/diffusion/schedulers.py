@@ -15,9 +15,9 @@ will do. Whether it does is tried out before every run, see :func:`_check_law`.
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from math import hypot, inf, log, sqrt
+from math import hypot, inf, log
 from typing import Any
 
 import torch
@@ -26,8 +26,7 @@ from torch import Tensor
 from .noise import Noise
 from .schedules import ScheduleLike, as_schedule
 from .steps import Callback, Denoise, Level, Sampler, check_times, estimate, level, report
-
-Scales = tuple[float, float]
+from .translation import Scales, scales_of, step_ends, walk
 
 _MEAN, _STDS = 0.5, (0.0, 0.3)  # of the data that a scheduler is tried on: within [-1, 1], where many clip
 _TRIED = 1024  # entries of x there
@@ -96,9 +95,9 @@ def from_scheduler(scheduler: Any, **step_options: Any) -> Sampler:
         def x0_at(k: int, x: Tensor) -> Tensor:
             return estimate(denoise, x / factors[k], levels[k].t)
 
-        number, ends = 0, _step_ends(runner, scales)
+        number, ends = 0, step_ends(runner, scales)
         state = start = _factor(level(schedule, 1.0), scales[0]) * x
-        for k, state, x0 in _walk(runner, scales, start, x0_at, generator, step_options):
+        for k, state, x0 in walk(runner, scales, start, x0_at, generator, step_options):
             if ends[k]:
                 report(callback, number, levels[k + 1], state / factors[k + 1], x0)
                 number += 1
@@ -106,28 +105,6 @@ def from_scheduler(scheduler: Any, **step_options: Any) -> Sampler:
 
     run.__name__ = type(scheduler).__name__
     return run
-
-
-def _walk(
-    runner: Any,
-    scales: Sequence[Scales],
-    x: Tensor,
-    x0_at: Callable[[int, Tensor], Tensor],
-    generator: Noise,
-    step_options: Mapping[str, Any],
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """The scheduler's loop: after the k-th evaluation k, x where the scheduler is then, and the estimate."""
-    takes = inspect.signature(runner.step).parameters
-    for k, timestep in enumerate(runner.timesteps):
-        x0 = x0_at(k, x)
-        if hasattr(runner, "scale_model_input"):  # its result is not needed, that it was called is
-            runner.scale_model_input(x, timestep)
-        options = {**_noise(takes, generator, x), **step_options}
-        if "prev_timestep" in takes and k + 1 < len(runner.timesteps):  # UnCLIP's, which is asked for it
-            options.setdefault("prev_timestep", runner.timesteps[k + 1])
-        output = _output(runner, x, x0, scales[k])
-        x = runner.step(output, timestep, x, return_dict=False, **options)[0].to(x0.dtype)
-        yield k, x, x0
 
 
 def _tried(
@@ -141,7 +118,7 @@ def _tried(
     try:
         runner = copy.deepcopy(scheduler)
         runner.set_timesteps(steps)  # on the CPU, so that nothing is read back from a device
-        scales = _scales(runner)
+        scales = scales_of(runner)
         _check_levels(runner, scales)
         # Noise that was given is for the run: it has the shape of x, or would be drawn twice.
         settings = {k: v for k, v in step_options.items() if not isinstance(v, Tensor | torch.Generator)}
@@ -206,7 +183,7 @@ def _check_law(
         return _MEAN + alpha * data_std**2 / (alpha**2 * data_std**2 + sigma**2) * (x - alpha * _MEAN)
 
     with torch.random.fork_rng(devices=[]):
-        for k, state, _ in _walk(runner, scales, x, x0_at, generator, step_options):
+        for k, state, _ in walk(runner, scales, x, x0_at, generator, step_options):
             alpha, sigma = scales[k + 1]
             wanted, got = (alpha * _MEAN, hypot(alpha * data_std, sigma)), (state.mean(), state.std())
             off = max(abs(g.item() - w) for w, g in zip(wanted, got, strict=True)) / hypot(alpha, sigma)
@@ -216,40 +193,6 @@ def _check_law(
                     f"{wanted[0]:.3g} and standard deviation {wanted[1]:.3g} after evaluation {k + 1} of "
                     f"{len(scales) - 1}, got {got[0]:.3g} and {got[1]:.3g}"
                 )
-
-
-def _step_ends(scheduler: Any, scales: Sequence[Scales]) -> list[bool]:
-    """Whether a step ends with each evaluation: x is at that level for the last time, and not halfway.
-
-    Solvers of second order evaluate twice at a level, the second time to get there better.
-    """
-    whole = getattr(scheduler, "_timesteps", None)  # PNDM's, without those in the middle of a step
-    halfway = [whole is not None and t not in whole for t in (*scheduler.timesteps.tolist()[1:], 0)]
-    halfway[-1] = False
-    again = [now == then for now, then in zip(scales[1:], [*scales[2:], None], strict=True)]
-    return [not (half or more) for half, more in zip(halfway, again, strict=True)]
-
-
-def _is_flow(scheduler: Any) -> bool:
-    """Whether x_k = (1 - sigma_k) x_0 + sigma_k noise; the flow-matching classes know nothing else."""
-    config = scheduler.config
-    return bool(config.get("use_flow_sigmas")) or "prediction_type" not in config
-
-
-def _scales(scheduler: Any) -> list[Scales]:
-    """alpha and sigma of the x that the network is evaluated at, each time, and then of the result."""
-    n = len(scheduler.timesteps)
-    if not hasattr(scheduler, "sigmas"):
-        powers = [float(scheduler.alphas_cumprod[int(t)]) for t in scheduler.timesteps]
-        return [*((sqrt(power), sqrt(1 - power)) for power in powers), (1.0, 0.0)]
-    sigmas = [float(sigma) for sigma in scheduler.sigmas[:n]]
-    if _is_flow(scheduler):
-        made = [(1 - sigma, sigma) for sigma in sigmas]
-    elif hasattr(scheduler, "_sigma_to_alpha_sigma_t") and "sigma_data" not in scheduler.config:
-        made = [(1 / hypot(1, sigma), sigma / hypot(1, sigma)) for sigma in sigmas]
-    else:
-        made = [(1.0, sigma) for sigma in sigmas]
-    return [*made, (1.0, 0.0)]
 
 
 def _matching(schedule: ScheduleLike, scales: Scales) -> Level:
@@ -283,38 +226,3 @@ def _check_output(scheduler: Any) -> None:
         )
     if config.get("variance_type") in ("learned", "learned_range"):
         raise ValueError(f"{_called(scheduler)} cannot be served: its variance_type must not be learned")
-
-
-def _output(scheduler: Any, x: Tensor, x0: Tensor, scales: Scales) -> Tensor:
-    """The network output that the scheduler turns into the given estimate."""
-    alpha, sigma = scales
-    kind = scheduler.config.get("prediction_type")
-    if "sigma_data" in scheduler.config:  # EDM's preconditioning, Karras et al. 2022, table 1
-        data = scheduler.config["sigma_data"]
-        length = hypot(sigma, data)
-        sign = -1 if kind == "v_prediction" else 1
-        return (x0 - (data / length) ** 2 * x) * (sign * length / (sigma * data))
-    if kind == "sample":
-        return x0
-    noise = (x - alpha * x0) / sigma
-    if kind == "v_prediction":
-        return (alpha * noise - sigma * x0) / hypot(alpha, sigma)
-    return noise if kind == "epsilon" else noise - x0
-
-
-def _noise(takes: Any, generator: Noise, x: Tensor) -> dict[str, Any]:
-    """The noise source as an argument of the scheduler's step."""
-    if generator is None:
-        return {}
-    if isinstance(generator, (torch.Generator, Sequence)):
-        value = generator if isinstance(generator, torch.Generator) else list(generator)
-        return {"generator": value} if "generator" in takes else {}
-    if "variance_noise" not in takes:
-        return {} if "generator" not in takes else _refuse(generator)
-    return {"variance_noise": generator(x.shape).to(x)}
-
-
-def _refuse(generator: Any) -> dict[str, Any]:
-    raise TypeError(
-        f"generator must be a torch generator or one per sample with this scheduler, got {generator!r}"
-    )
