@@ -15,7 +15,7 @@ from ..data.files import search
 from ..data.saving import check_free
 from ..data.sources import printable, shown
 from ..writing import DiskFull
-from .common import result_of
+from .common import known_suffix, result_of
 from .train import Stopped
 
 
@@ -47,7 +47,7 @@ class Work:
         beside: Sequence[Path] = (),
     ) -> None:
         self.out, self.overwrite, self.folder = out, overwrite, source.is_dir()
-        if self.folder and out.exists() and not out.is_dir():
+        if self.folder and not out.is_dir() and (out.exists() or known_suffix(out)):
             raise ValueError(f"out must be a folder, for the results of one, got {shown(out)}")
         found = search(source, "source", out if self.folder else None)
         read = {_identity(path) for path in beside}

@@ -224,9 +224,14 @@ def test_no_input_is_replaced(flags: Any, restorer: Path, painter: Path, sounds:
     png(sounds / "p" / "mask.png")
     (sounds / "linked").mkdir()
     os.link(sounds / "0.wav", sounds / "linked" / "1.wav")
+    other = sounds.parent / "file"
+    other.touch()
     before = contents(sounds)
     ends(2, "denoise", restorer, sounds, "--out", sounds, *flags)
     assert "another folder" in capsys.readouterr().err
+    for out in (other, sounds.parent / "new.wav"):
+        ends(2, "denoise", restorer, sounds, "--out", out, *flags)
+        assert "out must be a folder" in capsys.readouterr().err
     for out in (sounds, sounds / "0.wav", sounds / "linked" / "1.wav"):
         ends(2, "denoise", restorer, sounds / "0.wav", "--out", out, *flags)
         assert "which is read" in capsys.readouterr().err
