@@ -16,6 +16,7 @@ with the smallest case that is wrong, printed as code:
 - ``conv_cases, conv_transpose_cases, pool_cases, pad_cases, interpolate_cases, spatial_shapes``:
   Hypothesis strategies that draw a :class:`Case`, a valid input with its arguments, on 1 to 6 axes.
   ``invalid_conv_cases, invalid_pool_cases`` draw calls that must be refused, with the reason.
+- :func:`layouts`: memory layouts to apply to the operands, which no result may depend on.
 - :mod:`~convnd.testing.reference`: the operators as plain NumPy loops that never call convnd.
 
 With a test of your own around the strategies:
@@ -38,6 +39,7 @@ from . import laws, reference
 from .cases import Case, Counterexample, array_code, call, torch_on_arrays
 from .checks import check_conv, check_conv_transpose, check_pool
 from .invalid import invalid_conv_cases, invalid_pool_cases
+from .layouts import Layout, layouts
 from .strategies import (
     conv_cases,
     conv_transpose_cases,
@@ -50,6 +52,7 @@ from .strategies import (
 __all__ = [
     "Case",
     "Counterexample",
+    "Layout",
     "array_code",
     "call",
     "check_conv",
@@ -61,6 +64,7 @@ __all__ = [
     "invalid_conv_cases",
     "invalid_pool_cases",
     "laws",
+    "layouts",
     "pad_cases",
     "pool_cases",
     "reference",

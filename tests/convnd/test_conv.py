@@ -1,5 +1,6 @@
 """Convolution and transposed convolution against plain loops, torch, and each other."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 import convnd
 import convnd.functional as F
 from convnd._algorithms import native
+from convnd._algorithms.problems import ALGORITHMS
 from convnd.testing import Case, conv_cases, conv_transpose_cases, reference
 
 TORCH_CONV = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
@@ -287,8 +289,81 @@ def test_low_precision_rounds_once(n: int) -> None:
     assert (out - exact).norm() / exact.norm() < 2**-9
 
 
-def test_empty_batch() -> None:
-    assert F.conv(torch.zeros(0, 2, 3, 3, 3, 3), torch.zeros(4, 2, 2, 2, 2, 2)).shape == (0, 4, 2, 2, 2, 2)
+EMPTY = ((0, 4, 2), (2, 0, 4), (2, 4, 0), (0, 0, 2))  # batch, inputs, outputs
+
+
+def empty_operands(n: int, transposed: bool, batch: int, inputs: int, outputs: int) -> list[Tensor]:
+    rows, columns = (inputs, outputs // 2) if transposed else (outputs, inputs // 2)
+    shapes = (batch, inputs, *(4,) * n), (rows, columns, 3, *(2,) * (n - 1)), (outputs,)
+    return [torch.full(shape, 2.0, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+
+@pytest.mark.parametrize("channels", EMPTY, ids=str)
+@pytest.mark.parametrize("name", [None, *ALGORITHMS])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_sums_of_nothing_are_the_bias(n: int, name: str | None, channels: tuple[int, int, int]) -> None:
+    """Of an empty batch and of no channels, with gradients of both orders that are zero."""
+    for function in (F.conv, F.conv_transpose):
+        operands = empty_operands(n, function is F.conv_transpose, *channels)
+        for mode in ("zeros", "reflect"):
+            try:
+                with nullcontext() if name is None else convnd.algorithm(name):
+                    out = function(*operands, stride=2, padding=1, groups=2, padding_mode=mode)
+            except ValueError as refusal:
+                assert name, refusal
+                continue
+            assert out.shape[:2] == (channels[0], channels[2])
+            assert torch.equal(out, torch.full_like(out, 2))
+            direction = torch.ones_like(out).requires_grad_()
+            first = torch.autograd.grad(out, operands, direction, create_graph=True)
+            assert not first[0].any()
+            assert not first[1].any()
+            second = torch.autograd.grad([g.sum() for g in first], [*operands[:2], direction])
+            assert all(g.shape == x.shape for g, x in zip(second, [*operands[:2], direction], strict=True))
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 5])
+@pytest.mark.parametrize("channels", EMPTY, ids=str)
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_transforms_of_sums_of_nothing(n: int, channels: tuple[int, int, int]) -> None:
+    for function in (F.conv, F.conv_transpose):
+        x, w, b = (t.detach() for t in empty_operands(n, function is F.conv_transpose, *channels))
+
+        def call(x: Tensor, w: Tensor, function: Any = function, b: Tensor = b) -> Tensor:
+            return function(x, w, b, padding=1, groups=2)
+
+        out, tangent = torch.func.jvp(call, (x, w), (x, w))
+        assert torch.equal(out, torch.full_like(out, 2))
+        assert not tangent.any()
+        gradients = torch.func.grad(lambda x, w, call=call: call(x, w).sum(), (0, 1))(x, w)
+        assert not any(g.any() for g in gradients)
+        stacked = torch.func.vmap(call, (0, None))(torch.stack([x, x]), w)
+        assert torch.equal(stacked, torch.stack([out, out]))
+        assert torch.equal(torch.compile(call, backend="aot_eager", fullgraph=True)(x, w), out)
+
+
+@given(
+    conv_cases() | conv_transpose_cases(),
+    st.sampled_from([torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8]),
+    st.none() | st.sampled_from(ALGORITHMS),
+)
+def test_integers_wrap_around(case: Case, dtype: torch.dtype, name: str | None) -> None:
+    """As torch's own do, here of every size, with every argument and by every algorithm."""
+    operands_ = [None if t is None else (t * 9).long() for t in operands(case)]
+    function = getattr(F, case.operator)
+    whole = reference_conv(case) if case.operator == "conv" else reference_conv_transpose(case)
+    if case.bias is not None:  # which is not squared
+        shape = -1, *(1,) * case.spatial_dims
+        whole = whole - case.bias.reshape(shape) + case.bias.reshape(shape) / 9
+    expected = torch.tensor(whole * 81).round().long().to(dtype)
+    small = [None if t is None else t.to(dtype) for t in operands_]
+    try:
+        with nullcontext() if name is None else convnd.algorithm(name):
+            out = function(*small, **case.kwargs)
+    except ValueError as refusal:
+        assert name, refusal
+        return
+    assert torch.equal(out, expected)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5])

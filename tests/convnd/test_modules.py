@@ -122,6 +122,49 @@ def test_transposed_same_returns_every_size(n: int, mode: str) -> None:
         torch.testing.assert_close((down(x) * y).sum(), (x * back).sum())
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize(
+    "normalise", [nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm], ids=["old", "new"]
+)
+@pytest.mark.filterwarnings("ignore:.*spectral_norm.* is deprecated")
+def test_spectral_norm_of_transposed_convolutions(normalise: Any, n: int) -> None:
+    """By the matrix whose rows are the outputs, which torch tells by the class."""
+    x = torch.randn(1, 4, *(3,) * n)
+    torch.manual_seed(0)
+    layer = normalise(ConvTransposeNd(n, 4, 6, 3), n_power_iterations=60)
+    out = layer(x)
+    largest = torch.linalg.matrix_norm(layer.weight.transpose(0, 1).flatten(1), 2)
+    torch.testing.assert_close(largest, torch.ones(()), rtol=1e-2, atol=0)
+    if n in CONV_TRANSPOSE:
+        torch.manual_seed(0)
+        theirs = normalise(CONV_TRANSPOSE[n](4, 6, 3), n_power_iterations=60)
+        torch.testing.assert_close(out, theirs(x))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_tools_that_know_convolutions(n: int, transposed: bool) -> None:
+    x = torch.randn(1, 4, *(3,) * n)
+    layer = ConvTransposeNd(n, 4, 6, 3) if transposed else ConvNd(n, 4, 6, 3)
+    pair = nn.Sequential(layer, BatchNormNd(n, 6))
+    pair(torch.randn(3, 4, *(5,) * n))
+    fused = nn.utils.fusion.fuse_conv_bn_eval(*pair.eval(), transpose=transposed)  # type: ignore[arg-type]
+    torch.testing.assert_close(fused(x), pair(x), rtol=1e-4, atol=1e-4)
+    nn.utils.prune.ln_structured(layer, "weight", 0.5, n=2, dim=0)  # type: ignore[attr-defined]
+    assert torch.equal(copy.deepcopy(layer.weight_mask), pickle.loads(pickle.dumps(layer)).weight_mask)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("kind", ["Conv", "ConvTranspose"])
+def test_lazy_convolutions_learn_from_a_state_dict(kind: str, n: int) -> None:
+    full = getattr(convnd, f"{kind}Nd")(n, 4, 6, 2, groups=2)
+    lazy = getattr(convnd, f"Lazy{kind}Nd")(n, 6, 2, groups=2)
+    lazy.load_state_dict(full.state_dict())
+    x = torch.randn(1, 4, *(3,) * n)
+    assert torch.equal(lazy(x), full(x))
+    assert repr(lazy) == repr(full)
+
+
 class SliceConv(nn.Module):
     """Laid out as the layers of pytorch_convNd: one convolution of lower rank per slice of the kernel."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo.testing
 import torch.distributed
 from torch import Tensor, nn
 from torch.func import grad, jacrev, jvp, vmap
@@ -167,6 +168,44 @@ def test_exports_with_a_dynamic_batch(n: int) -> None:
     for size in (2, 5):
         x = network_input(n, size)
         torch.testing.assert_close(program.module()(x), model(x))
+
+
+def resizing(n: int) -> dict[str, nn.Module]:
+    torch.manual_seed(0)
+    return {
+        "same": ConvNd(n, 3, 4, 3, stride=2, padding="same"),
+        "modes": ConvNd(
+            n, 3, 4, 3, padding=1, padding_mode=("circular", "zeros", "reflect", "replicate")[:n]
+        ),
+        "transposed": ConvTransposeNd(n, 3, 4, 2, stride=2),
+        "transposed same": ConvTransposeNd(n, 3, 4, (3, *(2,) * (n - 1)), stride=2, padding="same"),
+    }
+
+
+@pytest.mark.parametrize("n", [1, 4])
+@pytest.mark.parametrize("name", list(resizing(1)))
+@pytest.mark.filterwarnings("ignore")
+def test_exports_with_dynamic_spatial_sizes(name: str, n: int) -> None:
+    model = resizing(n)[name].eval()
+    sizes = {axis: torch.export.Dim.DYNAMIC for axis in (0, *range(2, 2 + n))}
+    program = torch.export.export(model, (torch.randn(2, 3, *range(5, 5 + n)),), dynamic_shapes=(sizes,))
+    for batch, size in ((3, 4), (2, 9)):
+        x = torch.randn(batch, 3, *range(size, size + n))
+        torch.testing.assert_close(program.module()(x), model(x))
+
+
+@pytest.mark.parametrize("n", [1, 4])
+@pytest.mark.parametrize("name", list(resizing(1)))
+@pytest.mark.filterwarnings("ignore")
+def test_compiles_twice_for_any_number_of_sizes(name: str, n: int) -> None:
+    """For the first size, and then for all."""
+    torch._dynamo.reset()
+    model, counter = resizing(n)[name], torch._dynamo.testing.CompileCounterWithBackend("eager")
+    compiled = torch.compile(model, backend=counter, fullgraph=True)
+    for size, graphs in ((8, 1), (9, 2), (11, 2), (14, 2)):
+        x = torch.randn(2, 3, *range(size, size + n))
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
+        assert counter.frame_count == graphs
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,0 +1,84 @@
+"""Memory layouts: the same values, differently laid out in memory.
+
+What an operator computes must not depend on where its operands' entries lie. A layout is drawn for each
+operand and applied to it; a test compares the call with that on contiguous copies:
+
+    @given(conv_cases(), layouts(), layouts())
+    def test_my_conv(case, of_input, of_weight):
+        x, w = of_input(torch.tensor(case.input)), of_weight(torch.tensor(case.weight))
+        assert torch.equal(my_conv(x, w), my_conv(x.contiguous(), w.contiguous()))
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hypothesis import strategies as st
+
+from ._draw import Draw
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KINDS = ("contiguous", "channels_last", "permuted", "gaps", "offset", "stepped", "expanded", "overlapping")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the entries of a tensor lie in memory; called with a tensor, returns it so laid out.
+
+    ``kind`` is ``"contiguous"``; ``"channels_last"`` (axis 1 varies fastest); ``"permuted"`` (the axes in
+    another order); ``"gaps"`` (permuted, a part of a larger tensor); ``"offset"`` (not at the start of its
+    memory); ``"stepped"`` (every other entry of each axis); ``"expanded"`` and ``"overlapping"`` (entries
+    share memory, so that some take the values of others: compare with a copy of the result). Strides of
+    axes of one entry, which mean nothing, are any number where ``odd`` is given. ``seed`` orders the axes.
+    """
+
+    kind: str
+    seed: int = 0
+    odd: int | None = None
+
+    def __call__(self, x: "Tensor") -> "Tensor":
+        x = self._laid(x)
+        if self.odd is None or not x.ndim:
+            return x
+        pairs = zip(x.shape, x.stride(), strict=True)
+        return x.as_strided(x.shape, [self.odd if size == 1 else step for size, step in pairs])
+
+    def _laid(self, x: "Tensor") -> "Tensor":
+        if self.kind == "channels_last":
+            return _ordered(x, [0, *range(2, x.ndim), 1][: x.ndim], 0)
+        if self.kind in ("permuted", "gaps"):
+            axes = sorted(range(x.ndim), key=lambda axis: hash((self.seed, axis)))
+            return _ordered(x, axes, 1 if self.kind == "gaps" else 0)
+        if self.kind == "offset":
+            return _filled(x, x.new_full((x.numel() + 3,), 9)[3:].view(x.shape))
+        if self.kind == "stepped":
+            steps = tuple([slice(None, None, 2)] * x.ndim)
+            return _filled(x, x.new_full([2 * size for size in x.shape], 9)[steps])
+        if self.kind == "expanded" and x.ndim and x.numel():
+            return x.narrow(self.seed % x.ndim, 0, 1).clone().expand(x.shape)
+        if self.kind == "overlapping" and x.ndim and x.numel():
+            return x.flatten()[: sum(x.shape)].clone().as_strided(x.shape, [1] * x.ndim)
+        return x.clone()
+
+
+def _ordered(x: "Tensor", axes: Sequence[int], gap: int) -> "Tensor":
+    """With ``axes`` from the slowest to the fastest in memory, each ``gap`` entries longer there."""
+    moved = x.permute(*axes)
+    larger = x.new_full([size + gap for size in moved.shape], 9)
+    part = larger[tuple(slice(size) for size in moved.shape)]
+    return _filled(moved, part).permute([axes.index(axis) for axis in range(x.ndim)])
+
+
+def _filled(x: "Tensor", room: "Tensor") -> "Tensor":
+    room.copy_(x)
+    return room
+
+
+@st.composite
+def layouts(draw: Draw, kinds: Sequence[str] = KINDS) -> Layout:
+    """A :class:`Layout` of one of the ``kinds``; contiguous ones come first."""
+    kind = draw(st.sampled_from(tuple(kinds)))
+    odd = draw(st.none() | st.sampled_from((0, 1, 2, 64)))
+    return Layout(kind, draw(st.integers(0, 7)) if kind in ("permuted", "gaps", "expanded") else 0, odd)
