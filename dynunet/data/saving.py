@@ -88,8 +88,10 @@ def write(
     writer.check(path, units, channels, like)
     numbers = writer.numbers(path, units, channels, like)
     stored = numbers.stored(values)
-    if like is not None and stored.shape[1] == like.info.channels:
+    if like is not None and channels == like.info.channels:
         stored = _kept(stored, numbers, units, like, holes)
+    elif holes is not None:
+        raise ValueError(f"only needs a result with the channels of the source, got {channels}")
     made = writer.encoded(path, stored, numbers, units, like)
     with replacing(path, needs=len(made)) as (partial,):
         partial.write_bytes(made)

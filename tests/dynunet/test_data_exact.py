@@ -292,6 +292,8 @@ def test_python_users_may_mix_channels_as_training_files_are(tmp_path: Path) -> 
         save(to, loaded.x, units, loaded.source)
         again = load(to, units).x
         np.testing.assert_allclose(again, loaded.x, atol=0.01)
+        with pytest.raises(ValueError, match="only needs a result with the channels of the source, got 1"):
+            save(tmp_path / f"c{of.suffix}", loaded.x, units, loaded.source, only=loaded.x > 0)
         if mixed is not None:
             np.testing.assert_allclose(again[0], mixed(of.numbers(path), 0), atol=1e-6)
 
