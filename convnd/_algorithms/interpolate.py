@@ -114,7 +114,8 @@ def _resample_bytes(
         taps = _taps(n, size, scale, mode, align_corners, antialias, torch.float64, x.device)
         weights = torch.zeros(size, n, dtype=torch.float64, device=x.device)
         for at, weight in taps:
-            weights = weights.scatter_add(1, at[:, None], torch.ones_like(at)[:, None] * weight[:, None])
+            assert weight is not None, mode
+            weights = weights.scatter_add(1, at[:, None], weight[:, None])
         doublings = 2.0 ** torch.arange(1, 23, dtype=torch.float64, device=x.device)
         unit = 2.0 ** ((0.5 + weights.amax() * doublings).floor() < 2**15).sum()
         weights = (weights * unit + 0.5 * weights.sign()).trunc()

@@ -52,7 +52,8 @@ def output_size(size: int, kernel: int, stride: int, padding: int, dilation: int
     span = size + 2 * padding - dilation * (kernel - 1) - 1
     if not ceil_mode:
         return span // stride + 1
-    return torch.sym_min((span + stride - 1) // stride, (size + padding - 1) // stride) + 1
+    last: Any = torch.sym_min((span + stride - 1) // stride, (size + padding - 1) // stride)
+    return last + 1
 
 
 def _first_inside(padding: int, dilation: int) -> int:

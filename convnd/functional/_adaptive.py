@@ -138,12 +138,13 @@ def fractional_max_pool(
         )
     if output_ratio is not None:
         ratios = numbers(output_ratio, n, "output_ratio", 1)
-        output_size = [torch.sym_int(size * r) for size, r in zip(x.shape[2:], ratios, strict=True)]
-        if min(output_size) < 1:
+        kept: Any = [torch.sym_int(size * r) for size, r in zip(x.shape[2:], ratios, strict=True)]
+        if min(kept) < 1:
             raise ValueError(
                 f"output_ratio must leave an entry on each of the {n} spatial axes, "
                 f"got {output_ratio!r} for an input of shape {tuple(input.shape)}"
             )
+        output_size = kept
     sizes = per_axis(output_size, n, "output_size")
     for axis, (size, k, o) in enumerate(zip(x.shape[2:], kernel, sizes, strict=True)):
         if k + o - 1 > size:

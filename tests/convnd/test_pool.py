@@ -167,18 +167,17 @@ def test_max_unpool_of_equal_indices_keeps_the_last(data: st.DataObject, n: int)
 def test_avg_pool_of_integers_equals_torch(case: Case) -> None:
     """Rounded towards zero."""
     x = (torch.tensor(case.input) * 7).long()
-    average = torch.nn.functional.avg_pool2d
-    padded = case.spatial_dims == 1
-    k = {
-        name: (neutral, *case.kwargs[name]) if padded else case.kwargs[name]
+    out = F.avg_pool(x, **case.kwargs)
+    args = {
+        name: (neutral, *case.kwargs[name])
         for name, neutral in (("kernel_size", 1), ("stride", 1), ("padding", 0))
     }
-    rest = tuple(case.kwargs[name] for name in ("ceil_mode", "count_include_pad", "divisor_override"))
-    expected = average(x.unsqueeze(2) if padded else x, *k.values(), *rest)
-    out = F.avg_pool(x, **case.kwargs)
-    assert torch.equal(out, expected.squeeze(2) if padded else expected)
-    lifted = {name: (1 - (name == "padding"), *case.kwargs[name]) for name in k}
-    assert torch.equal(F.avg_pool(x.unsqueeze(2), *lifted.values(), *rest).squeeze(2), out)
+    lifted = {**case.kwargs, **args}
+    assert torch.equal(F.avg_pool(x.unsqueeze(2), **lifted).squeeze(2), out)
+    if case.spatial_dims == 2:
+        assert torch.equal(torch.nn.functional.avg_pool2d(x, **case.kwargs), out)
+    else:
+        assert torch.equal(torch.nn.functional.avg_pool2d(x.unsqueeze(2), **lifted).squeeze(2), out)
 
 
 @given(pool_cases(max_dims=3))
