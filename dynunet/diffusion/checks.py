@@ -22,9 +22,15 @@ def look_up(value: Any, known: Mapping[Any, Any], name: str) -> Any:
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
         return known[value]
-    if value is None or isinstance(value, (bool, int, float, Mapping, Sequence)):
-        raise TypeError(f"{name} must be a name or an object, got {value!r}")
+    if value is None:
+        raise TypeError(f"{name} must be a name or an object, got None")
     return value
+
+
+def check_object(value: Any, name: str) -> None:
+    """Refuse what a damaged configuration may have in the place of a name."""
+    if isinstance(value, (bool, int, float, Mapping, Sequence)) and not isinstance(value, str):
+        raise TypeError(f"{name} must be a name or an object, got {value!r}")
 
 
 def real(value: Any, name: str) -> float:

@@ -83,6 +83,9 @@ class Diffusion(Checkpoint, nn.Module):
         super().__init__()
         checks.check_model(model)
         self.model = model
+        given = {"schedule": schedule, "prediction": prediction, "loss_weighting": loss_weighting}
+        for name, value in given.items():
+            checks.check_object(value, name)
         self.schedule: Any = checks.look_up(schedule, SCHEDULES, "schedule")
         if not isinstance(zero_terminal_snr, bool):
             raise TypeError(f"zero_terminal_snr must be True or False, got {zero_terminal_snr!r}")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -60,7 +60,9 @@ PLACES = """data data/0.png data/deeper run run/samples run/checkpoints run/mode
     visited visited/data visited/data/0.png project project/thesis project/0.png empty link to-run . new
     new/0.png run.json""".split()
 place = st.sampled_from(PLACES)
-overwrite = st.sampled_from([[], ["--overwrite"]])
+overwrite = st.sampled_from([["--overwrite"], []])
+# Where there is the most to lose: a run with files of somebody else inside, and what looks like one.
+visited = st.sampled_from(["visited", "to-run", "project", "link", "."])
 
 
 @st.composite
@@ -69,7 +71,7 @@ def commands(draw: st.DrawFn) -> list[str]:
     name = draw(
         st.sampled_from(["train", "train", "resume", "sample", "denoise", "inpaint", "evaluate", "summary"])
     )
-    out = ["--out", draw(place)]
+    out = ["--out", draw(st.one_of(visited, place))]
     run, source = draw(st.sampled_from(["run", "restorer", draw(place)])), draw(place)
     cpu = ["--device", "cpu"]
     if name == "train":
@@ -148,7 +150,16 @@ def gone(command: list[str], before: dict[str, str], after: dict[str, str]) -> l
     return [path for path in changed if not may_change(command, path)]
 
 
-@settings(max_examples=max(12, settings().max_examples // 2))
+TRAIN = ["train", "data", *SMALL, *FLAGS, "--overwrite"]
+
+
+@example([[*TRAIN, "--out", "visited"]])
+@example([[*TRAIN, "--out", "to-run"]])
+@example([[*TRAIN, "--out", "project"]])
+@example([[*TRAIN, "--out", "."]])
+@example([["train", "visited/data", *TRAIN[2:], "--out", "visited"]])
+@example([["train", "--resume", "visited", "--steps", "2"]])
+@settings(max_examples=settings().max_examples // 2)
 @given(some=st.lists(commands(), min_size=1, max_size=3))
 def test_no_command_removes_or_changes_what_it_did_not_write(
     template: Path, tmp_path_factory: pytest.TempPathFactory, some: list[list[str]]
