@@ -304,7 +304,7 @@ def empty_operands(n: int, transposed: bool, batch: int, inputs: int, outputs: i
 def test_sums_of_nothing_are_the_bias(n: int, name: str | None, channels: tuple[int, int, int]) -> None:
     """Of an empty batch and of no channels, with gradients of both orders that are zero."""
     for function in (F.conv, F.conv_transpose):
-        operands = empty_operands(n, function is F.conv_transpose, *channels)
+        operands: Any = empty_operands(n, function is F.conv_transpose, *channels)
         for mode in ("zeros", "reflect"):
             try:
                 with nullcontext() if name is None else convnd.algorithm(name):
@@ -347,7 +347,7 @@ def test_transforms_of_sums_of_nothing(n: int, channels: tuple[int, int, int]) -
 def test_sums_of_nothing_compile(n: int) -> None:
     for channels in EMPTY[:2]:
         torch._dynamo.reset()
-        operands = empty_operands(n, False, *channels)
+        operands: Any = empty_operands(n, False, *channels)
         out = torch.compile(F.conv, backend="aot_eager", fullgraph=True)(*operands, groups=2)
         assert torch.equal(out, torch.full_like(out, 2))
         assert not any(g.any() for g in torch.autograd.grad(out, operands[:2], torch.ones_like(out)))
