@@ -187,7 +187,7 @@ def resizing(n: int) -> dict[str, nn.Module]:
 @pytest.mark.filterwarnings("ignore")
 def test_exports_with_dynamic_spatial_sizes(name: str, n: int) -> None:
     model = resizing(n)[name].eval()
-    sizes = {axis: torch.export.Dim.DYNAMIC for axis in (0, *range(2, 2 + n))}
+    sizes = dict.fromkeys((0, *range(2, 2 + n)), torch.export.Dim.DYNAMIC)
     program = torch.export.export(model, (torch.randn(2, 3, *range(5, 5 + n)),), dynamic_shapes=(sizes,))
     for batch, size in ((3, 4), (2, 9)):
         x = torch.randn(batch, 3, *range(size, size + n))
