@@ -192,8 +192,8 @@ def _refused(operator: Operator, error: Any) -> None:
     sample = error.sample_input
     legal = sample.kwargs.get("padding") == "same"  # also with stride: a documented extension
     n = operator.spatial_dims
-    # So are no channels, of which every pool of torch's makes something else.
-    legal = legal or (operator.ours is F.max_pool and n is not None and sample.input.shape[-n - 1] == 0)
+    # So are no channels.
+    legal = legal or (operator.ours is F.max_pool and n is not None and 0 in sample.input.shape[:-n])
     options = {} if operator.spatial_dims is None else {"spatial_dims": operator.spatial_dims}
     if operator.ours in (F.conv, F.conv_transpose):
         options = {}
