@@ -324,9 +324,9 @@ def test_plan_says_what_a_call_does() -> None:
 @pytest.mark.parametrize("n", [1, 4, 5])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_plans_of_nothing(n: int, transposed: bool) -> None:
-    for batch, inputs, outputs in ((0, 2, 2), (1, 0, 2), (1, 2, 0)):
-        rows = (inputs, outputs) if transposed else (outputs, inputs)
-        x, w = torch.empty(batch, inputs, *(5,) * n), torch.empty(*rows, *(3,) * n)
+    for batch, channels, features in ((0, 2, 2), (1, 0, 2), (1, 2, 0)):
+        rows = (channels, features) if transposed else (features, channels)
+        x, w = torch.empty(batch, channels, *(5,) * n), torch.empty(*rows, *(3,) * n)
         steps = convnd.plan(x, w, stride=2, transposed=transposed)
         assert all(step.flops == 0 for step in steps)
 
