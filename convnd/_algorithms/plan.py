@@ -51,6 +51,8 @@ FEW_POSITIONS, FEW_FLOPS = 1 << 13, 1 << 25  # up to three axes, with fewer torc
 @lru_cache(maxsize=4096)
 def workspace(p: Problem, algorithm: str) -> int:
     """Bytes of scratch memory beside one copy of the input, before the work is cut."""
+    if not p.flops:  # sums of nothing are not run
+        return 0
     g, size = p.geometry, p.dtype.itemsize
     if (p.op == "conv" and algorithm == "outputs") or adds_taps(p, algorithm):
         widened = p.op == "conv" and p.dtype in native.LOW_PRECISION
@@ -178,6 +180,8 @@ def _written(p: Problem) -> int:
 
 def cost(p: Problem, algorithm: str) -> float:
     """Estimated seconds."""
+    if not p.flops:
+        return CALL
     g, size, taps = p.geometry, p.dtype.itemsize, prod(p.kernel)
     n, written = len(p.kernel), size * p.batch * p.outputs * prod(p.counts)
     moved = workspace(p, algorithm) / COPY

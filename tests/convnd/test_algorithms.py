@@ -321,6 +321,16 @@ def test_plan_says_what_a_call_does() -> None:
     assert text.splitlines()[1].startswith("forward ")
 
 
+@pytest.mark.parametrize("n", [1, 4, 5])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_plans_of_nothing(n: int, transposed: bool) -> None:
+    for batch, channels, features in ((0, 2, 2), (1, 0, 2), (1, 2, 0)):
+        rows = (channels, features) if transposed else (features, channels)
+        x, w = torch.empty(batch, channels, *(5,) * n), torch.empty(*rows, *(3,) * n)
+        steps = convnd.plan(x, w, stride=2, transposed=transposed)
+        assert all(step.flops == 0 for step in steps)
+
+
 def test_bad_settings() -> None:
     with pytest.raises(ValueError, match="name must be one of"), convnd.algorithm("strassen"):
         pass
