@@ -52,7 +52,9 @@ def output_size(size: int, kernel: int, stride: int, padding: int, dilation: int
     span = size + 2 * padding - dilation * (kernel - 1) - 1
     if not ceil_mode:
         return span // stride + 1
-    last: Any = torch.sym_min((span + stride - 1) // stride, (size + padding - 1) // stride)
+    # Dynamo knows how min is computed of open sizes, and in torch 2.11 cannot call sym_min itself.
+    least: Any = min if torch.compiler.is_dynamo_compiling() else torch.sym_min
+    last: Any = least((span + stride - 1) // stride, (size + padding - 1) // stride)
     return last + 1
 
 
