@@ -113,7 +113,8 @@ def torch_is_best(
         return False
     if device != "cpu":
         return True
-    if native.widens(dtype, device, g.stride, g.dilation):
+    moved_over = a[2:] if op == "conv" else sizes
+    if native.widens(dtype, device, moved_over, b[2:], g.stride, g.dilation):
         return False
     p = problem_of(op, a, b, g, sizes, dtype, device)
     if plan.small(p):

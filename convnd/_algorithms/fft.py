@@ -17,7 +17,7 @@ from torch import Tensor
 from ..arguments import Ints
 from . import native
 from .geometry import Geometry
-from .pad import zero_pad
+from .pad import cropped, zero_pad
 from .views import every, spaced
 
 CHUNK_BYTES = 1 << 24
@@ -75,8 +75,9 @@ def signal(spectra: Tensor, length: Ints, starts: Ints, steps: Ints, counts: Int
 
 def _crop(x: Tensor, g: Geometry) -> tuple[Tensor, Geometry]:
     """Negative padding crops."""
-    pads = tuple((min(a, 0), min(b, 0)) for a, b in g.pads)
-    kept = tuple((max(a, 0), max(b, 0)) for a, b in g.pads)
+    pairs = cropped(x, g.pads)
+    pads = tuple((min(a, 0), min(b, 0)) for a, b in pairs)
+    kept = tuple((max(a, 0), max(b, 0)) for a, b in pairs)
     return zero_pad(x, pads), g._replace(pads=kept)
 
 
@@ -116,6 +117,8 @@ def fft_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
     length = lengths(tuple(x.shape[2:]), counts, kernel, g)
     x, y = native.wide(x), native.wide(y)
     real = not x.is_complex()
+    if not x.numel():  # the kernel sees nothing but padding
+        return x.new_zeros(y.shape[1], x.shape[1] // g.groups, *kernel).to(dtype)
     a = spectrum(x, length, (1,) * n, False).unflatten(1, (g.groups, -1))
     b = spectrum(y, length, g.stride, True).unflatten(1, (g.groups, -1))
     starts = tuple((q - 1) * s - p for q, s, (p, _) in zip(counts, g.stride, g.pads, strict=True))

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..arguments import Ints
-from .eager import eager
+from .eager import eager, known
 
 LOW_PRECISION = (torch.float16, torch.bfloat16)
 SMALL_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32)
@@ -59,14 +59,20 @@ def wide(x: Tensor) -> Tensor:
     return x.long() if x.dtype in SMALL_INTEGERS else x
 
 
-def errs(dtype: torch.dtype, device: str, stride: Ints, dilation: Ints) -> bool:
-    """Whether oneDNN's kernel may return what it read outside its operands (torch 2.13, processors with AMX).
+def errs(
+    dtype: torch.dtype, device: str, sizes: Sequence[int], kernel: Sequence[int], stride: Ints, dilation: Ints
+) -> bool:
+    """Whether oneDNN's kernels may read or write outside their operands (torch 2.13, processors with AMX).
 
-    Seen in half precision alone, in the convolution and both gradients, on short axes and where a window
-    lies in the padding, and never with stride and dilation one. Such calls are made in single precision and
-    rounded once.
+    ``sizes`` are those of the side of a convolution that its kernel moves over. Seen in half precision alone:
+    with stride or dilation, in the convolution and both gradients; with neither, in the gradient by the
+    weight, where an axis is shorter than the kernel. Such calls are made in single precision and rounded
+    once.
     """
-    return device == "cpu" and dtype in LOW_PRECISION and max(*stride, *dilation) > 1
+    if device != "cpu" or dtype not in LOW_PRECISION:
+        return False
+    short = any(known(size < k) for size, k in zip(sizes, kernel, strict=True))
+    return short or max(*stride, *dilation) > 1
 
 
 def emulated(dtype: torch.dtype, device: str) -> bool:
@@ -77,9 +83,13 @@ def emulated(dtype: torch.dtype, device: str) -> bool:
     return device in ("cpu", "meta") and dtype in SLOW
 
 
-def widens(dtype: torch.dtype, device: str, stride: Ints, dilation: Ints) -> bool:
+def widens(
+    dtype: torch.dtype, device: str, sizes: Sequence[int], kernel: Sequence[int], stride: Ints, dilation: Ints
+) -> bool:
     """Whether a call is made in a wider type: for speed, because the kernel errs, or for want of a kernel."""
-    return dtype in SMALL_INTEGERS or emulated(dtype, device) or errs(dtype, device, stride, dilation)
+    if dtype in SMALL_INTEGERS or emulated(dtype, device):
+        return True
+    return errs(dtype, device, sizes, kernel, stride, dilation)
 
 
 def _widened(kernel: Callable[..., Tensor], *args: Any) -> Tensor:
@@ -146,7 +156,7 @@ def conv(
     dilation: Ints,
     groups: int,
 ) -> Tensor:
-    if widens(input.dtype, input.device.type, stride, dilation):
+    if widens(input.dtype, input.device.type, input.shape[2:], weight.shape[2:], stride, dilation):
         return _widened(conv, input, weight, bias, stride, padding, dilation, groups)
     input, weight, dilation = _plain(input), _plain_weight(weight), _met(dilation, weight.shape[2:])
     if weight.ndim == 3 and channels_lie_last(input):
@@ -177,7 +187,7 @@ def conv_weight_gradient(
     """The gradient of ``<y, conv(x, w)>`` by ``w`` of shape ``weight``."""
     x, dilation = _plain(x), _met(dilation, weight[2:])
     geometry = weight, stride, padding, dilation, groups
-    if widens(x.dtype, x.device.type, stride, dilation):
+    if widens(x.dtype, x.device.type, x.shape[2:], weight[2:], stride, dilation):
         return _widened(conv_weight_gradient, x, y, *geometry)
     if x.is_complex():  # torch's convolutions take these apart as well, but not their gradients
         parts = [[conv_weight_gradient(a, b, *geometry) for a in (x.real, x.imag)] for b in (y.real, y.imag)]
@@ -201,7 +211,10 @@ def conv_transpose(
 ) -> Tensor:
     input, weight = _plain(input), _plain_weight(weight)
     args = stride, padding, output_padding, groups, dilation
-    if widens(input.dtype, input.device.type, stride, dilation):
+    kernel = weight.shape[2:]
+    rows = zip(input.shape[2:], kernel, stride, padding, output_padding, dilation, strict=True)
+    sizes = [(i - 1) * s - 2 * p + d * (k - 1) + 1 + o for i, k, s, p, o, d in rows]
+    if widens(input.dtype, input.device.type, sizes, kernel, stride, dilation):
         return _widened(conv_transpose, input, weight, bias, *args)
     return _CONV_TRANSPOSE[weight.ndim - 2](input, weight, bias, *args)
 

@@ -44,10 +44,10 @@ def zero_pad(input: Tensor, pairs: Pairs) -> Tensor:
     """Zeros around the last ``len(pairs)`` axes; negative amounts crop."""
     if _none(pairs):
         return input
-    return F.pad(input, flat(_cropped(input, pairs)))
+    return F.pad(input, flat(cropped(input, pairs)))
 
 
-def _cropped(x: Tensor, pairs: Pairs) -> Pairs:
+def cropped(x: Tensor, pairs: Pairs) -> Pairs:
     """The same amounts, where a crop that goes on beyond the entries shortens the padding behind them."""
     if not any(known(amount < 0) for pair in pairs for amount in pair):
         return pairs
@@ -70,7 +70,7 @@ def surrounded(x: Tensor, pairs: Pairs) -> Tensor:
 
 def bordered(x: Tensor, pairs: Pairs) -> Tensor:
     """As :func:`zero_pad` of a tensor that is not traced; always contiguous, and written but once."""
-    n, pairs = x.ndim - len(pairs), _cropped(x, pairs)
+    n, pairs = x.ndim - len(pairs), cropped(x, pairs)
     out = inside = x.new_empty(
         [*x.shape[:n], *(s + a + b for s, (a, b) in zip(x.shape[n:], pairs, strict=True))]
     )

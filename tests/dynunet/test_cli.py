@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -302,7 +303,10 @@ def test_data_that_vanish_end_training_with_one_line(
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at what the process has loaded in /proc")
 def test_ctrl_c_while_all_is_imported_gives_no_traceback() -> None:
     command = [sys.executable, "-m", "dynunet", "summary", "--help"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # In the background of a shell SIGINT is ignored, and children inherit that.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stderr=pipe, stdout=pipe, text=True, preexec_fn=heard)
     maps = Path(f"/proc/{process.pid}/maps")
     while process.poll() is None and "libtorch" not in maps.read_text():
         time.sleep(0.001)

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,21 @@ from .trainers import Random, Stop, assert_same, trainer
 pytestmark = pytest.mark.usefixtures("without_the_curve")
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Signals that are not ignored, as they may be where a shell or ``nohup`` began the tests."""
+    defaults = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_and_says_how_to_resume(tmp_path: Path, number: signal.Signals, workers: int) -> None:
@@ -46,6 +62,7 @@ def test_a_signal_saves_and_says_how_to_resume(tmp_path: Path, number: signal.Si
     assert_same(resumed, trainer(tmp_path / "whole", **options).fit())
 
 
+@pytest.mark.usefixtures("heard")
 def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     def stop(step: int, row: Any) -> None:
         if step == 6:
@@ -54,13 +71,8 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.2)
 
-    # In the background of a shell SIGINT is ignored, and the second one would be.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt) as caught:
-            trainer(tmp_path / "run", callbacks=[stop]).fit(10)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        trainer(tmp_path / "run", callbacks=[stop]).fit(10)
     assert not isinstance(caught.value, Interrupted)
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == [0, 4]
 
