@@ -140,6 +140,17 @@ def test_scales_that_leave_or_double_a_size_mean_the_same_on_every_axis(
         torch.testing.assert_close(result, results[0], rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_gradients_of_scales_that_leave_a_size(n: int, mode: str) -> None:
+    """torch's cubic kernel for two axes takes that of the identity, though it resamples."""
+    x = torch.randn(1, 1, *(3,) * n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x.requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda x: F.interpolate(x, scale_factor=1.3, mode=mode), x, fast_mode=True
+    )
+
+
 BYTES = st.integers(0, 255).map(lambda seed: torch.Generator().manual_seed(seed))
 
 
