@@ -3,6 +3,7 @@
 import gc
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -212,27 +213,30 @@ def test_nothing_is_overwritten_and_no_half_file_is_left(tmp_path: Path) -> None
     assert [p.name for p in tmp_path.iterdir()] == ["a.npy"]
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """No file may grow beyond 1000 bytes."""
+    """No file may grow beyond 1000 bytes, nor may one that the tests report to."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize(
     "name", [*(f"a.{s}" for s in "wav flac ogg aiff png jpg tif bmp nii nii.gz npy npz".split())]
 )
 def test_nothing_is_left_of_what_does_not_fit_on_the_disk(
-    name: str, tmp_path: Path, full_disk: None, capsys: pytest.CaptureFixture[str]
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dims = 1 if name.endswith(SUFFIXES["audio"]) else 2
     kind = next(k for k, suffixes in SUFFIXES.items() if name.endswith(suffixes))
     units = Units(kind, dims, 1, sample_rate=8000, stored="PCM_16" * (dims == 1), range=(0.0, 1.0))
     (tmp_path / name).write_bytes(b"old")
     x = torch.rand(1, *(40_000,) if dims == 1 else (200, 200)) * 2 - 1
-    with pytest.raises(DiskFull, match=rf"{name} could not be written: .*it takes about .*B, and .* free"):
+    words = rf"{name} could not be written: .*it takes about .*B, and .* free"
+    with pytest.raises(DiskFull, match=words), full_disk():
         save(tmp_path / name, x, units, overwrite=True)
     gc.collect()  # what is still open would complain when it is closed
     assert [p.name for p in tmp_path.iterdir()] == [name]
