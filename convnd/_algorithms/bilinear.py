@@ -113,7 +113,7 @@ def torch_is_best(
         return False
     if device != "cpu":
         return True
-    moved_over = a[2:] if op == "conv" else sizes
+    moved_over = a[-len(sizes) :] if op == "conv" else sizes
     if native.widens(dtype, device, moved_over, b[2:], g.stride, g.dilation):
         return False
     p = problem_of(op, a, b, g, sizes, dtype, device)

@@ -3,7 +3,7 @@
 Everything else in convnd is written for any number of axes and comes here with at most three.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from math import prod
 from typing import Any
@@ -60,7 +60,7 @@ def wide(x: Tensor) -> Tensor:
 
 
 def errs(
-    dtype: torch.dtype, device: str, sizes: Sequence[int], kernel: Sequence[int], stride: Ints, dilation: Ints
+    dtype: torch.dtype, device: str, sizes: Iterable[int], kernel: Sequence[int], stride: Ints, dilation: Ints
 ) -> bool:
     """Whether oneDNN's kernels may read or write outside their operands (torch 2.13, processors with AMX).
 
@@ -84,7 +84,7 @@ def emulated(dtype: torch.dtype, device: str) -> bool:
 
 
 def widens(
-    dtype: torch.dtype, device: str, sizes: Sequence[int], kernel: Sequence[int], stride: Ints, dilation: Ints
+    dtype: torch.dtype, device: str, sizes: Iterable[int], kernel: Sequence[int], stride: Ints, dilation: Ints
 ) -> bool:
     """Whether a call is made in a wider type: for speed, because the kernel errs, or for want of a kernel."""
     if dtype in SMALL_INTEGERS or emulated(dtype, device):
@@ -156,7 +156,9 @@ def conv(
     dilation: Ints,
     groups: int,
 ) -> Tensor:
-    if widens(input.dtype, input.device.type, input.shape[2:], weight.shape[2:], stride, dilation):
+    kernel = weight.shape[2:]
+    sizes = input.shape[-len(kernel) :]  # with a batch or without
+    if widens(input.dtype, input.device.type, sizes, kernel, stride, dilation):
         return _widened(conv, input, weight, bias, stride, padding, dilation, groups)
     input, weight, dilation = _plain(input), _plain_weight(weight), _met(dilation, weight.shape[2:])
     if weight.ndim == 3 and channels_lie_last(input):
@@ -212,8 +214,8 @@ def conv_transpose(
     input, weight = _plain(input), _plain_weight(weight)
     args = stride, padding, output_padding, groups, dilation
     kernel = weight.shape[2:]
-    rows = zip(input.shape[2:], kernel, stride, padding, output_padding, dilation, strict=True)
-    sizes = [(i - 1) * s - 2 * p + d * (k - 1) + 1 + o for i, k, s, p, o, d in rows]
+    rows = zip(input.shape[-len(kernel) :], kernel, stride, padding, output_padding, dilation, strict=True)
+    sizes = ((i - 1) * s - 2 * p + d * (k - 1) + 1 + o for i, k, s, p, o, d in rows)
     if widens(input.dtype, input.device.type, sizes, kernel, stride, dilation):
         return _widened(conv_transpose, input, weight, bias, *args)
     return _CONV_TRANSPOSE[weight.ndim - 2](input, weight, bias, *args)
