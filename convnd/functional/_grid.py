@@ -6,10 +6,12 @@ from typing import Any
 from torch import Tensor
 
 from .._algorithms import grid as algorithms
+from .._fx import leaf_function
 from ..arguments import choice, integer, per_axis_names, require_floating
 from ._interpolate import MODE_ALIASES
 
 
+@leaf_function
 def grid_sample(
     input: Tensor,
     grid: Tensor,
@@ -71,6 +73,7 @@ def _places(input: Any, grid: Any) -> int:
     return n
 
 
+@leaf_function
 def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None = None) -> Tensor:
     r"""The places that an affine map makes of those of all entries, for :func:`grid_sample`.
 

@@ -76,6 +76,7 @@ def paddings(n: int) -> dict[str, Call]:
 
 
 def resamplings(n: int) -> dict[str, Call]:
+    places = _places(n)
     calls: dict[str, Call] = {}
     for mode in MODES:
         calls[f"interpolate {mode} size"] = lambda x, mode=mode: F.interpolate(x, 4, mode=mode)
@@ -93,7 +94,13 @@ def resamplings(n: int) -> dict[str, Call]:
         calls[f"interpolate {mode} antialias"] = lambda x, mode=mode: F.interpolate(
             x, scale_factor=0.5, mode=mode, antialias=True
         )
+    calls["grid_sample"] = lambda x: F.grid_sample(x, places.expand(x.shape[0], -1, -1))
     return calls
+
+
+def _places(n: int) -> Tensor:
+    """Some of them outside."""
+    return torch.rand(1, 6, n, generator=torch.Generator().manual_seed(2)) * 2.4 - 1.2
 
 
 def rearrangements(n: int) -> dict[str, Call]:

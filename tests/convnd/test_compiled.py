@@ -38,6 +38,7 @@ FAMILIES = (
     "interpolate linear unchanged",
     "interpolate cubic size",
     "interpolate area size",
+    "grid_sample",
     "unfold",
     "fold",
     "pixel_shuffle",

@@ -132,6 +132,9 @@ def functions(n: int) -> dict[str, tuple[tuple[int, ...], Callable[[Tensor], Any
         "interpolate cubic": lambda x: F.interpolate(x, 5, mode="cubic"),
         "interpolate area": lambda x: F.interpolate(x, 2, mode="area"),
         "unfold": lambda x: F.unfold(x, 2, padding=1),
+        "grid_sample": lambda x: F.grid_sample(
+            x, torch.linspace(-1.2, 1, 3 * n).view(1, 3, n).to(x).expand(x.shape[0], -1, -1)
+        ),
         "pixel_unshuffle": lambda x: F.pixel_unshuffle(F.interpolate(x, 4), 2),
     }
     calls = {name: ((2, 4, *spatial), call) for name, call in plain.items()}
