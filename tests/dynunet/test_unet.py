@@ -411,7 +411,7 @@ def test_bad_options_are_refused_when_built() -> None:
         (ValueError, "modulation must be one of 'shift', 'scale_shift', got 'film'", {"modulation": "film"}),
         (ValueError, "time_embedding.*must be one of 'sinusoidal'.*got 'rope'", {"time_embedding": "rope"}),
         (ValueError, "time_scale must be positive and finite, got 0", {"time_scale": 0}),
-        (ValueError, "norm_eps must be positive, got -1", {"norm_eps": -1.0}),
+        (ValueError, "norm_eps must be positive and finite, got -1", {"norm_eps": -1.0}),
         (ValueError, "cond_channels must be at least 0, got -1", {"cond_channels": -1}),
         (ValueError, "context_features must be at least 1, got 0", {"context_features": 0}),
         (ValueError, "which attends to the context", {"context_features": 4, "num_heads": 3}),
