@@ -146,20 +146,20 @@ def test_crops_go_on_into_the_padding(pad: Any, size: int) -> None:
 def test_results_that_are_cropped_down_to_what_no_entry_reaches(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     shapes = (2, 2, 1, 1, 1), (2, 1, 1, 1, 2)
-    operands = [torch.randn(s, dtype=torch.float64, generator=generator).requires_grad_() for s in shapes]
+    x, w = (torch.randn(s, dtype=torch.float64, generator=generator).requires_grad_() for s in shapes)
     options: dict[str, Any] = {
         "stride": (2, 3, 1),
         "padding": ((0, 0), (1, 0), (2, 1)),
         "output_padding": (0, 2, 1),
         "dilation": (1, 1, 2),
     }
-    expected = F.conv_transpose(*operands, **options)
+    expected = F.conv_transpose(x, w, **options)
     direction = torch.randn(expected.shape, dtype=torch.float64, generator=generator)
-    gradients = torch.autograd.grad(expected, operands, direction)
+    gradients = torch.autograd.grad(expected, (x, w), direction)
     with convnd.algorithm(name):
-        out = F.conv_transpose(*operands, **options)
+        out = F.conv_transpose(x, w, **options)
     torch.testing.assert_close(out, expected)
-    for value, gradient in zip(torch.autograd.grad(out, operands, direction), gradients, strict=True):
+    for value, gradient in zip(torch.autograd.grad(out, (x, w), direction), gradients, strict=True):
         torch.testing.assert_close(value, gradient)
 
 
