@@ -23,7 +23,7 @@ def draw_signals(
         raise ValueError(f"labels must have one text for each of {len(x)} samples, got {len(labels)}")
     if sample_rate is not None and not sample_rate > 0:
         raise ValueError(f"sample_rate must be positive, got {sample_rate}")
-    signals = x.detach().double().cpu().flatten(0, 1)
+    signals = x.detach().cpu().double().flatten(0, 1)
     page = figure(800 if len(kinds) == 1 else 1200, 60 + 110 * len(signals), layout="constrained")
     grid = page.subplots(len(signals), len(kinds), sharex=True, squeeze=False)
     for column, kind in zip(grid.T, kinds, strict=True):

@@ -41,7 +41,7 @@ def tiles(
         smallest: pixels of the longest side at least.
         stretch: pixels per entry down and to the right, before all are enlarged alike.
     """
-    images = images.detach().double().cpu()
+    images = images.detach().cpu().double()
     sides = [size * by for size, by in zip(images.shape[2:], stretch, strict=True)]
     longest = max(sides)
     factor = float(max(1, round(smallest / longest))) if longest <= LARGEST else LARGEST / longest
@@ -65,7 +65,7 @@ def trace(
     signals: Tensor, low: float, high: float, height: int = SMALLEST, width: int = 2 * SMALLEST
 ) -> Pixels:
     """Curves ``(C, T)``, one below the other, as a tile: in each column the range of what falls there."""
-    curves = [_curve(s, low, high, height, width) for s in signals.detach().double().cpu().numpy()]
+    curves = [_curve(s, low, high, height, width) for s in signals.detach().cpu().double().numpy()]
     return np.concatenate(curves)
 
 
