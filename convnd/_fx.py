@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from torch import nn
 from torch.fx import Proxy
+from torch.fx import _symbolic_trace as tracing
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,7 +31,7 @@ def leaf_function(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        proxy = _proxy((*args, *kwargs.values()))
+        proxy = _proxy((*args, *kwargs.values())) if tracing._is_fx_tracing_flag else None
         if proxy is None:
             return function(*args, **kwargs)
         return proxy.tracer.create_proxy("call_function", call, args, kwargs)  # type: ignore[return-value]
@@ -44,7 +45,7 @@ def leaf_module(layer: Layer) -> Layer:
 
     @wraps(forward)
     def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        proxy = _proxy((*args, *kwargs.values()))
+        proxy = _proxy((*args, *kwargs.values())) if tracing._is_fx_tracing_flag else None
         if proxy is None or self is getattr(proxy.tracer, "root", None):
             return forward(self, *args, **kwargs)
         tracer: Any = proxy.tracer

@@ -104,7 +104,7 @@ def _plain(x: Tensor) -> Tensor:
     Those of one channel, or of a kernel of one tap, read channels-last; then some of oneDNN's kernels return
     what lies outside their operands (torch 2.13).
     """
-    if torch.compiler.is_compiling() or 1 not in x.shape or not x.is_contiguous():
+    if 1 not in x.shape[1:] or torch.compiler.is_compiling() or not x.is_contiguous():
         return x
     return x.squeeze().view(x.shape)
 
