@@ -120,6 +120,8 @@ def _plain_weight(weight: Tensor) -> Tensor:
 
 def _met(dilation: Ints, kernel: Sequence[int]) -> Ints:
     """A single tap has no dilation: oneDNN reads outside short axes by it (torch 2.13)."""
+    if max(dilation) == 1:
+        return dilation
     return tuple(1 if k == 1 else d for d, k in zip(dilation, kernel, strict=True))
 
 
