@@ -3,8 +3,8 @@
 The figures of restorations take ``(N, C, *spatial)`` of any rank and give one value per sample, in float64:
 on the device of ``estimate``, or on the CPU where that device has none. Entries that do not count (``mask``
 False) may be anything, NaN too; the figure of a sample without any that counts is NaN. Definitions are those
-of torchmetrics, which computes SNR, SI-SDR and PSNR here (``pip install 'dynunet[train]'``). Its SSIM knows two
-and three axes; :func:`ssim` is the same for any number of them.
+of torchmetrics, which computes SNR, SI-SDR and PSNR here (``pip install 'dynunet[train]'``). Its SSIM knows
+two and three axes; :func:`ssim` is the same for any number of them.
 """
 
 from importlib import import_module
