@@ -13,7 +13,9 @@ html_theme = "furo"
 html_title = project
 html_math_renderer = "mathml"
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(?!(convnd|dynunet)\.).*|.*\._.*")]  # other packages' names, and private ones
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!(convnd|dynunet)\.).*|.*\._.*")
+]  # other packages' names, and private ones
 autosummary_generate = True
 templates_path = ["templates"]
 exclude_patterns = ["templates"]
