@@ -10,8 +10,8 @@ from tyro.conf import arg
 
 from ..data import DataOptions
 from ..diffusion import Diffusion
+from ..nn.unet import UNet
 from ..training import TrainOptions
-from ..unet import UNet
 
 # By number of spatial axes: what trains in hours on one GPU. Long signals want a large receptive field.
 _CHANNELS = {1: (32, 64, 128, 256), 2: (64, 128, 256), 3: (32, 64, 128)}
