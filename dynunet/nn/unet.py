@@ -36,13 +36,14 @@ class UNet(Network):
         out_channels: channels of the output; those of the input by default.
         channels: one entry per level, in any order, at least one.
         num_blocks: encoder blocks of a level. *Per level.*
-        kernel_size: of the blocks. *Per level, or nested per level and axis.*
+        kernel_size: of the convolutions in the blocks. *Per level, or nested per level and axis.*
         strides: down-sampling into each level but the first, so one entry fewer than levels. *Per
             transition, or nested per transition and axis.*
         block: ``"residual"``, ``"plain"`` or ``"convnext"``. *Per level.*
         norm: ``"group"``, ``"batch"``, ``"instance"``, ``"layer"`` or ``"rms"`` (these two over the channels
             at each position) or None.
-        activation: a name (``"silu"``, ``"relu"``, ``"gelu"``, ...), a function or a module.
+        activation: a name (``"silu"``, ``"relu"``, ``"gelu"``, ``"leaky_relu"``, ``"elu"`` or ``"tanh"``), a
+            function or a module.
         attention: after every block: ``"full"``, ``"linear"``, ``"axial"``, ``"window"``, ``"channel"``,
             ``"spatial"``, several in order joined by ``+`` (``"cbam"`` is ``"channel+spatial"``), or None;
             costs in :mod:`dynunet.attention`. *Per level.*
@@ -56,7 +57,7 @@ class UNet(Network):
         num_groups: groups of group norm at most; the largest divisor of the channels is taken.
         norm_eps: added to variances.
         dropout: probability in the blocks. *Per level.*
-        padding_mode: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``, or one per axis.
+        padding_mode: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``. *Per axis.*
         positions: what tells attention where a token is: ``"rotary"``, ``"sinusoidal"`` or None.
         time_embedding: whether the network takes a time ``t``: True or ``"sinusoidal"``, ``"ddpm"`` or
             ``"fourier"``, see :class:`dynunet.embeddings.TimeEmbedding`.
@@ -70,7 +71,7 @@ class UNet(Network):
         out_layer: module or function after the last convolution; its ``in_channels``, if it has them, are
             what that gives. Both may change the spatial size.
         gradient_checkpointing: whether training computes the blocks a second time instead of keeping what is
-            inside them.
+            inside them: less memory, a third more time.
         modulation: how time, class and features reach a block: ``"shift"`` adds them to its channels,
             ``"scale_shift"`` scales and shifts its norm (FiLM, AdaGN).
         deep_supervision: how many levels below the first also give an output in training mode.
