@@ -101,7 +101,8 @@ class Option(NamedTuple):
         per: ``"level"`` or ``"transition"`` where one value for each may be given, followed by ``"axis"``
             where such a value may have an entry for each axis; ``"axis"`` alone where the network has one.
         of: the class that has the option, if the other one has not.
-        kind: the type of one value on a command line; None for options that are no flags there.
+        kind: the type of one value on a command line, str for sizes such as ``1x2x2``; None for options
+            that are no flags there: they are Python objects, or follow from the data.
     """
 
     help: str
@@ -198,7 +199,11 @@ class NetworkSpec:
     )
     channels: Sequence[int] = field(
         default=(64, 128, 256),
-        metadata=_about("one entry per level, in any order, at least one.", _channels, kind=int),
+        metadata=_about(
+            "one entry per level, in any order, at least one: the list is the network.",
+            _channels,
+            kind=int,
+        ),
     )
     num_blocks: int | Sequence[int] = field(
         default=2,
@@ -214,7 +219,7 @@ class NetworkSpec:
             "down-sampling into each level but the first, so one entry fewer than levels.",
             checks.sizes,
             per=("transition", "axis"),
-            kind=int,
+            kind=str,
         ),
     )
     block: str | Sequence[str] = field(
@@ -233,7 +238,8 @@ class NetworkSpec:
     activation: str | Activation | type[nn.Module] = field(
         default="silu",
         metadata=_about(
-            'a name ("silu", "relu", "gelu", "leaky_relu", "elu" or "tanh"), a function or a module.',
+            'a name ("silu", "relu", "gelu", "leaky_relu", "elu" or "tanh"), or in Python a function or a '
+            "module.",
             _activation,
             kind=str,
         ),

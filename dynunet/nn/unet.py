@@ -34,7 +34,7 @@ class UNet(Network):
         spatial_dims: number of spatial axes, at least 1.
         in_channels: channels of the input.
         out_channels: channels of the output; those of the input by default.
-        channels: one entry per level, in any order, at least one.
+        channels: one entry per level, in any order, at least one: the list is the network.
         num_blocks: encoder blocks of a level. *Per level.*
         kernel_size: of the convolutions in the blocks. *Per level, or nested per level and axis.*
         strides: down-sampling into each level but the first, so one entry fewer than levels. *Per
@@ -42,8 +42,8 @@ class UNet(Network):
         block: ``"residual"``, ``"plain"`` or ``"convnext"``. *Per level.*
         norm: ``"group"``, ``"batch"``, ``"instance"``, ``"layer"`` or ``"rms"`` (these two over the channels
             at each position) or None.
-        activation: a name (``"silu"``, ``"relu"``, ``"gelu"``, ``"leaky_relu"``, ``"elu"`` or ``"tanh"``), a
-            function or a module.
+        activation: a name (``"silu"``, ``"relu"``, ``"gelu"``, ``"leaky_relu"``, ``"elu"`` or ``"tanh"``), or
+            in Python a function or a module.
         attention: after every block: ``"full"``, ``"linear"``, ``"axial"``, ``"window"``, ``"channel"``,
             ``"spatial"``, several in order joined by ``+`` (``"cbam"`` is ``"channel+spatial"``), or None;
             costs in :mod:`dynunet.attention`. *Per level.*

@@ -10,12 +10,14 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
 from dynunet import Encoder, UNet
+from dynunet.cli.options import NetworkOptions
 from dynunet.nn import attention, blocks, encoder, spec, unet
+from dynunet.nn.flags import flag_help, flag_names, network_options
 from dynunet.nn.spec import NetworkSpec, options
 
 STATE_DICTS = Path(__file__).with_name("state_dicts.txt.xz")  # written when the keys and shapes were fixed
@@ -96,6 +98,38 @@ def test_every_known_name_has_a_layer_and_is_in_the_help() -> None:
         assert made is None or set(made) == set(known), name
     for name, kinds in attention.ATTENTIONS.items():
         assert spec.needs_heads([name]) == any("num_heads" in kind.takes for kind in kinds), name
+
+
+def test_flags_are_those_of_the_spec() -> None:
+    """By default they give the network that is given by default, but for what depends on the rank."""
+    made = NetworkSpec(spatial_dims=2, in_channels=1, **NetworkOptions().arguments(2))
+    assert made == NetworkSpec(spatial_dims=2, in_channels=1)
+    hints, said = get_type_hints(NetworkOptions, include_extras=True), dict(options())
+    assert list(hints) == flag_names()
+    for name, hint in hints.items():
+        assert flag_help(said[name]) in hint.__metadata__[0].documentation, name
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "value"),
+    [
+        ("strides", ("1x2x2", "2"), [(1, 2, 2), 2]),
+        ("strides", (4,), 4),
+        ("attention", ("none", "full"), [None, "full"]),
+        ("attention", ("none",), None),
+        ("norm", "none", None),
+        ("channels", (8,), [8]),
+        ("num_blocks", [1, 2], [1, 2]),
+        ("dropout", (0.1,), 0.1),
+    ],
+)
+def test_values_of_flags(name: str, given: Any, value: Any) -> None:
+    assert network_options(NetworkOptions(**{name: given}))[name] == value
+
+
+def test_a_flag_that_is_no_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="strides must be numbers such as 2, or per axis 1x2x2, got '1,2'"):
+        NetworkOptions(strides=("1,2",)).arguments(2)
 
 
 def test_a_spec_of_a_spec_is_the_same() -> None:
