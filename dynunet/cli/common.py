@@ -18,7 +18,7 @@ from ..data.memory import total
 from ..data.sources import Units, shown
 from ..diffusion import Diffusion, coordinates
 from ..diffusion.windows import check_windows
-from ..unet import UNet
+from ..nn.unet import UNet
 from ..writing import amount
 
 # What new data is written as; results for given files are written in their own format.

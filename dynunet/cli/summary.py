@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from tyro.conf import OmitArgPrefixes
 
+from ..nn.unet import UNet
 from ..summary import Summary, summarize
-from ..unet import UNet
 from .common import out_of_memory
 from .options import DiffusionOptions, NetworkOptions, build
 
