@@ -17,6 +17,14 @@ import convnd.functional as F
 
 from .diffusion.losses import expanded_mask
 
+__all__ = [
+    "frechet_distance",
+    "psnr",
+    "si_sdr",
+    "snr",
+    "ssim",
+]
+
 _WITHOUT_FLOAT64 = ("mps",)  # kinds of devices
 
 

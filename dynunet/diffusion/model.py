@@ -249,7 +249,7 @@ class Diffusion(Checkpoint, nn.Module):
             eta: noise of a sampler (or of a scheduler's step) that has this option: 0 for none, 1 for all.
             guidance_scale, guidance_rescale, guidance_interval: see :meth:`predict`.
             clip: limit every estimate of the data to [-clip, clip], or ``"dynamic"``, see
-                :func:`dynunet.diffusion.guidance.threshold`.
+                :func:`dynunet.diffusion.threshold`.
             window, overlap: evaluate the network in overlapping windows of this size, one int or one per
                 axis, for data larger than it was trained on, see :mod:`dynunet.diffusion.windows`.
             class_labels: one label for all samples or ``(N,)``, as a tensor, an array or a sequence of ints.
@@ -324,7 +324,7 @@ class Diffusion(Checkpoint, nn.Module):
             y: ``(N, C, *spatial)``; what is not known may be anything, NaN too.
             known: bool, True where y is given; the axes of y, each of its size or 1.
             steps, sampler: see :meth:`sample`.
-            resamplings, jump: see :func:`dynunet.diffusion.restoration.inpainting`; the network is evaluated
+            resamplings, jump: see :func:`dynunet.diffusion.inpainting`; the network is evaluated
                 ``steps * resamplings`` times.
             options: of :meth:`sample`.
 
