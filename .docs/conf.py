@@ -1,6 +1,7 @@
 """The API reference, from the docstrings: ``python -m sphinx -W .docs runs/docs``."""
 
 import importlib.metadata
+import inspect
 from typing import Any
 
 from docutils import nodes
@@ -25,8 +26,19 @@ autodoc_inherit_docstrings = False
 add_module_names = False
 
 
+def constructor(app: Any, what: str, name: str, cls: Any, options: Any, signature: str, returns: str) -> Any:
+    """The arguments of ``__init__``, where a base class has a ``__new__`` that takes any."""
+    if what != "class" or not (signature or "").startswith("(*args"):
+        return None
+    given = inspect.signature(cls.__init__)
+    return str(
+        given.replace(parameters=list(given.parameters.values())[1:], return_annotation=given.empty)
+    ), returns
+
+
 def setup(app: Any) -> None:
     """Formulas as MathML, which browsers draw themselves: the pages need no network."""
+    app.connect("autodoc-process-signature", constructor)
 
     def inline(page: Any, node: nodes.math) -> None:
         page.body.append(convert(node.astext()))

@@ -106,7 +106,7 @@ class Diffusion(Checkpoint, nn.Module):
 
     @property
     def data(self) -> dict[str, Any] | None:
-        """The units of the numbers: the argument of this name, which may be set later."""
+        """The argument of this name, the units of the numbers; it may be set later."""
         return self.config["data"]
 
     @data.setter
