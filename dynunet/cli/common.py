@@ -17,8 +17,8 @@ from ..data import SUFFIXES
 from ..data.memory import total
 from ..data.sources import Units, shown
 from ..diffusion import Diffusion, coordinates
-from ..diffusion.windows import check_windows
 from ..nn.unet import UNet
+from ..windows import check_windows
 from ..writing import amount
 
 # What new data is written as; results for given files are written in their own format.

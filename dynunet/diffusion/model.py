@@ -11,6 +11,7 @@ from convnd.arguments import PerAxis, integer
 
 from ..checkpoints import Checkpoint
 from ..config import Configured, constructor_config, document, unwrapped
+from ..windows import check_windows
 from . import checks, rescaling, restoration
 from .guidance import Estimate, Interval, can_guide, dropped, guided
 from .losses import (
@@ -30,7 +31,7 @@ from .schedulers import is_scheduler
 from .schedules import SCHEDULES, ScheduleLike, widened
 from .spacing import spaced
 from .steps import Callback, Denoise, Sampler, level
-from .windows import check_windows, windowed
+from .windows import windowed
 
 
 class Diffusion(Checkpoint, nn.Module):
