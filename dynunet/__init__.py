@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from .diffusion import Diffusion
     from .nn.encoder import Encoder
     from .nn.unet import UNet
+    from .supervised import Supervised
     from .training import Trainer
 
 __all__ = [
     "Diffusion",
     "Encoder",
     "FolderDataset",
+    "Supervised",
     "Trainer",
     "UNet",
     "attention",
@@ -48,6 +50,7 @@ _FROM = {
     "Diffusion": ".diffusion",
     "Encoder": ".nn.encoder",
     "FolderDataset": ".data",
+    "Supervised": ".supervised",
     "Trainer": ".training",
     "UNet": ".nn.unet",
 }
