@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ..checkpoints import CONFIG
 from ..data import SUFFIXES
+from ..data.errors import shown
 from ..data.memory import total
-from ..data.sources import Units, shown
+from ..data.spec import DataSpec
 from ..diffusion import Diffusion, coordinates
 from ..diffusion.windows import check_windows
 from ..unet import UNet
@@ -29,7 +30,7 @@ _NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "Storage 
 _ONE_STEP = ("sample", "v_prediction", "flow", "edm")  # that say at t = 1 what the data is
 
 
-def load_run(run: Path, device: str | None) -> tuple[Diffusion, Units]:
+def load_run(run: Path, device: str | None) -> tuple[Diffusion, DataSpec]:
     """A trained model on its device, and what its numbers mean.
 
     Raises:
@@ -43,14 +44,14 @@ def load_run(run: Path, device: str | None) -> tuple[Diffusion, Units]:
             f"run must hold a model trained by dynunet train, got {shown(run)}, which knows no files"
         )
     try:
-        units = Units.of(diffusion.data)
+        units = DataSpec.of(diffusion.data)
         _check_model(units, diffusion.model)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{shown(run / CONFIG)}: data: {error}") from None
     return diffusion, units
 
 
-def _check_model(units: Units, model: Any) -> None:
+def _check_model(units: DataSpec, model: Any) -> None:
     """Refuse a network that is not for such data."""
     wanted = {
         "spatial_dims": units.spatial_dims,
@@ -113,7 +114,7 @@ def check_memory(diffusion: Diffusion, shape: Sequence[int], in_windows: bool) -
         )
 
 
-def restores(units: Units) -> bool:
+def restores(units: DataSpec) -> bool:
     """Whether a model was trained to restore."""
     return units.restoration is not None
 
@@ -125,7 +126,7 @@ def restoration_steps(diffusion: Diffusion, steps: int | None) -> int:
     return 1 if diffusion.config.get("prediction") in _ONE_STEP else 20
 
 
-def conditions(units: Units, shape: Sequence[int], degraded: Tensor | None = None) -> dict[str, Any]:
+def conditions(units: DataSpec, shape: Sequence[int], degraded: Tensor | None = None) -> dict[str, Any]:
     """What the network is given beside data of a shape ``(N, C, *spatial)``, as in training."""
     parts = [] if degraded is None else [degraded]
     if units.coordinates:
@@ -133,7 +134,9 @@ def conditions(units: Units, shape: Sequence[int], degraded: Tensor | None = Non
     return {"cond": torch.cat(parts, 1)} if parts else {}
 
 
-def windows(units: Units, window: tuple[int, ...] | None, overlap: tuple[int, ...] | None) -> dict[str, Any]:
+def windows(
+    units: DataSpec, window: tuple[int, ...] | None, overlap: tuple[int, ...] | None
+) -> dict[str, Any]:
     """Windows of the size the model was trained on, if it was trained on crops.
 
     Raises:
@@ -151,7 +154,7 @@ def _spread(sizes: tuple[int, ...] | None) -> int | tuple[int, ...] | None:
     return sizes[0] if sizes is not None and len(sizes) == 1 else sizes
 
 
-def new_suffix(units: Units) -> str:
+def new_suffix(units: DataSpec) -> str:
     return _SUFFIX[units.kind]
 
 

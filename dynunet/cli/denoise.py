@@ -9,8 +9,9 @@ from torch import Tensor
 from tyro.conf import Positional
 
 from ..data import load, save
+from ..data.errors import shown
 from ..data.saving import check_result
-from ..data.sources import Units, shown
+from ..data.spec import DataSpec
 from ..diffusion import Diffusion
 from .common import check_counts, check_seed, conditions, load_run, restoration_steps, restores, windows
 from .work import Work
@@ -63,7 +64,7 @@ class Denoise:
         work = Work(self.source, self.out, self.overwrite)
         work.run(lambda path, to: self._file(diffusion, units, path, to), "restored")
 
-    def _file(self, diffusion: Diffusion, units: Units, path: Path, to: Path) -> tuple[str, ...]:
+    def _file(self, diffusion: Diffusion, units: DataSpec, path: Path, to: Path) -> tuple[str, ...]:
         """Restore a file; what of it is lost, in words."""
         loaded = load(path, units.document(), mix=False)
         check_result(to, units, loaded.source)
@@ -73,7 +74,7 @@ class Denoise:
         save(to, x if several else x[0], units.document(), like=loaded.source, overwrite=self.overwrite)
         return loaded.lost
 
-    def _restored(self, diffusion: Diffusion, units: Units, noisy: Tensor) -> Tensor:
+    def _restored(self, diffusion: Diffusion, units: DataSpec, noisy: Tensor) -> Tensor:
         device = next(diffusion.parameters()).device
         noisy = noisy.to(device)
         shape = len(noisy), units.channels, *noisy.shape[2:]

@@ -13,7 +13,8 @@ from tyro.conf import Positional
 import convnd.functional as F
 
 from ..data import FolderDataset
-from ..data.sources import Units, shown
+from ..data.errors import shown
+from ..data.spec import DataSpec
 from ..diffusion import Diffusion
 from ..metrics import frechet_distance, psnr, si_sdr, snr
 from .common import bounded, check_counts, check_seed, load_run, restoration_steps, restores
@@ -65,7 +66,7 @@ class Evaluate:
         width = max(len(name) for name, _ in rows)
         print("\n".join(f"{name.ljust(width)}  {text}" for name, text in rows))
 
-    def _dataset(self, units: Units) -> FolderDataset:
+    def _dataset(self, units: DataSpec) -> FolderDataset:
         """The data asked for, read as that of training was."""
         run = read_flags(self.run_folder / RUN)
         source = self.source or run.source
@@ -83,7 +84,7 @@ class Evaluate:
         print(f"examples of {' x '.join(map(str, dataset.shape))} from {shown(source)}: {len(dataset)}, {of}")
         return dataset
 
-    def _degradation(self, units: Units) -> dict[str, Any]:
+    def _degradation(self, units: DataSpec) -> dict[str, Any]:
         """The noise or the pairs asked for, in place of those of training."""
         names = ("noise", "snr", "pairs")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
@@ -96,7 +97,7 @@ class Evaluate:
         return {"noise": None, "coloured": False, **given} if self.pairs is not None else given
 
 
-def _as_trained(units: Units) -> dict[str, Any]:
+def _as_trained(units: DataSpec) -> dict[str, Any]:
     """What training found in its own files, and other files are to be read with."""
     names = ("spatial_dims", "channels", "size", "sample_rate", "spacing")
     fixed = {name: getattr(units, name) for name in names}
@@ -133,7 +134,7 @@ _Rows = list[tuple[str, str]]
 
 
 def _restoration(
-    diffusion: Diffusion, units: Units, examples: _Examples, num: int, steps: int | None
+    diffusion: Diffusion, units: DataSpec, examples: _Examples, num: int, steps: int | None
 ) -> _Rows:
     """Figures before and after, means over the examples."""
     kinds: dict[str, Callable[..., Tensor]] = {"SNR": snr}
@@ -171,7 +172,7 @@ def _mean(values: list[float]) -> float:
 
 
 def _generation(
-    diffusion: Diffusion, units: Units, examples: _Examples, num: int, steps: int | None
+    diffusion: Diffusion, units: DataSpec, examples: _Examples, num: int, steps: int | None
 ) -> _Rows:
     """The loss, and the distance of samples from data they were not trained on."""
     device, losses, made = next(diffusion.parameters()).device, [], []

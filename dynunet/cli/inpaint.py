@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from tyro.conf import Positional
 
+from ..data.errors import shown
 from ..data.files import search, stem
-from ..data.gaps import marks_of
-from ..data.loading import load_gaps
+from ..data.loading import load_gaps, marks_of
 from ..data.options import missing_value
 from ..data.saving import check_result, write
-from ..data.sources import Units, shown
+from ..data.spec import DataSpec
 from ..diffusion import Diffusion
 from .common import check_counts, check_seed, conditions, load_run, restores, windows
 from .work import NothingToDoError, Work
@@ -79,7 +79,7 @@ class Inpaint:
         return {stem(path, self.mask): path for path in found} if self.mask.is_dir() else {"": found[0]}
 
     def _file(
-        self, diffusion: Diffusion, units: Units, masks: dict[str, Path], path: Path, to: Path
+        self, diffusion: Diffusion, units: DataSpec, masks: dict[str, Path], path: Path, to: Path
     ) -> tuple[str, ...]:
         """Fill in one file."""
         root = self.source if self.source.is_dir() else self.source.parent
@@ -98,7 +98,7 @@ class Inpaint:
         write(to, filled if several else filled[0], units, loaded.source, holes, self.overwrite)
         return ()
 
-    def _filled(self, diffusion: Diffusion, units: Units, x: Tensor, known: Tensor) -> Tensor:
+    def _filled(self, diffusion: Diffusion, units: DataSpec, x: Tensor, known: Tensor) -> Tensor:
         device = next(diffusion.parameters()).device
         given = conditions(units, x.shape)
         return diffusion.inpaint(

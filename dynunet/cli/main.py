@@ -14,7 +14,7 @@ from typing import Any
 import tyro
 from tyro.extras import subcommand_cli_from_dict
 
-from ..data.sources import printable
+from ..data.errors import printable
 from ..training import TrainingError
 from .common import print_any_name, unboxed
 from .denoise import Denoise

@@ -12,9 +12,10 @@ from tqdm.auto import tqdm
 from tyro.conf import Positional
 
 from ..data import load, save
-from ..data.loading import look
+from ..data.errors import UnreadableError, attempt, shown
+from ..data.loading import header_of
 from ..data.saving import check_free
-from ..data.sources import Units, UnreadableError, attempt, shown
+from ..data.spec import DataSpec
 from ..diffusion import Diffusion
 from ..writing import replacing
 from .common import (
@@ -99,7 +100,7 @@ class Sample:
             raise Stopped(f"interrupted, {done} in {shown(self.out)}; the same command goes on") from None
         self._draw(files, units)
 
-    def _missing(self, files: Sequence[Path], units: Units, shape: tuple[int, ...]) -> set[int]:
+    def _missing(self, files: Sequence[Path], units: DataSpec, shape: tuple[int, ...]) -> set[int]:
         """The samples that are to be made; those that are there must be of this kind."""
         for path in (*files, self.out / _PICTURE):
             check_free(path, overwrite=True)
@@ -113,9 +114,9 @@ class Sample:
             print(f"{kept} (--overwrite would make them again)")
         return missing
 
-    def _check_kept(self, path: Path, units: Units, shape: tuple[int, ...]) -> None:
+    def _check_kept(self, path: Path, units: DataSpec, shape: tuple[int, ...]) -> None:
         try:
-            info = attempt(lambda: look(path, _as_written(units)))
+            info = attempt(lambda: header_of(path, _as_written(units)))
         except UnreadableError as error:
             raise ValueError(f"out: {shown(path)} is there and cannot be read: {error}") from error
         if (info.channels, *info.shape) != shape:
@@ -125,20 +126,20 @@ class Sample:
                 "give --overwrite"
             )
 
-    def _name(self, units: Units, i: int, labels: list[int]) -> str:
+    def _name(self, units: DataSpec, i: int, labels: list[int]) -> str:
         text = f"sample-{i:0{len(str(self.num - 1))}d}"
         if labels and units.classes:
             name = units.classes[labels[i % len(labels)]].replace("/", "_").replace(os.sep, "_")
             text += "-" + name.encode()[:_LONGEST].decode(errors="ignore")
         return text + new_suffix(units)
 
-    def _windows(self, units: Units, shape: tuple[int, ...]) -> dict[str, Any]:
+    def _windows(self, units: DataSpec, shape: tuple[int, ...]) -> dict[str, Any]:
         """Samples larger than those of training are made in windows."""
         larger = units.size is not None and any(a > b for a, b in zip(shape[1:], units.size, strict=True))
         return windows(units, None, None) if larger else {}
 
     def _batch(
-        self, diffusion: Diffusion, units: Units, shape: tuple[int, ...], numbers: range, labels: list[int]
+        self, diffusion: Diffusion, units: DataSpec, shape: tuple[int, ...], numbers: range, labels: list[int]
     ) -> Tensor:
         device = next(diffusion.parameters()).device
         full = len(numbers), *shape
@@ -156,7 +157,7 @@ class Sample:
             **options,
         ).cpu()
 
-    def _draw(self, files: Sequence[Path], units: Units) -> None:
+    def _draw(self, files: Sequence[Path], units: DataSpec) -> None:
         """A picture of what is in the files, whichever of them were there already."""
         path, said = self.out / _PICTURE, f"{self.num} samples in {shown(self.out)}"
         if path.exists() and not self.overwrite:
@@ -174,12 +175,12 @@ class Sample:
             print(f"{said}, and a picture of them, {shown(path)}")
 
 
-def _as_written(units: Units) -> Units:
+def _as_written(units: DataSpec) -> DataSpec:
     """To read new data: what was done to training files is not done to it."""
     return replace(units, percentiles=None, resize=False, spacing=None, missing=None)
 
 
-def sample_size(units: Units, size: tuple[int, ...] | None) -> tuple[int, ...]:
+def sample_size(units: DataSpec, size: tuple[int, ...] | None) -> tuple[int, ...]:
     """Of one sample, one number for every axis."""
     if size is None:
         if units.size is None:
@@ -191,7 +192,7 @@ def sample_size(units: Units, size: tuple[int, ...] | None) -> tuple[int, ...]:
     return sizes
 
 
-def class_numbers(units: Units, classes: tuple[str, ...] | None) -> list[int]:
+def class_numbers(units: DataSpec, classes: tuple[str, ...] | None) -> list[int]:
     """Classes by their names or numbers; all of them by default, none if the model knows none."""
     known = list(units.classes or ())
     if classes is None:

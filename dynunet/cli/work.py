@@ -11,9 +11,9 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from ..data.errors import printable, shown
 from ..data.files import search
 from ..data.saving import check_free
-from ..data.sources import printable, shown
 from ..writing import DiskFull
 from .common import known_suffix, result_of
 from .train import Stopped

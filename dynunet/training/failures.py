@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from ..data.sources import VanishedError
+from ..data.errors import VanishedError
 from ..writing import DiskFull
 
 _MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "failed to allocate")

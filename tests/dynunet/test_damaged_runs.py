@@ -17,7 +17,7 @@ from dynunet import UNet
 from dynunet.cli import main
 from dynunet.cli.common import load_run
 from dynunet.cli.train import read_flags
-from dynunet.data.sources import Units
+from dynunet.data.spec import DataSpec
 from dynunet.training.record import read_record
 from dynunet.training.state import read
 
@@ -184,6 +184,8 @@ def test_what_is_no_such_document(run: Path, tmp_path: Path, name: str, text: st
 
 
 def test_units_that_are_not_damaged_stay_as_they_are() -> None:
-    units = Units("volumes", 3, 1, size=(8, 8, 8), spacing=(1.0, 1.0, 0.0), range=(0.0, 90.0), missing="-1e9")
-    assert Units.of(units.document()) == units
+    units = DataSpec(
+        "volumes", 3, 1, size=(8, 8, 8), spacing=(1.0, 1.0, 0.0), range=(0.0, 90.0), missing="-1e9"
+    )
+    assert DataSpec.of(units.document()) == units
     assert UNet(1, 1, channels=(4,), num_groups=1000).parts.num_groups == 1000
