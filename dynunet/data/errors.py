@@ -31,6 +31,16 @@ def attempt(read: Callable[[], _T]) -> _T:
         raise UnreadableError(f"{type(error).__name__}: {text[:200]}") from error
 
 
+def check_exists(path: Path, name: str) -> None:
+    """Refuse a path at which there is nothing, not even a link.
+
+    Raises:
+        FileNotFoundError: naming the argument.
+    """
+    if not os.path.lexists(path):
+        raise FileNotFoundError(f"{name}: there is no file or folder {shown(path)}")
+
+
 def missing_package(name: str, error: ImportError) -> ImportError:
     """The error for files whose package is not installed."""
     return ImportError(

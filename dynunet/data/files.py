@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .errors import shown
+from .errors import check_exists, shown
 from .formats import FORMATS, SUFFIXES, of_path
 
 _RUN = "run.json"
@@ -52,8 +52,7 @@ def search(source: Path | str | Sequence[Path | str], name: str, results: Path |
     if not paths:
         raise ValueError(f"{name} must be a folder, a file or files, got an empty sequence")
     for path in paths:
-        if not os.path.lexists(path):
-            raise FileNotFoundError(f"{name}: there is no file or folder {shown(path)}")
+        check_exists(path, name)
     folder = paths[0] if one and paths[0].is_dir() else None
     found = Found(folder or _common(paths), [])
     for path in paths:

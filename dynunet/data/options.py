@@ -3,10 +3,11 @@
 Every field is of a plain type, so that a command line can be made of it and JSON can hold it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite, isnan
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ..arguments import choice, integer, interval, number, positive, several
 
@@ -14,6 +15,8 @@ from ..arguments import choice, integer, interval, number, positive, several
 @dataclass(frozen=True)
 class DataOptions:
     """How a folder of files becomes training examples."""
+
+    flag_names: ClassVar[Mapping[str, str]] = {"channels": "data_channels", "seed": "data_seed"}
 
     spatial_dims: int | None = None
     """number of spatial axes of an example; by default that of most files"""

@@ -6,9 +6,31 @@
 Needs ``accelerate``, which ``pip install 'dynunet[train]'`` installs.
 """
 
-from .failures import TrainingError
-from .interrupts import Interrupted
-from .options import TrainOptions
-from .trainer import Trainer
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..progress import Interrupted
+    from .failures import TrainingError
+    from .options import TrainOptions
+    from .trainer import Trainer
 
 __all__ = ["Interrupted", "TrainOptions", "Trainer", "TrainingError"]
+
+# Imported when they are asked for: options are read before torch is.
+_LAZY = {
+    "Interrupted": "..progress",
+    "TrainOptions": ".options",
+    "Trainer": ".trainer",
+    "TrainingError": ".failures",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

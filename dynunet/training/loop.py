@@ -18,15 +18,15 @@ from tqdm.auto import tqdm
 from ..checkpoints import WEIGHTS
 from ..config import document
 from ..diffusion import Diffusion
+from ..progress import Interrupted, say
 from ..writing import remove_left, replacing
 from . import folder, run
 from .engine import Engine
 from .evaluation import Pictures, validation_loss
 from .failures import not_finite
-from .interrupts import Interrupted, Interrupts
+from .interrupts import Interrupts
 from .order import Stream, schedule
 from .record import RUN, finished, surroundings, write_record
-from .run import say
 from .state import Checkpoints, Saved
 
 Callback = Callable[[int, Mapping[str, float]], None]

@@ -6,9 +6,7 @@ from difflib import get_close_matches
 from math import cos, inf, pi
 from typing import Any, Literal
 
-from convnd.arguments import choice, integer
-
-from ..diffusion.checks import number
+from ..arguments import choice, integer, number, positive
 
 # With other values of these the same run would take another course.
 _FIXED = ("lr", "weight_decay", "warmup", "decay", "clip", "ema", "precision", "loss", "seed")
@@ -72,8 +70,7 @@ class TrainOptions:
             integer(getattr(self, name), name, 0)
         if self.seed >= 2**64:
             raise ValueError(f"seed must have at most 64 bits, got {self.seed}")
-        if number(self.lr, "lr", 0, inf) in (0, inf):
-            raise ValueError(f"lr must be positive and finite, got {self.lr}")
+        positive(self.lr, "lr")
         if self.clip is not None and number(self.clip, "clip", 0, inf) == 0:
             raise ValueError(f"clip must be positive, or None for no limit, got {self.clip}")
         number(self.weight_decay, "weight_decay", 0, inf)

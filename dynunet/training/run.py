@@ -15,24 +15,17 @@ The folder of a run holds
 import csv
 import io
 import re
-import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
+from ..progress import say
 from ..writing import write_text, written
 from .folder import LOG, TENSORBOARD
 
 COLUMNS = ("step", "loss", "validation_loss", "lr", "gradient_norm", "samples_per_second", "seconds")
 _STEP = re.compile(r"[0-9]{1,18}")
-
-
-def say(text: str) -> None:
-    """To the user, above the progress bar."""
-    tqdm.write(text, file=sys.stderr)
 
 
 class Log:
