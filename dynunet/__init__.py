@@ -1,32 +1,61 @@
 """dynunet: U-Nets from a list of channels, and diffusion models around them, in any dimension."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ._lazy import attribute
+
 if TYPE_CHECKING:
+    from . import (
+        attention,
+        data,
+        diffusion,
+        embeddings,
+        interop,
+        metrics,
+        nn,
+        plotting,
+        summary,
+        testing,
+        training,
+    )
     from .data import FolderDataset
     from .diffusion import Diffusion
-    from .encoder import Encoder
+    from .nn.encoder import Encoder
+    from .nn.unet import UNet
     from .training import Trainer
-    from .unet import UNet
 
-__all__ = ["Diffusion", "Encoder", "FolderDataset", "Trainer", "UNet"]
+__all__ = [
+    "Diffusion",
+    "Encoder",
+    "FolderDataset",
+    "Trainer",
+    "UNet",
+    "attention",
+    "data",
+    "diffusion",
+    "embeddings",
+    "interop",
+    "metrics",
+    "nn",
+    "plotting",
+    "summary",
+    "testing",
+    "training",
+]
 
 # Imported when they are asked for: torch takes seconds, and some need packages that others do without.
-_LAZY = {
+_FROM = {
     "Diffusion": ".diffusion",
-    "Encoder": ".encoder",
+    "Encoder": ".nn.encoder",
     "FolderDataset": ".data",
     "Trainer": ".training",
-    "UNet": ".unet",
+    "UNet": ".nn.unet",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name], __name__), name)
+    return attribute(__name__, name, _FROM, __all__)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return __all__

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
-from huggingface_hub import ModelHubMixin, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_model
 from torch import Tensor, nn
@@ -27,7 +25,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _SHOWN = 4  # weights that are listed when they do not fit
 
 
-class Checkpoint(Configured, ModelHubMixin):
+class Checkpoint(Configured):
     """Mix-in that lets a module be saved, loaded and shared: ``class Net(Checkpoint, nn.Module)``.
 
     The class has nothing to do for it but to name the arguments of its constructor, which are kept in
@@ -37,7 +35,7 @@ class Checkpoint(Configured, ModelHubMixin):
     ``averaged.module.save_pretrained(folder)`` saves it, :meth:`load_averaged` copies it into this one.
     """
 
-    def save_pretrained(  # the hub's own removes the old configuration first, and adds a README
+    def save_pretrained(
         self,
         save_directory: str | Path,
         *,
@@ -72,6 +70,22 @@ class Checkpoint(Configured, ModelHubMixin):
             return None
         return self.push_to_hub(repo_id or folder.resolve().name, **push_to_hub_kwargs)
 
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload the checkpoint to the Hugging Face Hub.
+
+        Args:
+            repo_id: ``"owner/name"``.
+            options: ``commit_message``, ``private``, ``token``, ``branch``, ``create_pr``,
+                ``allow_patterns``, ``ignore_patterns`` and ``delete_patterns``, as of
+                ``huggingface_hub.ModelHubMixin``.
+
+        Returns:
+            The address of the commit.
+        """
+        from huggingface_hub import ModelHubMixin  # takes longer to import than this package
+
+        return ModelHubMixin.push_to_hub(cast(ModelHubMixin, self), repo_id, **options)
+
     def _save_pretrained(self, save_directory: Path) -> None:
         text, weights = to_text(self), _named(cast(nn.Module, self))
         for name, tensor in weights.items():
@@ -86,7 +100,7 @@ class Checkpoint(Configured, ModelHubMixin):
             config_file.write_text(text, encoding="utf-8")
 
     @classmethod
-    def from_pretrained(  # the hub's own passes over what it does not know in the configuration
+    def from_pretrained(
         cls,
         pretrained_model_name_or_path: str | Path,
         *,
@@ -229,6 +243,9 @@ def _folder(name: str | Path, hub: dict[str, Any]) -> Path:
     rule = f"{str(name)!r} must be a folder with {CONFIG} and {WEIGHTS}, or a repository of the Hub"
     if isinstance(name, Path):
         raise ValueError(f"{rule}; there is no such folder")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
     try:
         return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS], **hub))
     except (OSError, ValueError, HfHubHTTPError) as error:

@@ -1,9 +1,10 @@
 """Figures of quality: of a restoration beside the clean data, and of a set of samples beside real ones.
 
-The figures of restorations take ``(N, C, *spatial)`` of any rank and give one value per sample, in float64.
-Entries that do not count (``mask`` False) may be anything, NaN too; the figure of a sample without any that
-counts is NaN. Definitions are those of torchmetrics, which computes SNR, SI-SDR and PSNR here (``pip install
-'dynunet[train]'``). Its SSIM knows two and three axes; :func:`ssim` is the same for any number of them.
+The figures of restorations take ``(N, C, *spatial)`` of any rank and give one value per sample, in float64:
+on the device of ``estimate``, or on the CPU where that device has none. Entries that do not count (``mask``
+False) may be anything, NaN too; the figure of a sample without any that counts is NaN. Definitions are those
+of torchmetrics, which computes SNR, SI-SDR and PSNR here (``pip install 'dynunet[train]'``). Its SSIM knows
+two and three axes; :func:`ssim` is the same for any number of them.
 """
 
 from importlib import import_module
@@ -16,6 +17,16 @@ import convnd.functional as F
 
 from .arguments import positive
 from .diffusion.losses import expanded_mask
+
+__all__ = [
+    "frechet_distance",
+    "psnr",
+    "si_sdr",
+    "snr",
+    "ssim",
+]
+
+_WITHOUT_FLOAT64 = ("mps",)  # kinds of devices
 
 
 def snr(estimate: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -153,7 +164,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
             "a and b must be (N, D) with the same D and at least two rows, "
             f"got shapes {tuple(a.shape)} and {tuple(b.shape)}"
         )
-    a, b = a.double(), b.double()
+    a, b = _double(a), _double(b)
     cov_a, cov_b = (torch.cov(x.T).reshape(x.shape[1], x.shape[1]) for x in (a, b))
     # The eigenvalues of a product of two covariances are real and not negative.
     root = torch.linalg.eigvals(cov_a @ cov_b).real.clamp(min=0).sqrt().sum()
@@ -169,12 +180,16 @@ def _checked(estimate: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Ten
         )
     if estimate.is_complex() or target.is_complex():
         raise TypeError(f"estimate and target must be real, got {estimate.dtype} and {target.dtype}")
+    estimate = _double(estimate.detach())
     target = target.detach().to(estimate.device).double()
-    estimate = estimate.detach().double()
     if mask is None:
         return estimate, target, torch.ones_like(target, dtype=torch.bool)
     counted = expanded_mask(mask, target)
     return estimate.where(counted, 0), target.where(counted, 0), counted
+
+
+def _double(x: Tensor) -> Tensor:
+    return (x.cpu() if x.device.type in _WITHOUT_FLOAT64 else x).double()
 
 
 def _blurred(x: Tensor, sigma: float, radius: int) -> Tensor:

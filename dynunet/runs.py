@@ -16,7 +16,7 @@ from .data.memory import total
 from .data.spec import DataSpec
 from .diffusion import Diffusion, coordinates
 from .diffusion.windows import check_windows
-from .unet import UNet
+from .nn.unet import UNet
 from .writing import amount
 
 _COPIES = 4  # of samples: their noise, where they are, the estimate, the one before

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dynunet import Diffusion
+from dynunet.nn.flags import network_options, with_flags
 from dynunet.training import Trainer
 
 
@@ -30,33 +31,26 @@ class RunOptions:
     """folder of an interrupted run to go on with; it knows its other options"""
 
 
-@dataclass
-class NetworkOptions(RunOptions):
-    """Those of an example that trains a network, too: the commonest options of dynunet.UNet."""
+# The commonest options of dynunet.UNet, and what a small network that trains in minutes has of them.
+_NETWORK: dict[str, Any] = {
+    "channels": (32, 64),
+    "num_blocks": (1,),
+    "block": ...,
+    "norm": ...,
+    "num_groups": 8,
+    "activation": ...,
+    "attention": ...,
+    "dropout": ...,
+}
 
-    channels: tuple[int, ...] = (32, 64)
-    """channels of each level of the U-Net: the list is the network"""
-    num_blocks: int = 1
-    """blocks per level"""
-    block: str = "residual"
-    """residual, plain or convnext"""
-    norm: str = "group"
-    """group, batch, instance, layer, rms or none"""
-    num_groups: int = 8
-    """groups of group norm"""
-    activation: str = "silu"
-    """silu, relu, gelu, ..."""
-    attention: tuple[str, ...] = ("none",)
-    """attention of each level, or one value for all: none, full, linear, axial, window, cbam, ..."""
-    dropout: float = 0.0
-    """probability of dropout in the blocks"""
+
+@dataclass
+class NetworkOptions(with_flags(RunOptions, _NETWORK)):
+    """Those of an example that trains a network, too; ``with_flags`` gives it other defaults, or more."""
 
     def network(self) -> dict[str, Any]:
         """As keywords of UNet."""
-        given = {f.name: getattr(self, f.name) for f in fields(NetworkOptions) if f not in fields(RunOptions)}
-        attention = [None if name == "none" else name for name in self.attention]
-        given["attention"] = attention[0] if len(attention) == 1 else attention
-        return given | {"norm": None if self.norm == "none" else self.norm}
+        return network_options(self)
 
 
 Options = TypeVar("Options", bound=RunOptions)

@@ -20,23 +20,16 @@ from tqdm.auto import trange
 
 from convnd.functional import pad
 from dynunet import Encoder
+from dynunet.nn.flags import network_options, with_flags
 from dynunet.plotting import image_grid
+
+NETWORK = {"channels": (32, 64, 128), "num_blocks": (1,), "block": ..., "norm": "batch", "dropout": (0.1,)}
 
 
 @dataclass
-class Options:
+class Options(with_flags(object, NETWORK)):
     """Train a classifier of small grey images and count what it gets right on held-out ones."""
 
-    channels: tuple[int, ...] = (32, 64, 128)
-    """channels of each level: the list is the network"""
-    num_blocks: int = 1
-    """blocks per level"""
-    block: str = "residual"
-    """residual, plain or convnext"""
-    norm: str = "batch"
-    """group, batch, instance, layer, rms or none"""
-    dropout: float = 0.1
-    """probability of dropout in the blocks"""
     train_steps: int = 500
     """training steps"""
     batch_size: int = 128
@@ -58,16 +51,7 @@ def main(options: Options) -> None:
     images, labels = load_images(options.data)
     split = len(images) * 4 // 5  # the last fifth is held out
     try:
-        encoder = Encoder(
-            2,
-            in_channels=1,
-            out_features=int(labels.max()) + 1,
-            channels=options.channels,
-            num_blocks=options.num_blocks,
-            block=options.block,
-            norm=None if options.norm == "none" else options.norm,
-            dropout=options.dropout,
-        )
+        encoder = Encoder(2, 1, int(labels.max()) + 1, **network_options(options))
     except ValueError as error:
         raise SystemExit(f"these options do not make a network: {error}") from None
     folder = new_folder(options.out, options.name, "digits", options)

@@ -11,7 +11,6 @@ Every run has a folder of its own under runs/ and a line in runs/results.csv. --
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import tyro
@@ -20,10 +19,18 @@ from _speech import gain, judge, recordings, show, times_real_time
 from torch import Tensor
 
 from dynunet import Diffusion, Trainer, UNet
+from dynunet.nn.flags import with_flags
+
+NETWORK = {
+    "channels": (16, 32, 64, 128),
+    "strides": ("4",) * 3,
+    "kernel_size": (7,),
+    "upsample": ("transpose",),
+}
 
 
 @dataclass
-class Options(NetworkOptions):
+class Options(with_flags(NetworkOptions, NETWORK)):
     """Train a network to take noise off recordings and judge it beside classical filters."""
 
     data: Path | None = None
@@ -36,14 +43,6 @@ class Options(NetworkOptions):
     """in Hz; other files are resampled"""
     size: int = 8192
     """samples in a training example"""
-    channels: tuple[int, ...] = (16, 32, 64, 128)
-    """channels of each level of the U-Net: the list is the network"""
-    strides: tuple[int, ...] = (4, 4, 4)
-    """down-sampling into each level but the first"""
-    kernel_size: int = 7
-    """of the convolutions"""
-    upsample: str = "transpose"
-    """transpose, nearest, linear or shuffle"""
     train_steps: int = 4000
     """of training"""
     batch_size: int = 2
@@ -56,10 +55,8 @@ def main(options: Options) -> None:
     options, folder = begin(options, "audio")
     torch.manual_seed(options.seed)
     rate = options.sample_rate
-    network: dict[str, Any] = {"strides": options.strides, "kernel_size": options.kernel_size}
-    network |= {"upsample": options.upsample, **options.network()}
     with explained(folder):
-        unet = UNet(1, 1, cond_channels=1, time_embedding=True, **network)
+        unet = UNet(1, 1, cond_channels=1, time_embedding=True, **options.network())
         # The shift moves nearly all times of training to pure noise, from where a single step starts.
         diffusion = Diffusion(unet, prediction="sample", shift=1000)
         sources = options.data, options.noise

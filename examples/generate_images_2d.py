@@ -18,11 +18,12 @@ from _images import Images, draw_samples, image_sets, judge
 from _runs import NetworkOptions, begin, explained, fit, report, suggest
 
 from dynunet import Diffusion, Trainer, UNet
+from dynunet.nn.flags import with_flags
 from dynunet.plotting import film_strip
 
 
 @dataclass
-class Options(NetworkOptions):
+class Options(with_flags(NetworkOptions, {"attention": ("none", "full")})):
     """Train a diffusion model on small images and judge its samples."""
 
     data: Path | None = None
@@ -30,8 +31,6 @@ class Options(NetworkOptions):
     `labels` (N,); scikit-learn's digits if left out"""
     size: int | None = None
     """of images from a folder: they are resized to it"""
-    attention: tuple[str, ...] = ("none", "full")
-    """attention of each level, or one value for all: none, full, linear, axial, window, cbam, ..."""
     schedule: str = "cosine"
     """signal and noise over time: linear, scaled_linear, cosine, sigmoid, flow or edm"""
     prediction: str = "v_prediction"

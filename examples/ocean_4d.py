@@ -19,23 +19,20 @@ from torch.utils.data import Dataset
 
 from dynunet import Diffusion, Trainer, UNet
 from dynunet.diffusion import coordinates
+from dynunet.nn.flags import with_flags
 
 PADDING = ("circular", "zeros", "zeros", "circular")  # of months, depths, latitudes and longitudes
 SCALE = 3.0  # degrees C, what becomes 1 for the network
 
 
 @dataclass
-class Options(NetworkOptions):
+class Options(with_flags(NetworkOptions, {"channels": (8, 16, 32), "num_groups": 4})):
     """Train a 4-D network to complete the ocean. --data is a netCDF-3 file; an atlas if left out."""
 
     every: tuple[int, int, int, int] = (1, 3, 2, 2)
     """take every so many months, depths, latitudes and longitudes of the file"""
     box: tuple[int, int] = (5, 8)
     """latitudes and longitudes of a box"""
-    channels: tuple[int, ...] = (8, 16, 32)
-    """channels of each level of the U-Net: the list is the network"""
-    num_groups: int = 4
-    """groups of group norm"""
     train_steps: int = 600
     """of training, with one example each"""
     lr: float = 1e-3

@@ -21,11 +21,12 @@ from _brain import Waves, around, biharmonic, choose, compare, crops, draw, mean
 from _runs import NetworkOptions, begin, explained, fit, report, suggest
 
 from dynunet import Diffusion, FolderDataset, Trainer, UNet
+from dynunet.nn.flags import with_flags
 from dynunet.plotting import slices
 
 
 @dataclass
-class Options(NetworkOptions):
+class Options(with_flags(NetworkOptions, {"channels": (16, 32, 64), "num_groups": 4})):
     """Train a 3-D diffusion model on crops of a brain. --data is a nii file; a template if left out."""
 
     spacing: float = 4.0
@@ -34,10 +35,6 @@ class Options(NetworkOptions):
     """entries of a crop along each axis"""
     removed: int = 6
     """entries of a removed block along each axis"""
-    channels: tuple[int, ...] = (16, 32, 64)
-    """channels of each level of the U-Net: the list is the network"""
-    num_groups: int = 4
-    """groups of group norm"""
     train_steps: int = 1800
     """of training"""
     batch_size: int = 2

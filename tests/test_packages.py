@@ -1,5 +1,6 @@
 """What importing the packages does, and does not."""
 
+import importlib
 import subprocess
 import sys
 
@@ -19,3 +20,47 @@ def test_convnd_does_not_import_dynunet_or_what_it_needs() -> None:
     code = f"import sys, convnd; print({others} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def loaded(statement: str, *modules: str) -> set[str]:
+    """Those of the modules that are imported once a statement has run in a process of its own."""
+    code = f"import sys\n{statement}\nprint(*({set(modules)} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_what_takes_long_to_import_waits_until_it_is_used() -> None:
+    heavy = "torch", "numpy", "huggingface_hub", "tyro"
+    assert loaded("import dynunet, dynunet.nn.spec, dynunet.nn.flags", *heavy) == set()
+    networks = "from dynunet import Diffusion, Encoder, UNet"
+    assert loaded(networks, *heavy, "matplotlib", "accelerate") == {"torch", "numpy"}
+
+
+def test_a_package_shows_its_public_names_and_no_others() -> None:
+    import dynunet
+    import dynunet.nn
+
+    for package in (dynunet, dynunet.nn):
+        assert dir(package) == package.__all__
+        for name in package.__all__:
+            getattr(package, name)
+        with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+            package.Nothing  # noqa: B018
+
+
+DOCUMENTED = {
+    "attention": "SelfAttention CrossAttention make_attention attention_names ATTENTIONS",
+    "embeddings": "TimeEmbedding ClassEmbedding FeatureEmbedding sinusoidal TIME_EMBEDDINGS",
+    "interop": "from_diffusers from_monai",
+    "metrics": "psnr ssim snr si_sdr frechet_distance",
+    "plotting": "pictures slices mosaic waveform spectrogram image_grid loss_curve film_strip gif",
+    "summary": "Summary Part summarize drawing",
+    "testing": "Gaussian GaussianMixture gaussian_law probability_flow",
+}
+
+
+def test_documented_modules_have_their_names() -> None:
+    for module, names in DOCUMENTED.items():
+        assert all(hasattr(importlib.import_module(f"dynunet.{module}"), name) for name in names.split())
+    wanted = {f"dynunet.{module}" for module in DOCUMENTED}
+    assert loaded(f"import dynunet\n{'; '.join(wanted)}", *wanted) == wanted

@@ -10,8 +10,8 @@ from ..arguments import integer, positive
 from .options import DiffusionOptions, NetworkOptions, build
 
 if TYPE_CHECKING:
+    from ..nn.unet import UNet
     from ..summary import Summary
-    from ..unet import UNet
 
 _GIB = 2**30
 _MOST_AXES = 62  # with those of batch and channels as many as a tensor can have
@@ -66,7 +66,7 @@ class SummaryCommand:
         return self.size * self.spatial_dims if len(self.size) == 1 else self.size
 
     def _unet(self, network: NetworkOptions) -> "UNet":
-        from ..unet import UNet
+        from ..nn.unet import UNet
 
         model = build(
             network,

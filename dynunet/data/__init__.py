@@ -1,7 +1,8 @@
 """Files people have, as training examples and back: audio, images, volumes and arrays of any rank."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from .._lazy import attribute
 
 if TYPE_CHECKING:
     from .dataset import FolderDataset
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["SUFFIXES", "DataOptions", "FolderDataset", "Loaded", "Source", "find", "load", "loudness", "save"]
 
 # Imported when they are asked for: options are read before torch is.
-_LAZY = {
+_FROM = {
     "SUFFIXES": ".formats",
     "DataOptions": ".options",
     "FolderDataset": ".dataset",
@@ -29,9 +30,7 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name], __name__), name)
+    return attribute(__name__, name, _FROM)
 
 
 def __dir__() -> list[str]:

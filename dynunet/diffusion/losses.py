@@ -39,7 +39,7 @@ class Weighting(Data):
         return quantiles
 
     def weight(self, alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
-        """What a squared error of the output counts, of the shape of ``alpha``."""
+        """The weight of a squared error of the output, of the shape of ``alpha``."""
         return torch.ones_like(alpha)
 
 

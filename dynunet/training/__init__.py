@@ -6,8 +6,9 @@
 Needs ``accelerate``, which ``pip install 'dynunet[train]'`` installs.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from .._lazy import attribute
 
 if TYPE_CHECKING:
     from ..progress import Interrupted
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Interrupted", "TrainOptions", "Trainer", "TrainingError"]
 
 # Imported when they are asked for: options are read before torch is.
-_LAZY = {
+_FROM = {
     "Interrupted": "..progress",
     "TrainOptions": ".options",
     "Trainer": ".trainer",
@@ -27,9 +28,7 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name], __name__), name)
+    return attribute(__name__, name, _FROM)
 
 
 def __dir__() -> list[str]:

@@ -15,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from convnd import ConvNd, inflate
 from convnd.testing import spatial_shapes
-from dynunet import attention as module_under_test
 from dynunet.attention import (
     ATTENTIONS,
+    AttentionGate,
     CrossAttention,
     SelfAttention,
     WindowAttention,
@@ -25,8 +25,8 @@ from dynunet.attention import (
     make_attention,
     needs_heads,
 )
-from dynunet.blocks import Parts
-from dynunet.gates import AttentionGate
+from dynunet.nn import attention as module_under_test
+from dynunet.nn.blocks import Parts
 
 KINDS = ("full", "linear", "axial", "window", "channel", "spatial", "cbam")
 TOKEN_KINDS = ("full", "axial", "window")

@@ -10,7 +10,7 @@ from matplotlib.image import imread
 from PIL import Image
 
 from dynunet import plotting
-from dynunet.pixels import MISSING, SMALLEST, pasted, tiles, trace, view
+from dynunet.plotting.tiles import MISSING, SMALLEST, pasted, tiles, trace, view
 
 GREY = 128  # 0 of [-1, 1], rounded
 

@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrizations import spectral_norm
 
 from dynunet import Encoder, UNet
-from dynunet.recomputing import recomputed
+from dynunet.nn.checkpointing import checkpointed
 
 
 class Counting(nn.Module):
@@ -93,7 +93,7 @@ def test_buffers_are_restored_where_the_recomputation_fails() -> None:
             raise RuntimeError("odd")
         return norm(x).exp()
 
-    y = recomputed(norm, function, torch.randn(4, 2, requires_grad=True))
+    y = checkpointed(norm, function, torch.randn(4, 2, requires_grad=True))
     own = {name: (buffer, buffer.clone()) for name, buffer in norm.named_buffers()}
     with pytest.raises(RuntimeError, match=r"^odd$"):
         y.sum().backward()

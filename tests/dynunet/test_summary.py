@@ -17,8 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from convnd import ConvNd, ConvTransposeNd
 from convnd.testing import spatial_shapes
 from dynunet import Encoder, UNet
-from dynunet.drawing import drawing
-from dynunet.summary import Part, Summary, summarize
+from dynunet.summary import Part, Summary, drawing, summarize
 
 
 def small(dims: int, **options: Any) -> UNet:
@@ -135,7 +134,7 @@ def test_activations_are_what_autograd_keeps(dims: int, options: dict[str, Any])
         inputs["t"] = torch.rand(2)
     if unet.cond_channels:
         inputs["cond"] = torch.randn(2, 2, *sizes)
-    unet.train(unet.stage_options["checkpointing"])
+    unet.train(unet.spec.gradient_checkpointing)
     real = kept(unet, torch.randn(2, 2, *sizes), **inputs)
     # Beyond three axes convnd returns parts of larger tensors, which are kept whole.
     assert summary.activations == pytest.approx(real, rel=0.02 if dims < 4 else 0.05)

@@ -218,10 +218,10 @@ def test_what_is_not_installed_is_said_once(
 ) -> None:
     import sys
 
-    import dynunet.training.run
+    from dynunet.training import run
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr(dynunet.training.run, "find_spec", lambda name: None)
+    monkeypatch.setattr(run, "find_spec", lambda name: None)
     trainer(tmp_path / "run", steps=4, sample_every=1, tensorboard=True).fit()
     said = capsys.readouterr().err
     assert said.count("no pictures of samples") == 1

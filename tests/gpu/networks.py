@@ -7,10 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dynunet import Encoder, UNet
-from dynunet.attention import ATTENTIONS
-from dynunet.blocks import BLOCKS, NORMS
-from dynunet.embeddings import TIME_EMBEDDINGS
-from dynunet.options import DOWNSAMPLES, UPSAMPLES
+from dynunet.nn.spec import ATTENTIONS, BLOCKS, DOWNSAMPLES, NORMS, TIME_EMBEDDINGS, UPSAMPLES
 from tests.dynunet.test_unet import filled
 
 from .calls import random
@@ -28,7 +25,7 @@ def options() -> Iterator[dict[str, Any]]:
     yield {}
     choices: dict[str, tuple[Any, ...]] = {
         "attention": (*ATTENTIONS, "channel+spatial"),
-        "block": tuple(BLOCKS),
+        "block": BLOCKS,
         "norm": (*NORMS, None),
         "downsample": DOWNSAMPLES,
         "upsample": UPSAMPLES,

@@ -1,6 +1,6 @@
 """What a network is made of and what it costs, before anything is computed.
 
-Counted for each part, from one run without values (:mod:`dynunet.metering`):
+Counted for each part, from one run without values (:mod:`dynunet.summary.counting`):
 
 - parameters, each once;
 - FLOPs: multiplications and additions, as convolutions and matrix products are defined, whatever algorithm
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from convnd.arguments import integer
 
-from .drawing import drawing
-from .metering import Meter, on_meta, probe
+from .counting import Meter, on_meta, probe
+from .diagram import drawing
 
 __all__ = ["Part", "Summary", "drawing", "summarize"]
 

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-POSITIONS = ("rotary", "sinusoidal")
 TOKENS = 10_000.0  # that frequencies span on all axes together: more would be too many for full attention
 
 

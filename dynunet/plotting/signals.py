@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .pixels import DPI, MISSING, figure
+from .tiles import DPI, MISSING, figure
 
 _COLOUR = tuple(value / 255 for value in MISSING)
 _POINTS = 4000  # of a curve, at least, if it has more entries

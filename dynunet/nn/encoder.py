@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from convnd.arguments import integer
-
 from .blocks import Activation
+from .checks import whole
 from .network import Network
+from .spec import NetworkSpec
 
 
 class Encoder(Network):
@@ -72,9 +72,39 @@ class Encoder(Network):
         gradient_checkpointing: bool = False,
         modulation: str = "shift",
     ) -> None:
-        super().__init__({k: v for k, v in locals().items() if k not in ("self", "__class__")})
-        self.out_features = integer(out_features, "out_features")
-        width = self.levels[-1].channels
+        out_features = whole()(out_features, "out_features")
+        spec = NetworkSpec(
+            spatial_dims=spatial_dims,
+            in_channels=in_channels,
+            out_features=out_features,
+            channels=channels,
+            num_blocks=num_blocks,
+            kernel_size=kernel_size,
+            strides=strides,
+            block=block,
+            norm=norm,
+            activation=activation,
+            attention=attention,
+            num_heads=num_heads,
+            downsample=downsample,
+            num_groups=num_groups,
+            norm_eps=norm_eps,
+            dropout=dropout,
+            padding_mode=padding_mode,
+            positions=positions,
+            time_embedding=time_embedding,
+            time_scale=time_scale,
+            num_classes=num_classes,
+            cond_channels=cond_channels,
+            cond_features=cond_features,
+            context_features=context_features,
+            in_layer=in_layer,
+            gradient_checkpointing=gradient_checkpointing,
+            modulation=modulation,
+        )
+        super().__init__(spec)
+        self.out_features = out_features
+        width = spec.levels[-1].channels
         self.head = nn.Sequential(self.parts.norm(width), self.parts.activation())
         self.classifier = nn.Linear(width, self.out_features)
 

@@ -7,14 +7,15 @@ Everything here works on ``(N, C, *spatial)`` for any number of axes. A block is
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, rms_norm, silu
 
 from convnd import BatchNormNd, ConvNd
-from convnd.arguments import choice
+
+from .spec import NetworkSpec
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -26,8 +27,6 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "silu": nn.SiLU,
     "tanh": nn.Tanh,
 }
-NORMS = ("group", "batch", "instance", "layer", "rms")
-MODULATIONS = ("shift", "scale_shift")
 
 
 class Function(nn.Module):
@@ -42,16 +41,13 @@ class Function(nn.Module):
 
 
 def make_activation(activation: str | Activation | type[nn.Module]) -> nn.Module:
-    """A known name, a module class, a module (copied, so that parameters are not shared) or a function."""
+    """The layer of a known name, a module class, a module (copied, so that parameters are not shared) or a
+    function."""
     if isinstance(activation, str):
-        return ACTIVATIONS[choice(activation, tuple(ACTIVATIONS), "activation, if not a callable,")]()
+        return ACTIVATIONS[activation]()
     if isinstance(activation, type) and issubclass(activation, nn.Module):
         return activation()
-    if isinstance(activation, nn.Module):
-        return copy.deepcopy(activation)
-    if not callable(activation):
-        raise TypeError(f"activation must be a name or a callable, got {activation!r}")
-    return Function(activation)
+    return copy.deepcopy(activation) if isinstance(activation, nn.Module) else Function(activation)
 
 
 class GroupNorm(nn.GroupNorm):
@@ -94,6 +90,19 @@ class Parts:
     embedding_features: int = 0
     modulation: str = "shift"
 
+    @classmethod
+    def of(cls, spec: NetworkSpec) -> Self:
+        return cls(
+            spatial_dims=spec.spatial_dims,
+            norm_name=spec.norm,
+            activation_name=spec.activation,
+            num_groups=spec.num_groups,
+            norm_eps=spec.norm_eps,
+            padding_mode=tuple(spec.padding_mode),
+            embedding_features=spec.embedding_features,
+            modulation=spec.modulation,
+        )
+
     def groups(self, channels: int) -> int:
         """The largest number of groups up to ``num_groups`` that divides the channels."""
         if self.norm_name == "instance":
@@ -110,7 +119,7 @@ class Parts:
         return nn.Identity()
 
     def forgets_shifts(self, channels: int) -> bool:
-        """Whether the norm takes away whatever is added to a whole channel of a sample."""
+        """Returns True if the norm takes away whatever is added to a whole channel of a sample."""
         return self.norm_name in ("group", "instance") and self.groups(channels) == channels
 
     def activation(self) -> nn.Module:

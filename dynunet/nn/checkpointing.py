@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
-def recomputed(module: nn.Module, function: Callable[..., Tensor], *args: Any) -> Tensor:
+def checkpointed(module: nn.Module, function: Callable[..., Tensor], *args: Any) -> Tensor:
     """``function(*args)``, whose inner results are not kept: the backward pass computes them again.
 
     It then finds the buffers of ``module`` as they were before, and leaves them as they are. So running

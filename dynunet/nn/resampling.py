@@ -16,21 +16,21 @@ import convnd.functional as F
 from convnd import AvgPoolNd, ConvTransposeNd, MaxPoolNd
 
 from .blocks import Parts
-from .options import Level, Transition
+from .spec import LevelSpec, TransitionSpec
 
 
-def resampling_kernel(level: Level, stride: Sequence[int]) -> tuple[int, ...]:
+def resampling_kernel(level: LevelSpec, stride: Sequence[int]) -> tuple[int, ...]:
     """A resampling kernel reads every entry: it is at least as long as the stride."""
     return tuple(max(k, s) for k, s in zip(level.kernel_size, stride, strict=True))
 
 
-def downsample(parts: Parts, level: Level, step: Transition) -> nn.Module:
+def downsample(parts: Parts, level: LevelSpec, step: TransitionSpec) -> nn.Module:
     """A strided convolution, or a pool without parameters."""
     if step.downsample == "conv":
-        kernel = resampling_kernel(level, step.stride)
-        return parts.conv(level.channels, level.channels, kernel, step.stride)
+        kernel = resampling_kernel(level, step.strides)
+        return parts.conv(level.channels, level.channels, kernel, step.strides)
     pool = MaxPoolNd if step.downsample == "max" else AvgPoolNd
-    return pool(parts.spatial_dims, step.stride, ceil_mode=True)
+    return pool(parts.spatial_dims, step.strides, ceil_mode=True)
 
 
 class _Upsample(nn.Module):
@@ -56,11 +56,11 @@ def _cropped(x: Tensor, size: Sequence[int]) -> Tensor:
 class Interpolate(_Upsample):
     """Nearest or linear interpolation, then a convolution. Periodic axes are interpolated as such."""
 
-    def __init__(self, parts: Parts, level: Level, step: Transition) -> None:
-        super().__init__(step.stride)
+    def __init__(self, parts: Parts, level: LevelSpec, step: TransitionSpec) -> None:
+        super().__init__(step.strides)
         self.mode = step.upsample
         self.periodic = tuple(m == "circular" for m in parts.padding_mode)
-        self.conv = parts.conv(level.channels, level.channels, resampling_kernel(level, step.stride))
+        self.conv = parts.conv(level.channels, level.channels, resampling_kernel(level, step.strides))
 
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
         factors = tuple(map(float, self.stride))
@@ -82,10 +82,10 @@ class Interpolate(_Upsample):
 class Transpose(_Upsample):
     """Transposed convolution whose kernel is the stride."""
 
-    def __init__(self, parts: Parts, level: Level, step: Transition) -> None:
-        super().__init__(step.stride)
+    def __init__(self, parts: Parts, level: LevelSpec, step: TransitionSpec) -> None:
+        super().__init__(step.strides)
         c = level.channels
-        self.conv = ConvTransposeNd(parts.spatial_dims, c, c, step.stride, step.stride)
+        self.conv = ConvTransposeNd(parts.spatial_dims, c, c, step.strides, step.strides)
 
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
         return _cropped(self.conv(x), size)
@@ -94,9 +94,9 @@ class Transpose(_Upsample):
 class Shuffle(_Upsample):
     """Sub-pixel convolution (Shi et al. 2016): a channel for each entry of a block, then its place."""
 
-    def __init__(self, parts: Parts, level: Level, step: Transition) -> None:
-        super().__init__(step.stride)
-        self.conv = parts.conv(level.channels, level.channels * prod(step.stride), level.kernel_size)
+    def __init__(self, parts: Parts, level: LevelSpec, step: TransitionSpec) -> None:
+        super().__init__(step.strides)
+        self.conv = parts.conv(level.channels, level.channels * prod(step.strides), level.kernel_size)
 
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
         return _cropped(F.pixel_shuffle(self.conv(x), self.stride), size)
@@ -107,6 +107,6 @@ class Shuffle(_Upsample):
         super()._inflate_(axes)
 
 
-def upsample(parts: Parts, level: Level, step: Transition) -> nn.Module:
+def upsample(parts: Parts, level: LevelSpec, step: TransitionSpec) -> nn.Module:
     made = {"transpose": Transpose, "shuffle": Shuffle}
     return made.get(step.upsample, Interpolate)(parts, level, step)

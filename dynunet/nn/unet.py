@@ -9,7 +9,7 @@ every encoder output waits on a stack until the decoder takes it at the same siz
                    | blocks -------------- skips -------------> | blocks
                    v down                                       ^ up
                    | blocks -------------- skips -------------> | blocks
-                   +----------------> [middle] ---------------->+
+                   +--------------> [bottleneck] -------------->+
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,13 +17,11 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from convnd.arguments import integer
-
 from .blocks import Activation, zero_init
+from .levels import Bottleneck, Level
 from .network import Network
-from .options import layer
-from .resizing import upsample
-from .stages import Middle, Stage
+from .resampling import upsample
+from .spec import NetworkSpec
 
 
 class UNet(Network):
@@ -36,15 +34,16 @@ class UNet(Network):
         spatial_dims: number of spatial axes, at least 1.
         in_channels: channels of the input.
         out_channels: channels of the output; those of the input by default.
-        channels: one entry per level, in any order, at least one.
+        channels: one entry per level, in any order, at least one: the list is the network.
         num_blocks: encoder blocks of a level. *Per level.*
-        kernel_size: of the blocks. *Per level, or nested per level and axis.*
+        kernel_size: of the convolutions in the blocks. *Per level, or nested per level and axis.*
         strides: down-sampling into each level but the first, so one entry fewer than levels. *Per
             transition, or nested per transition and axis.*
         block: ``"residual"``, ``"plain"`` or ``"convnext"``. *Per level.*
         norm: ``"group"``, ``"batch"``, ``"instance"``, ``"layer"`` or ``"rms"`` (these two over the channels
             at each position) or None.
-        activation: a name (``"silu"``, ``"relu"``, ``"gelu"``, ...), a function or a module.
+        activation: a name (``"silu"``, ``"relu"``, ``"gelu"``, ``"leaky_relu"``, ``"elu"`` or ``"tanh"``), or
+            in Python a function or a module.
         attention: after every block: ``"full"``, ``"linear"``, ``"axial"``, ``"window"``, ``"channel"``,
             ``"spatial"``, several in order joined by ``+`` (``"cbam"`` is ``"channel+spatial"``), or None;
             costs in :mod:`dynunet.attention`. *Per level.*
@@ -58,7 +57,7 @@ class UNet(Network):
         num_groups: groups of group norm at most; the largest divisor of the channels is taken.
         norm_eps: added to variances.
         dropout: probability in the blocks. *Per level.*
-        padding_mode: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``, or one per axis.
+        padding_mode: ``"zeros"``, ``"reflect"``, ``"replicate"`` or ``"circular"``. *Per axis.*
         positions: what tells attention where a token is: ``"rotary"``, ``"sinusoidal"`` or None.
         time_embedding: whether the network takes a time ``t``: True or ``"sinusoidal"``, ``"ddpm"`` or
             ``"fourier"``, see :class:`dynunet.embeddings.TimeEmbedding`.
@@ -72,7 +71,7 @@ class UNet(Network):
         out_layer: module or function after the last convolution; its ``in_channels``, if it has them, are
             what that gives. Both may change the spatial size.
         gradient_checkpointing: whether training computes the blocks a second time instead of keeping what is
-            inside them.
+            inside them: less memory, a third more time.
         modulation: how time, class and features reach a block: ``"shift"`` adds them to its channels,
             ``"scale_shift"`` scales and shifts its norm (FiLM, AdaGN).
         deep_supervision: how many levels below the first also give an output in training mode.
@@ -131,38 +130,65 @@ class UNet(Network):
         modulation: str = "shift",
         deep_supervision: int = 0,
     ) -> None:
-        super().__init__({k: v for k, v in locals().items() if k not in ("self", "__class__")})
-        self.out_channels = in_channels if out_channels is None else integer(out_channels, "out_channels")
-        self.out_layer = layer(out_layer, "out_layer")
-        bottom = self.levels[-1]
-        options = {k: self.stage_options[k] for k in ("positions", "context_features")}
-        self.middle = Middle(self.parts, bottom, self.mid_attention, **options)
-        self.decoder = self._build_decoder()
-        most = len(self.levels) - 1
-        if integer(deep_supervision, "deep_supervision", 0) > most:
-            raise ValueError(
-                f"deep_supervision must be at most {most}, the levels below the first, got {deep_supervision}"
-            )
-        self.head = self._head(0)
-        self.side_heads = nn.ModuleList(self._head(i) for i in range(1, deep_supervision + 1))
+        spec = NetworkSpec(
+            spatial_dims=spatial_dims,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            channels=channels,
+            num_blocks=num_blocks,
+            kernel_size=kernel_size,
+            strides=strides,
+            block=block,
+            norm=norm,
+            activation=activation,
+            attention=attention,
+            num_heads=num_heads,
+            skip_attention=skip_attention,
+            downsample=downsample,
+            upsample=upsample,
+            mid_attention=mid_attention,
+            num_groups=num_groups,
+            norm_eps=norm_eps,
+            dropout=dropout,
+            padding_mode=padding_mode,
+            positions=positions,
+            time_embedding=time_embedding,
+            time_scale=time_scale,
+            num_classes=num_classes,
+            cond_channels=cond_channels,
+            cond_features=cond_features,
+            context_features=context_features,
+            in_layer=in_layer,
+            out_layer=out_layer,
+            gradient_checkpointing=gradient_checkpointing,
+            modulation=modulation,
+            deep_supervision=deep_supervision,
+        )
+        super().__init__(spec)
+        self.out_channels = spec.in_channels if spec.out_channels is None else spec.out_channels
+        self.out_layer = spec.out_layer
+        self.middle = Bottleneck(self.parts, spec)
+        self.decoder = self._build_decoder(spec)
+        self.head = self._head(spec, 0)
+        self.side_heads = nn.ModuleList(self._head(spec, i + 1) for i in range(spec.deep_supervision))
 
-    def _head(self, i: int) -> nn.Sequential:
-        level = self.levels[i]
+    def _head(self, spec: NetworkSpec, i: int) -> nn.Sequential:
+        level = spec.levels[i]
         outputs = getattr(self.out_layer, "in_channels", self.out_channels)
         out = zero_init(self.parts.conv(level.channels, outputs, level.kernel_size))
         return nn.Sequential(self.parts.norm(level.channels), self.parts.activation(), out)
 
-    def _build_decoder(self) -> nn.ModuleList:
+    def _build_decoder(self, spec: NetworkSpec) -> nn.ModuleList:
         """The decoder levels, deepest first; every block takes the latest skip beside its input."""
-        decoder, width, skips = nn.ModuleList(), self.levels[-1].channels, list(self.skip_channels)
-        for i, level in reversed(list(enumerate(self.levels))):
-            taken = [skips.pop() for _ in range(level.num_blocks + 1)]
-            inputs = [width + taken[0], *(level.channels + skip for skip in taken[1:])]
-            width = level.channels
-            stage = Stage(self.parts, level, inputs, f"level {i}", taken, **self.stage_options)
+        decoder, width = nn.ModuleList(), spec.levels[-1].channels
+        for i, level in reversed(list(enumerate(spec.levels))):
+            skips = spec.skips(i)
+            inputs = [width + skips[0], *(level.channels + skip for skip in skips[1:])]
+            made = Level(self.parts, spec, i, inputs, skips)
             if i > 0:
-                stage.up = upsample(self.parts, level, self.transitions[i - 1])
-            decoder.append(stage)
+                made.up = upsample(self.parts, level, spec.transitions[i - 1])
+            decoder.append(made)
+            width = level.channels
         return decoder
 
     def forward(
@@ -198,14 +224,14 @@ class UNet(Network):
         x = self.middle(x, embedding, context)
 
         sides: list[Tensor] = []
-        for up, stage in enumerate(cast(Iterable[Stage], self.decoder)):
-            for block in range(len(stage.blocks)):  # pop, and up
-                x = stage.step(block, x, embedding, context, skips.pop())
-            level = len(self.levels) - 1 - up
-            if self.training and 0 < level <= len(self.side_heads):
-                sides.insert(0, self.side_heads[level - 1](x))
-            if stage.up is not None:
-                x = stage.up(x, skips[-1].shape[2:])
+        for up, level in enumerate(cast(Iterable[Level], self.decoder)):
+            for block in range(len(level.blocks)):  # pop, and up
+                x = level.step(block, x, embedding, context, skips.pop())
+            index = len(self.decoder) - 1 - up
+            if self.training and 0 < index <= len(self.side_heads):
+                sides.insert(0, self.side_heads[index - 1](x))
+            if level.up is not None:
+                x = level.up(x, skips[-1].shape[2:])
 
         outputs = [self.head(x), *sides]
         if self.out_layer is not None:

@@ -1,4 +1,4 @@
-"""What a U-Net and an encoder alone have in common: the way down, and everything that steers it."""
+"""The way down of a U-Net and of an encoder alone, and everything that steers it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -8,18 +8,14 @@ import torch
 from torch import Tensor, nn
 
 import convnd.functional as F
-from convnd.arguments import choice, integer, padding_modes
 
-from .attention import attention_names
-from .blocks import MODULATIONS, NORMS, Parts
-from .checkpoints import Checkpoint
-from .drawing import drawing
-from .embeddings import TIME_EMBEDDINGS, ClassEmbedding, FeatureEmbedding, TimeEmbedding
-from .options import MOST_AXES, at_most, flag, layer, levels, optional_choice, positive, transitions
-from .positions import POSITIONS
-from .resizing import downsample
-from .stages import Stage, check_axis
-from .summary import Summary, summarize
+from ..checkpoints import Checkpoint
+from ..summary import Summary, drawing, summarize
+from .blocks import Parts
+from .embeddings import ClassEmbedding, FeatureEmbedding, TimeEmbedding
+from .levels import Level, check_sizes
+from .resampling import downsample
+from .spec import LevelSpec, NetworkSpec
 
 
 def _channels_last(x: Tensor) -> Tensor:
@@ -28,84 +24,64 @@ def _channels_last(x: Tensor) -> Tensor:
 
 
 class Network(Checkpoint, nn.Module):
-    """Options in ``given`` are checked here once; a subclass adds its own parts.
+    """The levels of the encoder, and the embeddings of what conditions it; a subclass adds its own layers.
 
     Not for use by itself: see :class:`dynunet.UNet` and :class:`dynunet.Encoder`.
+
+    Attributes:
+        spec: the options, checked; without the layers of the user, which are modules of the network.
+        parts: makes the layers.
     """
 
-    def __init__(self, given: dict[str, Any]) -> None:
+    def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
-        n = self.spatial_dims = at_most(
-            integer(given["spatial_dims"], "spatial_dims"), MOST_AXES, "spatial_dims"
-        )
-        self.in_channels = integer(given["in_channels"], "in_channels")
-        self.cond_channels = integer(given["cond_channels"], "cond_channels", 0)
-        self.padding_mode = padding_modes(given["padding_mode"], n)
-        self.levels = levels(n, given)
-        self.transitions = transitions(n, len(self.levels), given)
-        self.mid_attention = attention_names(given.get("mid_attention"), "mid_attention")
-        self.in_layer = layer(given["in_layer"], "in_layer")
-        width = self.levels[0].channels
-        embedded = self._build_embeddings(width, given)
-        self.parts = Parts(
-            n,
-            optional_choice(given["norm"], NORMS, "norm"),
-            given["activation"],
-            integer(given["num_groups"], "num_groups"),
-            positive(given["norm_eps"], "norm_eps"),
-            self.padding_mode,
-            embedded,
-            choice(given["modulation"], MODULATIONS, "modulation"),
-        )
-        features = given["context_features"]
-        self.context_features = None if features is None else integer(features, "context_features")
-        self.stage_options: dict[str, Any] = {
-            "positions": optional_choice(given["positions"], POSITIONS, "positions"),
-            "context_features": self.context_features,
-            "checkpointing": flag(given["gradient_checkpointing"], "gradient_checkpointing"),
-        }
-        inputs = getattr(self.in_layer, "out_channels", self.in_channels) + self.cond_channels
-        self.stem = self.parts.conv(inputs, width, self.levels[0].kernel_size)
-        self.encoder, self.skip_channels = self._build_encoder()
+        self.spec = replace(spec, in_layer=None, out_layer=None)
+        self.parts = Parts.of(self.spec)
+        self.in_channels, self.cond_channels = spec.in_channels, spec.cond_channels
+        self.num_classes, self.cond_features = spec.num_classes, spec.cond_features
+        self.context_features = spec.context_features
+        self.in_layer = spec.in_layer
+        self._build_embeddings(spec)
+        width = spec.channels[0]
+        inputs = getattr(self.in_layer, "out_channels", spec.in_channels) + spec.cond_channels
+        self.stem = self.parts.conv(inputs, width, spec.levels[0].kernel_size)
+        self.encoder = nn.ModuleList()
+        for i, level in enumerate(spec.levels):
+            made = Level(self.parts, spec, i, [width] + [level.channels] * (level.num_blocks - 1))
+            if i < len(spec.transitions):
+                made.down = downsample(self.parts, level, spec.transitions[i])
+            self.encoder.append(made)
+            width = level.channels
+
+    def _build_embeddings(self, spec: NetworkSpec) -> None:
+        width, features = spec.channels[0], spec.embedding_features
+        self.time_embedding = self.class_embedding = self.feature_embedding = None
+        if isinstance(spec.time_embedding, str):
+            self.time_embedding = TimeEmbedding(spec.time_embedding, width, features, spec.time_scale)
+        if spec.num_classes is not None:
+            self.class_embedding = ClassEmbedding(spec.num_classes, features)
+        if spec.cond_features > 0:
+            self.feature_embedding = FeatureEmbedding(spec.cond_features, features)
+
+    @property
+    def spatial_dims(self) -> int:
+        """The number of spatial axes."""
+        return self.spec.spatial_dims
+
+    @property
+    def padding_mode(self) -> tuple[str, ...]:
+        """The padding mode of each axis."""
+        return tuple(self.spec.padding_mode)
+
+    @property
+    def levels(self) -> tuple[LevelSpec, ...]:
+        """The options of each level."""
+        return self.spec.levels
 
     @property
     def strides(self) -> list[tuple[int, ...]]:
         """The stride into each level but the first."""
-        return [step.stride for step in self.transitions]
-
-    def _build_embeddings(self, width: int, given: dict[str, Any]) -> int:
-        """Makes them, and says how long they are: 0 where there is none."""
-        features = 4 * width
-        time, scale = given["time_embedding"], positive(given["time_scale"], "time_scale")
-        kind = TIME_EMBEDDINGS[0] if time is True else time
-        if kind is not False:
-            choice(kind, TIME_EMBEDDINGS, "time_embedding, if not True or False,")
-        self.time_embedding = None if kind is False else TimeEmbedding(kind, width, features, scale)
-        classes = given["num_classes"]
-        self.num_classes = None if classes is None else integer(classes, "num_classes")
-        self.class_embedding = (
-            None if self.num_classes is None else ClassEmbedding(self.num_classes, features)
-        )
-        self.cond_features = integer(given["cond_features"], "cond_features", 0)
-        made = self.cond_features > 0
-        self.feature_embedding = FeatureEmbedding(self.cond_features, features) if made else None
-        kinds = self.time_embedding, self.class_embedding, self.feature_embedding
-        return features if any(kind is not None for kind in kinds) else 0
-
-    def _build_encoder(self) -> tuple[nn.ModuleList, list[int]]:
-        """The encoder levels, and the channels of every skip in the order they are pushed."""
-        encoder, width = nn.ModuleList(), self.levels[0].channels
-        skips = [width]
-        for i, level in enumerate(self.levels):
-            inputs = [width] + [level.channels] * (level.num_blocks - 1)
-            stage = Stage(self.parts, level, inputs, f"level {i}", **self.stage_options)
-            width = level.channels
-            skips += [width] * level.num_blocks
-            if i < len(self.transitions):
-                stage.down = downsample(self.parts, level, self.transitions[i])
-                skips.append(width)
-            encoder.append(stage)
-        return encoder, skips
+        return [step.strides for step in self.spec.transitions]
 
     def _descend(
         self, x: Tensor, embedding: Tensor | None, context: Tensor | None
@@ -113,23 +89,20 @@ class Network(Checkpoint, nn.Module):
         """Down the levels: the deepest result, and every one that waits for the other side."""
         x = _channels_last(self.stem(x))
         skips = [x]
-        for stage in cast(Iterable[Stage], self.encoder):
-            for i in range(len(stage.blocks)):
-                x = stage.step(i, x, embedding, context)
+        for level in cast(Iterable[Level], self.encoder):
+            for i in range(len(level.blocks)):
+                x = level.step(i, x, embedding, context)
                 skips.append(x)
-            if stage.down is not None:
-                x = stage.down(x)
+            if level.down is not None:
+                x = level.down(x)
                 skips.append(x)
         return x, skips
 
     def _inputs(self, x: Tensor, cond: Tensor | None) -> Tensor:
-        """What the first convolution reads: ``x``, and the condition resized to it."""
+        """The input of the first convolution: ``x``, and the condition resized to it."""
         if self.in_layer is not None:
             x = self.in_layer(x)
-        bottom = replace(self.levels[-1], attention=self.levels[-1].attention + self.mid_attention)
-        levels = [*self.levels[:-1], bottom]
-        for axis, (size, mode) in enumerate(zip(x.shape[2:], self.padding_mode, strict=True)):
-            check_axis(size, axis, mode, levels, self.strides)
+        check_sizes(self.spec, x.shape[2:])
         if (cond is None) != (self.cond_channels == 0):
             rule = "needs cond" if cond is None else "takes no cond: build it with cond_channels=..."
             got = "None" if cond is None else tuple(cond.shape)
@@ -239,17 +212,15 @@ class Network(Checkpoint, nn.Module):
 
     def _inflate_(self, axes: Any) -> None:
         """What :func:`convnd.inflate` cannot know: the sizes that the new network takes."""
-        self.spatial_dims = axes.spatial_dims
-        self.padding_mode = axes.extend(self.padding_mode, axes.padding_mode)
-        self.parts = replace(self.parts, spatial_dims=self.spatial_dims, padding_mode=self.padding_mode)
-        self.transitions = [
-            replace(step, stride=axes.extend(step.stride, axes.strides(step.stride)))
-            for step in self.transitions
-        ]
-        self.levels = [
-            replace(level, kernel_size=axes.extend(level.kernel_size, axes.kernel_size))
-            for level in self.levels
-        ]
+        spec = self.spec
+        self.spec = replace(
+            spec,
+            spatial_dims=axes.spatial_dims,
+            padding_mode=axes.extend(self.padding_mode, axes.padding_mode),
+            strides=[axes.extend(step.strides, axes.strides(step.strides)) for step in spec.transitions],
+            kernel_size=[axes.extend(level.kernel_size, axes.kernel_size) for level in spec.levels],
+        )
+        self.parts = Parts.of(self.spec)
         self.config |= {
             "spatial_dims": self.spatial_dims,
             "padding_mode": list(self.padding_mode),

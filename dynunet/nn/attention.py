@@ -1,0 +1,247 @@
+"""Attention over the positions, or the channels, of an N-dimensional tensor.
+
+Positions are tokens whatever the number of axes. With queries, keys and values of C / num_heads channels
+per head, made from the normed input,
+
+    full, axial, window   out_i = sum_j softmax_j(q_i . k_j / sqrt(D)) v_j      over all j, a line, a window
+    linear                out_i = softmax_D(q_i) . sum_j softmax_j(k_j) v_j^T
+
+They are ``x + W out`` and start as the identity. ``channel`` and ``spatial`` are :mod:`.gates`. In the
+costs below T is the number of positions, C of channels, D of channels per head. Softmax attention goes
+through ``scaled_dot_product_attention``, whose kernels have first derivatives only: for second ones use
+``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
+"""
+
+from functools import reduce
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from . import checks
+from .blocks import Parts, zero_init
+from .gates import ChannelAttention, SpatialAttention
+from .positions import Rotary, Sinusoidal, windows, within_windows
+from .spec import POSITIONS
+
+_GRID = 65_535  # CUDA kernels of attention take no more samples, and no more heads, in one call
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention of ``(N, T, heads, D)``, any number of samples and heads."""
+    if not torch.compiler.is_compiling():
+        for axis in (0, 2):
+            if q.shape[axis] > _GRID:
+                parts = zip(*(t.split(_GRID, axis) for t in (q, k, v)), strict=True)
+                return torch.cat([_attend(*part) for part in parts], axis)
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    return scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+
+class _TokenAttention(nn.Module):
+    """``x + W attend(q, k, v)`` with queries, keys and values from the normed input."""
+
+    takes: ClassVar[tuple[str, ...]] = ("num_heads", "positions")
+
+    def __init__(self, parts: Parts, channels: int, num_heads: int, positions: str | None = None) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm = parts.norm(channels)
+        self.place, self.rotate = nn.Identity(), nn.Identity()
+        if positions == "sinusoidal":
+            self.place = Sinusoidal(parts.padding_mode, channels)
+        elif checks.optional_choice(POSITIONS)(positions, "positions") is not None:
+            self.rotate = Rotary(parts.padding_mode, channels // num_heads)
+        self.query_key_value = nn.Linear(channels, 3 * channels)
+        self.projection = zero_init(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.place(self.norm(x).movedim(1, -1)).contiguous()  # no copy of channels-last memory
+        qkv = self.query_key_value(tokens).unflatten(-1, (3, self.num_heads, -1))
+        qk, v = qkv.split((2, 1), -3)  # whose gradients are put together at once
+        q, k = self.rotate(qk).unbind(-3)
+        out = self.attend(q, k, v.squeeze(-3))
+        return x + self.projection(out.flatten(-2)).movedim(-1, 1)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """All are ``(N, *spatial, heads, D)``."""
+        raise NotImplementedError
+
+
+class SelfAttention(_TokenAttention):
+    """``full``: between all positions (Vaswani et al. 2017; Ho et al. 2020).
+
+    Time ``T^2 C``; memory ``T C`` where ``scaled_dot_product_attention`` has a kernel that does not keep
+    the weights: on CPU, and on GPU for heads of a multiple of 8 channels.
+
+    Args:
+        parts: makes the layers.
+        channels: of the input and the output.
+        num_heads: must divide the channels.
+        positions: ``"rotary"``, ``"sinusoidal"`` or None, see :mod:`dynunet.nn.positions`.
+
+    Shape:
+        ``(N, C, *spatial)`` to the same, as for all attention here.
+
+    Raises:
+        ValueError: where there are less than 2 channels (rotary: per head) to hold positions.
+    """
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return _attend(*(t.flatten(1, -3) for t in (q, k, v))).reshape(q.shape)
+
+
+class LinearAttention(_TokenAttention):
+    """``linear``: between all positions, as ``q (k^T v)`` (Shen et al. 2021, "Efficient Attention").
+
+    The softmax of q runs over the channels of a head and that of k over positions, so that the weights
+    that a position gives to all others sum to one, as in full attention. Time ``T C D``, memory ``T C``.
+    """
+
+    takes = ("num_heads",)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        shape = q.shape
+        q, k, v = (t.flatten(1, -3).transpose(1, 2) for t in (q, k, v))
+        context = k.softmax(dim=-2).mT @ v  # an average of v for each channel of k: no sum to overflow
+        return (q.softmax(dim=-1) @ context).transpose(1, 2).reshape(shape)
+
+
+class AxialAttention(_TokenAttention):
+    """``axial``: along each axis by itself, summed over the axes (Ho et al. 2019; Wang et al. 2020).
+
+    All axes share q, k and v, and one of size 1 adds nothing, so that permuting the axes permutes the
+    output. Time ``T C`` times the sum of the sizes of the axes, memory ``T C`` per axis.
+    """
+
+    def __init__(self, parts: Parts, channels: int, num_heads: int, positions: str | None = None) -> None:
+        super().__init__(parts, channels, num_heads, positions)
+        self.along = (True,) * parts.spatial_dims
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        axes = [a for a, use in enumerate(self.along) if use and q.shape[1 + a] > 1]
+        if not axes:
+            return torch.zeros_like(q)
+        q, k, v = (t.contiguous() for t in (q, k, v))  # one copy, then the lines of every axis are a view
+        lines = (_attend(*(t.flatten(a + 2, -2).flatten(0, a) for t in (q, k, v))) for a in axes)
+        return reduce(torch.add, (out.reshape(q.shape) for out in lines))
+
+    def _inflate_(self, axes: Any) -> None:
+        # Along a new axis the old network repeats, and what attention adds there would change it.
+        self.along = axes.extend(self.along, False)
+
+
+class WindowAttention(_TokenAttention):
+    """``window``: inside windows of 8 entries on every axis (Liu et al. 2021, "Swin Transformer").
+
+    What is left at the end of an axis makes a smaller window. Shifted ones begin half a window later, on
+    axes longer than a window; there the first entries and the last make windows of their own, except on
+    a circular axis, where they are neighbours. No token is padded or masked: windows of equal size are
+    done in one call. Time ``T C 8^axes``, memory ``T C``.
+
+    Args:
+        parts, channels, num_heads, positions: as for :class:`SelfAttention`.
+        shifted: whether windows begin half a window later; to be alternated, so that windows overlap.
+        window: entries of a window on each axis.
+    """
+
+    takes = ("num_heads", "positions", "shifted")
+
+    def __init__(
+        self,
+        parts: Parts,
+        channels: int,
+        num_heads: int,
+        positions: str | None = None,
+        shifted: bool = False,
+        window: int = 8,
+    ) -> None:
+        super().__init__(parts, channels, num_heads, positions)
+        self.window, self.shift = window, window // 2 if shifted else 0
+        self.circular = tuple(mode == "circular" for mode in parts.padding_mode)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        sizes = q.shape[1:-2]
+        long = [axis for axis, size in enumerate(sizes, start=1) if self.shift and size > self.window]
+        back = [self.shift] * len(long)
+        cuts = [
+            windows(size, self.window, self.shift if axis in long and not ring else 0)
+            for axis, (size, ring) in enumerate(zip(sizes, self.circular, strict=True), start=1)
+        ]
+        if long:
+            q, k, v = (t.roll([-s for s in back], long) for t in (q, k, v))
+        out = within_windows(_attend, (q, k, v), cuts)
+        return out.roll(back, long) if long else out
+
+    def _inflate_(self, axes: Any) -> None:
+        self.circular = axes.extend(self.circular, axes.padding_mode == "circular")
+
+
+class CrossAttention(nn.Module):
+    """``x + W attention(norm(x), context)``: positions attend to given tokens (Rombach et al. 2022, eq. 3).
+
+    It starts as the identity. Time ``T C (C + tokens)``, memory ``(T + tokens) C``.
+
+    Args:
+        parts: makes the layers.
+        channels: of the input and the output.
+        num_heads: must divide the channels.
+        context_features: of each context token.
+
+    Shape:
+        x ``(N, C, *spatial)``, context ``(N, tokens, context_features)`` to that of x.
+    """
+
+    def __init__(self, parts: Parts, channels: int, num_heads: int, context_features: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm = parts.norm(channels)
+        self.query = nn.Linear(channels, channels)
+        self.key_value = nn.Linear(context_features, 2 * channels)
+        self.projection = zero_init(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        tokens = self.norm(x).movedim(1, -1).contiguous()
+        q = self.query(tokens).flatten(1, -2).unflatten(-1, (self.num_heads, -1))
+        k, v = self.key_value(context).unflatten(-1, (2, self.num_heads, -1)).unbind(-3)
+        out = self.projection(_attend(q, k, v).reshape(tokens.shape))
+        return x + out.movedim(-1, 1)
+
+
+# The modules of each name; ``takes`` of each says which options it has.
+ATTENTIONS: dict[str, tuple[Any, ...]] = {
+    "full": (SelfAttention,),
+    "linear": (LinearAttention,),
+    "axial": (AxialAttention,),
+    "window": (WindowAttention,),
+    "channel": (ChannelAttention,),
+    "spatial": (SpatialAttention,),
+    "cbam": (ChannelAttention, SpatialAttention),
+}
+
+
+def make_attention(
+    parts: Parts,
+    channels: int,
+    num_heads: int,
+    names: tuple[str, ...],
+    positions: str | None = None,
+    shifted: bool = False,
+) -> nn.Module:
+    """The attention of these names, one after the other; the identity for none.
+
+    Args:
+        parts: makes the layers.
+        channels: of the input and the output.
+        num_heads: of kinds that have heads; must divide the channels.
+        names: from :func:`dynunet.nn.spec.attention_names`.
+        positions: of kinds that look at them: ``"rotary"``, ``"sinusoidal"`` or None.
+        shifted: whether windows are shifted by half a window.
+    """
+    options = {"num_heads": num_heads, "positions": positions, "shifted": shifted}
+    kinds = [kind for name in names for kind in ATTENTIONS[name]]
+    layers = [kind(parts, channels, **{key: options[key] for key in kind.takes}) for kind in kinds]
+    if len(layers) == 1:
+        return layers[0]
+    return nn.Sequential(*layers) if layers else nn.Identity()

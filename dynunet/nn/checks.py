@@ -1,0 +1,132 @@
+"""The values that options can have: each function returns the normal form of a value, or refuses it.
+
+An error names the option, states the rule and repeats the value received. Nothing here imports torch, so
+that a command line can check its flags at once; :mod:`convnd.arguments` checks the same of tensors' calls.
+"""
+
+from collections.abc import Sequence
+from sys import float_info
+from typing import Any, Protocol
+
+from ..rules import shown
+
+
+class Check(Protocol):
+    """Called with a value, its name, and the number of spatial axes where that matters."""
+
+    def __call__(self, value: Any, name: str, n: int = 0, /) -> Any: ...
+
+
+def whole(least: int = 1, most: int | None = None) -> Check:
+    """An int of these bounds, or what has an ``__index__`` that is one."""
+
+    def check(value: Any, name: str, n: int = 0) -> int:
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            raise TypeError(f"{name} must be an int, got {value!r}")
+        value = value.__index__()
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {shown(value)}")
+        if most is not None and value > most:
+            raise ValueError(f"{name} must be at most {most}, got {shown(value)}")
+        return value
+
+    return check
+
+
+def _number(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    return value
+
+
+def positive(value: Any, name: str, n: int = 0) -> float:
+    """A finite number above 0."""
+    if not 0 < _number(value, name) <= float_info.max:
+        raise ValueError(f"{name} must be positive and finite, got {value!r}")
+    return float(value)
+
+
+def probability(value: Any, name: str, n: int = 0) -> float:
+    """A number from 0 to 1, without 1 itself."""
+    if not 0 <= _number(value, name) < 1:
+        raise ValueError(f"{name} must be in [0, 1), got {value}")
+    return float(value)
+
+
+def flag(value: Any, name: str, n: int = 0) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
+def layer(value: Any, name: str, n: int = 0) -> Any:
+    """None, or a module or function that is run as a layer."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be None or a callable, got {value!r}")
+    return value
+
+
+def choice(known: Sequence[str], otherwise: str = "") -> Check:
+    """One of the known names; ``otherwise`` says in an error what else is allowed."""
+
+    def check(value: Any, name: str, n: int = 0) -> str:
+        if not isinstance(value, str) or value not in known:
+            names = ", ".join(map(repr, known))
+            raise ValueError(f"{name}{otherwise} must be one of {names}, got {value!r}")
+        return value
+
+    return check
+
+
+def optional(check: Check) -> Check:
+    """None, or what a check allows."""
+    return lambda value, name, n=0: None if value is None else check(value, name, n)
+
+
+def optional_choice(known: Sequence[str]) -> Check:
+    """None, or one of the known names."""
+    return optional(choice(known, ", if not None,"))
+
+
+def sizes(value: Any, name: str, n: int = 0) -> tuple[int, ...]:
+    """A positive int for all axes, or one for each, as a tuple of ``n``."""
+    if hasattr(value, "__index__"):
+        return (whole()(value, name),) * n
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be an int or a sequence of {n} ints, got {value!r}")
+    values = tuple(value) * n if len(value) == 1 else tuple(value)
+    if len(values) != n:
+        raise ValueError(
+            f"{name} must be an int or have one entry for each of the {n} spatial axes, "
+            f"got {len(values)} entries: {value!r}"
+        )
+    return tuple(whole()(v, f"{name}[{i}]") for i, v in enumerate(values))
+
+
+def per_axis(check: Check) -> Check:
+    """A value for all axes, or a sequence with one for each, as a tuple."""
+
+    def each(value: Any, name: str, n: int = 0) -> tuple[Any, ...]:
+        if not isinstance(value, str) and not isinstance(value, Sequence):
+            raise TypeError(f"{name} must be one name or a sequence of {n} names, got {value!r}")
+        values = (value,) * n if isinstance(value, str) else tuple(value)
+        if len(values) != n:
+            raise ValueError(
+                f"{name} must be one name or one for each of the {n} spatial axes, got {value!r}"
+            )
+        return tuple(check(v, name, n) for v in values)
+
+    return each
+
+
+def per_level(check: Check, value: Any, name: str, n: int, count: int, each: str) -> tuple[Any, ...]:
+    """A value for all levels (or transitions), or a flat sequence with one for each, as a tuple."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return (check(value, name, n),) * count
+    if len(value) != count:
+        raise ValueError(
+            f"{name} must be one value or have one for each of {count} {each} (a flat sequence is per "
+            f"level, a nested one per level and per axis), got {len(value)}: {value!r}"
+        )
+    return tuple(check(v, f"{name}[{i}]", n) for i, v in enumerate(value))

@@ -1,0 +1,476 @@
+"""Every option of a network, said once: its type, default and help, what it may be, and what it is given per.
+
+:class:`NetworkSpec` has a field for each argument of :class:`dynunet.UNet` and :class:`dynunet.Encoder`. It
+checks them all when it is made, and holds their normal forms from then on. The constructors, the command line
+and the examples read it; nothing here imports torch.
+
+A per-level option is one value for all levels or a flat sequence with one value per level. A nested sequence
+is per level and per axis; a flat sequence is never read as axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import Field, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from . import checks
+from .checks import Check
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from .blocks import Activation
+
+MOST_AXES, MOST_BLOCKS = 62, 1000  # torch has 64 axes at most, two of which are for samples and channels
+
+BLOCKS = ("residual", "plain", "convnext")
+NORMS = ("group", "batch", "instance", "layer", "rms")
+ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "silu", "tanh")
+ATTENTIONS = ("full", "linear", "axial", "window", "channel", "spatial", "cbam")
+MULTI_HEAD = frozenset({"full", "linear", "axial", "window"})  # attention that has heads
+DOWNSAMPLES = ("conv", "max", "avg")
+UPSAMPLES = ("nearest", "linear", "transpose", "shuffle")
+POSITIONS = ("rotary", "sinusoidal")
+TIME_EMBEDDINGS = ("sinusoidal", "ddpm", "fourier")
+MODULATIONS = ("shift", "scale_shift")
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+
+
+def attention_names(value: Any, name: str = "attention") -> tuple[str, ...]:
+    """None, a name, or several in order joined by ``+``, as a tuple; ``cbam`` is ``channel+spatial``.
+
+    Raises:
+        ValueError: for anything else, naming the argument ``name``, the known names and the value.
+
+    >>> attention_names("full+cbam", "attention")
+    ('full', 'channel', 'spatial')
+    """
+    if value is None:
+        return ()
+    names = value.split("+") if isinstance(value, str) else [""]
+    if not set(names) <= set(ATTENTIONS):
+        known = ", ".join(map(repr, ATTENTIONS))
+        raise ValueError(
+            f"{name}, if not None, must be one of {known}, or several joined by '+', got {value!r}"
+        )
+    return tuple("+".join(names).replace("cbam", "channel+spatial").split("+"))
+
+
+def needs_heads(names: Sequence[str]) -> bool:
+    """Returns True if any of these splits the channels into heads, which must divide them."""
+    return not MULTI_HEAD.isdisjoint(names)
+
+
+def _attention(value: Any, name: str, n: int = 0) -> str | None:
+    return "+".join(attention_names(value, name)) or None
+
+
+def _skip_attention(value: Any, name: str, n: int = 0) -> bool | str | None:
+    return value if isinstance(value, bool) else _attention(value, name, n)
+
+
+def _channels(value: Any, name: str, n: int = 0) -> tuple[int, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a sequence of ints, one per level, got {value!r}")
+    if not value:
+        raise ValueError(f"{name} must have at least one level, got {value!r}")
+    return tuple(checks.whole()(c, f"{name}[{i}]") for i, c in enumerate(value))
+
+
+def _activation(value: Any, name: str, n: int = 0) -> Any:
+    if isinstance(value, str):
+        return checks.choice(ACTIVATIONS, ", if not a callable,")(value, name)
+    if not callable(value):
+        raise TypeError(f"{name} must be a name or a callable, got {value!r}")
+    return value
+
+
+def _time_embedding(value: Any, name: str, n: int = 0) -> str | bool:
+    if isinstance(value, bool):
+        return TIME_EMBEDDINGS[0] if value else False
+    return checks.choice(TIME_EMBEDDINGS, ", if not True or False,")(value, name)
+
+
+class Option(NamedTuple):
+    """What is known of one option.
+
+    Attributes:
+        help: one sentence or less; the same as in the docstring of the constructor.
+        check: returns the normal form of one value, or refuses it.
+        per: ``"level"`` or ``"transition"`` where one value for each may be given, followed by ``"axis"``
+            where such a value may have an entry for each axis; ``"axis"`` alone where the network has one.
+        of: the class that has the option, if the other one has not.
+        kind: the type of one value on a command line, str for sizes such as ``1x2x2``; None for options
+            that are no flags there: they are Python objects, or follow from the data.
+    """
+
+    help: str
+    check: Check
+    per: tuple[str, ...] = ()
+    of: str = ""
+    kind: type | None = None
+
+    @property
+    def scope(self) -> str:
+        """How several values are read, in words: ``"Per level, or nested per level and axis."``."""
+        if len(self.per) < 2:
+            return f"Per {self.per[0]}." if self.per else ""
+        return f"Per {self.per[0]}, or nested per {self.per[0]} and {self.per[1]}."
+
+
+def _about(help: str, check: Check, **more: Any) -> dict[str, Option]:
+    return {"option": Option(help, check, **more)}
+
+
+_LEVEL, _LEVEL_AXIS, _TRANSITION, _AXIS = ("level",), ("level", "axis"), ("transition",), ("axis",)
+_UNET, _ENCODER = "UNet", "Encoder"
+
+
+@dataclass(frozen=True)
+class LevelSpec:
+    """The options of one level, one value each."""
+
+    channels: int
+    num_blocks: int
+    kernel_size: tuple[int, ...]
+    block: str
+    attention: str | None
+    num_heads: int
+    skip_attention: bool | str | None
+    dropout: float
+
+    def check_heads(self, channels: int, where: str) -> None:
+        """Refuse heads that do not divide the channels of an attention."""
+        if channels % self.num_heads:
+            raise ValueError(
+                f"num_heads must divide the channels where there is attention, got {self.num_heads} heads "
+                f"for {channels} channels at {where}"
+            )
+
+
+@dataclass(frozen=True)
+class TransitionSpec:
+    """How one level and the next are connected."""
+
+    strides: tuple[int, ...]
+    downsample: str
+    upsample: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """The options of a :class:`dynunet.UNet`, or with ``out_features`` of a :class:`dynunet.Encoder`.
+
+    Fields are documented by their :class:`Option`, see :func:`options`. After the checks they hold normal
+    forms: tuples with one entry per level, transition or axis.
+
+    Attributes:
+        levels: the per-level options of each level.
+        transitions: the per-transition options of each level but the first.
+
+    Raises:
+        ValueError, TypeError: naming the option, the rule and the value received.
+
+    >>> spec = NetworkSpec(spatial_dims=2, in_channels=1, channels=(8, 16), attention=[None, "full"])
+    >>> spec.levels[1].attention, spec.transitions[0].strides
+    ('full', (2, 2))
+    """
+
+    spatial_dims: int = field(
+        metadata=_about("number of spatial axes, at least 1.", checks.whole(1, MOST_AXES))
+    )
+    in_channels: int = field(metadata=_about("channels of the input.", checks.whole()))
+    out_channels: int | None = field(
+        default=None,
+        metadata=_about(
+            "channels of the output; those of the input by default.",
+            checks.optional(checks.whole()),
+            of=_UNET,
+        ),
+    )
+    out_features: int | None = field(
+        default=None,
+        metadata=_about(
+            "length of the output: classes, or values to regress.",
+            checks.optional(checks.whole()),
+            of=_ENCODER,
+        ),
+    )
+    channels: Sequence[int] = field(
+        default=(64, 128, 256),
+        metadata=_about(
+            "one entry per level, in any order, at least one: the list is the network.",
+            _channels,
+            kind=int,
+        ),
+    )
+    num_blocks: int | Sequence[int] = field(
+        default=2,
+        metadata=_about("encoder blocks of a level.", checks.whole(1, MOST_BLOCKS), per=_LEVEL, kind=int),
+    )
+    kernel_size: int | Sequence[int] | Sequence[Sequence[int]] = field(
+        default=3,
+        metadata=_about("of the convolutions in the blocks.", checks.sizes, per=_LEVEL_AXIS, kind=int),
+    )
+    strides: int | Sequence[int] | Sequence[Sequence[int]] = field(
+        default=2,
+        metadata=_about(
+            "down-sampling into each level but the first, so one entry fewer than levels.",
+            checks.sizes,
+            per=("transition", "axis"),
+            kind=str,
+        ),
+    )
+    block: str | Sequence[str] = field(
+        default="residual",
+        metadata=_about('"residual", "plain" or "convnext".', checks.choice(BLOCKS), per=_LEVEL, kind=str),
+    )
+    norm: str | None = field(
+        default="group",
+        metadata=_about(
+            '"group", "batch", "instance", "layer" or "rms" (these two over the channels at each '
+            "position) or None.",
+            checks.optional_choice(NORMS),
+            kind=str,
+        ),
+    )
+    activation: str | Activation | type[nn.Module] = field(
+        default="silu",
+        metadata=_about(
+            'a name ("silu", "relu", "gelu", "leaky_relu", "elu" or "tanh"), or in Python a function or a '
+            "module.",
+            _activation,
+            kind=str,
+        ),
+    )
+    attention: str | Sequence[str | None] | None = field(
+        default=None,
+        metadata=_about(
+            'after every block: "full", "linear", "axial", "window", "channel", "spatial", several in '
+            'order joined by + ("cbam" is "channel+spatial"), or None; costs in dynunet.attention.',
+            _attention,
+            per=_LEVEL,
+            kind=str,
+        ),
+    )
+    num_heads: int | Sequence[int] = field(
+        default=4,
+        metadata=_about(
+            "attention heads; they must divide the channels.", checks.whole(), per=_LEVEL, kind=int
+        ),
+    )
+    skip_attention: bool | str | Sequence[bool | str] = field(
+        default=False,
+        metadata=_about(
+            "on the skips: True for an attention gate (Oktay et al. 2018), or one of the names of attention.",
+            _skip_attention,
+            per=_LEVEL,
+            of=_UNET,
+        ),
+    )
+    downsample: str | Sequence[str] = field(
+        default="conv",
+        metadata=_about(
+            '"conv" (strided), "max" or "avg" (pools).', checks.choice(DOWNSAMPLES), per=_TRANSITION, kind=str
+        ),
+    )
+    upsample: str | Sequence[str] = field(
+        default="nearest",
+        metadata=_about(
+            '"nearest" or "linear" (then a convolution), "transpose" (kernel = stride) or "shuffle" '
+            "(sub-pixel convolution).",
+            checks.choice(UPSAMPLES),
+            per=_TRANSITION,
+            of=_UNET,
+            kind=str,
+        ),
+    )
+    mid_attention: str | None = field(
+        default=None,
+        metadata=_about("attention in the bottleneck, as attention.", _attention, of=_UNET, kind=str),
+    )
+    num_groups: int = field(
+        default=32,
+        metadata=_about(
+            "groups of group norm at most; the largest divisor of the channels is taken.",
+            checks.whole(),
+            kind=int,
+        ),
+    )
+    norm_eps: float = field(default=1e-5, metadata=_about("added to variances.", checks.positive))
+    dropout: float | Sequence[float] = field(
+        default=0.0, metadata=_about("probability in the blocks.", checks.probability, per=_LEVEL, kind=float)
+    )
+    padding_mode: str | Sequence[str] = field(
+        default="zeros",
+        metadata=_about(
+            '"zeros", "reflect", "replicate" or "circular".',
+            checks.per_axis(checks.choice(PADDING_MODES)),
+            per=_AXIS,
+            kind=str,
+        ),
+    )
+    positions: str | None = field(
+        default=None,
+        metadata=_about(
+            'what tells attention where a token is: "rotary", "sinusoidal" or None.',
+            checks.optional_choice(POSITIONS),
+            kind=str,
+        ),
+    )
+    time_embedding: bool | str = field(
+        default=False,
+        metadata=_about(
+            'whether the network takes a time t: True or "sinusoidal", "ddpm" or "fourier", see '
+            "dynunet.embeddings.TimeEmbedding.",
+            _time_embedding,
+        ),
+    )
+    time_scale: float = field(
+        default=1000.0,
+        metadata=_about(
+            "t is multiplied by it before the sinusoids, so that [0, 1] spans their periods.", checks.positive
+        ),
+    )
+    num_classes: int | None = field(
+        default=None,
+        metadata=_about(
+            "number of class labels the network can be conditioned on; None for none.",
+            checks.optional(checks.whole()),
+        ),
+    )
+    cond_channels: int = field(
+        default=0,
+        metadata=_about(
+            "channels of an image-like condition, resized to the input and put beside it.", checks.whole(0)
+        ),
+    )
+    cond_features: int = field(
+        default=0, metadata=_about("length of a free vector the network is conditioned on.", checks.whole(0))
+    )
+    context_features: int | None = field(
+        default=None,
+        metadata=_about(
+            "features of context tokens; levels with attention and the bottleneck attend to them.",
+            checks.optional(checks.whole()),
+        ),
+    )
+    in_layer: Callable[[Tensor], Tensor] | None = field(
+        default=None,
+        metadata=_about(
+            "module or function before the first convolution; its out_channels, if it has them, are "
+            "what that reads.",
+            checks.layer,
+        ),
+    )
+    out_layer: Callable[[Tensor], Tensor] | None = field(
+        default=None,
+        metadata=_about(
+            "module or function after the last convolution; its in_channels, if it has them, are what "
+            "that gives. Both may change the spatial size.",
+            checks.layer,
+            of=_UNET,
+        ),
+    )
+    gradient_checkpointing: bool = field(
+        default=False,
+        metadata=_about(
+            "whether training computes the blocks a second time instead of keeping what is inside "
+            "them: less memory, a third more time.",
+            checks.flag,
+            kind=bool,
+        ),
+    )
+    modulation: str = field(
+        default="shift",
+        metadata=_about(
+            'how time, class and features reach a block: "shift" adds them to its channels, '
+            '"scale_shift" scales and shifts its norm (FiLM, AdaGN).',
+            checks.choice(MODULATIONS),
+            kind=str,
+        ),
+    )
+    deep_supervision: int = field(
+        default=0,
+        metadata=_about(
+            "how many levels below the first also give an output in training mode.", checks.whole(0), of=_UNET
+        ),
+    )
+    levels: tuple[LevelSpec, ...] = field(init=False, repr=False, compare=False)
+    transitions: tuple[TransitionSpec, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, option in options():
+            object.__setattr__(self, name, self._normal(name, option))
+        object.__setattr__(self, "levels", self._each(LevelSpec, len(self.channels)))
+        object.__setattr__(self, "transitions", self._each(TransitionSpec, len(self.channels) - 1))
+        self._check_heads()
+        most = len(self.levels) - 1
+        if self.deep_supervision > most:
+            raise ValueError(
+                f"deep_supervision must be at most {most}, the levels below the first, "
+                f"got {self.deep_supervision}"
+            )
+
+    def _normal(self, name: str, option: Option) -> Any:
+        value, n = getattr(self, name), self.spatial_dims
+        if option.per[:1] == ("level",):
+            return checks.per_level(option.check, value, name, n, len(self.channels), "levels")
+        if option.per[:1] == ("transition",):
+            count, each = len(self.channels) - 1, "transitions between levels"
+            return checks.per_level(option.check, value, name, n, count, each)
+        return option.check(value, name, n)
+
+    def _each(self, kind: Any, count: int) -> tuple[Any, ...]:
+        names = [f.name for f in fields(kind)]
+        return tuple(kind(**{name: getattr(self, name)[i] for name in names}) for i in range(count))
+
+    def _check_heads(self) -> None:
+        context = self.context_features is not None
+        for i, level in enumerate(self.levels):
+            if needs_heads(attention_names(level.attention)):
+                level.check_heads(level.channels, f"level {i}")
+            if context and level.attention:
+                level.check_heads(level.channels, f"level {i}, which attends to the context")
+        if self.out_features is not None:
+            return  # an encoder has neither a bottleneck nor skips
+        bottom = self.levels[-1]
+        if needs_heads(attention_names(self.mid_attention)):
+            bottom.check_heads(bottom.channels, "the bottleneck (mid_attention)")
+        if context:
+            bottom.check_heads(bottom.channels, "the bottleneck, which attends to the context")
+        for i, level in reversed(list(enumerate(self.levels))):
+            if isinstance(level.skip_attention, str) and needs_heads(attention_names(level.skip_attention)):
+                for skip in self.skips(i):
+                    level.check_heads(skip, f"level {i} (skip_attention)")
+
+    def skips(self, i: int) -> list[int]:
+        """The channels of the skips that the decoder takes at level ``i``, in its order.
+
+        They are those of what entered the level in the encoder, and of what each of its blocks gave.
+        """
+        level = self.levels[i]
+        return [level.channels] * level.num_blocks + [self.levels[max(i - 1, 0)].channels]
+
+    @property
+    def embedding_features(self) -> int:
+        """The length of the embedding of time, class and features; 0 where there is none."""
+        embedded = bool(self.time_embedding) or self.num_classes is not None or self.cond_features > 0
+        return 4 * self.channels[0] if embedded else 0
+
+
+def options(of: str = "") -> Iterator[tuple[str, Option]]:
+    """Name and description of every option in order, or of those that a class has.
+
+    >>> [name for name, option in options("Encoder") if option.of]
+    ['out_features']
+    """
+    for f in option_fields(of):
+        yield f.name, f.metadata["option"]
+
+
+def option_fields(of: str = "") -> list[Field[Any]]:
+    """The fields of all options in order, or of those that a class has."""
+    found = [f for f in fields(NetworkSpec) if "option" in f.metadata]
+    return [f for f in found if not of or f.metadata["option"].of in ("", of)]
