@@ -9,6 +9,8 @@ from math import inf, isfinite
 from numbers import Real
 from typing import Any
 
+from .rules import shown
+
 
 def integer(value: Any, name: str, least: int | None = 1) -> int:
     """An int, or what is one by ``__index__``, of at least ``least``; None for any."""
@@ -16,7 +18,7 @@ def integer(value: Any, name: str, least: int | None = 1) -> int:
         raise TypeError(f"{name} must be an int, got {value!r}")
     value = value.__index__()
     if least is not None and value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
+        raise ValueError(f"{name} must be at least {least}, got {shown(value)}")
     return value
 
 

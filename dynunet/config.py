@@ -219,7 +219,7 @@ def build(cls: Any, fields: dict[str, Any], given: Mapping[str, Any], file: Path
 
 
 def one_line(error: Exception) -> str:
-    """What an error says, without the frames that torch adds to some."""
+    """The message of an error, without the frames that torch adds to some."""
     return " ".join(str(error).partition("Exception raised from")[0].split())
 
 

@@ -1,4 +1,4 @@
-"""How good a trained model is, on data it has not seen.
+"""The quality of a trained model, on data it has not seen.
 
 Of a model that restores: SNR, and SI-SDR (1-D) or PSNR, in dB, before and after. Of others: the loss, and the
 Fréchet distance of samples from data, on local means and deviations, beside that of data from data.
@@ -126,7 +126,7 @@ def data_of_run(
 
 
 def _as_trained(spec: DataSpec) -> dict[str, Any]:
-    """What training found in its own files, and other files are to be read with."""
+    """Options that training found in its own files, and other files are to be read with."""
     names = ("spatial_dims", "channels", "size", "sample_rate", "spacing")
     fixed = {name: getattr(spec, name) for name in names}
     scaled_alike = "value_range" in of_kind(spec.kind).options and spec.percentiles is None

@@ -135,7 +135,9 @@ def _flag(kind: Any, name: str) -> str:
 
 
 def unflat(kind: type[_T], values: Mapping[str, Any], where: object, others: bool = False) -> _T:
-    """The dataclass of options whose flags have these values; null stands for a flag that is left out.
+    """The dataclass of options whose flags have these values.
+
+    Null is None where that is a value of a flag, else it stands for one that is left out.
 
     Args:
         kind: its class. A group of options in it is a field with a ``default_factory``.
@@ -174,6 +176,6 @@ def _built(kind: Any, values: Mapping[str, Any]) -> Any:
         hint, flag = hints[field.name], _flag(kind, field.name)
         if is_dataclass(hint):
             given[field.name] = _built(hint, values)
-        elif values.get(flag) is not None:
+        elif flag in values and (values[flag] is not None or NoneType in get_args(hint)):
             given[field.name] = typed(hint, values[flag], flag)
     return kind(**given)

@@ -1,4 +1,4 @@
-"""What is said while something runs for long, and how it ends when it is interrupted."""
+"""Messages above a progress bar, and the end of work that is interrupted."""
 
 import sys
 

@@ -25,7 +25,7 @@ class NothingToDoError(ValueError):
 
 @dataclass
 class Outcome:
-    """What became of files. As text it is a sentence about them.
+    """Counts of what became of files. As text they are a sentence.
 
     Attributes:
         verb: what was done to them, such as ``"restored"``.

@@ -26,7 +26,7 @@ _ONE_STEP = ("sample", "v_prediction", "flow", "edm")  # that say at t = 1 what 
 
 
 def trained(model: Path | str | Diffusion, device: str | None = None) -> tuple[Diffusion, DataSpec]:
-    """A trained model on a device, and what its numbers mean.
+    """A trained model on a device, and the spec of its data.
 
     Args:
         model: the folder of a run, or a model that was trained from files.
@@ -57,7 +57,7 @@ def trained(model: Path | str | Diffusion, device: str | None = None) -> tuple[D
 
 
 def spec_of_run(run: Path | str) -> DataSpec:
-    """What the numbers of a trained model mean, without its weights.
+    """The spec of the data of a trained model, without its weights.
 
     Raises:
         ValueError: the folder holds no model, or one that was not trained from files.

@@ -22,7 +22,7 @@ _STRIDES = {1: 4}
 
 @dataclass(frozen=True)
 class DataFlags(DataOptions):
-    """How a folder of files becomes training examples."""
+    """Training examples of a folder of files."""
 
     channels: Annotated[int | None, arg(name=DataOptions.flag_names["channels"])] = None
     """channels of an example; by default those of most files"""
@@ -32,7 +32,7 @@ class DataFlags(DataOptions):
 
 @dataclass(frozen=True)
 class TrainFlags(TrainOptions):
-    """How the model is trained."""
+    """Training."""
 
     clip: float = 1.0
     """Largest norm of the gradients; inf for no limit."""

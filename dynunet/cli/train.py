@@ -143,7 +143,7 @@ class Train:
         )
 
     def _flags(self, source: Path, out: Path) -> dict[str, Any]:
-        """What the run can be resumed with, from any folder."""
+        """The flags that the run can be resumed with, from any folder."""
         paths = {name: getattr(self.data, name) for name in ("noise", "pairs")}
         data = replace(self.data, **{k: None if v is None else v.absolute() for k, v in paths.items()})
         values = flat(replace(self, source=source.absolute(), out=out.absolute(), data=data))
@@ -151,7 +151,7 @@ class Train:
 
 
 def saved_flags(args: Sequence[str]) -> Train | None:
-    """What ``--resume`` or ``--config`` among the arguments says; None without them.
+    """Read the flags in the file of ``--resume`` or ``--config``; None without these.
 
     Raises:
         ValueError: naming the file and the rule.

@@ -1,4 +1,4 @@
-"""How the channels of a file meet those of a model, and its result those of the file.
+"""The way from the channels of a file to those of a model, and from its result back.
 
 A model of one channel takes the others one by one. A model of colours, or of stereo, takes a grey picture or
 a mono recording as that many copies, and the mean of what it makes of them is the result. The opacity of a

@@ -1,4 +1,4 @@
-"""What degrades clean examples: pairs, or recorded or coloured noise at a random signal-to-noise ratio.
+"""Degraded versions of clean examples: pairs, or recorded or coloured noise at a random level.
 
 The power of a signal is that of its deviation from its mean, over the entries that are there, and at least
 1e-5 (-50 dB of full scale), so that a silent crop does not make the noise vanish. The noise is scaled to

@@ -1,4 +1,4 @@
-"""What is wrong with a file, in words that can be printed whatever its name and content are."""
+"""Errors of files, in words that can be printed whatever the name and the content of a file are."""
 
 import os
 from collections.abc import Callable

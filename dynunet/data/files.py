@@ -74,7 +74,7 @@ def search(source: Path | str | Sequence[Path | str], name: str, results: Path |
 
 
 def described(found: Found) -> list[str]:
-    """What was found and is not read, but for files of other formats, each in words."""
+    """Things that were found and are not read, each in words, but for files of other formats."""
     places = {**found.left_out, **found.unusable}
     return [f"{shown(os.path.relpath(path, found.root))}: {why}" for path, why in places.items()]
 

@@ -89,7 +89,7 @@ def load_gaps(path: Path, spec: DataSpec, marks: Marks | None = None) -> tuple[L
 
 
 def read_whole(path: Path, read: Callable[[], Any]) -> Any:
-    """What reading a file gives, or an error with its name."""
+    """Call ``read``, and turn what it raises into an error with the name of the file."""
     if not os.path.lexists(path):
         raise FileNotFoundError(f"path: there is no file {shown(path)}")
     try:

@@ -1,4 +1,4 @@
-"""What is read from files, and how: the options of a dataset.
+"""Options of a dataset: which examples are made of files.
 
 Every field is of a plain type, so that a command line can be made of it and JSON can hold it.
 """
@@ -14,7 +14,7 @@ from ..arguments import choice, integer, interval, number, positive, several
 
 @dataclass(frozen=True)
 class DataOptions:
-    """How a folder of files becomes training examples."""
+    """Options for making training examples of a folder of files."""
 
     flag_names: ClassVar[Mapping[str, str]] = {"channels": "data_channels", "seed": "data_seed"}
 
@@ -66,42 +66,53 @@ class DataOptions:
     """GB of decoded files kept in memory by each process, where reading a part of a file needs all of it"""
 
     def __post_init__(self) -> None:
-        def normal(name: str, value: Any) -> None:
+        for name, value in (self._shapes() | self._values() | self._paths()).items():
             object.__setattr__(self, name, value)
+        self._check_restoration()
+        if not -(2**63) <= self.seed < 2**64:
+            raise ValueError(f"seed must have at most 64 bits, got {self.seed}")
+        if not 0 <= self.validation < 1:
+            raise ValueError(f"validation must be a share in [0, 1), got {self.validation!r}")
+        number(self.cache, "cache", 0)
 
+    def _shapes(self) -> dict[str, Any]:
+        """Counts of axes, channels and entries, in their normal forms."""
         for name in ("spatial_dims", "channels", "sample_rate"):
             if getattr(self, name) is not None:
                 integer(getattr(self, name), name)
-        if self.size is not None:
-            normal("size", tuple(integer(n, "size") for n in several(self.size, "size")))
         if self.resize and self.size is None:
             raise ValueError("resize needs a size to resize to, got size=None")
-        normal("flips", tuple(integer(n, "flips", 0) for n in several(self.flips, "flips")))
+        size = None if self.size is None else tuple(integer(n, "size") for n in several(self.size, "size"))
+        return {"size": size, "flips": tuple(integer(n, "flips", 0) for n in several(self.flips, "flips"))}
+
+    def _values(self) -> dict[str, Any]:
+        """Ranges of values, in their normal forms."""
+        found: dict[str, Any] = {
+            "percentiles": interval(self.percentiles, "percentiles", 0, 100),
+            "snr": interval(self.snr, "snr", equal=True),
+        }
         if self.spacing is not None:
-            normal("spacing", tuple(positive(s, "spacing") for s in several(self.spacing, "spacing")))
-        normal("percentiles", interval(self.percentiles, "percentiles", 0, 100))
+            found["spacing"] = tuple(positive(s, "spacing") for s in several(self.spacing, "spacing"))
         if self.value_range is not None:
-            normal("value_range", interval(self.value_range, "value_range"))
-        normal("snr", interval(self.snr, "snr", equal=True))
+            found["value_range"] = interval(self.value_range, "value_range")
+        if self.missing is not None:
+            missing_value(str(self.missing))
+            found["missing"] = str(self.missing)
         if self.labels is not None:
             choice(self.labels, ("folder", "file"), "labels")
-        if self.missing is not None:
-            normal("missing", str(self.missing))
-            missing_value(self.missing)
-        for name in ("noise", "pairs"):
-            if getattr(self, name) is not None:
-                normal(name, Path(getattr(self, name)))
+        return found
+
+    def _paths(self) -> dict[str, Any]:
+        given = {name: getattr(self, name) for name in ("noise", "pairs")}
+        return {name: Path(path) for name, path in given.items() if path is not None}
+
+    def _check_restoration(self) -> None:
         if self.pairs is not None and (self.noise is not None or self.coloured):
             raise ValueError("pairs are degraded already: leave out noise and coloured, or pairs")
         if self.level is not None:
             positive(self.level, "level")
             if not self.restores:
                 raise ValueError(f"level needs noise, coloured or pairs, got {self.level!r} without them")
-        if not -(2**63) <= self.seed < 2**64:
-            raise ValueError(f"seed must have at most 64 bits, got {self.seed}")
-        if not 0 <= self.validation < 1:
-            raise ValueError(f"validation must be a share in [0, 1), got {self.validation!r}")
-        number(self.cache, "cache", 0)
 
     @property
     def restores(self) -> bool:

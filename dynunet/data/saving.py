@@ -184,7 +184,7 @@ def _kept(
 
 
 def _on_file_grid(only: Tensor, like: Source) -> np.ndarray:
-    """Where a mask of the network's input, or what is missing, lies in the file."""
+    """Entries of the file in which a mask of the network's input lies, or which are missing."""
     views = only.cpu().numpy().astype(np.float32).reshape(-1, *like.shape[-1 - like.spec.spatial_dims :])
     # On a finer grid an entry is new if any of those that it was made from is.
     marked = np.stack([resized(v, like.header.shape) > 1e-6 for v in views])

@@ -81,7 +81,7 @@ def watched(items: Iterable[_Item], text: str) -> Iterable[_Item]:
 
 
 def common_spec(files: list[File], options: DataOptions, selection: Selection) -> tuple[DataSpec, list[File]]:
-    """What most files are, and the files that can be read so."""
+    """The spec that most files have, and the files that can be read with it."""
     kind, dims = most((f.header.kind, len(f.header.shape)) for f in weighted(files))
     files = selection.keep(files, lambda f: wrong_kind(f.header, kind, dims))
     channels = options.channels or most(f.header.channels for f in weighted(files))

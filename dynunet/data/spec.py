@@ -1,4 +1,4 @@
-"""DataSpec: what the numbers of an example mean, as a checkpoint keeps it."""
+"""DataSpec: the meaning of the numbers of an example, as a checkpoint keeps it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -11,7 +11,7 @@ from .options import missing_value
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What the numbers of an example mean: enough to read a new file alike and to write one.
+    """The meaning of the numbers of an example: enough to read a new file alike and to write one.
 
     It is saved with a model as an object of JSON, whose fields are these; the public API calls it ``units``.
     """

@@ -1,4 +1,4 @@
-"""Which examples are held out.
+"""The split into examples to train on and examples that are held out.
 
 In this order: a standard split of the files is kept (MNIST's ``t10k``, CIFAR-10's ``test_batch``); image sets
 and single files are split by example; classes from sub-folders are split by file within each class; with

@@ -47,7 +47,7 @@ def loudness(values: np.ndarray, level: float) -> float:
 
 
 def present(values: np.ndarray, missing: float | None) -> np.ndarray:
-    """Where entries are there: finite, and not the value that means missing."""
+    """True for entries that are there: finite, and not the value that means missing."""
     there = np.isfinite(values) if values.dtype.kind == "f" else np.ones(values.shape, bool)
     if missing is not None and not np.isnan(missing):
         with np.errstate(over="ignore"):  # beyond float32: equal to nothing finite

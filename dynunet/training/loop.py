@@ -33,7 +33,7 @@ Callback = Callable[[int, Mapping[str, float]], None]
 
 
 class Settings(Protocol):
-    """What a trainer was given, see :class:`dynunet.training.Trainer`."""
+    """The arguments of a trainer, see :class:`dynunet.training.Trainer`."""
 
     dataset: Any
     validation: Any
@@ -224,7 +224,7 @@ class Loop:
             say(f"going on from step {self.step} of {self.options.steps}, {saved.path}")
 
     def _fixed(self) -> dict[str, Any]:
-        """What has to be as it was when a run is resumed."""
+        """Everything that has to be as it was when a run is resumed."""
         return {
             **self.options.fixed(self.engine.accelerator.num_processes),
             "len(dataset)": self.stream.length,

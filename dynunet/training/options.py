@@ -14,7 +14,7 @@ _FIXED = ("lr", "weight_decay", "warmup", "decay", "clip", "ema", "precision", "
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How a model is trained. A step uses ``batch_size * accumulate * processes`` samples."""
+    """Options of training. A step uses ``batch_size * accumulate * processes`` samples."""
 
     steps: int = 10_000
     """Steps of the optimiser."""
@@ -81,7 +81,7 @@ class TrainOptions:
         choice(self.loss, ("l2", "l1", "huber"), "loss")
 
     def learning_rate(self, step: int) -> float:
-        """Of the step that follows ``step`` earlier ones."""
+        """The learning rate of the step that follows ``step`` earlier ones."""
         warmup = min(self.warmup, self.steps // 10)
         if step < warmup:
             return self.lr * (step + 1) / (warmup + 1)
@@ -90,7 +90,7 @@ class TrainOptions:
         return self.lr * (1 + cos(pi * (step - warmup) / max(1, self.steps - warmup))) / 2
 
     def fixed(self, processes: int) -> dict[str, Any]:
-        """What has to stay as it is when a run is resumed.
+        """Values that have to stay as they are when a run is resumed.
 
         The samples of a step may be divided otherwise into batches and processes: its loss then differs in
         the last digits at most.

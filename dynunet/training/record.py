@@ -72,7 +72,7 @@ def read_flags(file: Path) -> dict[str, Any]:
 
 
 def write_record(file: Path, about: Mapping[str, Any]) -> None:
-    """Begin a record, or note in the one that is there that, and with what else, the run is gone on with."""
+    """Begin a record, or note in the one that is there that the run was resumed, and what changed."""
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     if file.is_file():
         record = read_record(file)

@@ -33,8 +33,8 @@ class Log:
 
     Args:
         folder: of the run.
-        step: that the run goes on from: rows of later steps, which a killed run has left, are removed.
-        tensorboard: whether to write for TensorBoard.
+        step: at which the run continues: rows of later steps, which a killed run has left, are removed.
+        tensorboard: write for TensorBoard, too.
     """
 
     def __init__(self, folder: Path, step: int, tensorboard: bool) -> None:

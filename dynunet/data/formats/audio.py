@@ -162,7 +162,7 @@ class Audio(Format):
 
 
 def numbers_of(subtype: str) -> Numbers:
-    """What libsndfile reads as k / 2^(bits - 1) is k; what is not of whole numbers is read as it is."""
+    """The numbers of a subtype: k where libsndfile reads k / 2^(bits - 1), floating point as it is."""
     bits = _BITS.get(subtype)
     if bits is None:
         return Numbers("float64" if subtype == "DOUBLE" else "float32")

@@ -1,4 +1,4 @@
-"""Format: all that is known of one kind of files, and Header: what is known of one file.
+"""Format: all that is known of one kind of files, and Header: all that is known of one file.
 
 A format is an object without state, so that worker processes can have it; no file stays open. It first reads
 the header of a file (:meth:`Format.header`), and as little more as shows that the rest can be read; later one
@@ -29,7 +29,7 @@ _T = TypeVar("_T", bound=Hashable)
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of a file without holding its values."""
+    """A file without its values."""
 
     path: Path
     format: "Format"
@@ -148,7 +148,7 @@ class Format(ABC):
         return np.stack([self.stored(header, n, spec, cache) for n in range(header.entries)])
 
     def marked(self, header: Header, spec: DataSpec) -> np.ndarray:
-        """What a file marks as a mask, bool ``(N, channels, *shape)``: where it is not 0."""
+        """Entries that a file marks as a mask, bool ``(N, channels, *shape)``: where it is not 0."""
         return np.nan_to_num(header.numbers.values(self.all_stored(header, spec))) != 0
 
     def convertible(self, header: Header, channels: int) -> bool:
@@ -177,7 +177,7 @@ class Format(ABC):
     def scale(
         self, spec: DataSpec, header: Header | None = None, own: tuple[float, float] | None = None
     ) -> Scale:
-        """What becomes -1 and 1 in a file, or without a header in a new one.
+        """The values that become -1 and 1 in a file, or without a header in a new one.
 
         Args:
             own: the percentiles of this file, where the spec asks for them.
@@ -207,7 +207,7 @@ class Format(ABC):
         return resized(values, header.shape)
 
     def lost(self, header: Header, spec: DataSpec, grid: tuple[int, ...]) -> str | None:
-        """What a result does not have of its file, for the grid of a model."""
+        """Details of a file that a result does not have, in words, for the grid of a model."""
         if all(a >= b for a, b in zip(grid, header.shape, strict=True)):
             return None
         own = f"size, {times(grid)}" if spec.resize else "spacing"
@@ -227,7 +227,7 @@ class Format(ABC):
             )
 
     def numbers(self, path: Path, spec: DataSpec, channels: int, like: Header | None) -> Numbers:
-        """How numbers are stored: as in the file that the result is made from, if that is of this kind."""
+        """The numbers to store: as in the file that the result is made from, if that is of this kind."""
         return like.numbers if like is not None and like.kind == self.kind else FLOATS
 
     @abstractmethod

@@ -38,7 +38,7 @@ def pillow() -> Any:
 
 
 class Pixels(Format):
-    """What holds for images in any kind of file."""
+    """Images in any kind of file: their scale, their opacity, masks."""
 
     kind = "images"
     dims = range(2, 3)
@@ -51,7 +51,7 @@ class Pixels(Format):
         return Scale(0.0, _FULL_SCALE[(header.stored if header is not None else spec.stored) or "uint8"])
 
     def marked(self, header: Header, spec: DataSpec) -> np.ndarray:
-        """Where a mask is bright."""
+        """Marked is where a mask is bright."""
         values = self.values(header, DataSpec("images", 2, 1))
         return values > self.scale(spec, header).high / 2
 
@@ -148,7 +148,7 @@ def turned(image: Any) -> int:
 
 
 def _lost(image: Any, path: Path) -> str | None:
-    """What pillow does not keep."""
+    """Bits or colours that pillow does not keep, in words."""
     if image.mode in ("CMYK", "YCbCr"):
         return f"its {image.mode} colours become RGB"
     if image.format == "PNG" and image.mode not in _DEEP:
@@ -200,7 +200,7 @@ def _decoded(path: Path, channels: int) -> np.ndarray:
 
 
 def _as_turned(image: Any, source: Path, format: str) -> tuple[Any, dict[str, Any]]:
-    """What goes with the pixels: the meaning of colours; of png also where up is, and the image turned so."""
+    """An image turned as its source is stored, and what else goes with the pixels, for pillow's ``save``."""
     turn = pillow().Transpose
     back = {
         2: turn.FLIP_LEFT_RIGHT, 3: turn.ROTATE_180, 4: turn.FLIP_TOP_BOTTOM, 5: turn.TRANSPOSE,

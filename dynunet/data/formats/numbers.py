@@ -1,4 +1,4 @@
-"""How a file stores its numbers, so that what is read and written again is the same to the bit."""
+"""Numbers as a file stores them, so that what is read and written again is the same to the bit."""
 
 from dataclasses import dataclass
 
