@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from _runs import debian
+from einops import rearrange
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.neural_network import MLPClassifier
@@ -134,7 +135,11 @@ def draw_samples(path: Path, samples: Tensor, train: Images, held_out: Images) -
         nearest = train.x[torch.cdist(made.flatten(1), train.x.flatten(1)).argmin(1)]
         real = held_out.x[5 * row :] if held_out.labels is None else held_out.x[held_out.labels == row]
         blank = made.new_full((5, *made.shape[1:]), -1.0)
-        rows.append(torch.cat([torch.cat([real, blank])[:5], torch.stack([made, nearest], 1).flatten(0, 1)]))
+        rows.append(
+            torch.cat(
+                [torch.cat([real, blank])[:5], rearrange([made, nearest], "pair n ... -> (n pair) ...")]
+            )
+        )
     titles = [(i, i + 1, "sample | nearest") for i in range(5, len(rows[0]), 2)]
     names = (train.names or ())[: len(rows)]
     image_grid(torch.stack(rows), path, row_labels=names, column_titles=[(0, 4, "real, held out"), *titles])

@@ -16,6 +16,7 @@ import torch
 import tyro
 from _images import Images, draw_samples, image_sets, judge
 from _runs import NetworkOptions, begin, explained, fit, report, suggest
+from einops import rearrange
 
 from dynunet import Diffusion, Trainer, UNet
 from dynunet.nn.flags import with_flags
@@ -77,7 +78,7 @@ def main(options: Options) -> None:
 
     rows = min(classes or 6, 10)
     asked = None if classes is None else torch.arange(rows).repeat_interleave(6)
-    shown = sample(6 * rows, asked, progress=False).unflatten(0, (rows, 6))
+    shown = rearrange(sample(6 * rows, asked, progress=False), "(rows n) ... -> rows n ...", n=6)
     draw_samples(folder / "samples.png", shown, real, unseen)
     film: list[Any] = []
     sample(1, None if asked is None else asked[:1], progress=False, callback=lambda *step: film.append(step))

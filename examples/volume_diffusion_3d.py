@@ -19,6 +19,7 @@ import torch
 import tyro
 from _brain import Waves, around, biharmonic, choose, compare, crops, draw, mean, read, where
 from _runs import NetworkOptions, begin, explained, fit, report, suggest
+from einops import rearrange
 
 from dynunet import Diffusion, FolderDataset, Trainer, UNet
 from dynunet.nn.flags import with_flags
@@ -71,7 +72,8 @@ def main(options: Options) -> None:
     real, place = crops(brain, places), crops(where(brain), places)
     made = model.sample(real[:4].shape, options.sample_steps, cond=place[:4])
     names = [f"{kind} {n}" for n in range(1, 5) for kind in ("real", "new")]
-    slices(torch.stack([real[:4], made], 1).flatten(0, 1), folder / "samples.png", labels=names)
+    pairs = rearrange([real[:4], made], "pair n ... -> (n pair) ...")
+    slices(pairs, folder / "samples.png", labels=names)
     window: dict[str, Any] = {"window": options.size, "overlap": options.size // 4}
     whole = model.sample((1, *brain.shape), options.sample_steps, cond=where(brain).unsqueeze(0), **window)
     slices(torch.stack([brain, whole[0]]), folder / "whole.png", labels=["real", "new"])

@@ -16,6 +16,7 @@ from functools import reduce
 from typing import Any, ClassVar
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -29,14 +30,18 @@ _GRID = 65_535  # CUDA kernels of attention take no more samples, and no more he
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention of ``(N, T, heads, D)``, any number of samples and heads."""
+    """Softmax attention of ``(N, heads, T, D)``, any number of samples and heads."""
     if not torch.compiler.is_compiling():
-        for axis in (0, 2):
+        for axis in (0, 1):
             if q.shape[axis] > _GRID:
                 parts = zip(*(t.split(_GRID, axis) for t in (q, k, v)), strict=True)
                 return torch.cat([_attend(*part) for part in parts], axis)
-    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
-    return scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    return scaled_dot_product_attention(q, k, v)
+
+
+def _attend_tokens(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The same of ``(N, T, heads, D)``."""
+    return _attend(*(t.transpose(1, 2) for t in (q, k, v))).transpose(1, 2)
 
 
 class _TokenAttention(nn.Module):
@@ -57,12 +62,13 @@ class _TokenAttention(nn.Module):
         self.projection = zero_init(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = self.place(self.norm(x).movedim(1, -1)).contiguous()  # no copy of channels-last memory
-        qkv = self.query_key_value(tokens).unflatten(-1, (3, self.num_heads, -1))
+        tokens = self.place(self.norm(x).movedim(1, -1))
+        qkv = self.query_key_value(tokens.contiguous())  # no copy of channels-last memory
+        qkv = rearrange(qkv, "n ... (three heads d) -> n ... three heads d", three=3, heads=self.num_heads)
         qk, v = qkv.split((2, 1), -3)  # whose gradients are put together at once
         q, k = self.rotate(qk).unbind(-3)
-        out = self.attend(q, k, v.squeeze(-3))
-        return x + self.projection(out.flatten(-2)).movedim(-1, 1)
+        out = rearrange(self.attend(q, k, v.squeeze(-3)), "n ... heads d -> n ... (heads d)")
+        return x + self.projection(out).movedim(-1, 1)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """All are ``(N, *spatial, heads, D)``."""
@@ -89,7 +95,8 @@ class SelfAttention(_TokenAttention):
     """
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return _attend(*(t.flatten(1, -3) for t in (q, k, v))).reshape(q.shape)
+        out = _attend(*(rearrange(t, "n ... heads d -> n heads (...) d") for t in (q, k, v)))
+        return out.transpose(1, 2).reshape(q.shape)
 
 
 class LinearAttention(_TokenAttention):
@@ -103,7 +110,7 @@ class LinearAttention(_TokenAttention):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         shape = q.shape
-        q, k, v = (t.flatten(1, -3).transpose(1, 2) for t in (q, k, v))
+        q, k, v = (rearrange(t, "n ... heads d -> n heads (...) d") for t in (q, k, v))
         context = k.softmax(dim=-2).mT @ v  # an average of v for each channel of k: no sum to overflow
         return (q.softmax(dim=-1) @ context).transpose(1, 2).reshape(shape)
 
@@ -124,8 +131,13 @@ class AxialAttention(_TokenAttention):
         if not axes:
             return torch.zeros_like(q)
         q, k, v = (t.contiguous() for t in (q, k, v))  # one copy, then the lines of every axis are a view
-        lines = (_attend(*(t.flatten(a + 2, -2).flatten(0, a) for t in (q, k, v))) for a in axes)
-        return reduce(torch.add, (out.reshape(q.shape) for out in lines))
+        return reduce(torch.add, (self._along(a, q, k, v) for a in axes))
+
+    def _along(self, axis: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        names = [f"x{i}" for i in range(len(self.along))]
+        before, after = " ".join(names[:axis]), " ".join(names[axis + 1 :])
+        lines = f"n {before} t {after} heads d -> (n {before}) t ({after} heads) d"
+        return _attend_tokens(*(rearrange(t, lines) for t in (q, k, v))).reshape(q.shape)
 
     def _inflate_(self, axes: Any) -> None:
         # Along a new axis the old network repeats, and what attention adds there would change it.
@@ -171,7 +183,7 @@ class WindowAttention(_TokenAttention):
         ]
         if long:
             q, k, v = (t.roll([-s for s in back], long) for t in (q, k, v))
-        out = within_windows(_attend, (q, k, v), cuts)
+        out = within_windows(_attend_tokens, (q, k, v), cuts)
         return out.roll(back, long) if long else out
 
     def _inflate_(self, axes: Any) -> None:
@@ -202,11 +214,11 @@ class CrossAttention(nn.Module):
         self.projection = zero_init(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        tokens = self.norm(x).movedim(1, -1).contiguous()
-        q = self.query(tokens).flatten(1, -2).unflatten(-1, (self.num_heads, -1))
-        k, v = self.key_value(context).unflatten(-1, (2, self.num_heads, -1)).unbind(-3)
-        out = self.projection(_attend(q, k, v).reshape(tokens.shape))
-        return x + out.movedim(-1, 1)
+        tokens, heads = self.norm(x).movedim(1, -1).contiguous(), self.num_heads
+        q = rearrange(self.query(tokens), "n ... (heads d) -> n heads (...) d", heads=heads)
+        k, v = rearrange(self.key_value(context), "n t (two heads d) -> two n heads t d", two=2, heads=heads)
+        out = rearrange(_attend(q, k, v), "n heads t d -> n t (heads d)").reshape(tokens.shape)
+        return x + self.projection(out).movedim(-1, 1)
 
 
 # The modules of each name; ``takes`` of each says which options it has.

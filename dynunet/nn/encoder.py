@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from einops import reduce
 from torch import Tensor, nn
 
 from .blocks import Activation
@@ -122,4 +123,4 @@ class Encoder(Network):
         self._check_input(x)
         embedding = self._embed(x, t, class_labels, features)
         x, _ = self._descend(self._inputs(x, cond), embedding, self._context(x, context))
-        return self.classifier(self.head(x).flatten(2).mean(2))
+        return self.classifier(reduce(self.head(x), "n c ... -> n c", "mean"))

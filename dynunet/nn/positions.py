@@ -19,6 +19,7 @@ from itertools import product
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
@@ -93,7 +94,9 @@ class Rotary(Positions):
     CHANNELS = "channels per head"
 
     def forward(self, tokens: Tensor) -> Tensor:
-        phases = self.phases(tokens)[..., None, None, :]
+        phases = rearrange(
+            self.phases(tokens), "... pairs -> ... 1 1 pairs"
+        )  # of queries and keys, and heads
         cos, sin = phases.cos(), phases.sin()
         a, b, rest = tokens.split([self.pairs, self.pairs, tokens.shape[-1] - 2 * self.pairs], dim=-1)
         return torch.cat([a * cos - b * sin, a * sin + b * cos, rest], dim=-1).to(tokens.dtype)
@@ -134,19 +137,19 @@ def within_windows(
 
 def _within(attend: Callable[..., Tensor], tensors: Sequence[Tensor], chosen: tuple[Windows, ...]) -> Tensor:
     """The same for the windows of one shape, one entry of the cuts for each axis."""
-    n = len(chosen)
-    counts, lengths = range(1, 2 * n, 2), range(2, 2 * n + 1, 2)
-    split = [_cut(t, chosen).permute(0, *counts, *lengths, -2, -1) for t in tensors]
-    out = attend(*(t.flatten(0, n).flatten(1, n) for t in split)).reshape(split[0].shape)
-    pairs = [axis for a in range(1, n + 1) for axis in (a, n + a)]
-    sizes = [count * length for _, count, length in chosen]
-    return out.permute(0, *pairs, -2, -1).reshape(out.shape[0], *sizes, *out.shape[-2:])
+    sizes = {f"count{a}": window[1] for a, window in enumerate(chosen)}
+    sizes |= {f"length{a}": window[2] for a, window in enumerate(chosen)}
+    names = list(sizes)
+    counts, lengths = " ".join(names[: len(chosen)]), " ".join(names[len(chosen) :])
+    grid = " ".join(f"(count{a} length{a})" for a in range(len(chosen)))
+    whole, apart = f"n {grid} heads d", f"(n {counts}) ({lengths}) heads d"
+    out = attend(*(rearrange(_cut(t, chosen), f"{whole} -> {apart}", **sizes) for t in tensors))
+    return rearrange(out, f"{apart} -> {whole}", **sizes)
 
 
 def _cut(t: Tensor, chosen: tuple[Windows, ...]) -> Tensor:
-    """``(N, count, length, count, length, ..., heads, D)``."""
-    for axis, (start, count, length) in reversed(list(enumerate(chosen, start=1))):
-        t = t.narrow(axis, start, count * length).unflatten(axis, (count, length))
+    for axis, (start, count, length) in enumerate(chosen, start=1):
+        t = t.narrow(axis, start, count * length)
     return t
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from einops import rearrange
 from torch import Tensor
 
 from convnd.arguments import choice
@@ -116,7 +117,8 @@ def image_grid(
             "images must be (rows, columns, H, W) or (rows, columns, C, H, W), no size 0, "
             f"got shape {tuple(images.shape)}"
         )
-    flat = (images.unsqueeze(2) if images.ndim == 4 else images).flatten(0, 1)
+    images = images.unsqueeze(2) if images.ndim == 4 else images
+    flat = rearrange(images, "rows columns c h w -> (rows columns) c h w")
     rows = in_rows(tiles(flat, low, high), images.shape[1])
     draw_sheet(rows, path, row_labels, column_titles, [last for _, last, _ in column_titles])
 
@@ -147,7 +149,8 @@ def slices(
         raise ValueError(f"spacing must be three positive numbers, got {spacing!r}")
     across = []
     for axis in range(3):
-        cut = volume.select(axis + 2, volume.shape[axis + 2] // 2).mT.flip(-2)  # (N, C, later, earlier)
+        cut = volume.select(axis + 2, volume.shape[axis + 2] // 2)
+        cut = rearrange(cut, "n c earlier later -> n c later earlier").flip(-2)
         first, second = (s for i, s in enumerate(spacing) if i != axis)
         across.append(tiles(cut, low, high, 4 * SMALLEST, (second / min(spacing), first / min(spacing))))
     titles = [(i, i, f"axis {i}") for i in range(3)]
@@ -181,8 +184,8 @@ def mosaic(
     if choice(origin, ("upper", "lower"), "origin") == "lower":
         x = x.flip(-2)
     down, right = (_spread(size, most) for size in x.shape[2:4])
-    shown = x[:, :, down][:, :, :, right].movedim(1, 3)  # (N, rows, columns, C, H, W)
-    rows = in_rows(tiles(shown.flatten(0, 2), low, high, 2 * SMALLEST), len(right))
+    shown = rearrange(x[:, :, down][:, :, :, right], "n c rows columns h w -> (n rows columns) c h w")
+    rows = in_rows(tiles(shown, low, high, 2 * SMALLEST), len(right))
     labels = [str(i) for i in down] * len(x)
     draw_sheet(rows, path, labels, [(i, i, str(index)) for i, index in enumerate(right)])
 

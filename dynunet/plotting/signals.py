@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from .tiles import DPI, MISSING, figure
@@ -23,7 +24,7 @@ def draw_signals(
         raise ValueError(f"labels must have one text for each of {len(x)} samples, got {len(labels)}")
     if sample_rate is not None and not sample_rate > 0:
         raise ValueError(f"sample_rate must be positive, got {sample_rate}")
-    signals = x.detach().cpu().double().flatten(0, 1)
+    signals = rearrange(x.detach().cpu().double(), "n c t -> (n c) t")
     page = figure(800 if len(kinds) == 1 else 1200, 60 + 110 * len(signals), layout="constrained")
     grid = page.subplots(len(signals), len(kinds), sharex=True, squeeze=False)
     for column, kind in zip(grid.T, kinds, strict=True):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from einops import rearrange, repeat
 from torch import Tensor
 
 import convnd.functional as F
@@ -54,9 +55,9 @@ def tiles(
         scaled = F.interpolate(scaled, size, mode=mode).clamp(0, 1)
         missing = F.interpolate(missing.double(), size, mode="nearest").bool()
     if scaled.shape[1] != 3:
-        missing = missing.repeat(1, 1, 1, scaled.shape[1])
-        scaled = scaled.movedim(1, 2).flatten(2, 3).unsqueeze(1).expand(-1, 3, -1, -1)
-    pixels = (scaled * 255).round().byte().movedim(1, -1).numpy().copy()
+        missing = repeat(missing, "n 1 h w -> n 1 h (c w)", c=scaled.shape[1])
+        scaled = repeat(scaled, "n c h w -> n rgb h (c w)", rgb=3)
+    pixels = rearrange((scaled * 255).round().byte(), "n rgb h w -> n h w rgb").numpy().copy()
     pixels[missing[:, 0].numpy()] = MISSING
     return list(pixels)
 
