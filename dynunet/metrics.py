@@ -15,6 +15,7 @@ from torch import Tensor
 
 import convnd.functional as F
 
+from .arguments import positive
 from .diffusion.losses import expanded_mask
 
 __all__ = [
@@ -82,7 +83,7 @@ def psnr(estimate: Tensor, target: Tensor, data_range: float = 2.0, mask: Tensor
         ``(N,)``; infinite where the two are equal.
     """
     estimate, target, counted = _checked(estimate, target, mask)
-    data_range = _positive(data_range, "data_range")
+    data_range = positive(data_range, "data_range")
     rows, share = counted.flatten(1), counted.flatten(1).double().mean(1)
     value = _torchmetrics("image").peak_signal_noise_ratio(
         estimate.flatten(1), target.flatten(1), data_range, reduction="none", dim=1
@@ -116,7 +117,7 @@ def ssim(
         ValueError: also if an axis is too short.
     """
     estimate, target, counted = _checked(estimate, target, mask)
-    sigma = _positive(sigma, "sigma")
+    sigma = positive(sigma, "sigma")
     radius = int(3.5 * sigma + 0.5)
     if min(estimate.shape[2:]) <= radius:
         raise ValueError(
@@ -132,7 +133,7 @@ def ssim(
     a, b = local(estimate), local(target)
     variances = (local(estimate**2) - a**2).clamp(min=0) + (local(target**2) - b**2).clamp(min=0)
     covariance = local(estimate * target) - a * b
-    data_range = _positive(data_range, "data_range")
+    data_range = positive(data_range, "data_range")
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     index = (2 * a * b + c1) * (2 * covariance + c2) / ((a**2 + b**2 + c1) * (variances + c2))
     return (weights * index).flatten(1).sum(1) / weights.flatten(1).sum(1)
@@ -189,12 +190,6 @@ def _checked(estimate: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Ten
 
 def _double(x: Tensor) -> Tensor:
     return (x.cpu() if x.device.type in _WITHOUT_FLOAT64 else x).double()
-
-
-def _positive(value: float, name: str) -> float:
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{name} must be positive and finite, got {value}")
-    return float(value)
 
 
 def _blurred(x: Tensor, sigma: float, radius: int) -> Tensor:

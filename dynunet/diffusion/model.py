@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from convnd.arguments import PerAxis, integer
 
+from ..arguments import number, positive
 from ..checkpoints import Checkpoint
 from ..config import Configured, constructor_config, document, unwrapped
 from ..windows import check_windows
@@ -90,7 +91,7 @@ class Diffusion(Checkpoint, nn.Module):
         self.schedule: Any = checks.look_up(schedule, SCHEDULES, "schedule")
         if not isinstance(zero_terminal_snr, bool):
             raise TypeError(f"zero_terminal_snr must be True or False, got {zero_terminal_snr!r}")
-        sigma_data, shift = checks.positive(sigma_data, "sigma_data"), checks.positive(shift, "shift")
+        sigma_data, shift = positive(sigma_data, "sigma_data"), positive(shift, "shift")
         if zero_terminal_snr:
             self.schedule = rescaling.zero_terminal_snr(self.schedule)
         if shift != 1:
@@ -101,7 +102,7 @@ class Diffusion(Checkpoint, nn.Module):
             self.prediction = EDMPrediction(sigma_data)
         if isinstance(loss_weighting, str) and isinstance(self.loss_weighting, LogNormal):
             self.loss_weighting = replace(self.loss_weighting, sigma_data=sigma_data)
-        self.cond_dropout = checks.number(cond_dropout, "cond_dropout", 0, 1)
+        self.cond_dropout = number(cond_dropout, "cond_dropout", 0, 1)
         self._checked_scale = False
         self.data = data
 

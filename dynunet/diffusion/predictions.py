@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..arguments import positive
 from ..config import Data
 
 
@@ -117,8 +118,7 @@ class EDMPrediction(Prediction):
     sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma_data < float("inf"):
-            raise ValueError(f"sigma_data must be positive and finite, got {self.sigma_data}")
+        positive(self.sigma_data, "sigma_data")
 
     def _std(self, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The standard deviation of x."""

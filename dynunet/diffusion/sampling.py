@@ -10,7 +10,8 @@ from typing import Any, cast
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .checks import look_up, real
+from ..arguments import real
+from .checks import look_up
 from .guidance import Estimate, threshold
 from .samplers import SAMPLERS
 from .schedulers import from_scheduler, is_scheduler
