@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convnd.arguments import PerAxis, choice, integer
+from convnd.arguments import PerAxis
 
+from .arguments import choice, integer, positive
 from .checkpoints import Checkpoint
-from .diffusion.checks import check_data, check_finite, positive
+from .diffusion.checks import check_data, check_finite
 from .diffusion.losses import ELEMENTWISE, expanded_mask, loss_sum
 from .diffusion.sampling import evaluation_mode
 from .losses import FOCUS, cross_entropy, soft_dice
@@ -212,6 +213,55 @@ class Supervised(Checkpoint, nn.Module):
             wrong = labels[(labels < 0) | (labels >= classes)].unique().tolist()
             ignored = "" if self.ignore_index is None else f", or {self.ignore_index}, which is ignored"
             raise ValueError(f"target must have labels from 0 to {classes - 1}{ignored}, got {wrong[:10]}")
+
+    @torch.no_grad()
+    def metric_sums(
+        self, x0: Tensor, *, target: Tensor, mask: Tensor | None = None, **conditions: Any
+    ) -> Tensor:
+        """Sums that :meth:`metrics` are made of, which add up over batches; the arguments of :meth:`loss`.
+
+        Returns:
+            Of classes how often each is found rightly, is found, and is there, ``(3, classes)``; of a
+            regression the sum of the squared errors and their number, ``(2,)``.
+        """
+        _, output, target, counted = next(iter(self._outputs(x0, target, mask, conditions)))
+        if self.task == "regression":
+            return torch.stack([part.double() for part in loss_sum(output, target, mask=counted)])
+        if self.multilabel:
+            found, there = output > 0, target
+        else:
+            classes = torch.arange(output.shape[1], device=output.device).view(-1, *(1,) * (output.ndim - 2))
+            found, there = output.argmax(1, keepdim=True) == classes, target.unsqueeze(1) == classes
+        axes = (0, *range(2, output.ndim))
+        parts = found & there, found, there
+        return torch.stack([(part & counted.unsqueeze(1)).sum(axes) for part in parts]).double()
+
+    def metrics(self, sums: Tensor) -> dict[str, float]:
+        """Figures of held-out data, by name, from the sums of :meth:`metric_sums`.
+
+        Segmentation: ``dice``, a mean over classes, of the background as in the loss; a class that is neither
+        found nor there has none. Classification: ``accuracy``; with ``multilabel``, ``dice``. Regression:
+        ``rmse``.
+        """
+        if self.task == "regression":
+            return {"rmse": float((sums[0] / sums[1]).sqrt())}
+        right, found, there = sums
+        dice = 2 * right / (found + there)
+        if self.metric_names == ("accuracy",):
+            return {"accuracy": float(right.sum() / there.sum())}
+        return {"dice": float(dice[0 if self.include_background else 1 :].nanmean())}
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names of the :meth:`metrics`; the first is the one to judge by."""
+        if self.task == "regression":
+            return ("rmse",)
+        return ("accuracy",) if self.task == "classification" and not self.multilabel else ("dice",)
+
+    @property
+    def lower_is_better(self) -> bool:
+        """True if the metric to judge by is an error."""
+        return self.task == "regression"
 
     def _run(self, x: Tensor, conditions: Mapping[str, Any]) -> Any:
         own = next((p.dtype for p in self.parameters() if p.is_floating_point()), x.dtype)

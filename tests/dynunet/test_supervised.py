@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as T
 
-from dynunet import Encoder, Supervised, UNet
+from dynunet import Encoder, Supervised, Trainer, UNet
+from dynunet.training.run import read_log
 
 RANKS = (1, 2, 3, 4)
 SMALL: dict[str, Any] = {"channels": (4, 8), "num_groups": 2, "num_blocks": 1}
@@ -261,3 +262,65 @@ def test_nothing_that_counts_gives_zero() -> None:
         error = loss(x, torch.full((1, 4), 9), loss=name, ignore_index=9)
         assert error.item() == 0
         error.backward()
+
+
+@pytest.mark.parametrize("name", ["segmentation", "multilabel", "classification", "regression of fields"])
+def test_metrics_are_those_of_the_predictions(name: str) -> None:
+    """Of two batches together, by their definitions."""
+    model, item = tasks(2)[name]
+    model.eval()
+    parts = [{key: value[i : i + 1] for key, value in item.items()} for i in range(2)]
+    figures = model.metrics(sum((model.metric_sums(**part) for part in parts), torch.zeros(())))
+    found, truth = model.predict(item["x0"]), item["target"]
+    if name == "classification":
+        expected = {"accuracy": (found == truth).double().mean()}
+    elif name == "regression of fields":
+        expected = {"rmse": (found - truth).double().square().mean().sqrt()}
+    else:
+        sets = (
+            [(found[:, c], truth[:, c]) for c in range(3)]
+            if name == "multilabel"
+            else [(found == c, truth == c) for c in (1, 2)]
+        )
+        values = [2 * (a & b).sum() / (a.sum() + b.sum()).double() for a, b in sets]
+        expected = {"dice": torch.stack(values).nanmean()}
+    assert figures == pytest.approx({key: float(value) for key, value in expected.items()})
+    assert tuple(figures) == model.metric_names
+
+
+@pytest.mark.parametrize(
+    ("n", "name"), [*((1, name) for name in tasks(1)), *((n, "segmentation") for n in (2, 3, 4))]
+)
+def test_the_trainer_trains_every_task_and_resumes_exactly(n: int, name: str, tmp_path: Path) -> None:
+    def items() -> list[dict[str, Tensor]]:
+        _, item = tasks(n)[name]
+        return [{key: value[i] for key, value in item.items()} for i in range(2)]
+
+    how: dict[str, Any] = {
+        "batch_size": 2,
+        "sample_every": 2 if n < 3 else 0,
+        "validate_every": 2,
+        "progress": False,
+    }
+    how |= {"validation": items(), "num_samples": 2, "validation_samples": 2, "save_every": 2, "cpu": True}
+    whole = Trainer(tasks(n)[name][0], items(), tmp_path / "whole", **how).fit(steps=4)
+    first = Trainer(tasks(n)[name][0], items(), tmp_path / "two", callbacks=[stop_at(2)], **how)
+    with pytest.raises(KeyboardInterrupt):
+        first.fit(steps=4)
+    again = Trainer(diffusion=tasks(n)[name][0], dataset=items(), out=tmp_path / "two", **how)
+    resumed = again.fit(steps=4, resume=True)
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+    (metric,) = whole.metric_names
+    logs = [read_log(tmp_path / run / "log.csv") for run in ("whole", "two")]
+    value, other = (row[-1][f"validation_{metric}"] for row in logs)
+    assert value == other != ""
+    assert Supervised.from_pretrained(tmp_path / "two").task == whole.task
+
+
+def stop_at(step: int) -> Any:
+    def callback(reached: int, row: Any) -> None:
+        if reached == step:
+            raise KeyboardInterrupt
+
+    return callback
