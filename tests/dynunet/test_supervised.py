@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import monai.inferers
-import monai.losses
 import numpy as np
 import pytest
 import torch
+from monai.inferers.inferer import SlidingWindowInferer
+from monai.losses.dice import DiceLoss
+from monai.losses.focal_loss import FocalLoss
 from torch import Tensor, nn
 from torch.nn import functional as T
 
@@ -49,13 +50,11 @@ def test_cross_entropy_is_torchs(n: int, weights: tuple[float, ...] | None) -> N
 @pytest.mark.parametrize("n", [2, 3])
 def test_dice_is_monais(n: int, background: bool) -> None:
     x, y = logits_and_labels(n)
-    monai_loss = monai.losses.DiceLoss(include_background=background, to_onehot_y=True, softmax=True)
+    monai_loss = DiceLoss(include_background=background, to_onehot_y=True, softmax=True)
     expected = monai_loss(x, y.unsqueeze(1))
     options: dict[str, Any] = {"loss": "dice", "include_background": background}
     torch.testing.assert_close(loss(x, y, dice_per_sample=True, **options), expected)
-    over_batch = monai.losses.DiceLoss(
-        include_background=background, to_onehot_y=True, softmax=True, batch=True
-    )
+    over_batch = DiceLoss(include_background=background, to_onehot_y=True, softmax=True, batch=True)
     torch.testing.assert_close(loss(x, y, **options), over_batch(x, y.unsqueeze(1)))
 
 
@@ -63,7 +62,7 @@ def test_dice_is_monais(n: int, background: bool) -> None:
 def test_dice_of_several_labels_is_monais(n: int) -> None:
     x, _ = logits_and_labels(n)
     y = torch.rand(x.shape) > 0.5
-    expected = monai.losses.DiceLoss(sigmoid=True)(x, y.double())
+    expected = DiceLoss(sigmoid=True)(x, y.double())
     torch.testing.assert_close(loss(x, y, loss="dice", multilabel=True, dice_per_sample=True), expected)
 
 
@@ -86,11 +85,11 @@ def test_dice_is_nnunets(n: int, per_sample: bool) -> None:
 def test_focal_loss_is_monais(n: int) -> None:
     x, y = logits_and_labels(n)
     x = x.float()  # MONAI computes in single precision
-    expected = monai.losses.FocalLoss(to_onehot_y=True, use_softmax=True, gamma=2.0)(x, y.unsqueeze(1))
+    expected = FocalLoss(to_onehot_y=True, use_softmax=True, gamma=2.0)(x, y.unsqueeze(1))
     # MONAI's mean is over the classes as well, of which all but the true one have no error.
     torch.testing.assert_close(loss(x, y, loss="focal"), expected * x.shape[1])
     several = torch.rand(x.shape) > 0.5
-    expected = monai.losses.FocalLoss(gamma=2.0)(x, several.double())
+    expected = FocalLoss(gamma=2.0)(x, several.double())
     torch.testing.assert_close(loss(x, several, loss="focal", multilabel=True), expected)
 
 
@@ -185,7 +184,7 @@ def test_windows_are_monais(n: int, overlap: float) -> None:
     torch.manual_seed(0)
     unet = UNet(n, 1, 2, norm="instance", **SMALL).eval()
     x = torch.randn(2, 1, *(21, 13, 18)[:n])
-    inferer = monai.inferers.SlidingWindowInferer((8,) * n, 4, overlap, mode="gaussian")
+    inferer = SlidingWindowInferer((8,) * n, 4, overlap, mode="gaussian")
     with torch.no_grad():
         expected: Any = inferer(x, unet)
     model = Supervised(unet, "regression")
