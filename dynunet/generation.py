@@ -22,6 +22,8 @@ from .runs import batch_size as fitting
 from .runs import called, check_memory, conditions, device_of, out_of_memory, trained, windows
 from .writing import replacing
 
+__all__ = ["Generated", "generate"]
+
 _PICTURE = "samples.png"
 _DRAWN = 64  # samples in the picture, at most
 _LONGEST = 100  # bytes of a class in a file's name
