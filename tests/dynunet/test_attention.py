@@ -65,7 +65,7 @@ def make(name: str, made_of: Parts, positions: str | None = None, shifted: bool 
 
 
 def same_window(i: int, j: int, size: int, shift: int, circular: bool) -> bool:
-    """Whether two entries of an axis are in one window of 3 (Liu et al. 2021, figure 4)."""
+    """Returns True if two entries of an axis are in one window of 3 (Liu et al. 2021, figure 4)."""
     if size <= 3:
         return True
     i, j = i - shift, j - shift
@@ -494,13 +494,15 @@ def test_windows_of_one_shape_are_done_in_one_call() -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_attention_is_one_graph_for_any_batch(name: str) -> None:
+def test_attention_is_one_graph_for_any_size(name: str) -> None:
+    """Of the batch and, but for windows, whose number they decide, of the axes."""
     torch.compiler.reset()
     m, x = make(name, parts(2), "rotary", shifted=True), data(2, 8, 7, 5)
     torch.testing.assert_close(torch.compile(m, backend="eager", fullgraph=True)(x), m(x))
-    batch = torch.export.Dim("batch", max=1_000_000)
-    exported = torch.export.export(m, (x,), dynamic_shapes=({0: batch},)).module()
-    more = data(5, 8, 7, 5)
+    axes, sizes = ((0,), (7, 5)) if name == "window" else ((0, 2, 3), (9, 6))
+    open_sizes = dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
+    exported = torch.export.export(m, (x,), dynamic_shapes=(open_sizes,)).module()
+    more = data(5, 8, *sizes)
     torch.testing.assert_close(exported(more), m(more))
 
 
