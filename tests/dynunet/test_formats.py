@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynunet.data import SUFFIXES, DataOptions, find, load, save
@@ -15,6 +15,7 @@ from dynunet.data.memory import Cache
 from dynunet.data.spec import DataSpec
 
 WRITTEN = [(f, suffix) for f in FORMATS if f.writable for suffix in f.suffixes]
+FEW = settings(max_examples=max(settings().max_examples // 10, 1))  # of each of many suffixes
 NAMED = pytest.mark.parametrize(("own", "suffix"), WRITTEN, ids=[suffix for _, suffix in WRITTEN])
 
 
@@ -33,6 +34,7 @@ def drawn(draw: st.DataObject, own: Format) -> tuple[DataSpec, torch.Tensor]:
 
 
 @NAMED
+@FEW
 @given(draw=st.data())
 def test_what_is_written_is_read(own: Format, suffix: str, draw: st.DataObject) -> None:
     spec, x = drawn(draw, own)
@@ -52,6 +54,7 @@ def test_what_is_written_is_read(own: Format, suffix: str, draw: st.DataObject) 
 
 
 @NAMED
+@FEW
 @given(draw=st.data())
 def test_a_region_is_a_part_of_the_whole(own: Format, suffix: str, draw: st.DataObject) -> None:
     spec, x = drawn(draw, own)
