@@ -232,7 +232,7 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
                 "it has values that are NaN or infinite; missing='nan' would leave them out"
             )
         own = (file.pair or file).ranges  # what is to be restored is seen on the scale of what is given
-        scale = header.format.scale(spec, header, None if own is None else own.own)
+        scale = header.format.scale(spec, header, None if own is None else own.percentiles)
         x = torch.from_numpy(scale.to_model(values))
         return torch.where(there, x, 0), there
 

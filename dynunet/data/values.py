@@ -46,7 +46,7 @@ class Scale:
         return (values.astype(np.float64) * gain + shift).astype(np.float32)
 
     def to_file(self, x: np.ndarray) -> np.ndarray:
-        """And back, float64."""
+        """The network's numbers as those of the file, float64."""
         return (x.astype(np.float64) * (self.high - self.low) + (self.high + self.low)) / 2
 
 

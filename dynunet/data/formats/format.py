@@ -205,7 +205,7 @@ class Format(ABC):
         return values if grid == header.shape else resized(values, grid)
 
     def to_file(self, values: np.ndarray, header: Header, spec: DataSpec) -> np.ndarray:
-        """And back: ``(channels, *header.shape)``."""
+        """The way back from that grid: ``(channels, *header.shape)``."""
         return resized(values, header.shape)
 
     def lost(self, header: Header, spec: DataSpec, grid: tuple[int, ...]) -> str | None:
