@@ -50,7 +50,7 @@ class Checkpoint(Configured):
 
         Args:
             save_directory: the folder.
-            push_to_hub: whether to upload it as well.
+            push_to_hub: upload it as well.
             repo_id: ``"owner/name"`` on the Hub; the name of the folder by default.
             push_to_hub_kwargs: arguments of ``push_to_hub``.
 
@@ -286,7 +286,7 @@ def _sketched(make: Callable[[], Any], file: Path) -> Any:
 
 
 def _difference(saved: Mapping[str, Any], built: Mapping[str, Any]) -> str:
-    """What explains weights that do not fit: arguments other than those they were saved with."""
+    """Arguments other than those that weights were saved with, which explain that they do not fit."""
     names = [name for name in built if name in saved and saved[name] != built[name]]
     changed = ", ".join(f"{name}={saved[name]!r}, not {built[name]!r}" for name in names)
     return f"; they were saved with {changed}" if changed else ""

@@ -22,7 +22,6 @@ import json
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -30,6 +29,7 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
+from .jsonable import plain
 from .rules import read_json
 
 FORMAT = 1
@@ -96,24 +96,16 @@ def _parameters(cls: type) -> list[inspect.Parameter]:
 
 def _plain(value: Any) -> Any:
     """As JSON reads it back; TypeError if it cannot."""
-    if value is None or isinstance(value, (bool, str)):
-        return value
+    return plain(value, _object)
+
+
+def _object(value: Any) -> Any:
     value = unwrapped(value)
     if isinstance(value, Configured) and "config" in value.__dict__:
         return document(value)
     if isinstance(value, Data) and type(value) in _own_data():
         fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(cast(Any, value))}
         return {"_class": type(value).__name__, **fields}
-    if getattr(value, "shape", None) == ():  # one number of an array or a tensor
-        return _plain(cast(Any, value).item())
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple, range)):
-        return [_plain(v) for v in value]
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real):
-        return float(value)
     raise TypeError(f"JSON cannot hold {value!r}")
 
 
@@ -227,7 +219,7 @@ def build(cls: Any, fields: dict[str, Any], given: Mapping[str, Any], file: Path
 
 
 def one_line(error: Exception) -> str:
-    """What an error says, without the frames that torch adds to some."""
+    """The message of an error, without the frames that torch adds to some."""
     return " ".join(str(error).partition("Exception raised from")[0].split())
 
 

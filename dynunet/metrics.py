@@ -1,9 +1,10 @@
 """Figures of quality: of a restoration beside the clean data, and of a set of samples beside real ones.
 
-The figures of restorations take ``(N, C, *spatial)`` of any rank and give one value per sample, in float64.
-Entries that do not count (``mask`` False) may be anything, NaN too; the figure of a sample without any that
-counts is NaN. Definitions are those of torchmetrics, which computes SNR, SI-SDR and PSNR here (``pip install
-'dynunet[train]'``). Its SSIM knows two and three axes; :func:`ssim` is the same for any number of them.
+The figures of restorations take ``(N, C, *spatial)`` of any rank and give one value per sample, in float64:
+on the device of ``estimate``, or on the CPU where that device has none. Entries that do not count (``mask``
+False) may be anything, NaN too; the figure of a sample without any that counts is NaN. Definitions are those
+of torchmetrics, which computes SNR, SI-SDR and PSNR here (``pip install 'dynunet[train]'``). Its SSIM knows
+two and three axes; :func:`ssim` is the same for any number of them.
 """
 
 from importlib import import_module
@@ -14,7 +15,18 @@ from torch import Tensor
 
 import convnd.functional as F
 
+from .arguments import positive
 from .diffusion.losses import expanded_mask
+
+__all__ = [
+    "frechet_distance",
+    "psnr",
+    "si_sdr",
+    "snr",
+    "ssim",
+]
+
+_WITHOUT_FLOAT64 = ("mps",)  # kinds of devices
 
 
 def snr(estimate: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -71,7 +83,7 @@ def psnr(estimate: Tensor, target: Tensor, data_range: float = 2.0, mask: Tensor
         ``(N,)``; infinite where the two are equal.
     """
     estimate, target, counted = _checked(estimate, target, mask)
-    data_range = _positive(data_range, "data_range")
+    data_range = positive(data_range, "data_range")
     rows, share = counted.flatten(1), counted.flatten(1).double().mean(1)
     value = _torchmetrics("image").peak_signal_noise_ratio(
         estimate.flatten(1), target.flatten(1), data_range, reduction="none", dim=1
@@ -105,7 +117,7 @@ def ssim(
         ValueError: also if an axis is too short.
     """
     estimate, target, counted = _checked(estimate, target, mask)
-    sigma = _positive(sigma, "sigma")
+    sigma = positive(sigma, "sigma")
     radius = int(3.5 * sigma + 0.5)
     if min(estimate.shape[2:]) <= radius:
         raise ValueError(
@@ -121,7 +133,7 @@ def ssim(
     a, b = local(estimate), local(target)
     variances = (local(estimate**2) - a**2).clamp(min=0) + (local(target**2) - b**2).clamp(min=0)
     covariance = local(estimate * target) - a * b
-    data_range = _positive(data_range, "data_range")
+    data_range = positive(data_range, "data_range")
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     index = (2 * a * b + c1) * (2 * covariance + c2) / ((a**2 + b**2 + c1) * (variances + c2))
     return (weights * index).flatten(1).sum(1) / weights.flatten(1).sum(1)
@@ -152,7 +164,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
             "a and b must be (N, D) with the same D and at least two rows, "
             f"got shapes {tuple(a.shape)} and {tuple(b.shape)}"
         )
-    a, b = a.double(), b.double()
+    a, b = _double(a), _double(b)
     cov_a, cov_b = (torch.cov(x.T).reshape(x.shape[1], x.shape[1]) for x in (a, b))
     # The eigenvalues of a product of two covariances are real and not negative.
     root = torch.linalg.eigvals(cov_a @ cov_b).real.clamp(min=0).sqrt().sum()
@@ -168,18 +180,16 @@ def _checked(estimate: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Ten
         )
     if estimate.is_complex() or target.is_complex():
         raise TypeError(f"estimate and target must be real, got {estimate.dtype} and {target.dtype}")
+    estimate = _double(estimate.detach())
     target = target.detach().to(estimate.device).double()
-    estimate = estimate.detach().double()
     if mask is None:
         return estimate, target, torch.ones_like(target, dtype=torch.bool)
     counted = expanded_mask(mask, target)
     return estimate.where(counted, 0), target.where(counted, 0), counted
 
 
-def _positive(value: float, name: str) -> float:
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{name} must be positive and finite, got {value}")
-    return float(value)
+def _double(x: Tensor) -> Tensor:
+    return (x.cpu() if x.device.type in _WITHOUT_FLOAT64 else x).double()
 
 
 def _blurred(x: Tensor, sigma: float, radius: int) -> Tensor:

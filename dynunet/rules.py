@@ -1,4 +1,4 @@
-"""What the fields of a JSON document must be, written down as data and checked when it is read.
+"""Rules for the fields of a JSON document, written down as data and checked when it is read.
 
 RULES = {"step": whole(), "sums": several(real(), 3), "best": optional(several(real(), 2))}
 fields = read_document(file, RULES)
@@ -16,7 +16,7 @@ _LONGEST = 80  # characters of a value that are repeated in an error
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value must be, in words and as a test, which must not fail itself."""
+    """A rule for a value, in words and as a test, which must not fail itself."""
 
     text: str
     holds: Callable[[Any], bool]
@@ -108,7 +108,7 @@ def read_document(file: Path, rules: Mapping[str, Rule], left_out: tuple[str, ..
 
 
 def read_json(file: Path, hook: Any = None) -> Any:
-    """What is in a file of JSON.
+    """Read a file of JSON.
 
     Raises:
         ValueError: naming the file.
@@ -138,7 +138,7 @@ def shown(value: Any) -> str:
 
 
 def _is_real(value: Any) -> bool:
-    """Whether a value is a finite number of the range of floats."""
+    """True for a finite number of the range of floats."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return isfinite(value) if isinstance(value, float) else abs(value) < 10**300

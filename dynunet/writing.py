@@ -54,6 +54,28 @@ def replacing(*paths: Path, needs: int | None = None) -> Iterator[tuple[Path, ..
             sync(folder)
 
 
+@contextmanager
+def making(folder: Path, temporary: Path, needs: int | None = None) -> Iterator[Path]:
+    """A folder to write files to, which gets its name once all of them are whole on disk.
+
+    Args:
+        folder: that is not there yet.
+        temporary: its name until then.
+        needs: bytes that will be written, as far as they are known, for the message.
+
+    Raises:
+        DiskFull: if there is no room for them.
+    """
+    with written(folder, [temporary], needs):
+        temporary.mkdir(parents=True)
+        yield temporary
+        for path in temporary.iterdir():
+            sync(path)
+        sync(temporary)
+        temporary.rename(folder)
+    sync(folder.parent)
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a file by a text that ends with a line end."""
     with replacing(path, needs=len(text) + 1) as (temporary,):

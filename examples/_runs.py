@@ -1,4 +1,4 @@
-"""What the examples share: where data is found, a folder for each run, and one table of all runs."""
+"""Shared by the examples: finding data, a folder for each run, and one table of all runs."""
 
 import csv
 import json
@@ -6,18 +6,20 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dynunet import Diffusion
+from dynunet.jsonable import plain, unflat
 from dynunet.nn.flags import network_options, with_flags
 from dynunet.training import Trainer
+from dynunet.writing import write_text
 
 
 @dataclass
 class RunOptions:
-    """What every example that trains is told: its options are a dataclass that begins with these."""
+    """Options of every example that trains: its own are a dataclass that begins with these."""
 
     seed: int = 0
     """of everything random"""
@@ -67,17 +69,18 @@ def begin(options: Options, kind: str) -> tuple[Options, Path]:
     if others:
         raise SystemExit(f"--resume: {options.resume} has its own options; leave out {' '.join(others)}")
     saved = json.loads(kept.read_text())
-    known = {f.name for f in fields(options)}
-    if saved.keys() != known:
-        raise SystemExit(f"--resume: {kept} is of another example or version: {sorted(saved.keys() ^ known)}")
-    return type(options)(
-        **{f.name: _restored(saved[f.name], f.type) for f in fields(options)}
-    ), options.resume
+    differing = saved.keys() ^ plain(options).keys()
+    if differing:
+        raise SystemExit(f"--resume: {kept} is of another example or version: {sorted(differing)}")
+    try:
+        return unflat(type(options), saved, kept), options.resume
+    except ValueError as error:
+        raise SystemExit(f"--resume: {error}") from None
 
 
 @contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """Where data and a network are made as asked for: an error is one line, and no empty folder is left."""
+    """A context that makes data and a network: an error in it is one line, and leaves no empty folder."""
     try:
         yield
     except (OSError, TypeError, ValueError, SystemExit) as error:
@@ -95,8 +98,7 @@ def new_folder(out: Path, name: str, kind: str, options: Any) -> Path:
     if folder.exists():
         raise SystemExit(f"--name: {folder} exists already and is left as it is; choose another name")
     folder.mkdir(parents=True)
-    chosen = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()}
-    (folder / "options.json").write_text(json.dumps(chosen, indent=2) + "\n")
+    write_text(folder / "options.json", json.dumps(plain(options), indent=2))
     return folder
 
 
@@ -182,13 +184,6 @@ def _flag(field: Any) -> str:
 
 def _differs(options: Any, field: Any) -> bool:
     return getattr(options, field.name) != field.default
-
-
-def _restored(value: Any, kind: Any) -> Any:
-    """What JSON made of a path or a tuple, as it was."""
-    if isinstance(value, str) and kind in (Path, Path | None):
-        return Path(value)
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _text(value: Any) -> str:

@@ -12,7 +12,7 @@ from _classical import spectral_gate, wiener
 from _runs import debian
 from torch import Tensor
 
-from dynunet.data import FolderDataset, find, load, save
+from dynunet.data import FolderDataset, find, load, loudness, save
 from dynunet.metrics import si_sdr
 from dynunet.plotting import spectrogram
 
@@ -25,9 +25,9 @@ Denoise = Callable[[Tensor], Tensor]
 Test = tuple[Tensor, Tensor]  # a clean recording (C, T), and it with noise
 
 
-def gain(x: Tensor) -> Tensor:
-    """What to multiply x by to have it at the level that the network is trained at."""
-    return LEVEL / x.square().mean().sqrt().clamp(min=1e-5)
+def gain(x: Tensor) -> float:
+    """The factor that brings x to the level that the network is trained at."""
+    return 1 / loudness(x.numpy(), LEVEL)
 
 
 def recordings(

@@ -28,14 +28,6 @@ class Options(_runs.NetworkOptions):
     steps: int = 10
 
 
-BLOCKS = re.findall(r"```python\n(.*?)```", (EXAMPLES / "README.md").read_text(), flags=re.DOTALL)
-
-
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
-def test_block_of_the_readme_runs(block: str) -> None:
-    exec(block, {})
-
-
 def test_scripts_of_the_readme_exist() -> None:
     named = set(re.findall(r"examples/(\w+\.py)", (EXAMPLES / "README.md").read_text()))
     assert named >= {path.name for path in EXAMPLES.glob("[!_]*.py")}

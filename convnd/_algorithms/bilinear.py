@@ -12,9 +12,10 @@ from torch import Tensor
 
 from ..arguments import Ints
 from . import native, plan, problems, settings
-from .eager import autocasting, eager
+from .compiled import compiled
+from .eager import autocasting, compiling, eager
 from .geometry import Geometry
-from .problems import Op
+from .problems import GRADIENTS, Op
 from .run import bilinear, composed, problem, problem_of
 
 
@@ -44,20 +45,8 @@ class _Bilinear(torch.autograd.Function):
         return by_a, by_b, by_bias, None, None, None, None
 
 
-# For each map and operand: the map that gives its gradient, and that map's operands, where 2 is the
-# gradient of the result.
-_GRADIENTS: dict[tuple[Op, int], tuple[Op, int, int]] = {
-    ("conv", 0): ("transpose", 2, 1),
-    ("conv", 1): ("weight", 0, 2),
-    ("transpose", 0): ("conv", 2, 1),
-    ("transpose", 1): ("weight", 2, 0),
-    ("weight", 0): ("transpose", 1, 2),
-    ("weight", 1): ("conv", 0, 2),
-}
-
-
 def _gradient(ctx: Any, operand: int, operands: tuple[Tensor, Tensor], grad: Tensor) -> Tensor:
-    op, first, second = _GRADIENTS[ctx.op, operand]
+    op, first, second = GRADIENTS[ctx.op, operand]
     tensors = operands[0].conj(), operands[1].conj(), grad
     a, b, sizes = tensors[first], tensors[second], tuple(operands[operand].shape[2:])
     if not eager(a, b):  # the gradient may be traced or dual though the call was not
@@ -80,7 +69,8 @@ def served(op: Op, a: Tensor, b: Tensor, bias: Tensor | None, g: Geometry, sizes
     """``conv(x, w)`` or ``transpose(y, w)`` of batched tensors, whose result has spatial ``sizes``."""
     a, b, bias = autocast(a, b, bias)
     if not (eager(a, b) if bias is None else eager(a, b, bias)):
-        return composed(op, a, b, bias, g, sizes)
+        whole = len(sizes) > native.MAX_AXES and compiling()
+        return (compiled if whole else composed)(op, a, b, bias, g, sizes)
     forced = settings.forced.get()
     if not settings.asked() and _torch_serves(op, a, b, g, sizes):
         return composed(op, a, b, bias, g, sizes)

@@ -25,6 +25,13 @@ def eager(*tensors: Tensor) -> bool:
     return True
 
 
+def compiling() -> bool:
+    """Whether a graph is compiled for this process: no export, no transform inside the function."""
+    if not torch.compiler.is_compiling() or torch.compiler.is_exporting():
+        return False
+    return not torch._C._are_functorch_transforms_active() and forward_ad._current_level < 0
+
+
 def known(condition: Any) -> bool:
     """Whether a condition holds for all sizes that a traced program may be given, without a guard on them."""
     if not torch.compiler.is_compiling():

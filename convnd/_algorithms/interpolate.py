@@ -40,7 +40,7 @@ def resample(
     in_bytes = dtype == torch.uint8 and mode in INTERPOLATING
     undecided = False
     # Torch's kernels (2.13, on CPU) take some fractions for the whole numbers that give the same size.
-    if mode == "linear" or in_bytes:
+    if mode == "linear" or in_bytes or antialias:
         scales = _taken(x.shape[2:], sizes, scales, (1,))
     elif mode == "nearest":
         taken = _taken(x.shape[2:], sizes, scales, (1, 2))

@@ -14,6 +14,16 @@ from .conv import leading
 from .geometry import Geometry
 
 Op = Literal["conv", "transpose", "weight"]
+# For each map and operand: the map that gives its gradient, and that map's operands, where 2 is the
+# gradient of the result.
+GRADIENTS: dict[tuple[Op, int], tuple[Op, int, int]] = {
+    ("conv", 0): ("transpose", 2, 1),
+    ("conv", 1): ("weight", 0, 2),
+    ("transpose", 0): ("conv", 2, 1),
+    ("transpose", 1): ("weight", 2, 0),
+    ("weight", 0): ("transpose", 1, 2),
+    ("weight", 1): ("conv", 0, 2),
+}
 ALGORITHMS = (
     "native",
     "onednn",

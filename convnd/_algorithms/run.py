@@ -95,7 +95,7 @@ def bilinear(
     if native.emulated(dtype, a.device.type):
         a, b, bias = native.wide(a), native.wide(b), None if bias is None else native.wide(bias)
     with torch.autocast(a.device.type, enabled=False) if autocasting(a.device.type) else nullcontext():
-        return _padded(op, a, b, bias, g, sizes, partial(_bilinear, forced=forced)).to(dtype)
+        return padded(op, a, b, bias, g, sizes, partial(_bilinear, forced=forced)).to(dtype)
 
 
 def composed(op: Op, a: Tensor, b: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints) -> Tensor:
@@ -105,22 +105,25 @@ def composed(op: Op, a: Tensor, b: Tensor, bias: Tensor | None, g: Geometry, siz
     """
     if 0 in b.shape:  # of a, batch and sizes may vary
         return _of_nothing(op, a, b, bias, g, sizes)
-    return _padded(op, a, b, bias, g, sizes, _composed)
+    return padded(op, a, b, bias, g, sizes, _composed)
+
+
+def rows_and_columns(op: Op, a: Tensor, b: Tensor, groups: int) -> tuple[int, int]:
+    """The first two sizes of the result of a map."""
+    if op == "weight":
+        return b.shape[1], a.shape[1] // groups
+    return a.shape[0], b.shape[0] if op == "conv" else b.shape[1] * groups
 
 
 def _of_nothing(op: Op, a: Tensor, b: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints) -> Tensor:
     """A map of an empty batch or of no channels: sums of no products are zero, and so are gradients."""
-    rows, columns = {
-        "conv": (a.shape[0], b.shape[0]),
-        "transpose": (a.shape[0], b.shape[1] * g.groups),
-        "weight": (b.shape[1], a.shape[1] // g.groups),
-    }[op]
+    rows, columns = rows_and_columns(op, a, b, g.groups)
     zero = a.narrow(0, 0, 0).sum() + b.narrow(0, 0, 0).sum()  # of no entries, that autograd finds both in it
     y = zero.to(a.dtype).expand(rows, columns, *sizes)  # sums of integers are int64
     return y.clone() if bias is None else y + bias.view(-1, *(1,) * len(sizes))
 
 
-def _padded(
+def padded(
     op: Op,
     a: Tensor,
     b: Tensor,

@@ -1,19 +1,11 @@
 """``dynunet denoise``: files restored by a model that has learned it, each on its own grid."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor
 from tyro.conf import Positional
 
-from ..data import load, save
-from ..data.saving import check_result
-from ..data.sources import Units, shown
-from ..diffusion import Diffusion
-from .common import check_counts, check_seed, conditions, load_run, restoration_steps, restores, windows
-from .work import Work
+from .flags import check_counts, check_run, check_seed, check_windows
 
 
 @dataclass(frozen=True)
@@ -46,44 +38,17 @@ class Denoise:
     overwrite: bool = False
     """make results again that exist"""
 
-    def run(self) -> None:
+    def check(self) -> None:
         check_counts(steps=self.steps)
         check_seed(self.seed)
-        diffusion, units = load_run(self.run_folder, self.device)
-        if not restores(units) and self.sigma is None:
-            raise ValueError(
-                f"{shown(self.run_folder)} was trained without --noise, --coloured or --pairs: give --sigma, "
-                "the level of white noise, or train a model to restore"
-            )
-        if restores(units) and self.sigma is not None:
-            raise ValueError(
-                f"--sigma must be left out, {shown(self.run_folder)} knows its noise, got {self.sigma}"
-            )
-        windows(units, self.window, self.overlap)  # refuses them once, not for every file
-        work = Work(self.source, self.out, self.overwrite)
-        work.run(lambda path, to: self._file(diffusion, units, path, to), "restored")
+        check_windows(self.window, self.overlap)
+        check_run(self.run_folder)
 
-    def _file(self, diffusion: Diffusion, units: Units, path: Path, to: Path) -> tuple[str, ...]:
-        """Restore a file; what of it is lost, in words."""
-        loaded = load(path, units.document(), mix=False)
-        check_result(to, units, loaded.source)
-        several = loaded.x.ndim == units.spatial_dims + 2
-        x = self._restored(diffusion, units, loaded.x if several else loaded.x.unsqueeze(0))
-        to.parent.mkdir(parents=True, exist_ok=True)
-        save(to, x if several else x[0], units.document(), like=loaded.source, overwrite=self.overwrite)
-        return loaded.lost
+    def run(self) -> None:
+        from ..restoration import restore
 
-    def _restored(self, diffusion: Diffusion, units: Units, noisy: Tensor) -> Tensor:
-        device = next(diffusion.parameters()).device
-        noisy = noisy.to(device)
-        shape = len(noisy), units.channels, *noisy.shape[2:]
-        options: dict[str, Any] = {
-            **windows(units, self.window, self.overlap),
-            "generator": torch.Generator(device).manual_seed(self.seed),
-            "progress": False,
-        }
-        if self.sigma is not None:
-            given = {name: value.to(device) for name, value in conditions(units, shape).items()}
-            return diffusion.denoise(noisy, self.sigma, self.steps or 20, **options, **given).cpu()
-        given = conditions(units, shape, noisy)
-        return diffusion.sample(shape, restoration_steps(diffusion, self.steps), **options, **given).cpu()
+        options = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "run_folder"}
+        outcome = restore(self.run_folder, **options)
+        print(outcome)
+        if outcome.failed:
+            raise SystemExit(1)

@@ -1,23 +1,12 @@
 """``dynunet inpaint``: what is missing in files, filled in by a model of such data."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-import torch
-from torch import Tensor
 from tyro.conf import Positional
 
-from ..data.files import search, stem
-from ..data.gaps import marks_of
-from ..data.loading import load_gaps
 from ..data.options import missing_value
-from ..data.saving import check_result, write
-from ..data.sources import Units, shown
-from ..diffusion import Diffusion
-from .common import check_counts, check_seed, conditions, load_run, restores, windows
-from .work import NothingToDoError, Work
-
-_HELD_BY = {".jpg": ".png", ".jpeg": ".png", ".ogg": ".wav"}  # which keep what is not filled in as it is
+from .flags import check_counts, check_run, check_seed, check_windows
 
 
 @dataclass(frozen=True)
@@ -54,64 +43,20 @@ class Inpaint:
     overwrite: bool = False
     """make results again that exist"""
 
-    def run(self) -> None:
+    def check(self) -> None:
         if (self.missing is None) == (self.mask is None):
             raise ValueError("one of --missing and --mask must say what is to be filled in")
         missing_value(self.missing)
         check_counts(steps=self.steps, resamplings=self.resamplings)
         check_seed(self.seed)
-        diffusion, units = load_run(self.run_folder, self.device)
-        if restores(units):
-            raise ValueError(
-                f"{shown(self.run_folder)} was trained to restore; to fill gaps train without noise or pairs"
-            )
-        units = replace(units, missing=self.missing or units.missing)
-        windows(units, self.window, self.overlap)  # refuses them once, not for every file
-        masks = self._masks()
-        work = Work(self.source, self.out, self.overwrite, _named, list(masks.values()))
-        work.run(lambda path, to: self._file(diffusion, units, masks, path, to), "filled in")
+        check_windows(self.window, self.overlap)
+        check_run(self.run_folder)
 
-    def _masks(self) -> dict[str, Path]:
-        """The file of each mask, by the place of what it is for; one for all by none."""
-        if self.mask is None:
-            return {}
-        found = search(self.mask, "mask").files
-        return {stem(path, self.mask): path for path in found} if self.mask.is_dir() else {"": found[0]}
+    def run(self) -> None:
+        from ..restoration import fill_gaps
 
-    def _file(
-        self, diffusion: Diffusion, units: Units, masks: dict[str, Path], path: Path, to: Path
-    ) -> tuple[str, ...]:
-        """Fill in one file."""
-        root = self.source if self.source.is_dir() else self.source.parent
-        mask = masks.get("") or masks.get(stem(path, root))
-        if self.mask is not None and mask is None:
-            raise ValueError(f"there is no mask of its name in {shown(self.mask)}")
-        loaded, holes = load_gaps(path, units, None if mask is None else marks_of(mask, units))
-        check_result(to, units, loaded.source, exact=True)
-        if not holes.any():
-            raise NothingToDoError(f"nothing is missing in {shown(path)}, where {mask or self.missing} is")
-        several = loaded.x.ndim == units.spatial_dims + 2
-        x = loaded.x if several else loaded.x.unsqueeze(0)
-        known = torch.ones_like(x, dtype=torch.bool) if loaded.mask is None else loaded.mask.view_as(x)
-        filled = self._filled(diffusion, units, x, known)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        write(to, filled if several else filled[0], units, loaded.source, holes, self.overwrite)
-        return ()
-
-    def _filled(self, diffusion: Diffusion, units: Units, x: Tensor, known: Tensor) -> Tensor:
-        device = next(diffusion.parameters()).device
-        given = conditions(units, x.shape)
-        return diffusion.inpaint(
-            x.to(device),
-            known.to(device),
-            self.steps,
-            resamplings=self.resamplings,
-            generator=torch.Generator(device).manual_seed(self.seed),
-            progress=False,
-            **{name: value.to(device) for name, value in given.items()},
-            **windows(units, self.window, self.overlap),
-        ).cpu()
-
-
-def _named(path: Path) -> str:
-    return path.stem + _HELD_BY[path.suffix.lower()] if path.suffix.lower() in _HELD_BY else path.name
+        options = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "run_folder"}
+        outcome = fill_gaps(self.run_folder, **options)
+        print(outcome)
+        if outcome.failed:
+            raise SystemExit(1)

@@ -2,35 +2,41 @@
 
 Exit codes: 0, done; 1, training or some file failed; 2, a flag or a file is wrong; 130, interrupted. With the
 environment variable ``DYNUNET_TRACEBACK`` set, errors keep their traceback.
+
+Flags are parsed and checked before torch is imported, so that help and errors of flags come at once.
 """
 
 import os
+import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, suppress
-from io import StringIO
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
+from importlib import import_module
+from io import StringIO, TextIOWrapper
 from typing import Any
 
 import tyro
 from tyro.extras import subcommand_cli_from_dict
 
-from ..data.sources import printable
-from ..training import TrainingError
-from .common import print_any_name, unboxed
+from ..data.errors import printable
+from ..progress import Interrupted
+from ..training.failures import TrainingError
 from .denoise import Denoise
 from .evaluate import Evaluate
 from .inpaint import Inpaint
 from .sample import Sample
 from .summary import SummaryCommand
-from .train import MARKERS, Stopped, Train, saved_flags
+from .train import MARKERS, Train, saved_flags
 
-_COMMANDS: dict[str, Callable[..., Any]] = {
-    "train": Train,
-    "sample": Sample,
-    "denoise": Denoise,
-    "inpaint": Inpaint,
-    "evaluate": Evaluate,
-    "summary": SummaryCommand,
+# Each command, and the module that does its work, which imports torch.
+_COMMANDS: dict[str, tuple[Any, str]] = {
+    "train": (Train, "dynunet.training.trainer"),
+    "sample": (Sample, "dynunet.generation"),
+    "denoise": (Denoise, "dynunet.restoration"),
+    "inpaint": (Inpaint, "dynunet.restoration"),
+    "evaluate": (Evaluate, "dynunet.evaluation"),
+    "summary": (SummaryCommand, "dynunet.summary"),
 }
 _ABOUT = """U-Nets and diffusion models for folders of audio, images, volumes and arrays of any rank.
 
@@ -50,12 +56,16 @@ def main(args: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: with a code other than 0 if something went wrong.
     """
-    print_any_name()
+    _print_any_name()
     args = list(sys.argv[1:] if args is None else args)
     name = args[0] if args else ""
     try:
-        _parsed(args).run()
-    except Stopped as error:
+        command = _parsed(args)
+        command.check()
+        with _killed_by_interrupts():
+            import_module(_COMMANDS[name][1])
+        command.run()
+    except Interrupted as error:
         _end(name, error, 130)
     except KeyboardInterrupt:
         _end(name, "interrupted", 130)
@@ -77,17 +87,44 @@ def _parsed(args: list[str]) -> Any:
     try:
         with redirect_stderr(said):
             if not name:
-                return subcommand_cli_from_dict(_COMMANDS, prog="dynunet", description=_ABOUT, args=args)
+                commands = {key: command for key, (command, _) in _COMMANDS.items()}
+                return subcommand_cli_from_dict(commands, prog="dynunet", description=_ABOUT, args=args)
             given: dict[str, Any] = {}
             saved = saved_flags(args[1:]) if name == "train" else None
             if saved is not None:
                 given["default"] = saved
-            return tyro.cli(_COMMANDS[name], prog=f"dynunet {name}", args=args[1:], config=MARKERS, **given)
+            kind, prog = _COMMANDS[name][0], f"dynunet {name}"
+            return tyro.cli(kind, prog=prog, args=args[1:], config=MARKERS, **given)
     except SystemExit as error:
         if error.code:
             see = f"dynunet {name} --help" if name else "dynunet --help"
-            _end(name, f"{unboxed(said.getvalue())} (see {see})", 2)
+            _end(name, f"{_words(said.getvalue())} (see {see})", 2)
         raise
+
+
+def _words(text: str) -> str:
+    """The words of an error of tyro, without frames, titles, colours, and where help is."""
+    plain = re.sub(r"(?m)^[╭╰].*$|[\u2500-\u257f]|\x1b\[[0-9;]*m", " ", text)
+    return " ".join(plain.split()).partition(" For full helptext")[0]
+
+
+@contextmanager
+def _killed_by_interrupts() -> Iterator[None]:
+    """While all is imported, which takes seconds, Ctrl-C ends the process at once, without a traceback."""
+    handled = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    try:
+        if handled:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        yield
+    finally:
+        if handled:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _print_any_name() -> None:
+    """Let names be printed that the terminal's encoding does not have, rather than fail at the first."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _end(name: str, error: object, code: int) -> None:

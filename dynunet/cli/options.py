@@ -4,15 +4,16 @@ Every field is a flag and has a plain type, so that a run can be written down as
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from ..data import DataOptions
-from ..diffusion import Diffusion
+from ..data.options import DataOptions
 from ..nn.flags import flag_names, network_options, with_flags
-from ..nn.unet import UNet
-from ..training import TrainOptions
+from ..training.options import TrainOptions
+
+if TYPE_CHECKING:
+    from ..diffusion import Diffusion
 
 # By number of spatial axes: what trains in hours on one GPU. Long signals want a large receptive field.
 _CHANNELS = {1: (32, 64, 128, 256), 2: (64, 128, 256), 3: (32, 64, 128)}
@@ -21,17 +22,17 @@ _STRIDES = {1: 4}
 
 @dataclass(frozen=True)
 class DataFlags(DataOptions):
-    """How a folder of files becomes training examples."""
+    """Training examples of a folder of files."""
 
-    channels: Annotated[int | None, arg(name="data-channels")] = None
+    channels: Annotated[int | None, arg(name=DataOptions.flag_names["channels"])] = None
     """channels of an example; by default those of most files"""
-    seed: Annotated[int, arg(name="data-seed")] = 0
+    seed: Annotated[int, arg(name=DataOptions.flag_names["seed"])] = 0
     """of the choice of what is held out"""
 
 
 @dataclass(frozen=True)
 class TrainFlags(TrainOptions):
-    """How the model is trained."""
+    """Training."""
 
     clip: float = 1.0
     """Largest norm of the gradients; inf for no limit."""
@@ -78,12 +79,15 @@ def build(
     cond_channels: int = 0,
     num_classes: int | None = None,
     restores: bool = False,
-) -> Diffusion:
+) -> "Diffusion":
     """The model for data of this kind.
 
     Raises:
         ValueError, TypeError: naming the option, the rule and the value received.
     """
+    from ..diffusion import Diffusion
+    from ..nn.unet import UNet
+
     unet = UNet(
         spatial_dims,
         channels,

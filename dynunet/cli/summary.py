@@ -1,16 +1,17 @@
 """``dynunet summary``: what a network is made of and what training it takes, before anything is computed."""
 
 from dataclasses import dataclass, field, replace
-from math import inf, prod
-from typing import Literal
+from math import prod
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from tyro.conf import OmitArgPrefixes
 
-from ..nn.unet import UNet
-from ..summary import Summary, summarize
-from .common import out_of_memory
+from ..arguments import integer, positive
 from .options import DiffusionOptions, NetworkOptions, build
+
+if TYPE_CHECKING:
+    from ..nn.unet import UNet
+    from ..summary import Summary
 
 _GIB = 2**30
 _MOST_AXES = 62  # with those of batch and channels as many as a tensor can have
@@ -40,37 +41,45 @@ class SummaryCommand:
     """of a GPU, in GiB: the largest batch for it is estimated"""
     network: OmitArgPrefixes[NetworkOptions] = field(default_factory=NetworkOptions)
 
-    def run(self) -> None:
+    def check(self) -> None:
         if not 1 <= self.spatial_dims <= _MOST_AXES:
             raise ValueError(f"spatial_dims must be from 1 to {_MOST_AXES}, got {self.spatial_dims}")
-        size = self.size * self.spatial_dims if len(self.size) == 1 else self.size
-        if len(size) != self.spatial_dims:
+        if len(self._size) != self.spatial_dims:
             raise ValueError(f"size must be one number or {self.spatial_dims}, got {self.size}")
-        if self.batch_size < 1 or not 0 < self.memory < inf:
-            raise ValueError(
-                f"batch_size and memory must be positive, got {self.batch_size} and {self.memory}"
-            )
-        shape = (self.batch_size, self.in_channels, *size)
-        with (
-            out_of_memory("this network, with data of this size,"),
-            torch.device("meta"),
-        ):  # nothing is computed
+        integer(self.batch_size, "batch_size")
+        positive(self.memory, "memory")
+
+    def run(self) -> None:
+        import torch
+
+        from ..runs import out_of_memory
+
+        shape = (self.batch_size, self.in_channels, *self._size)
+        # On the meta device nothing is computed.
+        with out_of_memory("this network, with data of this size,"), torch.device("meta"):
             counted = self._unet(self.network).summary(shape)
             text = f"{counted}\n\n{self._memory(counted, shape)}"
         print(text)
 
-    def _unet(self, network: NetworkOptions) -> UNet:
-        kind = {
-            "spatial_dims": self.spatial_dims,
-            "channels": self.in_channels,
-            "cond_channels": self.cond_channels,
-            "num_classes": self.num_classes,
-        }
-        model = build(network, DiffusionOptions(), **kind).model
+    @property
+    def _size(self) -> tuple[int, ...]:
+        return self.size * self.spatial_dims if len(self.size) == 1 else self.size
+
+    def _unet(self, network: NetworkOptions) -> "UNet":
+        from ..nn.unet import UNet
+
+        model = build(
+            network,
+            DiffusionOptions(),
+            spatial_dims=self.spatial_dims,
+            channels=self.in_channels,
+            cond_channels=self.cond_channels,
+            num_classes=self.num_classes,
+        ).model
         assert isinstance(model, UNet)
         return model
 
-    def _memory(self, counted: Summary, shape: tuple[int, ...]) -> str:
+    def _memory(self, counted: "Summary", shape: tuple[int, ...]) -> str:
         """An estimate of the memory of training."""
         fixed = _COPIES * 4 * counted.parameters
         kept = counted.activations / (1 if self.precision == "no" else 2)
@@ -98,6 +107,8 @@ class SummaryCommand:
         """With gradient checkpointing one block at a time is computed again, with all that is inside."""
         if not self.network.gradient_checkpointing:
             return 0.0
+        from ..summary import summarize
+
         unet = self._unet(replace(self.network, gradient_checkpointing=False))
         parts = (
             (part, getattr(unet.get_submodule(part.name), "blocks", ()))

@@ -3,28 +3,24 @@
 import os
 from argparse import ArgumentError, ArgumentParser
 from collections.abc import Sequence
-from contextlib import redirect_stderr
 from dataclasses import dataclass, field, replace
-from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-import tyro
 from tyro.conf import DisallowNone, OmitArgPrefixes, Positional, PositionalMetavarFromFieldName
 
-from ..data import SUFFIXES, FolderDataset, find
-from ..diffusion import Diffusion
-from ..training import Interrupted, Trainer
-from ..training.run import say
-from . import config
-from .common import restoration_steps, unboxed
+from ..data.errors import check_exists
+from ..jsonable import flat, unflat
+from ..progress import Interrupted, say
+from ..training.record import RUN, read_flags
 from .options import DataFlags, DiffusionOptions, NetworkOptions, TrainFlags, build
+
+if TYPE_CHECKING:
+    from ..data import FolderDataset
+    from ..diffusion import Diffusion
 
 # What may be left out is left out: no flag takes the word None.
 MARKERS = (DisallowNone, PositionalMetavarFromFieldName)
-_AUDIO_SIZE = 16384  # of crops of recordings, whose lengths are seldom alike: two seconds at 8 kHz
-_AUDIO_LEVEL = 0.25  # root mean square: what is learnt from quiet recordings holds for loud ones
 
 
 @dataclass(frozen=True)
@@ -50,12 +46,22 @@ class Train:
     diffusion: OmitArgPrefixes[DiffusionOptions] = field(default_factory=DiffusionOptions)
     training: OmitArgPrefixes[TrainFlags] = field(default_factory=TrainFlags)
 
-    def run(self) -> None:
-        source, out = self._source(), self._out()
+    def check(self) -> None:
+        self._source()
+        self._out()
+        for name, path in self._read():
+            check_exists(path, name)
         if self.resume is not None:
             self._check_data(self.resume)
+
+    def run(self) -> None:
+        from ..data import FolderDataset
+        from ..runs import restoration_steps
+        from ..training import Trainer
+
+        source, out = self._source(), self._out()
         main = int(os.environ.get("RANK", 0)) == 0  # of several processes one talks
-        dataset = FolderDataset(source, options=_for_audio(self.data, source))
+        dataset = FolderDataset(source, options=_with_defaults(self.data, source))
         if main:
             print(dataset.report(), flush=True)
         diffusion = self._model(dataset)
@@ -71,7 +77,7 @@ class Train:
         try:
             trainer.fit(resume=self.resume is not None)
         except Interrupted:
-            raise Stopped(f"stopped and saved; to go on: dynunet train --resume {out}") from None
+            raise Interrupted(f"stopped and saved; to go on: dynunet train --resume {out}") from None
         if main:
             use = f"denoise {out} FILES" if self.data.restores else f"sample {out} --num 16"
             print(f"trained: {out}. To use it: dynunet {use} --out OUT")
@@ -93,7 +99,7 @@ class Train:
         for name, path in self._read():
             if path.resolve().is_relative_to(self.out.resolve()):
                 raise ValueError(f"--out must not hold the {name}, {path}, got {self.out}")
-        if (self.out / config.RUN).is_file() and not self.overwrite:
+        if (self.out / RUN).is_file() and not self.overwrite:
             raise ValueError(
                 f"--out: {self.out} holds a run already: --resume {self.out} goes on with it, "
                 "--overwrite replaces it"
@@ -107,14 +113,14 @@ class Train:
 
     def _check_data(self, run: Path) -> None:
         """Refuse to go on with examples that are made in another way; that files were moved is said."""
-        before = read_flags(run / config.RUN)
+        before = flags_of(run / RUN)
         old, new = dict(before._read()), dict(self._read())
         for name in old.keys() & new.keys():
             if old[name].absolute() != new[name].absolute():
                 say(f"{name}: {new[name]}, which was {old[name]}: the files must be the same")
         same = {name: getattr(self.data, name) for name in ("cache", *(new.keys() & {"noise", "pairs"}))}
         data = replace(before.data, **same), self.data
-        was, now = (config.flags(Train(data=d)) for d in data)
+        was, now = (flat(Train(data=d)) for d in data)
         changed = [f"--{k.replace('_', '-')} {now[k]} instead of {was[k]}" for k in was if was[k] != now[k]]
         if changed:
             raise ValueError(
@@ -122,7 +128,9 @@ class Train:
                 "these flags out, or begin a new run in another folder"
             )
 
-    def _model(self, dataset: FolderDataset) -> Diffusion:
+    def _model(self, dataset: "FolderDataset") -> "Diffusion":
+        import torch
+
         torch.manual_seed(self.training.seed)
         return build(
             self.network,
@@ -135,19 +143,15 @@ class Train:
         )
 
     def _flags(self, source: Path, out: Path) -> dict[str, Any]:
-        """What the run can be resumed with, from any folder."""
+        """The flags that the run can be resumed with, from any folder."""
         paths = {name: getattr(self.data, name) for name in ("noise", "pairs")}
         data = replace(self.data, **{k: None if v is None else v.absolute() for k, v in paths.items()})
-        values = config.flags(replace(self, source=source.absolute(), out=out.absolute(), data=data))
+        values = flat(replace(self, source=source.absolute(), out=out.absolute(), data=data))
         return {k: v for k, v in values.items() if k not in ("resume", "config", "overwrite")}
 
 
-class Stopped(KeyboardInterrupt):
-    """Training was interrupted; the message says how to go on."""
-
-
 def saved_flags(args: Sequence[str]) -> Train | None:
-    """What ``--resume`` or ``--config`` among the arguments says; None without them.
+    """Read the flags in the file of ``--resume`` or ``--config``; None without these.
 
     Raises:
         ValueError: naming the file and the rule.
@@ -165,30 +169,30 @@ def saved_flags(args: Sequence[str]) -> Train | None:
     if given.resume is not None:
         if given.out is not None:
             raise ValueError("--resume goes on in the folder of the run: leave out --out")
-        return read_flags(given.resume / config.RUN)
-    return None if given.config is None else read_flags(given.config)
+        return flags_of(given.resume / RUN)
+    return None if given.config is None else flags_of(given.config)
 
 
-def read_flags(file: Path) -> Train:
-    """The flags in a file, see :mod:`dynunet.cli.config`."""
-    values = config.read(file)
-    known = [name for name in config.flags(Train()) if name not in ("resume", "config", "source")]
-    source = values.pop("source", None)
-    line = config.arguments(values, known, file)
-    said = StringIO()
-    try:
-        with redirect_stderr(said):
-            read = tyro.cli(Train, args=line, console_outputs=False, config=MARKERS)
-    except SystemExit:
-        raise ValueError(f"{file} must have values as flags have them: {unboxed(said.getvalue())}") from None
-    return replace(read, source=None if source is None else Path(source))
+def flags_of(file: Path) -> Train:
+    """Read the flags in a JSON file, see :func:`dynunet.training.record.read_flags`.
+
+    Raises:
+        ValueError: naming the file, the flag, the rule and the value.
+    """
+    values = read_flags(file)
+    for name in ("resume", "config"):
+        if values.get(name) is not None:
+            raise ValueError(f"{file}: {name!r} is no flag that a file can give")
+    return unflat(Train, values, file)
 
 
-def _for_audio(data: DataFlags, source: Path) -> DataFlags:
-    """With what recordings need: a size, and to restore them a level."""
-    if data.spatial_dims not in (None, 1):
-        return data
-    if not any(path.name.lower().endswith(SUFFIXES["audio"]) for path in find(source)):
-        return data
-    level = _AUDIO_LEVEL if data.restores and data.level is None else data.level
-    return replace(data, size=data.size or (_AUDIO_SIZE,), level=level)
+def _with_defaults(data: DataFlags, source: Path) -> DataFlags:
+    """With what the formats of the files need, such as a size for recordings."""
+    from ..data import find
+    from ..data.formats import FORMATS, of_path
+
+    found = {of_path(path) for path in find(source)}
+    for own in FORMATS:
+        if own in found and (data.spatial_dims is None or data.spatial_dims in own.dims):
+            data = replace(data, **own.defaults(data))
+    return data

@@ -1,4 +1,4 @@
-"""Finding files below a folder, and the reader of each.
+"""Finding files below a folder.
 
 What the program itself has written there is no data: the folders of runs, and the one that results go to.
 """
@@ -7,28 +7,15 @@ import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .arrays import Npy, Npz
-from .audio import Audio
-from .images import Images
-from .sources import Reader, shown
-from .standard import Cifar, Idx, is_idx_labels
-from .volumes import Volumes
+from .errors import check_exists, shown
+from .formats import FORMATS, SUFFIXES, of_path
 
 _RUN = "run.json"
 _LONGEST = 10**8  # bytes of a run's record
-
-READERS: Mapping[str, Reader] = {
-    r.format: r for r in (Audio(), Images(), Volumes(), Npy(), Npz(), Idx(), Cifar())
-}
-
-SUFFIXES: Mapping[str, tuple[str, ...]] = {
-    kind: tuple(suffix for r in READERS.values() if r.kind == kind for suffix in r.suffixes)
-    for kind in ("audio", "images", "volumes", "arrays")
-}
 
 
 @dataclass
@@ -40,14 +27,6 @@ class Found:
     others: Counter[str] = field(default_factory=Counter)
     unusable: dict[Path, str] = field(default_factory=dict)  # of known formats by their names alone
     left_out: dict[Path, str] = field(default_factory=dict)  # folders, and what they are
-
-
-def reader_of(path: Path) -> Reader | None:
-    """The reader of a file by its name; None if it is of no known format."""
-    name = path.name.lower()
-    if name.startswith("."):
-        return None
-    return next((r for r in READERS.values() if r.matches(name)), None)
 
 
 def find(source: Path | str | Sequence[Path | str]) -> list[Path]:
@@ -73,19 +52,18 @@ def search(source: Path | str | Sequence[Path | str], name: str, results: Path |
     if not paths:
         raise ValueError(f"{name} must be a folder, a file or files, got an empty sequence")
     for path in paths:
-        if not os.path.lexists(path):
-            raise FileNotFoundError(f"{name}: there is no file or folder {shown(path)}")
+        check_exists(path, name)
     folder = paths[0] if one and paths[0].is_dir() else None
     found = Found(folder or _common(paths), [])
     for path in paths:
         for file in _below(path, results, found) if path.is_dir() else [path]:
-            if reader_of(file) is not None:
+            if of_path(file) is not None:
                 why = no_file(file)
                 if why is None:
                     found.files.append(file)
                 else:
                     found.unusable[file] = why
-            elif not is_idx_labels(file):
+            elif not any(f.holds_labels(file.name.lower()) for f in FORMATS):
                 found.others["(hidden)" if file.name.startswith(".") else file.suffix or "(no suffix)"] += 1
     if not found.files:
         looked = "; ".join(f"{kind}: {' '.join(suffixes)}" for kind, suffixes in SUFFIXES.items())
@@ -96,7 +74,7 @@ def search(source: Path | str | Sequence[Path | str], name: str, results: Path |
 
 
 def described(found: Found) -> list[str]:
-    """What was found and is not read, but for files of other formats, each in words."""
+    """Things that were found and are not read, each in words, but for files of other formats."""
     places = {**found.left_out, **found.unusable}
     return [f"{shown(os.path.relpath(path, found.root))}: {why}" for path, why in places.items()]
 
@@ -115,11 +93,13 @@ def no_file(path: Path) -> str | None:
 def stem(path: Path, root: Path) -> str:
     """The place of a file below a folder, without its suffix: the same for files that belong together."""
     place = os.path.relpath(path, root)
-    return place[: -len(".nii.gz")] if place.lower().endswith(".nii.gz") else os.path.splitext(place)[0]
+    known = [suffix for f in FORMATS for suffix in f.suffixes if suffix.startswith(".")]
+    ends = [suffix for suffix in known if place.lower().endswith(suffix)]
+    return place[: -len(max(ends, key=len))] if ends else os.path.splitext(place)[0]
 
 
 def is_run(folder: Path | str) -> bool:
-    """Whether a folder is that of a run: the record of one, ``run.json``, is in it."""
+    """True for the folder of a run: the record of one, ``run.json``, is in it."""
     file = Path(folder, _RUN)
     try:
         if not file.is_file() or file.stat().st_size > _LONGEST:

@@ -1,15 +1,52 @@
-"""Files that are larger once they are read than they look."""
+"""Memory: decoded files that are kept in it, and files that would not fit."""
 
 import os
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ..writing import amount
-from .sources import UnreadableError
+from .errors import UnreadableError
 
 _COPIES = 4  # of what is read, at least, while it is worked on
 _DENSE = 500  # times as large as on disk: not even a signal of silence is
 _SMALL = 2**28  # bytes, which may be as dense as they like
+
+
+class Cache:
+    """Decoded files by key, up to a number of bytes: the least recently used one goes first.
+
+    A copy in another process starts empty.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self._held: OrderedDict[Hashable, np.ndarray] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: Hashable, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """The array of a key, made when it is not there. It must not be written to."""
+        if key in self._held:
+            self._held.move_to_end(key)
+            return self._held[key]
+        made = make()
+        made.flags.writeable = False
+        if made.nbytes <= self.limit:
+            self._held[key] = made
+            self._bytes += made.nbytes
+            while self._bytes > self.limit:
+                self._bytes -= self._held.popitem(last=False)[1].nbytes
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"limit": self.limit}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["limit"])
 
 
 def total() -> float:

@@ -1,20 +1,22 @@
-"""What is read from files, and how: the options of a dataset.
+"""Options of a dataset: which examples are made of files.
 
 Every field is of a plain type, so that a command line can be made of it and JSON can hold it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite, isnan
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from convnd.arguments import choice, integer
+from ..arguments import choice, integer, interval, number, positive, several
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """How a folder of files becomes training examples."""
+    """Options for making training examples of a folder of files."""
+
+    flag_names: ClassVar[Mapping[str, str]] = {"channels": "data_channels", "seed": "data_seed"}
 
     spatial_dims: int | None = None
     """number of spatial axes of an example; by default that of most files"""
@@ -64,48 +66,57 @@ class DataOptions:
     """GB of decoded files kept in memory by each process, where reading a part of a file needs all of it"""
 
     def __post_init__(self) -> None:
-        def normal(name: str, value: Any) -> None:
+        for name, value in (self._shapes() | self._values() | self._paths()).items():
             object.__setattr__(self, name, value)
-
-        for name in ("spatial_dims", "channels", "sample_rate"):
-            if getattr(self, name) is not None:
-                integer(getattr(self, name), name)
-        if self.size is not None:
-            normal("size", tuple(integer(n, "size") for n in _several(self.size, "size")))
-        if self.resize and self.size is None:
-            raise ValueError("resize needs a size to resize to, got size=None")
-        normal("flips", tuple(integer(n, "flips", 0) for n in _several(self.flips, "flips")))
-        if self.spacing is not None:
-            spacing = tuple(float(s) for s in _several(self.spacing, "spacing"))
-            if not all(0 < s < float("inf") for s in spacing):
-                raise ValueError(f"spacing must be positive, got {self.spacing!r}")
-            normal("spacing", spacing)
-        normal("percentiles", _pair(self.percentiles, "percentiles", 0, 100))
-        if self.value_range is not None:
-            normal("value_range", _pair(self.value_range, "value_range"))
-        normal("snr", _pair(self.snr, "snr", equal=True))
-        if self.labels is not None:
-            choice(self.labels, ("folder", "file"), "labels")
-        if self.missing is not None:
-            normal("missing", str(self.missing))
-            missing_value(self.missing)
-        for name in ("noise", "pairs"):
-            if getattr(self, name) is not None:
-                normal(name, Path(getattr(self, name)))
-        if self.pairs is not None and (self.noise is not None or self.coloured):
-            raise ValueError("pairs are degraded already: leave out noise and coloured, or pairs")
-        if self.level is not None and not (self.restores and 0 < self.level < float("inf")):
-            raise ValueError(f"level must be positive, with noise, coloured or pairs, got {self.level!r}")
+        self._check_restoration()
         if not -(2**63) <= self.seed < 2**64:
             raise ValueError(f"seed must have at most 64 bits, got {self.seed}")
         if not 0 <= self.validation < 1:
             raise ValueError(f"validation must be a share in [0, 1), got {self.validation!r}")
-        if not self.cache >= 0:
-            raise ValueError(f"cache must be at least 0 (GB), got {self.cache!r}")
+        number(self.cache, "cache", 0)
+
+    def _shapes(self) -> dict[str, Any]:
+        """Counts of axes, channels and entries, in their normal forms."""
+        for name in ("spatial_dims", "channels", "sample_rate"):
+            if getattr(self, name) is not None:
+                integer(getattr(self, name), name)
+        if self.resize and self.size is None:
+            raise ValueError("resize needs a size to resize to, got size=None")
+        size = None if self.size is None else tuple(integer(n, "size") for n in several(self.size, "size"))
+        return {"size": size, "flips": tuple(integer(n, "flips", 0) for n in several(self.flips, "flips"))}
+
+    def _values(self) -> dict[str, Any]:
+        """Ranges of values, in their normal forms."""
+        found: dict[str, Any] = {
+            "percentiles": interval(self.percentiles, "percentiles", 0, 100),
+            "snr": interval(self.snr, "snr", equal=True),
+        }
+        if self.spacing is not None:
+            found["spacing"] = tuple(positive(s, "spacing") for s in several(self.spacing, "spacing"))
+        if self.value_range is not None:
+            found["value_range"] = interval(self.value_range, "value_range")
+        if self.missing is not None:
+            missing_value(str(self.missing))
+            found["missing"] = str(self.missing)
+        if self.labels is not None:
+            choice(self.labels, ("folder", "file"), "labels")
+        return found
+
+    def _paths(self) -> dict[str, Any]:
+        given = {name: getattr(self, name) for name in ("noise", "pairs")}
+        return {name: Path(path) for name, path in given.items() if path is not None}
+
+    def _check_restoration(self) -> None:
+        if self.pairs is not None and (self.noise is not None or self.coloured):
+            raise ValueError("pairs are degraded already: leave out noise and coloured, or pairs")
+        if self.level is not None:
+            positive(self.level, "level")
+            if not self.restores:
+                raise ValueError(f"level needs noise, coloured or pairs, got {self.level!r} without them")
 
     @property
     def restores(self) -> bool:
-        """Whether examples come with a degraded version, from which they are to be restored."""
+        """True if examples come with a degraded version, from which they are to be restored."""
         return self.noise is not None or self.coloured or self.pairs is not None
 
 
@@ -120,26 +131,3 @@ def missing_value(missing: str | None) -> float | None:
     if not (isfinite(value) or isnan(value)):
         raise ValueError(f"missing must be 'nan' or a finite number, got {missing!r}")
     return value
-
-
-def _several(value: Any, name: str) -> tuple[Any, ...]:
-    """One number, or a sequence of them, as a tuple."""
-    if isinstance(value, str):
-        raise TypeError(f"{name} must be a number or a sequence of numbers, got {value!r}")
-    return tuple(value) if isinstance(value, Sequence) else (value,)
-
-
-def _pair(
-    value: Any, name: str, least: float = -float("inf"), most: float = float("inf"), equal: bool = False
-) -> tuple[float, float]:
-    """``(low, high)`` with low below high."""
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
-        raise TypeError(f"{name} must be two numbers, low and high, got {value!r}")
-    low, high = float(value[0]), float(value[1])
-    ordered = low <= high if equal else low < high
-    if not (isfinite(low) and isfinite(high) and ordered and least <= low and high <= most):
-        within = f" in [{least:g}, {most:g}]" if isfinite(least) else ""
-        raise ValueError(
-            f"{name} must be finite, low {'at most' if equal else 'below'} high{within}, got {value!r}"
-        )
-    return low, high

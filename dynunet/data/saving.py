@@ -1,14 +1,8 @@
 """Writing results as files: in the units, and on the grid, of the file they were made from.
 
-    written      from                          how
-    audio        wav, flac, ...                sample rate, length and subtype (24 bits stay 24 bits)
-    images       png, jpg, ...                 size, bit depth, opacity and colour profile
-    volumes      nii, nii.gz                   grid, axes, affine, header and type of numbers
-    arrays       npy, npz                      channel axis, type of numbers and what else is in an npz
-
-Channels are those of the file, see :mod:`dynunet.data.channels`. Whole numbers are rounded and limited to
-their range. What was missing in the source is missing again. The suffix says which format is written;
-without a source the units say the rest.
+Channels are those of the file, see :mod:`dynunet.data.channel_mapping`. Whole numbers are rounded and limited
+to their range. What was missing in the source is missing again. The suffix says which format is written, and
+each file in :mod:`dynunet.data.formats` what it keeps of its source; without a source the spec says the rest.
 """
 
 import os
@@ -20,24 +14,19 @@ import torch
 from torch import Tensor
 
 from ..writing import replacing
-from .cache import Cache
-from .files import READERS
+from .errors import shown
+from .formats import of_kind, to_write
+from .formats.numbers import Numbers
 from .loading import Source
-from .numbers import Numbers
 from .options import missing_value
-from .regridding import to_file
-from .resizing import resized
-from .scaling import present, scale_of
-from .sources import Units, shown
-from .writers import Writer, writer_of
-
-_CHANGED = (".jpg", ".jpeg", ".ogg")  # which do not give back what is written
+from .spec import DataSpec
+from .values import present, resized
 
 
 def save(
     path: Path | str,
     x: Tensor,
-    units: "dict[str, Any] | Units",
+    units: "dict[str, Any] | DataSpec",
     like: Source | None = None,
     *,
     only: Tensor | None = None,
@@ -59,7 +48,7 @@ def save(
         ValueError, TypeError: naming the argument, the rule and the value received.
         OSError: it cannot be written, such as :class:`dynunet.writing.DiskFull`; nothing is left of it.
     """
-    path, units = Path(path), Units.of(units)
+    path, spec = Path(path), DataSpec.of(units)
     holes = None
     if only is not None:
         if like is None or tuple(only.shape) != like.shape:
@@ -67,13 +56,13 @@ def save(
                 f"only must have the shape of x, which was read from a file, got {tuple(only.shape)}"
             )
         holes = _on_file_grid(only, like)
-    write(path, x, units, like, holes, overwrite)
+    write(path, x, spec, like, holes, overwrite)
 
 
 def write(
     path: Path,
     x: Tensor,
-    units: Units,
+    spec: DataSpec,
     like: Source | None,
     holes: np.ndarray | None,
     overwrite: bool = False,
@@ -83,16 +72,17 @@ def write(
     All else is as it is stored, to the bit, if the format that is written has such numbers.
     """
     check_free(path, overwrite)
-    values = _in_units(_checked(x, units, like), units, like)
-    writer, channels = writer_of(path), values.shape[1]
-    writer.check(path, units, channels, like)
-    numbers = writer.numbers(path, units, channels, like)
+    values = _in_file_units(_checked(x, spec, like), spec, like)
+    header = None if like is None else like.header
+    written, channels = to_write(path), values.shape[1]
+    written.check_result(path, spec, channels, header)
+    numbers = written.numbers(path, spec, channels, header)
     stored = numbers.stored(values)
-    if like is not None and channels == like.info.channels:
-        stored = _kept(stored, numbers, units, like, holes)
+    if like is not None and channels == like.header.channels:
+        stored = _kept(stored, numbers, spec, like, holes)
     elif holes is not None:
         raise ValueError(f"only needs a result with the channels of the source, got {channels}")
-    made = writer.encoded(path, stored, numbers, units, like)
+    made = written.encode(path, stored, numbers, spec, header)
     with replacing(path, needs=len(made)) as (partial,):
         partial.write_bytes(made)
         check_free(path, overwrite)
@@ -112,7 +102,7 @@ def check_free(path: Path, overwrite: bool) -> None:
         raise FileExistsError(f"path: {shown(path)} exists; overwrite=True would replace it")
 
 
-def check_result(path: Path, units: Units, like: Source, exact: bool = False) -> None:
+def check_result(path: Path, spec: DataSpec, like: Source, exact: bool = False) -> None:
     """Refuse a path before anything is computed, if a result cannot be written there.
 
     Args:
@@ -121,32 +111,31 @@ def check_result(path: Path, units: Units, like: Source, exact: bool = False) ->
     Raises:
         ValueError: the message says why.
     """
-    writer: Writer = writer_of(path)
-    channels = like.channels.results
-    writer.check(path, units, channels, like)
+    written, channels = to_write(path), like.channels.results
+    written.check_result(path, spec, channels, like.header)
     if not exact:
         return
-    if like.info.lost is not None:
-        raise ValueError(f"{like.info.lost}, so that it could not stay as it is; save it as npy")
-    if path.suffix.lower() in _CHANGED:
+    if like.header.lost is not None:
+        raise ValueError(f"{like.header.lost}, so that it could not stay as it is; save it as npy")
+    if path.suffix.lower() in written.lossy:
         raise ValueError(
             f"path must be of a format that keeps what is not filled in, such as png or wav: {path.suffix} "
             f"changes all around it when it is written, got {shown(path)}"
         )
-    if writer.numbers(path, units, channels, like) != like.info.numbers:
+    if written.numbers(path, spec, channels, like.header) != like.header.numbers:
         raise ValueError(
-            f"path must be of a format that holds what is in the file as it is ({like.info.stored}), got "
+            f"path must be of a format that holds what is in the file as it is ({like.header.stored}), got "
             f"{shown(path)}"
         )
 
 
-def _checked(x: Any, units: Units, like: Source | None) -> np.ndarray:
+def _checked(x: Any, spec: DataSpec, like: Source | None) -> np.ndarray:
     if not isinstance(x, Tensor):
         raise TypeError(f"x must be a tensor, got {type(x).__name__}")
     if like is None:
-        fits, rule = x.ndim == units.spatial_dims + 1, f"(C, *spatial) with {units.spatial_dims} spatial axes"
+        fits, rule = x.ndim == spec.spatial_dims + 1, f"(C, *spatial) with {spec.spatial_dims} spatial axes"
     else:
-        channel = len(like.shape) - 1 - units.spatial_dims
+        channel = len(like.shape) - 1 - spec.spatial_dims
         shape = tuple(x.shape)
         fits = len(shape) == len(like.shape) and shape[:channel] == like.shape[:channel]
         fits = fits and shape[channel + 1 :] == like.shape[channel + 1 :]
@@ -156,51 +145,50 @@ def _checked(x: Any, units: Units, like: Source | None) -> np.ndarray:
     return x.detach().to("cpu", torch.float64).numpy()
 
 
-def _in_units(x: np.ndarray, units: Units, like: Source | None) -> np.ndarray:
+def _in_file_units(x: np.ndarray, spec: DataSpec, like: Source | None) -> np.ndarray:
     """``(N, channels, *shape)`` on the grid, with the channels and in the units of the file to be written."""
     if like is None:
-        return scale_of(None, units).to_file(x)[None]
+        return of_kind(spec.kind).scale(spec).to_file(x)[None]
     views = like.channels.views
-    answers = x.reshape(-1, *x.shape[-1 - units.spatial_dims :])
+    answers = x.reshape(-1, *x.shape[-1 - spec.spatial_dims :])
     answers = [like.scales[n % views].to_file(a) for n, a in enumerate(answers)]
-    answers = np.stack([to_file(a, like.info, units) for a in answers])
+    answers = np.stack([like.header.format.to_file(a, like.header, spec) for a in answers])
     examples = answers.reshape(-1, views, *answers.shape[1:])
-    mixed = sum(like.channels.file) != like.info.channels
+    mixed = sum(like.channels.file) != like.header.channels
     if mixed or answers.shape[1] != sum(like.channels.answer):  # what Python users have made of it
         return examples.reshape(len(examples), -1, *answers.shape[2:])
-    files = [like.info.numbers.values(s) for s in _stored(like)]
+    files = [like.header.numbers.values(s) for s in _stored(like)]
     return np.stack([like.channels.join(e, f) for e, f in zip(examples, files, strict=True)])
 
 
 def _stored(like: Source) -> np.ndarray:
     """A whole file as it is stored, ``(N, channels, *shape)``."""
-    reader, cache = READERS[like.info.format], Cache(float("inf"))
-    return np.stack([reader.stored(like.info, n, like.units, cache) for n in range(like.info.entries)])
+    return like.header.format.all_stored(like.header, like.spec)
 
 
 def _there(like: Source, stored: np.ndarray) -> np.ndarray:
-    return present(like.info.numbers.values(stored), missing_value(like.units.missing))
+    return present(like.header.numbers.values(stored), missing_value(like.spec.missing))
 
 
 def _kept(
-    stored: np.ndarray, numbers: Numbers, units: Units, like: Source, holes: np.ndarray | None
+    stored: np.ndarray, numbers: Numbers, spec: DataSpec, like: Source, holes: np.ndarray | None
 ) -> np.ndarray:
     """Numbers to be stored, but where those of the file are kept: outside of holes, or where it has none."""
-    if holes is None and units.missing is None:
+    if holes is None and spec.missing is None:
         return stored
     own = _stored(like)
     holes = _there(like, own) if holes is None else holes
-    if numbers != like.info.numbers:
-        own = numbers.stored(like.info.numbers.values(own))
+    if numbers != like.header.numbers:
+        own = numbers.stored(like.header.numbers.values(own))
     return np.where(holes, stored, own)
 
 
 def _on_file_grid(only: Tensor, like: Source) -> np.ndarray:
-    """Where a mask of the network's input, or what is missing, lies in the file."""
-    views = only.cpu().numpy().astype(np.float32).reshape(-1, *like.shape[-1 - like.units.spatial_dims :])
+    """Entries of the file in which a mask of the network's input lies, or which are missing."""
+    views = only.cpu().numpy().astype(np.float32).reshape(-1, *like.shape[-1 - like.spec.spatial_dims :])
     # On a finer grid an entry is new if any of those that it was made from is.
-    marked = np.stack([resized(v, like.info.shape) > 1e-6 for v in views])
-    marked = marked.reshape(like.info.entries, -1, *like.info.shape)
+    marked = np.stack([resized(v, like.header.shape) > 1e-6 for v in views])
+    marked = marked.reshape(like.header.entries, -1, *like.header.shape)
     own = _stored(like)
     if marked.shape[1] != own.shape[1]:
         marked = marked.any(1, keepdims=True)

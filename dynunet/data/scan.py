@@ -14,16 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from .cache import Cache
-from .common import common_units, example_size, most, wrong_size
-from .companions import paired, recorded_noise
-from .files import READERS, search
-from .measuring import measure
+from .degradation import paired, recorded_noise
+from .errors import UnreadableError, attempt, shown
+from .files import search
+from .formats import Header, of_kind
+from .formats.format import most
+from .memory import Cache
 from .options import DataOptions
-from .sieve import File, Sieve, watched
-from .sources import Info, Units, UnreadableError, attempt, shown
+from .ranges import ranges_of
+from .selection import File, Selection, common_spec, example_size, watched, wrong_size
+from .spec import DataSpec
 from .splits import held_out
-from .standard import classes_of
 
 
 @dataclass
@@ -31,16 +32,16 @@ class Scan:
     """The result: what can be used, what it means, and what was skipped for which reason."""
 
     root: Path
-    units: Units
+    spec: DataSpec
     files: list[File]
     entries: list[tuple[int, int]]  # the file of every example, and its place in the file
     labels: list[int] | None
     held: list[bool]
-    sieve: Sieve
+    selection: Selection
     others: Counter[str] = field(default_factory=Counter)
     left_out: dict[Path, str] = field(default_factory=dict)  # folders, and what they are
-    cond: Units | None = None  # of the degraded versions
-    noise: list[Info] = field(default_factory=list)
+    cond: DataSpec | None = None  # of the degraded versions
+    noise: list[Header] = field(default_factory=list)
 
 
 def scan(source: Path | str | Sequence[Path | str], options: DataOptions, cache: Cache) -> Scan:
@@ -50,55 +51,53 @@ def scan(source: Path | str | Sequence[Path | str], options: DataOptions, cache:
         FileNotFoundError, ValueError: there is nothing to train on, or files are not alike that must be.
     """
     found = search(source, "source")
-    sieve = Sieve(found.unusable)
-    files = sieve.look(found.files, options)
-    units, files = common_units(files, options, sieve)
-    files = sieve.keep(files, lambda f: _placed(f, units))
+    selection = Selection(found.unusable)
+    files = selection.headers(found.files, options)
+    spec, files = common_spec(files, options, selection)
+    files = selection.keep(files, lambda f: _placed(f, spec))
     cond = None
     if options.pairs is not None:
-        cond, files = paired(files, found.root, options, units, sieve)
-    units = replace(units, size=example_size(files, options, units), step=_typical_step(files))
-    files = sieve.keep(files, lambda f: wrong_size(f, units, options))
+        cond, files = paired(files, found.root, options, spec, selection)
+    spec = replace(spec, size=example_size(files, options, spec), step=_typical_step(files))
+    files = selection.keep(files, lambda f: wrong_size(f, spec, options))
     _name_folders(files, found.root, options)
     if options.labels == "folder":
-        files = sieve.keep(
+        files = selection.keep(
             files, lambda f: None if f.folder else "it is in no sub-folder, so it has no class"
         )
-    files = _measured(files, units, cond, options, cache, sieve)
+    files = _measured(files, spec, cond, options, cache, selection)
 
-    entries = [(i, n) for i, f in enumerate(files) for n in range(f.info.entries) if not _odd(f, n)]
+    entries = [(i, n) for i, f in enumerate(files) for n in range(f.header.entries) if not _unusable(f, n)]
     if not entries:
         raise ValueError("none of the examples can be used; of each pair, one or the other cannot")
-    units, labels = _classes(units, files, entries, options)
+    spec, labels = _classes(spec, files, entries, options)
     held = held_out(
-        [f.info for f in files],
+        [f.header for f in files],
         entries,
         [f.folder for f in files],
         options.validation,
         options.seed,
         options.labels == "folder",
     )
-    units = replace(units, range=_range(units, files, entries, held, options))
-    noise = recorded_noise(options, units, sieve)
-    if options.level is not None and units.kind != "audio":
-        raise ValueError(f"level must be left out but for audio, got {options.level} with {units.kind}")
-    restoration, channels = _restoration(options, cond), _cond_channels(options, units, cond)
-    units = replace(units, restoration=restoration, cond_channels=channels)
+    spec = replace(spec, range=_range(spec, files, entries, held, options))
+    noise = recorded_noise(options, spec, selection)
+    restoration, channels = _restoration(options, cond), _cond_channels(options, spec, cond)
+    spec = replace(spec, restoration=restoration, cond_channels=channels)
     if cond is not None:
-        cond = replace(cond, range=units.range)
+        cond = replace(cond, range=spec.range)
     return Scan(
-        found.root, units, files, entries, labels, held, sieve, found.others, found.left_out, cond, noise
+        found.root, spec, files, entries, labels, held, selection, found.others, found.left_out, cond, noise
     )
 
 
-def _placed(file: File, units: Units) -> None:
+def _placed(file: File, spec: DataSpec) -> None:
     """Note the grid of a file, or fail with the reason why it has none."""
-    file.grid = attempt(lambda: READERS[file.info.format].grid(file.info, units))
+    file.grid = attempt(lambda: file.header.format.grid(file.header, spec))
 
 
 def _name_folders(files: list[File], root: Path, options: DataOptions) -> None:
     """The top-level sub-folder of every file; what all files are in, is none (unless it is a class)."""
-    places = [Path(os.path.relpath(f.info.path, root)) for f in files]
+    places = [Path(os.path.relpath(f.header.path, root)) for f in files]
     shared = 0
     if options.labels != "folder":
         shared = len(Path(os.path.commonpath([p.parent for p in places])).parts)
@@ -110,68 +109,73 @@ def _name_folders(files: list[File], root: Path, options: DataOptions) -> None:
 def _typical_step(files: list[File]) -> tuple[float, ...] | None:
     """The spacing of most examples, as read."""
     steps = [
-        tuple(round(s * n / m, 6) for s, n, m in zip(f.info.spacing, f.info.shape, f.grid, strict=True))
+        tuple(round(s * n / m, 6) for s, n, m in zip(f.header.spacing, f.header.shape, f.grid, strict=True))
         for f in files
-        if f.info.spacing is not None
+        if f.header.spacing is not None
     ]
     return most(steps) if steps else None
 
 
 def _measured(
-    files: list[File], units: Units, cond: Units | None, options: DataOptions, cache: Cache, sieve: Sieve
+    files: list[File],
+    spec: DataSpec,
+    cond: DataSpec | None,
+    options: DataOptions,
+    cache: Cache,
+    selection: Selection,
 ) -> list[File]:
     """Ranges of volumes and arrays, and what is missing where something may be."""
-    if units.kind in ("audio", "images") and options.missing is None:
+    if of_kind(spec.kind).fixed_scale and options.missing is None:
         return files
 
     def look(file: File) -> str | None:
         if file.pair is not None and cond is not None:
             pair = file.pair
             try:
-                pair.measure = attempt(lambda info=pair.info, units=cond: measure(info, units, cache))
+                pair.ranges = attempt(lambda header=pair.header, spec=cond: ranges_of(header, spec, cache))
             except UnreadableError as error:
                 return f"its pair: {error}"
-        file.measure = found = attempt(lambda: measure(file.info, units, cache))
+        file.ranges = found = attempt(lambda: ranges_of(file.header, spec, cache))
         if found.odd:
             n, why = len(found.odd), next(iter(found.odd.values()))
-            sieve.partly[file.info.path] = f"{n} of {file.info.entries} examples: {why}"
+            selection.partly[file.header.path] = f"{n} of {file.header.entries} examples: {why}"
         return None
 
-    return sieve.keep(watched(files, "measuring values"), look)
+    return selection.keep(watched(files, "measuring values"), look)
 
 
-def _odd(file: File, index: int) -> bool:
-    return any(f is not None and f.measure is not None and index in f.measure.odd for f in (file, file.pair))
+def _unusable(file: File, index: int) -> bool:
+    return any(f is not None and f.ranges is not None and index in f.ranges.odd for f in (file, file.pair))
 
 
 def _classes(
-    units: Units, files: list[File], entries: list[tuple[int, int]], options: DataOptions
-) -> tuple[Units, list[int] | None]:
+    spec: DataSpec, files: list[File], entries: list[tuple[int, int]], options: DataOptions
+) -> tuple[DataSpec, list[int] | None]:
     if options.labels is None:
-        return units, None
+        return spec, None
     if options.labels == "folder":
         names = sorted({f.folder for f in files})
         labels = [names.index(files[f].folder) for f, _ in entries]
-        return replace(units, classes=tuple(map(shown, names))), labels
-    if any(f.info.labels is None for f in files):
+        return replace(spec, classes=tuple(map(shown, names))), labels
+    if any(f.header.labels is None for f in files):
         raise ValueError("labels='file' is of IDX, CIFAR-10 and npz files; labels='folder' takes sub-folders")
-    labels = [int(labels[n]) for f, n in entries if (labels := files[f].info.labels) is not None]
-    names = classes_of(files[0].info) or tuple(str(c) for c in range(max(labels) + 1))
-    return replace(units, classes=tuple(names)), labels
+    labels = [int(labels[n]) for f, n in entries if (labels := files[f].header.labels) is not None]
+    names = files[0].header.classes or tuple(str(c) for c in range(max(labels) + 1))
+    return replace(spec, classes=tuple(names)), labels
 
 
 def _range(
-    units: Units, files: list[File], entries: list[tuple[int, int]], held: list[bool], options: DataOptions
+    spec: DataSpec, files: list[File], entries: list[tuple[int, int]], held: list[bool], options: DataOptions
 ) -> tuple[float, float] | None:
-    """What becomes -1 and 1: as asked, the range of the training examples, or what is typical of volumes."""
-    if units.kind not in ("volumes", "arrays"):
+    """The values that become -1 and 1: as asked, of the training examples, or typical ones of volumes."""
+    if of_kind(spec.kind).fixed_scale:
         return None
     if options.value_range is not None:
         return options.value_range
-    if units.percentiles is not None:
-        own = [f.measure.own for f in files if f.measure is not None and f.measure.own is not None]
+    if spec.percentiles is not None:
+        own = [f.ranges.own for f in files if f.ranges is not None and f.ranges.own is not None]
         return median(low for low, _ in own), median(high for _, high in own)
-    trained = [(files[f].measure, n) for (f, n), out in zip(entries, held, strict=True) if not out]
+    trained = [(files[f].ranges, n) for (f, n), out in zip(entries, held, strict=True) if not out]
     low = min(float(m.low[n]) for m, n in trained if m is not None)
     high = max(float(m.high[n]) for m, n in trained if m is not None)
     if not low < high or not np.isfinite(2 / (high - low)):
@@ -179,7 +183,7 @@ def _range(
     return low, high
 
 
-def _restoration(options: DataOptions, cond: Units | None) -> dict[str, Any] | None:
+def _restoration(options: DataOptions, cond: DataSpec | None) -> dict[str, Any] | None:
     if not options.restores:
         return None
     level = {} if options.level is None else {"level": options.level}
@@ -189,6 +193,6 @@ def _restoration(options: DataOptions, cond: Units | None) -> dict[str, Any] | N
     return {**noise, **level}
 
 
-def _cond_channels(options: DataOptions, units: Units, cond: Units | None) -> int:
-    degraded = cond.channels if cond is not None else units.channels if options.restores else 0
-    return degraded + units.spatial_dims * options.coordinates
+def _cond_channels(options: DataOptions, spec: DataSpec, cond: DataSpec | None) -> int:
+    degraded = cond.channels if cond is not None else spec.channels if options.restores else 0
+    return degraded + spec.spatial_dims * options.coordinates

@@ -1,4 +1,4 @@
-"""Which examples are held out.
+"""The split into examples to train on and examples that are held out.
 
 In this order: a standard split of the files is kept (MNIST's ``t10k``, CIFAR-10's ``test_batch``); image sets
 and single files are split by example; classes from sub-folders are split by file within each class; with
@@ -11,24 +11,23 @@ from collections.abc import Sequence
 
 import torch
 
-from .sources import Info
-from .standard import is_test
+from .formats import Header
 
 _FEWEST = 3  # with fewer subjects or files, none is held out
 
 
 def held_out(
-    infos: Sequence[Info],
+    headers: Sequence[Header],
     entries: Sequence[tuple[int, int]],
     folders: Sequence[str],
     share: float,
     seed: int,
     stratified: bool,
 ) -> list[bool]:
-    """Whether each example is held out.
+    """True for each example that is held out.
 
     Args:
-        infos: of the files.
+        headers: of the files.
         entries: the file of every example, and its place in the file.
         folders: of every file, the top-level sub-folder, or ``""``.
         share: of the examples to hold out.
@@ -37,11 +36,11 @@ def held_out(
     """
     if share == 0:
         return [False] * len(entries)
-    standard = [info.format in ("idx", "cifar") for info in infos]
-    test = [s and is_test(info.path) for s, info in zip(standard, infos, strict=True)]
+    standard = [header.format.standard for header in headers]
+    test = [header.format.in_test_set(header.path) for header in headers]
     if all(standard) and any(test) and not all(test):
         return [test[file] for file, _ in entries]
-    by_entry = all(standard) or len(infos) == 1
+    by_entry = all(standard) or len(headers) == 1
     groups: dict[object, list[int]] = defaultdict(list)
     for i, entry in enumerate(entries):
         folder = folders[entry[0]]

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from math import inf
-from numbers import Real
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from convnd.arguments import integer
 
+from ..arguments import number, real
 from ..config import unwrapped
 from .guidance import Interval, can_guide
 from .noise import moved
@@ -31,34 +31,6 @@ def check_object(value: Any, name: str) -> None:
     """Refuse what a damaged configuration may have in the place of a name."""
     if isinstance(value, (bool, int, float, Mapping, Sequence)) and not isinstance(value, str):
         raise TypeError(f"{name} must be a name or an object, got {value!r}")
-
-
-def real(value: Any, name: str) -> float:
-    """A number: Python's, NumPy's, or the one entry of an array or tensor without axes."""
-    if not isinstance(value, (bool, int, float)) and getattr(value, "shape", None) == ():
-        value = value.item()
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    try:
-        return float(value)
-    except OverflowError:
-        raise ValueError(f"{name} must be in the range of floats, got an int beyond it") from None
-
-
-def number(value: Any, name: str, low: float, high: float) -> float:
-    """A number from ``low`` to ``high``."""
-    value = real(value, name)
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value}")
-    return value
-
-
-def positive(value: Any, name: str) -> float:
-    """A number above 0 and below infinity."""
-    value = real(value, name)
-    if not 0 < value < inf:
-        raise ValueError(f"{name} must be positive and finite, got {value}")
-    return value
 
 
 def check_model(model: Any) -> None:

@@ -29,7 +29,7 @@ _QUANTILE = 0.995  # of dynamic thresholding
 
 
 def can_guide(cond: Mapping[str, Any]) -> bool:
-    """Whether there is a condition that can be left out."""
+    """True if there is a condition that can be left out."""
     return any(cond.get(name) is not None for name in NOTHING)
 
 
@@ -125,7 +125,7 @@ def _std(x: Tensor) -> Tensor:
 
 
 def _inside(schedule: Any, t: Tensor, interval: Interval) -> Tensor:
-    """Which samples are at a noise level to be guided, ``(N,)`` bool."""
+    """``(N,)`` bool: True for the samples at a noise level that is to be guided."""
     alpha, sigma = schedule(widened(t))
     level = sigma / alpha  # infinite where no signal is left
     return (interval[0] < level) & (level <= interval[1])

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
+from ..arguments import positive
 from ..config import Data
 from .noise import Generators, rand
 from .predictions import Prediction
@@ -38,7 +39,7 @@ class Weighting(Data):
         return quantiles
 
     def weight(self, alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
-        """What a squared error of the output counts, of the shape of ``alpha``."""
+        """The weight of a squared error of the output, of the shape of ``alpha``."""
         return torch.ones_like(alpha)
 
 
@@ -60,7 +61,7 @@ class MinSNR(Weighting):
     gamma: float = 5.0
 
     def __post_init__(self) -> None:
-        _check_positive("gamma", self.gamma)
+        positive(self.gamma, "gamma")
 
     def weight(self, alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
         data, noise = prediction.gains(alpha, sigma)
@@ -81,8 +82,8 @@ class LogNormal(Weighting):
     sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_positive("std", self.std)
-        _check_positive("sigma_data", self.sigma_data)
+        positive(self.std, "std")
+        positive(self.sigma_data, "sigma_data")
 
     def times(self, quantiles: Tensor, schedule: ScheduleLike) -> Tensor:
         log_level = self.mean + self.std * torch.special.ndtri(quantiles)
@@ -186,11 +187,6 @@ def draw_quantiles(n: int, generator: Generators) -> Tensor:
         return rand(n, generator).clamp(tiny, 1 - tiny)
     shift = rand(1, generator)
     return ((shift + torch.arange(n, device="cpu")) / max(n, 1)).clamp(tiny, 1 - tiny)
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{name} must be positive and finite, got {value}")
 
 
 LOSSES: dict[str | None, Weighting] = {

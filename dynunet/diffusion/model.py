@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from convnd.arguments import PerAxis, integer
 
+from ..arguments import number, positive
 from ..checkpoints import Checkpoint
 from ..config import Configured, constructor_config, document, unwrapped
 from . import checks, rescaling, restoration
@@ -25,7 +26,7 @@ from .losses import (
 )
 from .noise import Generators, Noise, moved, rand, randn
 from .predictions import PREDICTIONS, EDMPrediction, Prediction
-from .running import Denoiser, check_times_are_its_own, chosen, evaluating, shown
+from .sampling import Denoiser, as_sampler, check_own_times, evaluation_mode, progress_bar
 from .schedulers import is_scheduler
 from .schedules import SCHEDULES, ScheduleLike, widened
 from .spacing import spaced
@@ -54,8 +55,8 @@ class Diffusion(Checkpoint, nn.Module):
         sigma_data: standard deviation of the data, for the prediction and the weighting ``"edm"``.
         zero_terminal_snr: rescale the schedule so that no signal is left at t = 1 (Lin et al. 2024).
         shift: multiply sigma / alpha, for data of higher resolution (above 1) than the schedule is meant for.
-        data: what the numbers mean, as JSON holds it (units, sample rate, range, ...): kept in ``data`` and
-            in checkpoints for whoever writes samples to files, see :mod:`dynunet.data`. It changes nothing.
+        data: the units of the numbers, as JSON holds them (sample rate, range, ...): kept in ``data`` and in
+            checkpoints for whoever writes samples to files, see :mod:`dynunet.data`. It changes nothing.
 
     >>> import torch
     >>> from dynunet import Diffusion, UNet
@@ -89,7 +90,7 @@ class Diffusion(Checkpoint, nn.Module):
         self.schedule: Any = checks.look_up(schedule, SCHEDULES, "schedule")
         if not isinstance(zero_terminal_snr, bool):
             raise TypeError(f"zero_terminal_snr must be True or False, got {zero_terminal_snr!r}")
-        sigma_data, shift = checks.positive(sigma_data, "sigma_data"), checks.positive(shift, "shift")
+        sigma_data, shift = positive(sigma_data, "sigma_data"), positive(shift, "shift")
         if zero_terminal_snr:
             self.schedule = rescaling.zero_terminal_snr(self.schedule)
         if shift != 1:
@@ -100,13 +101,13 @@ class Diffusion(Checkpoint, nn.Module):
             self.prediction = EDMPrediction(sigma_data)
         if isinstance(loss_weighting, str) and isinstance(self.loss_weighting, LogNormal):
             self.loss_weighting = replace(self.loss_weighting, sigma_data=sigma_data)
-        self.cond_dropout = checks.number(cond_dropout, "cond_dropout", 0, 1)
+        self.cond_dropout = number(cond_dropout, "cond_dropout", 0, 1)
         self._checked_scale = False
         self.data = data
 
     @property
     def data(self) -> dict[str, Any] | None:
-        """What the numbers mean: the argument of this name, which may be set later."""
+        """The argument of this name, the units of the numbers; it may be set later."""
         return self.config["data"]
 
     @data.setter
@@ -249,7 +250,7 @@ class Diffusion(Checkpoint, nn.Module):
             eta: noise of a sampler (or of a scheduler's step) that has this option: 0 for none, 1 for all.
             guidance_scale, guidance_rescale, guidance_interval: see :meth:`predict`.
             clip: limit every estimate of the data to [-clip, clip], or ``"dynamic"``, see
-                :func:`dynunet.diffusion.guidance.threshold`.
+                :func:`dynunet.diffusion.threshold`.
             window, overlap: evaluate the network in overlapping windows of this size, one int or one per
                 axis, for data larger than it was trained on, see :mod:`dynunet.diffusion.windows`.
             class_labels: one label for all samples or ``(N,)``, as a tensor, an array or a sequence of ints.
@@ -269,9 +270,9 @@ class Diffusion(Checkpoint, nn.Module):
         """
         shape = checks.check_shape(shape, "shape", self.model)
         steps = integer(steps, "steps")
-        run = chosen(sampler, eta)
+        run = as_sampler(sampler, eta)
         if is_scheduler(sampler):
-            check_times_are_its_own(sampler, spacing, start)
+            check_own_times(sampler, spacing, start)
         first = next(self.parameters(), torch.empty(0)) if start is None else start[0]
         device, dtype = device or first.device, dtype or torch.promote_types(first.dtype, torch.float32)
         if start is None:
@@ -285,7 +286,7 @@ class Diffusion(Checkpoint, nn.Module):
         guidance = guidance_scale, guidance_rescale, guidance_interval
         denoise = self._denoiser(cond, guidance, clip, window, overlap, len(shape) - 2)
         times = spaced(self.schedule, steps, spacing, start=t)
-        with evaluating(self), shown(steps, progress, callback) as after_step:
+        with evaluation_mode(self), progress_bar(steps, progress, callback) as after_step:
             return run(denoise, x, self.schedule, times, generator, after_step)
 
     def denoise(self, y: Tensor, sigma: float, steps: int = 20, **options: Any) -> Tensor:
@@ -324,7 +325,7 @@ class Diffusion(Checkpoint, nn.Module):
             y: ``(N, C, *spatial)``; what is not known may be anything, NaN too.
             known: bool, True where y is given; the axes of y, each of its size or 1.
             steps, sampler: see :meth:`sample`.
-            resamplings, jump: see :func:`dynunet.diffusion.restoration.inpainting`; the network is evaluated
+            resamplings, jump: see :func:`dynunet.diffusion.inpainting`; the network is evaluated
                 ``steps * resamplings`` times.
             options: of :meth:`sample`.
 
@@ -341,7 +342,7 @@ class Diffusion(Checkpoint, nn.Module):
                 f"sampler must be a name or a function here, as inpainting goes back and forth in time, and "
                 f"{type(sampler).__name__} has times of its own"
             )
-        inpainting = restoration.inpainting(chosen(sampler), y, known, *repeats)
+        inpainting = restoration.inpainting(as_sampler(sampler), y, known, *repeats)
         if "start" in options:
             raise TypeError("inpaint takes no start: it begins with noise, and with y where it is known")
         options = {"dtype": torch.promote_types(y.dtype, torch.float32), "device": y.device, **options}
@@ -380,7 +381,7 @@ class Diffusion(Checkpoint, nn.Module):
         overlap: Any,
         dims: int,
     ) -> Denoise:
-        """What a sampler is given: the network's estimate, in windows, guided, in range."""
+        """The denoiser of a sampler: the network's estimate, in windows, guided, in range."""
         scale, rescale, interval = checks.check_guidance(*guidance, cond)
         clip = checks.check_clip(clip)
         estimate: Estimate = self._estimate

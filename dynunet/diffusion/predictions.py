@@ -20,13 +20,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..arguments import positive
 from ..config import Data
 
 
 class Prediction(Data, ABC):
     @abstractmethod
     def target(self, x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """What the network should output."""
+        """The output that the network is to learn, of the shape of ``x0``."""
 
     @abstractmethod
     def denoised(self, output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -34,14 +35,14 @@ class Prediction(Data, ABC):
 
     @abstractmethod
     def gains(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """How far the estimates of x_0 and of the noise move (in size) when the output moves by one.
+        """The size of the derivatives of the estimates of x_0 and of the noise by the output.
 
         The second is the first times alpha / sigma, written so that neither is 0 times infinity; loss
         weightings are made of them. inf where the output does not determine the estimate.
         """
 
     def scaled(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """What the network is given for noisy data ``x``: ``x`` itself, except for EDM."""
+        """The input of the network for noisy data ``x``: ``x`` itself, except for EDM."""
         return x
 
 
@@ -117,8 +118,7 @@ class EDMPrediction(Prediction):
     sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma_data < float("inf"):
-            raise ValueError(f"sigma_data must be positive and finite, got {self.sigma_data}")
+        positive(self.sigma_data, "sigma_data")
 
     def _std(self, alpha: Tensor, sigma: Tensor) -> Tensor:
         """The standard deviation of x."""

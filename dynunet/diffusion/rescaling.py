@@ -1,11 +1,12 @@
 """Schedules made of other schedules: without signal at the end, or shifted for another resolution."""
 
 from dataclasses import dataclass
-from math import isfinite, log
+from math import log
 
 import torch
 from torch import Tensor
 
+from ..arguments import positive
 from .schedules import Discrete, Numerical, Schedule
 
 
@@ -85,8 +86,7 @@ def shifted(schedule: Schedule, shift: float) -> Schedule:
     ``shift t / (1 + (shift - 1) t)`` (Esser et al. 2024, eq. 23). The family of the scales stays.
     """
     _check_shiftable(schedule)
-    if not (isinstance(shift, (int, float)) and isfinite(shift) and shift > 0):
-        raise ValueError(f"shift must be positive and finite, got {shift!r}")
+    positive(shift, "shift")
     return schedule if shift == 1 else Shifted(schedule, shift)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checks import real
+from ..arguments import real
 from .noise import Noise, randn
 from .schedules import ScheduleLike, as_schedule
 from .steps import Callback, Denoise, Sampler, add_noise, level

@@ -35,7 +35,7 @@ _FIRST_RATIO = 3.0  # sigma / alpha at the start, where x is taken to be nothing
 
 
 def is_scheduler(value: Any) -> bool:
-    """Whether a value looks like a scheduler object of diffusers."""
+    """True if a value looks like a scheduler object of diffusers."""
     return not isinstance(value, type) and all(
         callable(getattr(value, n, None)) for n in ("set_timesteps", "step")
     )

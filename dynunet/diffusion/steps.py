@@ -1,4 +1,4 @@
-"""What every sampler shares: the noise levels it walks through, and one evaluation of the denoiser.
+"""The steps of every sampler: the noise levels it walks through, and one evaluation of the denoiser.
 
 All scales are computed in float64 on the CPU, once per run, and reach the tensors as Python numbers, so
 that the dtype and the device of the data have no part in the schedule's arithmetic.

@@ -39,7 +39,7 @@ def walk(
 
 
 def step_ends(scheduler: Any, scales: Sequence[Scales]) -> list[bool]:
-    """Whether a step ends with each evaluation: x is at that level for the last time, and not halfway.
+    """For each evaluation, True if a step ends with it: x is at that level for the last time, not halfway.
 
     Solvers of second order evaluate twice at a level, the second time to get there better.
     """
@@ -51,7 +51,7 @@ def step_ends(scheduler: Any, scales: Sequence[Scales]) -> list[bool]:
 
 
 def is_flow(scheduler: Any) -> bool:
-    """Whether x_k = (1 - sigma_k) x_0 + sigma_k noise; the flow-matching classes know nothing else."""
+    """True if x_k = (1 - sigma_k) x_0 + sigma_k noise; the flow-matching classes know nothing else."""
     config = scheduler.config
     return bool(config.get("use_flow_sigmas")) or "prediction_type" not in config
 

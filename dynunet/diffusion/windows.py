@@ -85,7 +85,7 @@ def check_windows(window: Any, overlap: Any, spatial_dims: int) -> tuple[tuple[i
 
 
 def coordinates(shape: Sequence[int], *, dtype: Any = None, device: Any = None) -> Tensor:
-    """Where every entry is: one channel per axis, from -1 at the first entry to 1 at the last.
+    """The place of every entry: one channel per axis, from -1 at the first entry to 1 at the last.
 
     Args:
         shape: ``(N, C, *spatial)`` of the data.
@@ -151,7 +151,7 @@ def _axes(x: Tensor, window: PerAxis, overlap: PerAxis | None) -> list[_Axis]:
 
 
 def _weights(size: int, starts: list[int], window: int, overlap: int) -> Tensor:
-    """What the windows along an axis count, ``(windows, window)``: at every entry they add up to 1."""
+    """The weights of the windows along an axis, ``(windows, window)``: they add up to 1 at every entry."""
     margin = min(-(-3 * overlap // 8), overlap // 2)
     ramp = overlap - 2 * margin
     place = torch.arange(window, dtype=torch.float64) + 0.5 - margin

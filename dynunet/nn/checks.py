@@ -5,9 +5,10 @@ that a command line can check its flags at once; :mod:`convnd.arguments` checks 
 """
 
 from collections.abc import Sequence
-from sys import float_info
 from typing import Any, Protocol
 
+from .. import arguments
+from ..arguments import integer
 from ..rules import shown
 
 
@@ -21,11 +22,7 @@ def whole(least: int = 1, most: int | None = None) -> Check:
     """An int of these bounds, or what has an ``__index__`` that is one."""
 
     def check(value: Any, name: str, n: int = 0) -> int:
-        if isinstance(value, bool) or not hasattr(value, "__index__"):
-            raise TypeError(f"{name} must be an int, got {value!r}")
-        value = value.__index__()
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {shown(value)}")
+        value = integer(value, name, least)
         if most is not None and value > most:
             raise ValueError(f"{name} must be at most {most}, got {shown(value)}")
         return value
@@ -33,24 +30,17 @@ def whole(least: int = 1, most: int | None = None) -> Check:
     return check
 
 
-def _number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    return value
-
-
 def positive(value: Any, name: str, n: int = 0) -> float:
     """A finite number above 0."""
-    if not 0 < _number(value, name) <= float_info.max:
-        raise ValueError(f"{name} must be positive and finite, got {value!r}")
-    return float(value)
+    return arguments.positive(value, name)
 
 
 def probability(value: Any, name: str, n: int = 0) -> float:
     """A number from 0 to 1, without 1 itself."""
-    if not 0 <= _number(value, name) < 1:
+    value = arguments.real(value, name)
+    if not 0 <= value < 1:
         raise ValueError(f"{name} must be in [0, 1), got {value}")
-    return float(value)
+    return value
 
 
 def flag(value: Any, name: str, n: int = 0) -> bool:

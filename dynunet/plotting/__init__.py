@@ -20,6 +20,18 @@ from convnd.arguments import choice
 from .signals import draw_signals
 from .tiles import DPI, SMALLEST, draw_sheet, figure, in_rows, pasted, tiles, view
 
+__all__ = [
+    "film_strip",
+    "gif",
+    "image_grid",
+    "loss_curve",
+    "mosaic",
+    "pictures",
+    "slices",
+    "spectrogram",
+    "waveform",
+]
+
 _MOST = {1: 12, 2: 64, 3: 12}  # samples in one picture by rank, 6 beyond
 
 

@@ -1,4 +1,4 @@
-"""What is trained, on the devices of ``accelerate``: the weights, their optimiser and their average.
+"""The model in training, on the devices of ``accelerate``: weights, their optimiser and their average.
 
 ``accelerate`` moves to the device, casts to lower precision, scales and clips gradients, and averages them
 over processes; which samples a process gets is decided in :mod:`dynunet.training.order`.
@@ -118,12 +118,12 @@ class Engine:
     def loss(
         self, objective: nn.Module, numbers: Sequence[int], batch: Mapping[str, Any], stream: Stream
     ) -> Tensor:
-        """Of a batch, wherever it is, as a sum and its count, see :class:`Objective`."""
+        """The loss of a batch, wherever it is, as a sum and its count, see :class:`Objective`."""
         chance = stream.chance(numbers, self.accelerator.device)
         return objective(len(numbers), **self.to_device(batch), **chance)
 
     def mean(self, sums: Tensor) -> float:
-        """Of what sums and counts ``(2,)`` of all processes say."""
+        """The mean that sums and counts ``(2,)`` of all processes give."""
         return divided(*self._over_processes(sums)).item()
 
     def to_device(self, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class Engine:
         return moved
 
     def stopping(self, wanted: bool) -> bool:
-        """Whether any process is to stop: all do so after the same step."""
+        """True if any process is to stop: all do so after the same step."""
         if self.accelerator.num_processes == 1:
             return wanted
         if wanted:
@@ -141,17 +141,17 @@ class Engine:
         return self.accelerator.check_trigger()
 
     def _over_processes(self, sums: Tensor) -> Tensor:
-        """Added up."""
+        """Sums over all processes."""
         added: Any = self.accelerator.reduce(sums, "sum")
         return added
 
     def finite(self) -> bool:
-        """Whether all weights are, also the averaged ones."""
+        """True if all weights are finite, also the averaged ones."""
         tensors = [*self.diffusion.parameters(), *self.average.parameters()]
         return all(bool(t.detach().isfinite().all()) for t in tensors)
 
     def state(self) -> dict[str, Any]:
-        """All that training goes on from, but for the average, which is a checkpoint of its own."""
+        """The state that training is resumed from, but for the average, which is a checkpoint of its own."""
         scaler = self.accelerator.scaler
         return {
             "model": self.diffusion.state_dict(),
@@ -161,7 +161,7 @@ class Engine:
         }
 
     def load_state(self, state: Mapping[str, Any], average: Path) -> None:
-        """Go on from a state, and an average in a safetensors file.
+        """Resume from a state, and an average in a safetensors file.
 
         Raises:
             ValueError: if they are not of this model.

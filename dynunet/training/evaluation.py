@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..progress import say
 from ..writing import replacing
 from .engine import Engine
 from .order import Stream, hashed
-from .run import say
 
 
 @torch.no_grad()

@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
-from ..data.sources import VanishedError
+from ..data.errors import VanishedError
 from ..writing import DiskFull
 
 _MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "failed to allocate")
@@ -28,8 +26,9 @@ def advice() -> Iterator[None]:
         raise TrainingError(
             f"{error}. Checkpoints are as they were; once there is room, the run can be resumed"
         ) from error
-    except (MemoryError, RuntimeError) as error:  # on a GPU OutOfMemoryError, on a CPU a plain RuntimeError
-        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    except (MemoryError, RuntimeError) as error:
+        # On a GPU it is torch's OutOfMemoryError, on a CPU a plain RuntimeError.
+        known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
         if not known and not any(text in str(error).lower() for text in _MEMORY):
             raise
         raise TrainingError(

@@ -7,10 +7,6 @@ from types import FrameType
 from typing import Any
 
 
-class Interrupted(KeyboardInterrupt):
-    """Training was stopped by a signal and has been saved; the message says how to go on."""
-
-
 class Interrupts:
     """A context in which the first SIGINT, SIGTERM or SIGHUP (the terminal was closed) is noted, as ``name``.
 

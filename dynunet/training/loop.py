@@ -18,22 +18,22 @@ from tqdm.auto import tqdm
 from ..checkpoints import WEIGHTS
 from ..config import document
 from ..diffusion import Diffusion
+from ..progress import Interrupted, say
 from ..writing import remove_left, replacing
 from . import folder, run
 from .engine import Engine
 from .evaluation import Pictures, validation_loss
 from .failures import not_finite
-from .interrupts import Interrupted, Interrupts
+from .interrupts import Interrupts
 from .order import Stream, schedule
 from .record import RUN, finished, surroundings, write_record
-from .run import say
 from .state import Checkpoints, Saved
 
 Callback = Callable[[int, Mapping[str, float]], None]
 
 
 class Settings(Protocol):
-    """What a trainer was given, see :class:`dynunet.training.Trainer`."""
+    """The arguments of a trainer, see :class:`dynunet.training.Trainer`."""
 
     dataset: Any
     validation: Any
@@ -224,7 +224,7 @@ class Loop:
             say(f"going on from step {self.step} of {self.options.steps}, {saved.path}")
 
     def _fixed(self) -> dict[str, Any]:
-        """What has to be as it was when a run is resumed."""
+        """Everything that has to be as it was when a run is resumed."""
         return {
             **self.options.fixed(self.engine.accelerator.num_processes),
             "len(dataset)": self.stream.length,

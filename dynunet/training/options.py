@@ -6,9 +6,7 @@ from difflib import get_close_matches
 from math import cos, inf, pi
 from typing import Any, Literal
 
-from convnd.arguments import choice, integer
-
-from ..diffusion.checks import number
+from ..arguments import choice, integer, number, positive
 
 # With other values of these the same run would take another course.
 _FIXED = ("lr", "weight_decay", "warmup", "decay", "clip", "ema", "precision", "loss", "seed")
@@ -16,7 +14,7 @@ _FIXED = ("lr", "weight_decay", "warmup", "decay", "clip", "ema", "precision", "
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How a model is trained. A step uses ``batch_size * accumulate * processes`` samples."""
+    """Options of training. A step uses ``batch_size * accumulate * processes`` samples."""
 
     steps: int = 10_000
     """Steps of the optimiser."""
@@ -72,8 +70,7 @@ class TrainOptions:
             integer(getattr(self, name), name, 0)
         if self.seed >= 2**64:
             raise ValueError(f"seed must have at most 64 bits, got {self.seed}")
-        if number(self.lr, "lr", 0, inf) in (0, inf):
-            raise ValueError(f"lr must be positive and finite, got {self.lr}")
+        positive(self.lr, "lr")
         if self.clip is not None and number(self.clip, "clip", 0, inf) == 0:
             raise ValueError(f"clip must be positive, or None for no limit, got {self.clip}")
         number(self.weight_decay, "weight_decay", 0, inf)
@@ -84,7 +81,7 @@ class TrainOptions:
         choice(self.loss, ("l2", "l1", "huber"), "loss")
 
     def learning_rate(self, step: int) -> float:
-        """Of the step that follows ``step`` earlier ones."""
+        """The learning rate of the step that follows ``step`` earlier ones."""
         warmup = min(self.warmup, self.steps // 10)
         if step < warmup:
             return self.lr * (step + 1) / (warmup + 1)
@@ -93,7 +90,7 @@ class TrainOptions:
         return self.lr * (1 + cos(pi * (step - warmup) / max(1, self.steps - warmup))) / 2
 
     def fixed(self, processes: int) -> dict[str, Any]:
-        """What has to stay as it is when a run is resumed.
+        """Values that have to stay as they are when a run is resumed.
 
         The samples of a step may be divided otherwise into batches and processes: its loss then differs in
         the last digits at most.

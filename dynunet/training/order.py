@@ -1,4 +1,4 @@
-"""Which samples make a step, and the random numbers of each: functions of the seed and a number alone.
+"""The samples of a step, and the random numbers of each: functions of the seed and a number alone.
 
 Samples are numbered in the order in which they are drawn, over all epochs and processes. Sample ``n`` of a
 data set of ``L`` items is number ``n mod L`` in epoch ``n // L``, whose order depends on ``(seed, epoch)``.
@@ -70,7 +70,7 @@ class Stream(Dataset[tuple[int, dict[str, Any]]]):
         return int(self._epoch[1][position])
 
     def chance(self, numbers: Sequence[int], device: torch.device) -> dict[str, Any]:
-        """What is random in the loss of samples, as keywords of it: when, and generators for the rest.
+        """Random numbers for the loss of samples, as keywords of it: times, and generators for the rest.
 
         The place of sample n in the distribution of times is the fraction of ``n / golden ratio + shift``:
         any samples in sequence are spread evenly over it, so that their mean varies less (Kingma et al. 2021,

@@ -10,7 +10,7 @@ from json import dumps
 from pathlib import Path
 from typing import Any
 
-from ..rules import Rule, check_fields, optional, read_document, several, table, text, whole
+from ..rules import Rule, check_fields, optional, read_document, read_json, several, shown, table, text, whole
 from ..writing import write_text
 
 RUN = "run.json"
@@ -48,8 +48,31 @@ def read_record(file: Path) -> dict[str, Any]:
     return record
 
 
+def read_flags(file: Path) -> dict[str, Any]:
+    """The flags of ``dynunet train`` in a JSON file, by name, as :func:`dynunet.jsonable.flat` gives them.
+
+    The file holds them as one object, or is the record of a run: its last ones, where it was resumed.
+
+    Raises:
+        ValueError: naming the file and the rule.
+    """
+    try:
+        found = read_json(file)
+    except OSError as error:
+        raise ValueError(f"{file}: cannot be read: {error.strerror}") from None
+    if isinstance(found, dict) and isinstance(found.get("options"), dict):  # the record of a run
+        check_fields(found, {"resumed": several(table())}, f"{file}: ", ("resumed",))
+        last = [{}, *found.get("resumed", [])][-1]  # says what was other than at first
+        found = last.get("flags", found.get("flags"))
+        if found is None:
+            raise ValueError(f"{file} is of a run that was not started by dynunet train, and holds no flags")
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} must be a JSON object with a field for every flag, got {shown(found)}")
+    return found
+
+
 def write_record(file: Path, about: Mapping[str, Any]) -> None:
-    """Begin a record, or note in the one that is there that, and with what else, the run is gone on with."""
+    """Begin a record, or note in the one that is there that the run was resumed, and what changed."""
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     if file.is_file():
         record = read_record(file)

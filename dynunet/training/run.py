@@ -15,14 +15,12 @@ The folder of a run holds
 import csv
 import io
 import re
-import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
+from ..progress import say
 from ..writing import write_text, written
 from .folder import LOG, TENSORBOARD
 
@@ -30,18 +28,13 @@ COLUMNS = ("step", "loss", "validation_loss", "lr", "gradient_norm", "samples_pe
 _STEP = re.compile(r"[0-9]{1,18}")
 
 
-def say(text: str) -> None:
-    """To the user, above the progress bar."""
-    tqdm.write(text, file=sys.stderr)
-
-
 class Log:
     """Rows of figures by step, in a CSV file and for TensorBoard.
 
     Args:
         folder: of the run.
-        step: that the run goes on from: rows of later steps, which a killed run has left, are removed.
-        tensorboard: whether to write for TensorBoard.
+        step: at which the run continues: rows of later steps, which a killed run has left, are removed.
+        tensorboard: write for TensorBoard, too.
     """
 
     def __init__(self, folder: Path, step: int, tensorboard: bool) -> None:

@@ -25,7 +25,7 @@ from torch import Tensor
 from ..checkpoints import CONFIG, WEIGHTS
 from ..diffusion import Diffusion
 from ..rules import Rule, both, optional, read_document, real, several, table, whole
-from ..writing import sync, write_text, written
+from ..writing import making, write_text
 
 STATE, NUMBERS = "state.pt", "state.json"
 _KEPT = 2
@@ -75,19 +75,14 @@ class Checkpoints:
         best: int | None = None,
     ) -> Path:
         """Write one, then remove those that are neither among the last two nor the best."""
-        temporary, final = self._hidden(step), self.path(step)
+        final = self.path(step)
         self.clean()
         tensors = [*_tensors(state), *average.state_dict().values()]
-        with written(final, [temporary], sum(t.nbytes for t in tensors)):
-            temporary.mkdir(parents=True)
-            torch.save(state, temporary / STATE)
-            average.save_pretrained(temporary)
-            files = {p.name: _checksum(p) for p in sorted(temporary.iterdir())}
-            write_text(temporary / NUMBERS, json.dumps({**numbers, "step": step, "files": files}, indent=2))
-            sync(temporary / STATE)
-            sync(temporary)
-            temporary.rename(final)
-        sync(self.folder)
+        with making(final, self._hidden(step), sum(t.nbytes for t in tensors)) as folder:
+            torch.save(state, folder / STATE)
+            average.save_pretrained(folder)
+            files = {p.name: _checksum(p) for p in sorted(folder.iterdir())}
+            write_text(folder / NUMBERS, json.dumps({**numbers, "step": step, "files": files}, indent=2))
         for old in self.steps()[:-_KEPT]:
             if old != best:
                 self._remove(old)

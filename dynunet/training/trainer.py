@@ -1,4 +1,4 @@
-"""Trainer: from a diffusion model and a data set to a trained one, in a folder that can be gone on from."""
+"""Trainer: from a diffusion model and a data set to a trained one, in a folder that a run is resumed from."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -39,7 +39,7 @@ class Trainer:
         sample_args: keywords of :meth:`dynunet.Diffusion.sample` for the pictures of samples.
         about: what else is written down in the record of the run, as JSON holds it.
         callbacks: ``callback(step, row)`` after each row of the log, with its figures by name.
-        progress: whether to show a progress bar.
+        progress: show a progress bar.
 
     Raises:
         ValueError, TypeError: naming the argument, the rule and the value received.
@@ -90,7 +90,7 @@ class Trainer:
 
         Args:
             steps: of the whole run, in place of those of the options.
-            resume: go on from the last checkpoint in the folder, to the same weights as without the
+            resume: continue from the last checkpoint in the folder, to the same weights as without the
                 interruption: bit by bit on a CPU. Without a run there it begins one, so that a script can
                 always ask for it, but never where a model or a log has no checkpoint beside it. More steps
                 than before are allowed; from there on the learning rate is that of the longer run.

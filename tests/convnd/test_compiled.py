@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import Module
 
+from convnd import ConvNd, ConvTransposeNd
 from dynunet import UNet
 
 from .calls import Call, data, everything
@@ -104,3 +106,43 @@ def test_unet_with_average_pools_trains_as_when_not_compiled() -> None:
         out = network(x)
         results.append((out, *torch.autograd.grad(out.square().sum(), list(unet.parameters()))))
     torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("op", ["conv", "transpose", "weight"])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_operator_of_compiled_graphs_is_as_it_declares(op: str, groups: int) -> None:
+    """Schema, strides of its result, derivatives, varying sizes."""
+    x, y = torch.randn(2, 4, 3, 4, 5, 4), torch.randn(2, 2, 2, 2, 3, 2)
+    w = torch.randn(2, 4 // groups, 2, 3, 3, 2)
+    a, b, sizes = {"conv": (x, w, y), "transpose": (y, w, x), "weight": (x, y, w)}[op]
+    ones = (1,) * 4
+    arguments = None, (2,) * 4, ones, (0, 1, 1, 0), ones, groups, sizes.shape[2:]
+    torch.library.opcheck(
+        torch.ops.convnd.bilinear.default, (op, a.requires_grad_(), b.requires_grad_(), *arguments)
+    )
+
+
+def varied(n: int) -> dict[str, tuple[Module, tuple[int, ...]]]:
+    """Layers whose compilation asked a solver about products of sizes, and the first sizes of each."""
+    return {
+        "same": (ConvNd(n, 2, 3, 3, stride=2, padding="same"), (6,) * n),
+        "strided": (ConvNd(n, 2, 3, 3, stride=2, padding=1), (6,) * n),
+        "circular": (ConvNd(n, 2, 3, 3, padding=1, padding_mode="circular"), (6,) * n),
+        "transposed": (ConvTransposeNd(n, 2, 3, 3, stride=2), (4,) * n),
+        "transposed same": (ConvTransposeNd(n, 2, 3, 3, stride=2, padding="same"), (4,) * n),
+    }
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.inductor)])
+@pytest.mark.parametrize("name", list(varied(1)))
+def test_layers_of_varying_sizes(name: str, backend: str) -> None:
+    torch._dynamo.reset()
+    layer, sizes = varied(4)[name]
+    compiled: Any = torch.compile(layer, fullgraph=True, backend=backend)
+    for more in (range(4), (1, 2, 1, 2), (3, 2, 1, 0)):
+        x = torch.randn(1, 2, *(size + m for size, m in zip(sizes, more, strict=True)), requires_grad=True)
+        results = []
+        for function in (layer, compiled):
+            y = function(x)
+            results.append((y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])))
+        torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-4)

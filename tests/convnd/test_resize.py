@@ -172,6 +172,8 @@ def test_bytes_are_resampled_as_torch_does_on_two_axes_of_many(
 
 
 @given(interpolate_cases(min_dims=2, max_dims=2), st.sampled_from(("linear", "cubic")), st.integers(0, 2))
+@example(Case(np.eye(2)[None, None], kwargs={"scale_factor": (2.0, 1.3)}), "cubic", 0)
+@example(Case(np.eye(2)[None, None], kwargs={"scale_factor": (1.0, 1.3)}), "cubic", 0)
 def test_antialiasing_equals_torch_lifted_to_three_axes(case: Case, mode: str, at: int) -> None:
     kwargs = {"antialias": True, **case.kwargs, "mode": mode}
     x = torch.tensor(case.input)

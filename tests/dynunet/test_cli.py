@@ -18,8 +18,9 @@ from PIL import Image
 
 from dynunet import Diffusion
 from dynunet.cli import main
-from dynunet.cli.config import flags, read
-from dynunet.cli.train import MARKERS, Train, read_flags
+from dynunet.cli.train import MARKERS, Train, flags_of
+from dynunet.jsonable import flat
+from dynunet.training.record import read_flags
 
 SMALL = "--num-blocks 1 --num-groups 4 --no-tensorboard --cpu --sample-every 0 --validation-samples 4".split()
 
@@ -222,7 +223,7 @@ def test_training_is_resumed_with_its_flags_to_the_same_weights(pictures: Path, 
     a, b = (Diffusion.from_pretrained(folder).state_dict() for folder in (whole, parts))
     assert all(torch.equal(a[name], b[name]) for name in a)
     # Resumed once more, it is the longer run that is gone on with.
-    assert read_flags(parts / "run.json").training.steps == 6
+    assert flags_of(parts / "run.json").training.steps == 6
 
 
 def test_a_run_is_resumed_with_its_own_data_in_its_own_folder(
@@ -249,7 +250,7 @@ def test_a_run_is_resumed_with_its_own_data_in_its_own_folder(
     shutil.copytree(pictures / "data", moved)
     run("train", moved, "--resume", out, "--steps", 5, "--cache", 0.5)
     assert f"source: {moved}, which was {pictures / 'data'}" in capsys.readouterr().err
-    assert read_flags(out / "run.json").source == moved
+    assert flags_of(out / "run.json").source == moved
 
 
 def test_a_run_that_holds_what_it_is_to_read_is_not_overwritten(
@@ -302,7 +303,7 @@ def test_data_that_vanish_end_training_with_one_line(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at what the process has loaded in /proc")
 def test_ctrl_c_while_all_is_imported_gives_no_traceback() -> None:
-    command = [sys.executable, "-m", "dynunet", "summary", "--help"]
+    command = [sys.executable, "-m", "dynunet", "summary", "--spatial-dims", "2", "--size", "8"]
     # In the background of a shell SIGINT is ignored, and children inherit that.
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     pipe = subprocess.PIPE
@@ -319,7 +320,7 @@ def test_ctrl_c_while_all_is_imported_gives_no_traceback() -> None:
 def test_the_flags_of_a_run_can_be_used_again(pictures: Path, tmp_path: Path) -> None:
     record = pictures / "run/run.json"
     run("train", "--config", record, "--out", tmp_path / "again", "--channels", 4, 8, "--steps", 1)
-    old, new = read_flags(record), read_flags(tmp_path / "again/run.json")
+    old, new = flags_of(record), flags_of(tmp_path / "again/run.json")
     assert new.network.channels == (4, 8)
     assert new.training.steps == 1
     assert new.data == old.data
@@ -333,12 +334,12 @@ def test_every_flag_survives_the_way_through_json(tmp_path: Path) -> None:
         --seed 3 --prediction flow --loss-weighting min_snr --clip inf --no-tensorboard --precision bf16"""
     asked = tyro.cli(Train, args=line.split(), config=MARKERS)
     assert (asked.data.channels, asked.data.seed, asked.training.seed) == (2, 4, 3)
-    (tmp_path / "flags.json").write_text(json.dumps(flags(asked)))
-    assert read_flags(tmp_path / "flags.json") == asked
+    (tmp_path / "flags.json").write_text(json.dumps(flat(asked)))
+    assert flags_of(tmp_path / "flags.json") == asked
 
 
 def test_a_run_records_the_command_that_made_it(pictures: Path) -> None:
-    recorded = read(pictures / "run/run.json")
+    recorded = read_flags(pictures / "run/run.json")
     assert recorded["source"] == str(pictures / "data")
     assert recorded["labels"] == "folder"
     assert recorded["channels"] == [8, 16]
@@ -456,8 +457,8 @@ def test_models_are_used_for_what_they_were_trained_for(
 ) -> None:
     out = ["--out", tmp_path / "out"]
     assert "dynunet denoise" in fails(capsys, 2, "sample", voice / "run", *out)
-    assert "give --sigma" in fails(capsys, 2, "denoise", pictures / "run", pictures / "data", *out)
-    assert "--sigma must be left out" in fails(capsys, 2, "denoise", voice / "run", "x", "--sigma", 1, *out)
+    assert "give sigma" in fails(capsys, 2, "denoise", pictures / "run", pictures / "data", *out)
+    assert "sigma must be left out" in fails(capsys, 2, "denoise", voice / "run", "x", "--sigma", 1, *out)
     inpaint = ["inpaint", voice / "run", "x", "--missing", "nan"]
     assert "was trained to restore" in fails(capsys, 2, *inpaint, *out)
     assert "must be of bright, dark" in fails(capsys, 2, "sample", pictures / "run", "--classes", "red", *out)

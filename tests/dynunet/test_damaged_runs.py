@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from dynunet import UNet
 from dynunet.cli import main
-from dynunet.cli.common import load_run
-from dynunet.cli.train import read_flags
-from dynunet.data.sources import Units
+from dynunet.cli.train import flags_of
+from dynunet.data.spec import DataSpec
+from dynunet.runs import trained
 from dynunet.training.record import read_record
 from dynunet.training.state import read
 
@@ -96,7 +96,7 @@ def check(file: Path, use: Callable[[], Any], told: str, draw: st.DataObject) ->
 @given(draw=st.data())
 def test_a_configuration(run: Path, draw: st.DataObject) -> None:
     def use() -> None:
-        diffusion, units = load_run(run, "cpu")
+        diffusion, units = trained(run, "cpu")
         low, high = units.range or (0, 1)
         assert low < high
         assert {**units.document(), **(diffusion.data or {})} == units.document()
@@ -110,7 +110,7 @@ def test_a_configuration(run: Path, draw: st.DataObject) -> None:
 def test_a_record(run: Path, draw: st.DataObject) -> None:
     def use() -> None:
         read_record(run / "run.json")
-        read_flags(run / "run.json")
+        flags_of(run / "run.json")
 
     check(run / "run.json", use, "run.json", draw)
 
@@ -155,7 +155,7 @@ def test_what_would_hang_fill_the_memory_or_be_wrong_without_a_word(
     config.write_text(json.dumps(damaged(document, place, value)))
     began = time.monotonic()
     if allowed:
-        load_run(tmp_path / "run", "cpu")
+        trained(tmp_path / "run", "cpu")
     else:
         with pytest.raises(SystemExit) as error:
             main(["sample", str(tmp_path / "run"), "--out", str(tmp_path / "out"), "--device", "cpu"])
@@ -174,7 +174,7 @@ def test_what_is_no_such_document(run: Path, tmp_path: Path, name: str, text: st
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / name).write_text(text)
     use: dict[str, Callable[[Path], Any]] = {
-        "config.json": lambda path: load_run(path.parent, "cpu"),
+        "config.json": lambda path: trained(path.parent, "cpu"),
         "run.json": read_record,
         "state.json": lambda path: read(path.parent),
     }
@@ -184,6 +184,8 @@ def test_what_is_no_such_document(run: Path, tmp_path: Path, name: str, text: st
 
 
 def test_units_that_are_not_damaged_stay_as_they_are() -> None:
-    units = Units("volumes", 3, 1, size=(8, 8, 8), spacing=(1.0, 1.0, 0.0), range=(0.0, 90.0), missing="-1e9")
-    assert Units.of(units.document()) == units
+    units = DataSpec(
+        "volumes", 3, 1, size=(8, 8, 8), spacing=(1.0, 1.0, 0.0), range=(0.0, 90.0), missing="-1e9"
+    )
+    assert DataSpec.of(units.document()) == units
     assert UNet(1, 1, channels=(4,), num_groups=1000).parts.num_groups == 1000

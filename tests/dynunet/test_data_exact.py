@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dynunet.data import FolderDataset, load, save
-from dynunet.data.channels import matched
-from dynunet.data.gaps import marks_of
-from dynunet.data.loading import load_gaps
+from dynunet.data.channel_mapping import channel_mapping
+from dynunet.data.errors import UnreadableError
+from dynunet.data.loading import load_gaps, marks_of
 from dynunet.data.saving import check_result, write
-from dynunet.data.sources import Units, UnreadableError
+from dynunet.data.spec import DataSpec
 
 RNG = np.random.default_rng(0)
 
@@ -179,7 +179,7 @@ def test_what_is_not_marked_stays_to_the_bit(kind: str, data: st.DataObject) -> 
         mask = Path(folder, "mask.any")
         of.mask(mask, marked)
         mask = next(p for p in Path(folder).glob("mask.*"))
-        units = Units.of(FolderDataset(path, **options).units)
+        units = DataSpec.of(FolderDataset(path, **options).units)
         channels = data.draw(st.sampled_from(sorted({1, units.channels})))
         units = replace(units, channels=channels)
         loaded, holes = load_gaps(path, units, marks_of(mask, units))
@@ -221,7 +221,7 @@ def test_what_is_missing_is_filled_in_and_all_else_stays_to_the_bit(kind: str, t
     marked[..., 2:4] = True
     marked[:, -1] = True
     before = np.where(marked, before.dtype.type(float(missing)), before)
-    units = Units.of(FolderDataset(path, **options).units)
+    units = DataSpec.of(FolderDataset(path, **options).units)
     if of.suffix == ".wav":
         sf.write(path, before.T, sf.info(path).samplerate, sf.info(path).subtype)
     elif of.suffix == ".nii":
@@ -302,7 +302,7 @@ def test_python_users_may_mix_channels_as_training_files_are(tmp_path: Path) -> 
 def test_nothing_is_lost_of_what_is_accepted(kind: str, file: int, given: int, answer: int) -> None:
     values = RNG.normal(size=(file, 3))
     try:
-        channels = matched(kind, file, given, answer)
+        channels = channel_mapping(kind, file, given, answer)
     except UnreadableError:
         return
     views = channels.split(values, 9.0)
@@ -363,7 +363,7 @@ def test_formats_that_cannot_hold_a_file_as_it_is_are_refused(
     make: Any, name: str, to: str, why: str, tmp_path: Path
 ) -> None:
     make(tmp_path / name)
-    units = Units.of(FolderDataset(tmp_path).units)
+    units = DataSpec.of(FolderDataset(tmp_path).units)
     loaded, _ = load_gaps(tmp_path / name, units)
     with pytest.raises(ValueError, match=why):
         check_result(tmp_path / to, units, loaded.source, exact=True)
@@ -374,10 +374,10 @@ def test_the_answer_to_a_file_of_a_changing_format_has_what_is_read_of_it(name: 
     """A jpg becomes a png, a sound of floats."""
     path, to = tmp_path / name, tmp_path / ("b.png" if name.endswith("jpg") else "b.wav")
     (image("RGB").make if name.endswith("jpg") else pcm("VORBIS", 1, 8000).make)(path)
-    units = Units.of(FolderDataset(path).units)
+    units = DataSpec.of(FolderDataset(path).units)
     loaded, _ = load_gaps(path, units)
     check_result(to, units, loaded.source, exact=True)
-    holes = np.zeros((1, units.channels, *loaded.source.info.shape), bool)
+    holes = np.zeros((1, units.channels, *loaded.source.header.shape), bool)
     holes[..., 2:5] = True
     write(to, torch.full_like(loaded.x, 0.7), units, loaded.source, holes)
     if name.endswith("jpg"):

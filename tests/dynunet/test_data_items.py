@@ -12,8 +12,7 @@ from PIL import Image
 
 from dynunet import Diffusion, UNet
 from dynunet.data import FolderDataset
-from dynunet.data.crops import random_place, region_coordinates
-from dynunet.data.resizing import resized
+from dynunet.data.values import random_place, region_coordinates, resized
 from dynunet.diffusion import coordinates
 
 from .data_writers import RNG, npy, png, wav
@@ -169,7 +168,7 @@ def test_classes_are_the_top_folders(tmp_path: Path) -> None:
 
 def files_of(data: FolderDataset | None) -> list[Path]:
     assert data is not None
-    return [data._scan.files[data._scan.entries[i][0]].info.path for i in data._chosen]
+    return [data._scan.files[data._scan.entries[i][0]].header.path for i in data._chosen]
 
 
 @given(share=st.floats(0.01, 0.9), seed=st.integers(0, 5), subjects=st.integers(3, 7))

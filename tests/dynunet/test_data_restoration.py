@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynunet.data import FolderDataset, load, save
-from dynunet.data.restoration import coloured_noise, mixed
+from dynunet.data.degradation import coloured_noise, mixed
 
 from .data_writers import RNG, nii, npy, png, wav
 
@@ -209,9 +209,9 @@ def test_at_one_level_loudness_does_not_matter(tmp_path: Path) -> None:
 
 def test_a_level_is_of_audio_that_is_to_be_restored(tmp_path: Path) -> None:
     npy(tmp_path / "a.npy", RNG.uniform(-1, 1, 40))
-    with pytest.raises(ValueError, match=r"level must be left out but for audio, got 0\.25 with arrays"):
+    with pytest.raises(ValueError, match=r"level is of audio, and the files are arrays, got 0\.25"):
         FolderDataset(tmp_path, 1, split="all", coloured=True, level=0.25)
-    wrongs: tuple[dict[str, Any], ...] = ({"level": 0.25}, {"level": -1.0, "coloured": True})
-    for wrong in wrongs:
-        with pytest.raises(ValueError, match="level must be positive, with noise, coloured or pairs"):
-            FolderDataset(tmp_path, 1, **wrong)
+    with pytest.raises(ValueError, match=r"level needs noise, coloured or pairs, got 0\.25"):
+        FolderDataset(tmp_path, 1, level=0.25)
+    with pytest.raises(ValueError, match=r"level must be positive and finite, got -1\.0"):
+        FolderDataset(tmp_path, 1, level=-1.0, coloured=True)

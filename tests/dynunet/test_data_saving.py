@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from dynunet.data import SUFFIXES, FolderDataset, load, save
-from dynunet.data.sources import Units
+from dynunet.data.spec import DataSpec
 from dynunet.writing import DiskFull
 
 from .data_writers import RNG, nii, npy, png, wav
@@ -232,7 +232,7 @@ def test_nothing_is_left_of_what_does_not_fit_on_the_disk(
 ) -> None:
     dims = 1 if name.endswith(SUFFIXES["audio"]) else 2
     kind = next(k for k, suffixes in SUFFIXES.items() if name.endswith(suffixes))
-    units = Units(kind, dims, 1, sample_rate=8000, stored="PCM_16" * (dims == 1), range=(0.0, 1.0))
+    units = DataSpec(kind, dims, 1, sample_rate=8000, stored="PCM_16" * (dims == 1), range=(0.0, 1.0))
     (tmp_path / name).write_bytes(b"old")
     x = torch.rand(1, *(40_000,) if dims == 1 else (200, 200)) * 2 - 1
     words = rf"{name} could not be written: .*it takes about .*B, and .* free"

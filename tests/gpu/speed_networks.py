@@ -222,11 +222,11 @@ def memory(setting: Setting) -> list[Row]:
 
 
 def recipe(setting: Setting) -> dict[str, Any]:
-    """The command under "One GPU of 24 GB" in the README, on random data; few steps of it."""
+    """The command under "One GPU of 24 GB" in dynunet/README.md, on random data; few steps of it."""
     need("accelerate")
     from dynunet import Trainer
 
-    flags = _flags((ROOT / "README.md").read_text(encoding="utf-8"))
+    flags = _flags((ROOT / "dynunet" / "README.md").read_text(encoding="utf-8"))
     n, size, batch = (int(flags[name][0]) for name in ("spatial-dims", "size", "batch-size"))
     channels = [int(c) for c in flags["channels"]]
     if not setting.gpu:
@@ -263,9 +263,9 @@ def recipe(setting: Setting) -> dict[str, Any]:
 
 def _flags(readme: str) -> dict[str, list[str]]:
     """The flags of the first ``dynunet train`` below that heading, with their values."""
-    found = re.search(r"### One GPU of 24 GB.*?\n\s+(dynunet train .*?)\n", readme, re.DOTALL)
+    found = re.search(r"## One GPU of 24 GB.*?\n\s+(dynunet train .*?)\n", readme, re.DOTALL)
     if found is None:
-        raise RuntimeError("README.md has no dynunet train below the heading One GPU of 24 GB")
+        raise RuntimeError("dynunet/README.md has no dynunet train below the heading One GPU of 24 GB")
     flags: dict[str, list[str]] = {}
     name = ""
     for word in shlex.split(found[1]):

@@ -12,19 +12,26 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from convnd.arguments import choice
-
-from .cache import Cache
-from .crops import padded, random_place, region_coordinates
-from .files import READERS
+from ..arguments import choice
+from .degradation import NoiseDegradation, NoiseFiles
+from .errors import UnreadableError, VanishedError, attempt, shown
+from .formats import of_kind
+from .memory import Cache
 from .options import DataOptions, missing_value
 from .report import table
-from .resizing import resized
-from .restoration import Degradation, NoiseFiles
-from .scaling import loudness, present, scale_of, with_nan
 from .scan import scan
-from .sieve import File
-from .sources import Region, Units, UnreadableError, VanishedError, attempt, shown
+from .selection import File
+from .spec import DataSpec
+from .values import (
+    Region,
+    loudness,
+    padded,
+    present,
+    random_place,
+    region_coordinates,
+    resized,
+    with_nan,
+)
 
 _TRIES = 20  # crops of a file with missing values, until one has something in it
 _SPLITS = ("train", "validation", "all")
@@ -73,7 +80,7 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
         self.failed: dict[Path, str] = {}
         self._cache = Cache(self.options.cache * 1e9)
         self._scan = scan(source, self.options, self._cache)
-        self._units = self._scan.units
+        self._spec = self._scan.spec
         self._degrade = self._degradation()
         self._masked = self.options.missing is not None or self._some_short()
         self._chosen = self._choose(split)
@@ -96,7 +103,7 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
             try:
                 item = self._example(self._scan.files[file], place)
             except UnreadableError as error:
-                self._failed(self._scan.files[file].info.path, str(error))
+                self._failed(self._scan.files[file].header.path, str(error))
                 continue
             if self._scan.labels is not None:
                 item["class_labels"] = torch.tensor(self._scan.labels[entry])
@@ -105,34 +112,34 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
 
     @property
     def units(self) -> dict[str, Any]:
-        """What the numbers mean, in JSON's types, for ``Diffusion(data=...)``, ``load`` and ``save``."""
-        return self._units.document()
+        """The meaning of the numbers, in JSON's types, for ``Diffusion(data=...)``, ``load`` and ``save``."""
+        return self._spec.document()
 
     @property
     def channels(self) -> int:
         """Channels of ``x0``."""
-        return self._units.channels
+        return self._spec.channels
 
     @property
     def cond_channels(self) -> int:
         """Channels of ``cond``, 0 if there is none."""
-        return self._units.cond_channels
+        return self._spec.cond_channels
 
     @property
     def num_classes(self) -> int | None:
         """Number of class labels, None if there are none."""
-        return None if self._units.classes is None else len(self._units.classes)
+        return None if self._spec.classes is None else len(self._spec.classes)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """``(C, *size)`` of ``x0``."""
-        return self._units.channels, *self._size
+        return self._spec.channels, *self._size
 
     @property
     def skipped(self) -> dict[Path, str]:
         """Files that are not used, and why, including those that failed when they were read."""
         noise = self._degrade.files.failed if self._degrade is not None and self._degrade.files else {}
-        return {**self._scan.sieve.skipped, **self.failed, **noise}
+        return {**self._scan.selection.skipped, **self.failed, **noise}
 
     def validation(self) -> "FolderDataset | None":
         """The held-out examples; None if there are too few files to hold any out."""
@@ -149,8 +156,8 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
 
     @property
     def _size(self) -> tuple[int, ...]:
-        assert self._units.size is not None
-        return self._units.size
+        assert self._spec.size is not None
+        return self._spec.size
 
     def _choose(self, split: str) -> list[int]:
         held = self._scan.held
@@ -162,11 +169,12 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
             n < s for f in files for n, s in zip(f.grid, self._size, strict=True)
         )
 
-    def _degradation(self) -> Degradation | None:
+    def _degradation(self) -> NoiseDegradation | None:
         if not self.options.restores or self.options.pairs is not None:
             return None
-        files = NoiseFiles(self._scan.noise, self._units) if self._scan.noise else None
-        return Degradation(self.options.snr, self.options.coloured, files, self._units.kind == "audio")
+        files = NoiseFiles(self._scan.noise, self._spec) if self._scan.noise else None
+        clips = of_kind(self._spec.kind).clips
+        return NoiseDegradation(self.options.snr, self.options.coloured, files, clips)
 
     def _failed(self, path: Path, why: str) -> None:
         if path not in self.failed:
@@ -184,7 +192,7 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
             x, cond = self._degrade(x, mask, self._cache)
             x = torch.where(mask, x, 0)
         if self.options.level is not None and cond is not None:
-            full = loudness(cond.numpy(), self.options.level).high
+            full = loudness(cond.numpy(), self.options.level)
             x, cond = x / full, cond / full
         parts = {"x0": x, "mask": mask} | ({} if cond is None else {"cond": cond})
         coordinates = self._coordinates(file, region) if self.options.coordinates else None
@@ -200,16 +208,16 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
         """A random crop, of several the first with anything in it, and its place (None for all of a file)."""
         for _ in range(_TRIES):
             region = None if self.options.resize else random_place(file.grid, self._size)
-            x, mask = self._values(file, index, self._units, region)
+            x, mask = self._values(file, index, self._spec, region)
             if region is None or mask.any():
                 return region, x, mask
         raise UnreadableError(f"{_TRIES} random crops had nothing but missing values")
 
-    def _values(self, file: File, index: int, units: Units, region: Region | None) -> tuple[Tensor, Tensor]:
+    def _values(self, file: File, index: int, spec: DataSpec, region: Region | None) -> tuple[Tensor, Tensor]:
         """Numbers as the network sees them, 0 where missing, and where they are there."""
-        info = file.info
-        values = attempt(lambda: READERS[info.format].read(info, index, units, self._cache, region))
-        missing = missing_value(units.missing)
+        header = file.header
+        values = attempt(lambda: header.format.read(header, index, spec, self._cache, region))
+        missing = missing_value(spec.missing)
         if self.options.resize and values.shape[1:] != self._size:
             values = resized(with_nan(values, missing), self._size)
         there = torch.from_numpy(present(values, missing))
@@ -217,8 +225,9 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
             raise UnreadableError(
                 "it has values that are NaN or infinite; missing='nan' would leave them out"
             )
-        own = (file.pair or file).measure  # what is to be restored is seen on the scale of what is given
-        x = torch.from_numpy(scale_of(info, units, own.own if own is not None else None).to_model(values))
+        own = (file.pair or file).ranges  # what is to be restored is seen on the scale of what is given
+        scale = header.format.scale(spec, header, None if own is None else own.own)
+        x = torch.from_numpy(scale.to_model(values))
         return torch.where(there, x, 0), there
 
     def _coordinates(self, file: File, region: Region | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""How a file stores its numbers, so that what is read and written again is the same to the bit."""
+"""Numbers as a file stores them, so that what is read and written again is the same to the bit."""
 
 from dataclasses import dataclass
 
@@ -36,3 +36,6 @@ class Numbers:
         if high >= 2.0**63 - 1:  # the greatest float64 that is still in 64 bits
             high = float(np.nextafter(high, 0))
         return np.nan_to_num(numbers, nan=0).round().clip(low, high).astype(dtype)
+
+
+FLOATS = Numbers("float32")

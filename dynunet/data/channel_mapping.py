@@ -1,4 +1,4 @@
-"""How the channels of a file meet those of a model, and its result those of the file.
+"""The way from the channels of a file to those of a model, and from its result back.
 
 A model of one channel takes the others one by one. A model of colours, or of stereo, takes a grey picture or
 a mono recording as that many copies, and the mean of what it makes of them is the result. The opacity of a
@@ -10,15 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .sources import UnreadableError
-
-# In these a channel more is one more of the same; in others it is another quantity.
-_COPIED = ("audio", "images")
+from .errors import UnreadableError
+from .formats import Format, of_kind
 
 
 @dataclass(frozen=True)
-class Channels:
-    """What a model is given of a file of some channels, and what is made of its answer.
+class ChannelMapping:
+    """The way from the channels of a file to those of a model, and from its answer to those of the result.
 
     Attributes:
         file, given, answer: each as ``(channels, opacity)``: how many, but for opacity, and 1 if that comes
@@ -31,7 +29,7 @@ class Channels:
 
     @property
     def views(self) -> int:
-        """How many inputs of the model a file makes."""
+        """Inputs of the model that a file makes."""
         return self.file[0] if self.given[0] == 1 else 1
 
     @property
@@ -75,15 +73,20 @@ class Channels:
         return np.concatenate([colours, answers[0, self.answer[0] :] if known else values[self.file[0] :]])
 
 
-def matched(kind: str, file: int, given: int, answer: int) -> Channels:
-    """How a file of some channels is given to a model.
+def channel_mapping(kind: str, file: int, given: int, answer: int) -> ChannelMapping:
+    """The way from a file of some channels to a model.
+
+    Args:
+        kind: of the files.
+        file, given, answer: channels of the file, of what the model is given, and of its answer.
 
     Raises:
         UnreadableError: channels would be lost.
     """
-    parts = Channels(_parts(kind, file), _parts(kind, given), _parts(kind, answer))
+    own = of_kind(kind)
+    parts = ChannelMapping(_parts(own, file), _parts(own, given), _parts(own, answer))
     count, wanted = parts.file[0], parts.given[0]
-    copied = count == 1 and kind in _COPIED
+    copied = count == 1 and own.copies
     if count == wanted or copied or (wanted == 1 and parts.given == parts.answer):
         return parts
     raise UnreadableError(
@@ -91,6 +94,6 @@ def matched(kind: str, file: int, given: int, answer: int) -> Channels:
     )
 
 
-def _parts(kind: str, channels: int) -> tuple[int, int]:
-    opacity = int(kind == "images" and channels in (2, 4))
+def _parts(kind: Format, channels: int) -> tuple[int, int]:
+    opacity = int(kind.opacity and channels in (2, 4))
     return channels - opacity, opacity

@@ -1,4 +1,4 @@
-"""The standard binary files of image sets: MNIST's IDX (also .gz) and CIFAR-10's batches.
+"""The binary files of image sets: MNIST's IDX (also .gz) and CIFAR-10's batches. They are read, not written.
 
 IDX is big-endian: two zero bytes, 0x08 for unsigned bytes, the number of axes, their sizes in four bytes
 each, then the pixels (http://yann.lecun.com/exdb/mnist). A CIFAR-10 batch is a row of 3073 bytes per image:
@@ -12,12 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import UnreadableError
+from ..memory import Cache, check_size
+from ..options import DataOptions
+from ..spec import DataSpec
+from ..values import Region, cut
 from .arrays import labels_of
-from .cache import Cache
-from .memory import check_size
+from .format import Header
+from .images import Pixels
 from .numbers import Numbers
-from .options import DataOptions
-from .sources import Info, Reader, Region, Units, UnreadableError, cut
 
 _IDX = re.compile(r"idx[2-9]-ubyte(\.gz)?$")
 _IDX_LABELS = re.compile(r"idx1-ubyte(\.gz)?$")
@@ -26,15 +29,33 @@ _CIFAR_ROW = 1 + 3 * 32 * 32
 _CIFAR_CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 
 
-class Idx(Reader):
-    format = "idx"
-    kind = "images"
+class ImageSet(Pixels):
+    """A file of many small images, which is read and not written."""
+
+    writable = False
+    standard = True
+
+    def in_test_set(self, path: Path) -> bool:
+        return path.name.startswith(("t10k", "test"))
+
+    def encode(
+        self, path: Path, stored: np.ndarray, numbers: Numbers, spec: DataSpec, like: Header | None
+    ) -> bytes:
+        raise ValueError(f"path must be of a format that is written, got {path}")
+
+
+class Mnist(ImageSet):
+    """IDX files of grey images."""
+
     suffixes = ("idx3-ubyte", "idx3-ubyte.gz")
 
     def matches(self, name: str) -> bool:
         return _IDX.search(name) is not None
 
-    def look(self, path: Path, options: DataOptions) -> Info:
+    def holds_labels(self, name: str) -> bool:
+        return _IDX_LABELS.search(name) is not None
+
+    def header(self, path: Path, options: DataOptions) -> Header:
         if options.spatial_dims not in (None, 2):
             raise UnreadableError(
                 f"an IDX image has 2 spatial axes, and {options.spatial_dims} were asked for"
@@ -44,10 +65,9 @@ class Idx(Reader):
             raise UnreadableError(f"it must hold images (count, rows, columns), got the sizes {shape}")
         pixels = idx_array(path)
         labels = _idx_labels(path, len(pixels)) if options.labels == "file" else None
-        return Info(
+        return Header(
             path,
-            self.format,
-            self.kind,
+            self,
             1,
             pixels.shape[1:],
             len(pixels),
@@ -57,25 +77,25 @@ class Idx(Reader):
             labels=labels,
         )
 
-    def convertible(self, info: Info, channels: int) -> bool:
+    def convertible(self, header: Header, channels: int) -> bool:
         return True
 
     def read(
-        self, info: Info, index: int, units: Units, cache: Cache, region: Region | None = None
+        self, header: Header, index: int, spec: DataSpec, cache: Cache, region: Region | None = None
     ) -> np.ndarray:
-        if info.path.suffix == ".gz":
-            pixels = cache.get((info.path, "idx"), lambda: idx_array(info.path))
+        if header.path.suffix == ".gz":
+            pixels = cache.get((header.path, "idx"), lambda: idx_array(header.path))
         else:
-            pixels = idx_array(info.path)
-        return np.repeat(cut(pixels[index][None], region), units.channels, 0)
+            pixels = idx_array(header.path)
+        return np.repeat(cut(pixels[index][None], region), spec.channels, 0)
 
 
-class Cifar(Reader):
-    format = "cifar"
-    kind = "images"
+class Cifar(ImageSet):
+    """CIFAR-10's batches of colour images."""
+
     suffixes = (".bin",)
 
-    def look(self, path: Path, options: DataOptions) -> Info:
+    def header(self, path: Path, options: DataOptions) -> Header:
         if options.spatial_dims not in (None, 2):
             raise UnreadableError(
                 f"a CIFAR-10 image has 2 spatial axes, and {options.spatial_dims} were asked for"
@@ -87,30 +107,15 @@ class Cifar(Reader):
         if labels.max() > 9:
             raise UnreadableError(f"a CIFAR-10 batch has labels from 0 to 9, got {labels.max()}")
         labels = labels.astype(np.int64) if options.labels == "file" else None
-        return Info(
-            path, self.format, self.kind, 3, (32, 32), size // _CIFAR_ROW, True, stored="uint8",
-            numbers=Numbers("uint8"), labels=labels,
+        return Header(
+            path, self, 3, (32, 32), size // _CIFAR_ROW, True, stored="uint8",
+            numbers=Numbers("uint8"), labels=labels, classes=_CIFAR_CLASSES,
         )  # fmt: skip
 
     def read(
-        self, info: Info, index: int, units: Units, cache: Cache, region: Region | None = None
+        self, header: Header, index: int, spec: DataSpec, cache: Cache, region: Region | None = None
     ) -> np.ndarray:
-        return np.array(cut(_cifar_rows(info.path)[index, 1:].reshape(3, 32, 32), region))
-
-
-def classes_of(info: Info) -> tuple[str, ...] | None:
-    """The names of a standard set's classes."""
-    return _CIFAR_CLASSES if info.format == "cifar" else None
-
-
-def is_idx_labels(path: Path) -> bool:
-    """Whether a file holds the labels of one beside it."""
-    return _IDX_LABELS.search(path.name.lower()) is not None
-
-
-def is_test(path: Path) -> bool:
-    """Whether the standard split holds this file out."""
-    return path.name.startswith(("t10k", "test"))
+        return np.array(cut(_cifar_rows(header.path)[index, 1:].reshape(3, 32, 32), region))
 
 
 def idx_header(path: Path) -> tuple[tuple[int, ...], int]:

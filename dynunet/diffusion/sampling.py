@@ -1,4 +1,4 @@
-"""What surrounds a run of a sampler: its name and options, evaluation mode, a progress bar."""
+"""A run of a sampler: the sampler by its name and options, evaluation mode, a progress bar."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,8 @@ from typing import Any, cast
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .checks import look_up, real
+from ..arguments import real
+from .checks import look_up
 from .guidance import Estimate, threshold
 from .samplers import SAMPLERS
 from .schedulers import from_scheduler, is_scheduler
@@ -19,7 +20,7 @@ from .steps import Callback, Sampler
 
 @dataclass(frozen=True)
 class Denoiser:
-    """What a sampler is given: an estimate with its conditions, kept in range. It takes times on the CPU."""
+    """The denoiser of a sampler: an estimate with its conditions, kept in range; times on the CPU."""
 
     estimate: Estimate
     cond: Mapping[str, Any]
@@ -30,7 +31,7 @@ class Denoiser:
         return threshold(self.estimate(x, t, self.cond), self.clip)
 
 
-def chosen(sampler: Any, eta: Any = None) -> Sampler:
+def as_sampler(sampler: Any, eta: Any = None) -> Sampler:
     """A sampler by its name, as a function, or as a scheduler object of diffusers, with its eta."""
     scheduler = is_scheduler(sampler)
     run: Any = look_up(sampler, SAMPLERS, "sampler") if isinstance(sampler, str) else sampler
@@ -50,7 +51,7 @@ def chosen(sampler: Any, eta: Any = None) -> Sampler:
     return from_scheduler(run, eta=eta) if scheduler else partial(cast(Sampler, run), eta=eta)
 
 
-def check_times_are_its_own(scheduler: Any, spacing: str, start: Any) -> None:
+def check_own_times(scheduler: Any, spacing: str, start: Any) -> None:
     """Refuse what a scheduler, which has times of its own from noise to data, cannot follow."""
     name = type(scheduler).__name__
     if spacing != "uniform":
@@ -65,7 +66,7 @@ def check_times_are_its_own(scheduler: Any, spacing: str, start: Any) -> None:
 
 
 @contextmanager
-def shown(steps: int, progress: bool, callback: Callback | None) -> Iterator[Callback]:
+def progress_bar(steps: int, progress: bool, callback: Callback | None) -> Iterator[Callback]:
     """A callback that moves a progress bar and calls the user's."""
     with tqdm(total=steps, desc="sampling", leave=False, disable=not progress) as bar:
 
@@ -78,7 +79,7 @@ def shown(steps: int, progress: bool, callback: Callback | None) -> Iterator[Cal
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while (no dropout, running statistics), then each module as it was."""
     training = {m: m.training for m in module.modules()}
     module.eval()

@@ -1,4 +1,4 @@
-"""Degrading clean examples: recorded or coloured noise at a random signal-to-noise ratio.
+"""Degraded versions of clean examples: pairs, or recorded or coloured noise at a random level.
 
 The power of a signal is that of its deviation from its mean, over the entries that are there, and at least
 1e-5 (-50 dB of full scale), so that a silent crop does not make the noise vanish. The noise is scaled to
@@ -14,10 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cache import Cache
-from .crops import random_place
-from .files import READERS
-from .sources import Info, Units, UnreadableError, attempt
+from .errors import UnreadableError, attempt, shown
+from .files import search, stem
+from .formats import Header
+from .formats.format import most, times
+from .memory import Cache
+from .options import DataOptions
+from .selection import File, Selection, weighted, wrong_channels, wrong_kind
+from .spec import DataSpec
+from .values import random_place
 
 _LEAST_POWER = 1e-5
 _TRIES = 10  # segments of recorded noise that may turn out silent or unreadable
@@ -66,25 +71,22 @@ def mixed(clean: Tensor, noise: Tensor, snr: float, mask: Tensor | None = None) 
 class NoiseFiles:
     """Recorded noise, in random segments; what is shorter than the segment is repeated."""
 
-    infos: list[Info]
-    units: Units
+    headers: list[Header]
+    spec: DataSpec
     failed: dict[Path, str] = field(default_factory=dict)
 
     def segment(self, shape: Sequence[int], cache: Cache) -> Tensor:
         """Noise of mean 0, ``(C, *spatial)``, of any power; zeros if segment after segment has none."""
-        units = replace(self.units, channels=shape[0])
+        spec = replace(self.spec, channels=shape[0])
         for _ in range(_TRIES):
-            info = self.infos[int(torch.randint(len(self.infos), ()))]
-            reader = READERS[info.format]
-            grid = reader.grid(info, units)
+            header = self.headers[int(torch.randint(len(self.headers), ()))]
+            grid = header.format.grid(header, spec)
             region = random_place(grid, shape[1:])
-            index = int(torch.randint(info.entries, ()))
+            index = int(torch.randint(header.entries, ()))
             try:
-                values = attempt(
-                    lambda i=info, n=index, r=region: READERS[i.format].read(i, n, units, cache, r)
-                )
+                values = attempt(lambda h=header, n=index, r=region: h.format.read(h, n, spec, cache, r))
             except UnreadableError as error:
-                self.failed[info.path] = str(error)
+                self.failed[header.path] = str(error)
                 continue
             values = np.nan_to_num(
                 values.astype(np.float64) - values.mean(dtype=np.float64), posinf=0, neginf=0
@@ -97,13 +99,13 @@ class NoiseFiles:
 
 
 @dataclass
-class Degradation:
+class NoiseDegradation:
     """Noise on the fly, recorded or coloured; where both are asked for, either with equal probability."""
 
     snr: tuple[float, float]
     coloured: bool
     files: NoiseFiles | None
-    keep_below_full_scale: bool
+    below_full_scale: bool
 
     def __call__(self, clean: Tensor, mask: Tensor | None, cache: Cache) -> tuple[Tensor, Tensor]:
         """Clean and noisy. Of audio, both are made quieter together where the noisy one would clip."""
@@ -115,6 +117,59 @@ class Degradation:
         low, high = self.snr
         noisy = mixed(clean, noise, low + (high - low) * float(torch.rand(())), mask)
         peak = noisy.abs().max()
-        if self.keep_below_full_scale and peak > 1:
+        if self.below_full_scale and peak > 1:
             return clean / peak, noisy / peak
         return clean, noisy
+
+
+def paired(
+    files: list[File], root: Path, options: DataOptions, spec: DataSpec, selection: Selection
+) -> tuple[DataSpec, list[File]]:
+    """Each clean file with the degraded one at the same relative path, whatever their suffixes."""
+    assert options.pairs is not None
+    found = search(options.pairs, "pairs")
+    if {f.header.path.resolve() for f in files} & {p.resolve() for p in found.files}:
+        raise ValueError(f"pairs must be a folder outside of the source, got {shown(options.pairs)}")
+    others = replace(options, labels=None, spatial_dims=spec.spatial_dims)
+    selection.skipped.update(found.unusable)
+    pairs = {stem(f.header.path, found.root): f for f in selection.headers(found.files, others)}
+    degraded = list(pairs.values())
+    cond = replace(spec, channels=most(f.header.channels for f in weighted(degraded)), size=None)
+
+    def match(file: File) -> str | None:
+        pair = pairs.pop(stem(file.header.path, root), None)
+        if pair is None:
+            return f"there is no file of its name in {shown(found.root)}, or none that can be read"
+        header = pair.header
+        wrong = wrong_kind(header, spec.kind, spec.spatial_dims) or wrong_channels(header, cond.channels)
+        if wrong is not None:
+            return f"its pair: {wrong}"
+        pair.grid = attempt(lambda: header.format.grid(header, cond))
+        if pair.grid != file.grid or header.entries != file.header.entries:
+            sizes = f"{header.entries} x {times(pair.grid)}, not {file.header.entries} x {times(file.grid)}"
+            return f"its pair has another size: {sizes}"
+        file.pair = pair
+        return None
+
+    try:
+        return cond, selection.keep(files, match)
+    finally:
+        for pair in pairs.values():
+            selection.skipped[pair.header.path] = "there is no clean file of its name"
+
+
+def recorded_noise(options: DataOptions, spec: DataSpec, selection: Selection) -> list[Header]:
+    """The files of recorded noise; the channels may be mixed or copied."""
+    if options.noise is None:
+        return []
+    others = replace(options, labels=None, spatial_dims=spec.spatial_dims)
+    found = search(options.noise, "noise")
+    selection.skipped.update(found.unusable)
+    files = selection.headers(found.files, others)
+    files = selection.keep(
+        files,
+        lambda f: (
+            wrong_kind(f.header, spec.kind, spec.spatial_dims) or wrong_channels(f.header, spec.channels)
+        ),
+    )
+    return [f.header for f in files]

@@ -1,0 +1,218 @@
+"""Images: png, jpg and others that pillow reads; two spatial axes, rows and columns.
+
+8 bits per channel, or 16 of grey images (pillow reduces 16-bit colour to 8). Palettes become colours, a
+camera's rotation is applied, of several views in one jpg (MPO) the first is taken. Where another number of
+channels is wanted, colours become grey, grey becomes colours, and an alpha channel is left out or opaque.
+A result has the size, bit depth, opacity and colour profile of its file.
+"""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..errors import UnreadableError, missing_package, shown
+from ..memory import Cache
+from ..options import DataOptions
+from ..spec import DataSpec
+from ..values import Region, Scale, cut
+from .format import Format, Header, check_not_empty
+from .numbers import Numbers
+
+_FULL_SCALE = {"uint8": 255.0, "uint16": 65535.0}
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+_CHANNELS = {"1": 1, "L": 1, "LA": 2, "RGB": 3, "RGBX": 3, "CMYK": 3, "YCbCr": 3, "RGBA": 4, "PA": 4}
+_DEEP = ("I;16", "I;16B", "I;16L")
+_CAMERA = ("JPEG", "MPO")
+_ORIENTATION = 0x0112  # EXIF; 5 to 8 exchange rows and columns
+
+
+def pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise missing_package("pillow", error) from None
+    return Image
+
+
+class Pixels(Format):
+    """Images in any kind of file: their scale, their opacity, masks."""
+
+    kind = "images"
+    dims = range(2, 3)
+    new = ".png"
+    fixed_scale = copies = opacity = True
+
+    def scale(
+        self, spec: DataSpec, header: Header | None = None, own: tuple[float, float] | None = None
+    ) -> Scale:
+        return Scale(0.0, _FULL_SCALE[(header.stored if header is not None else spec.stored) or "uint8"])
+
+    def marked(self, header: Header, spec: DataSpec) -> np.ndarray:
+        """Marked is where a mask is bright."""
+        values = self.values(header, DataSpec("images", 2, 1))
+        return values > self.scale(spec, header).high / 2
+
+
+class Images(Pixels):
+    """Image files, with one image each."""
+
+    suffixes = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+    lossy: ClassVar[Mapping[str, str]] = {".jpg": ".png", ".jpeg": ".png"}
+
+    def header(self, path: Path, options: DataOptions) -> Header:
+        if options.spatial_dims not in (None, 2):
+            raise UnreadableError(f"an image has 2 spatial axes, and {options.spatial_dims} were asked for")
+        check_not_empty(path)
+        _check_whole(path)
+        with open(path, "rb") as file, pillow().open(file) as image:
+            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+                raise UnreadableError(f"it has {image.n_frames} pages, and one is expected; save them as npy")
+            channels, lost = _channels(image), _lost(image, path)
+            exact = image.format not in _CAMERA and image.info.get("compression") != "jpeg"
+            stored = "uint16" if image.mode in _DEEP else "uint8"
+            numbers = Numbers("bool", 255.0) if image.mode == "1" else Numbers(stored)
+            columns, rows = image.size
+            if turned(image) >= 5:
+                rows, columns = columns, rows
+        return Header(
+            path, self, channels, (rows, columns), stored=stored, numbers=numbers,
+            lost=lost, exact=exact,
+        )  # fmt: skip
+
+    def convertible(self, header: Header, channels: int) -> bool:
+        return channels in _MODES
+
+    def read(
+        self, header: Header, index: int, spec: DataSpec, cache: Cache, region: Region | None = None
+    ) -> np.ndarray:
+        key = header.path, "image", spec.channels
+        return cut(cache.get(key, lambda: _decoded(header.path, spec.channels)), region)
+
+    def stored(self, header: Header, index: int, spec: DataSpec, cache: Cache) -> np.ndarray:
+        pixels = super().stored(header, index, spec, cache)
+        return pixels > 0 if header.numbers.dtype == "bool" else pixels
+
+    def check_result(self, path: Path, spec: DataSpec, channels: int, like: Header | None) -> None:
+        super().check_result(path, spec, channels, like)
+        if like is not None and like.series:
+            raise ValueError(
+                f"path must be of a format that holds {like.entries} images, such as npy, got {shown(path)}"
+            )
+        if channels not in _MODES:
+            raise ValueError(f"x must have 1 to 4 channels to be written as an image, got {channels}")
+        suffix = path.suffix.lower()
+        if (suffix in self.lossy and channels in (2, 4)) or (suffix == ".bmp" and channels == 2):
+            raise ValueError(
+                f"path must be of a format for images with opacity, such as png, got {shown(path)}"
+            )
+
+    def numbers(self, path: Path, spec: DataSpec, channels: int, like: Header | None) -> Numbers:
+        if spec.kind != self.kind:
+            low, high = spec.range or (-1.0, 1.0)
+            return Numbers("uint8", (high - low) / 255, low)
+        lossless = path.suffix.lower() in (".png", ".tif", ".tiff")
+        if like is not None and like.numbers.dtype == "bool" and lossless:
+            return like.numbers
+        if (like.stored if like is not None else spec.stored) != "uint16":
+            return Numbers("uint8")
+        return Numbers("uint16") if channels == 1 and lossless else Numbers("uint8", 257.0)
+
+    def encode(
+        self, path: Path, stored: np.ndarray, numbers: Numbers, spec: DataSpec, like: Header | None
+    ) -> memoryview:
+        pixels = np.moveaxis(stored[0], 0, -1)
+        image = pillow().fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+        name = pillow().registered_extensions()[path.suffix.lower()]
+        options: dict[str, Any] = {"quality": 95, "subsampling": 0} if name == "JPEG" else {}
+        if like is not None and isinstance(like.format, Images):
+            image, kept = _as_turned(image, like.path, name)
+            options |= kept
+        made = io.BytesIO()
+        image.save(made, name, **options)
+        return made.getbuffer()
+
+
+def turned(image: Any) -> int:
+    """The turn that a camera asks for, 1 for none; pillow turns tif by itself."""
+    if image.format == "PNG" and not {"exif", "Raw profile type exif"} & set(image.info):
+        return 1  # without decoding all of it to look behind its pixels
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    if image.format != "TIFF":
+        return orientation if orientation in range(1, 9) else 1
+    if orientation in range(5, 9) and image.info.get("compression") == "raw":
+        raise UnreadableError("it is a tif that is turned and not compressed, which pillow garbles")
+    return 1
+
+
+def _lost(image: Any, path: Path) -> str | None:
+    """Bits or colours that pillow does not keep, in words."""
+    if image.mode in ("CMYK", "YCbCr"):
+        return f"its {image.mode} colours become RGB"
+    if image.format == "PNG" and image.mode not in _DEEP:
+        with open(path, "rb") as file:
+            if file.read(25)[24:] == b"\x10":  # the bit depth, at its place in every png
+                return "its 16 bits of each colour become 8"
+    return None
+
+
+def _channels(image: Any) -> int:
+    if image.mode == "P":
+        return 4 if "transparency" in image.info else 3
+    if image.mode in _DEEP:
+        return 1
+    if image.mode not in _CHANNELS:
+        raise UnreadableError(
+            f"its pixels are of pillow's mode {image.mode!r}, not of 8 or 16 bits; save it as npy"
+        )
+    return _CHANNELS[image.mode]
+
+
+def _check_whole(path: Path) -> None:
+    """Refuse what is truncated, decoding it only where nothing cheaper tells."""
+    with open(path, "rb") as file, pillow().open(file) as image:  # not its name, which need not be UTF-8
+        if image.format == "PNG":
+            image.verify()  # the checksum of every chunk
+            return
+        file.seek(-min(64, file.seek(0, 2)), 2)
+        complete = image.format in _CAMERA and file.read().rstrip(b"\0\r\n").endswith(b"\xff\xd9")
+        if not complete:
+            image.load()
+
+
+def _decoded(path: Path, channels: int) -> np.ndarray:
+    """``(channels, rows, columns)``, uint8 or uint16."""
+    from PIL import ImageOps
+
+    with open(path, "rb") as file, pillow().open(file) as image:
+        if turned(image) > 1:
+            image = ImageOps.exif_transpose(image)
+        if image.mode in _DEEP:
+            grey = np.asarray(image, dtype=np.uint16)
+            opaque = [np.full_like(grey, 65535)] if channels in (2, 4) else []
+            return np.stack([grey] * (channels - len(opaque)) + opaque)
+        if image.mode in ("P", "PA"):  # through colours: pillow makes no LA of a palette
+            image = image.convert("RGBA")
+        pixels = np.array(image.convert(_MODES[channels]))
+    return np.ascontiguousarray(np.moveaxis(np.atleast_3d(pixels), -1, 0))
+
+
+def _as_turned(image: Any, source: Path, format: str) -> tuple[Any, dict[str, Any]]:
+    """An image turned as its source is stored, and what else goes with the pixels, for pillow's ``save``."""
+    turn = pillow().Transpose
+    back = {
+        2: turn.FLIP_LEFT_RIGHT, 3: turn.ROTATE_180, 4: turn.FLIP_TOP_BOTTOM, 5: turn.TRANSPOSE,
+        6: turn.ROTATE_90, 7: turn.TRANSVERSE, 8: turn.ROTATE_270,
+    }  # fmt: skip
+    with open(source, "rb") as file, pillow().open(file) as original:
+        names = ["icc_profile", "dpi"]
+        if original.format == format == "PNG":
+            names.append("exif")
+            if original.mode == image.mode:
+                names.append("transparency")
+            if turned(original) > 1:
+                image = image.transpose(back[original.getexif()[_ORIENTATION]])
+        kept = {name: original.info[name] for name in names if original.info.get(name) is not None}
+    return image, kept

@@ -1,0 +1,162 @@
+"""Arrays of values: what is missing in them, their scale, resizing and cropping.
+
+Resizing is linear interpolation between the centres of cells; where an axis shrinks, the triangle widens to
+the size of the new cells, so that every old entry counts (as pillow's bilinear filter does). Entries that are
+not finite are left out; where they are most of the weight, the result is NaN.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Region = Sequence[tuple[int, int]]  # (start, stop) along every spatial axis
+
+_SILENT = 1e-5  # -100 dB of full scale
+
+
+@dataclass(frozen=True)
+class Scale:
+    """``low`` becomes -1 and ``high`` becomes 1; values beyond are not clipped."""
+
+    low: float = -1.0
+    high: float = 1.0
+
+    def to_model(self, values: np.ndarray) -> np.ndarray:
+        """Numbers of the file as the network sees them, float32."""
+        gain = 2 / (self.high - self.low)
+        shift = -(self.high + self.low) / (self.high - self.low)
+        return (values.astype(np.float64) * gain + shift).astype(np.float32)
+
+    def to_file(self, x: np.ndarray) -> np.ndarray:
+        """And back, float64."""
+        return (x.astype(np.float64) * (self.high - self.low) + (self.high + self.low)) / 2
+
+
+def loudness(values: np.ndarray, level: float) -> float:
+    """The amplitude that becomes 1 when audio is brought to a level; what is nearly silent stays so.
+
+    Args:
+        values: of any shape; without any they are silent.
+        level: the root mean square to bring them to.
+    """
+    power = np.square(values, dtype=np.float64).mean() if values.size else 0.0
+    return max(float(np.sqrt(power)), _SILENT) / level
+
+
+def present(values: np.ndarray, missing: float | None) -> np.ndarray:
+    """True for entries that are there: finite, and not the value that means missing."""
+    there = np.isfinite(values) if values.dtype.kind == "f" else np.ones(values.shape, bool)
+    if missing is not None and not np.isnan(missing):
+        with np.errstate(over="ignore"):  # beyond float32: equal to nothing finite
+            there &= values != missing
+    return there
+
+
+def with_nan(values: np.ndarray, missing: float | None) -> np.ndarray:
+    """The values in floating point, NaN where missing."""
+    there = present(values, missing)
+    return values if there.all() else np.where(there, values, np.nan)
+
+
+def limits(values: np.ndarray, percentiles: tuple[float, float] | None) -> tuple[float, float]:
+    """The least and greatest of some values, or their percentiles where these differ."""
+    if percentiles is not None:
+        low, high = (float(p) for p in np.percentile(values, percentiles))
+        if low < high:
+            return low, high
+    return float(values.min()), float(values.max())
+
+
+def resized(values: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """``(channels, *spatial)`` with the given spatial sizes, float32 (float64 stays)."""
+    values = np.asarray(values, np.float64 if values.dtype == np.float64 else np.float32)
+    known = np.isfinite(values)
+    if known.all():
+        return _along_all(values, sizes)
+    weight = _along_all(known.astype(values.dtype), sizes)
+    total = _along_all(np.where(known, values, 0), sizes)
+    mostly = weight > 0.5
+    return np.where(mostly, total / np.where(mostly, weight, 1), np.nan).astype(values.dtype)
+
+
+def _along_all(values: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    for axis, size in enumerate(sizes, start=1):
+        if values.shape[axis] != size:
+            values = _along(values, axis, size)
+    return values
+
+
+def _along(values: np.ndarray, axis: int, size: int) -> np.ndarray:
+    n = values.shape[axis]
+    reach = max(n / size, 1.0)
+    centre = (np.arange(size) + 0.5) * n / size - 0.5
+    first = np.ceil(centre - reach).astype(int)
+    taps = first[None] + np.arange(int(np.ceil(2 * reach)) + 1)[:, None]
+    weights = np.clip(1 - np.abs(taps - centre) / reach, 0, None) * ((taps >= 0) & (taps < n))
+    weights /= weights.sum(0)
+    shape = [1] * values.ndim
+    shape[axis] = size
+    result = np.zeros((*values.shape[:axis], size, *values.shape[axis + 1 :]), values.dtype)
+    for tap, weight in zip(taps.clip(0, n - 1), weights, strict=True):
+        if weight.any():
+            result += values.take(tap, axis) * weight.reshape(shape).astype(values.dtype)
+    return result
+
+
+def touched(marked: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """Entries of a grid of other sizes that lie in those that are marked, or hold one of them.
+
+    An entry lies in the one that its centre is in. So whatever is marked, something is, and not much more.
+
+    Args:
+        marked: bool ``(channels, *spatial)``.
+        sizes: of the other grid.
+    """
+    for axis, size in enumerate(sizes, start=1):
+        n = marked.shape[axis]
+        if n == size:
+            continue
+        there = np.minimum(((np.arange(n) + 0.5) * size / n).astype(int), size - 1)
+        back = np.minimum(((np.arange(size) + 0.5) * n / size).astype(int), n - 1)
+        result = marked.take(back, axis)
+        np.logical_or.at(np.moveaxis(result, axis, 0), there, np.moveaxis(marked, axis, 0))
+        marked = result
+    return marked
+
+
+def cut(values: np.ndarray, region: Region | None) -> np.ndarray:
+    """A region of ``(channels, *spatial)``."""
+    return values if region is None else values[:, *(slice(a, b) for a, b in region)]
+
+
+def random_place(grid: Sequence[int], size: Sequence[int]) -> Region:
+    """The place of a random crop, uniform; an axis that is no longer than the crop is not cut.
+
+    Draws from torch's global generator, once for every axis.
+    """
+    starts = [int(torch.randint(max(n - s, 0) + 1, ())) for n, s in zip(grid, size, strict=True)]
+    return [(at, min(at + s, n)) for at, n, s in zip(starts, grid, size, strict=True)]
+
+
+def region_coordinates(grid: Sequence[int], region: Region) -> Tensor:
+    """The part of :func:`dynunet.diffusion.coordinates` of a file in one region, ``(axes, *region)``.
+
+    Only that part is made: a file may be far larger than a crop.
+    """
+    lines = [
+        torch.linspace(-1, 1, n)[a:b] if n > 1 else torch.zeros(1)
+        for n, (a, b) in zip(grid, region, strict=True)
+    ]
+    return torch.stack(torch.meshgrid(*lines, indexing="ij"))
+
+
+def padded(x: Tensor, size: Sequence[int], value: float | bool = 0) -> Tensor:
+    """``(C, *spatial)`` made as large as ``size`` at the ends of its axes."""
+    if x.shape[1:] == tuple(size):
+        return x
+    result = x.new_full((x.shape[0], *size), value)
+    result[:, *(slice(0, n) for n in x.shape[1:])] = x
+    return result

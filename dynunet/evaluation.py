@@ -1,0 +1,247 @@
+"""The quality of a trained model, on data it has not seen.
+
+Of a model that restores: SNR, and SI-SDR (1-D) or PSNR, in dB, before and after. Of others: the loss, and the
+Fréchet distance of samples from data, on local means and deviations, beside that of data from data.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import trange
+
+import convnd.functional as F
+
+from .arguments import integer
+from .data.dataset import FolderDataset
+from .data.formats import of_kind
+from .data.options import DataOptions
+from .data.spec import DataSpec
+from .diffusion import Diffusion
+from .jsonable import unflat
+from .metrics import frechet_distance, psnr, si_sdr, snr
+from .runs import batch_size as fitting
+from .runs import device_of, restoration_steps, spec_of_run, trained
+from .training.record import RUN, read_flags
+
+__all__ = ["Evaluation", "data_of_run", "evaluate"]
+
+_FEATURES = 32  # at most, of the Fréchet distance
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of quality. As text they are a table.
+
+    Attributes:
+        figures: by name: ``SNR``, ``SI-SDR`` or ``PSNR`` in dB, means over the examples after restoration,
+            and with `` before`` before it, where what is given has the channels of the data; or ``loss``,
+            ``Fréchet distance`` of samples from data, and its ``floor``, that of data from data.
+        rows: of the table, a name and a text each.
+    """
+
+    figures: Mapping[str, float]
+    rows: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        width = max(len(name) for name, _ in self.rows)
+        return "\n".join(f"{name.ljust(width)}  {text}" for name, text in self.rows)
+
+
+def evaluate(
+    model: Path | str | Diffusion,
+    dataset: FolderDataset | None = None,
+    *,
+    num: int = 64,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+) -> Evaluation:
+    """Measure the quality of a trained model, as ``dynunet evaluate`` does.
+
+    Args:
+        model: the folder of a run, or a model that was trained from files.
+        dataset: examples as those of training; by default what was held out from a run, see
+            :func:`data_of_run`.
+        num: examples, chosen at random, at least 2.
+        steps: of the sampler; by default 1 to restore (20 for a prediction of the noise) and 20 to sample.
+        batch_size: examples at a time; by default by their size. The figures do not depend on it.
+        seed: of crops, noise and samples.
+        device: ``"cpu"``, ``"cuda"``, ...; by default the fastest for a folder, and for a model where it is.
+
+    Raises:
+        ValueError, TypeError: naming the argument, the rule and the value received.
+    """
+    integer(num, "num", 2)
+    for name, value in (("steps", steps), ("batch_size", batch_size)):
+        if value is not None:
+            integer(value, name)
+    if dataset is None:
+        if isinstance(model, Diffusion):
+            raise ValueError("dataset must be given with a model: it is not known which run it is of")
+        dataset = data_of_run(model)
+    diffusion, spec = trained(model, device)
+    classes = dataset.units["classes"]
+    if spec.classes is not None and tuple(classes or ()) != spec.classes:
+        raise ValueError(
+            f"the classes must be {', '.join(spec.classes)}, got {', '.join(classes or ['none'])}"
+        )
+    examples = _Examples(dataset, seed, batch_size or fitting(dataset.shape))
+    figures = _generation if spec.restoration is None else _restoration
+    return figures(diffusion, spec, examples, num, steps)
+
+
+def data_of_run(
+    run: Path | str,
+    source: Path | str | None = None,
+    *,
+    noise: Path | str | None = None,
+    snr: tuple[float, float] | None = None,
+    pairs: Path | str | None = None,
+) -> FolderDataset:
+    """Examples for a run of ``dynunet train``, read as those of training were.
+
+    Args:
+        run: its folder.
+        source: a folder of files; by default what was held out from training, if anything was.
+        noise, snr, pairs: in place of those of training, for a model that restores: a folder of noise, the
+            least and the greatest signal-to-noise ratio in dB, or a folder of degraded files.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the argument, the rule and the value received.
+    """
+    record, spec = Path(run, RUN), spec_of_run(run)
+    flags = read_flags(record)
+    options = unflat(DataOptions, flags, record, others=True)
+    found = source if source is not None else flags.get("source")
+    if found is None:
+        raise ValueError("the folder of files is missing: dynunet evaluate RUN FOLDER")
+    split = "validation" if source is None and options.validation else "all"
+    degraded = _degradation(spec, noise=noise, snr=snr, pairs=pairs)
+    return FolderDataset(found, options=replace(options, **_as_trained(spec), **degraded), split=split)
+
+
+def _as_trained(spec: DataSpec) -> dict[str, Any]:
+    """Options that training found in its own files, and other files are to be read with."""
+    names = ("spatial_dims", "channels", "size", "sample_rate", "spacing")
+    fixed = {name: getattr(spec, name) for name in names}
+    scaled_alike = "value_range" in of_kind(spec.kind).options and spec.percentiles is None
+    return fixed | ({"value_range": spec.range} if scaled_alike else {})
+
+
+def _degradation(spec: DataSpec, **given: Any) -> dict[str, Any]:
+    """The noise or the pairs asked for, as options in place of those of training."""
+    given = {name: value for name, value in given.items() if value is not None}
+    if given and spec.restoration is None:
+        raise ValueError(f"{next(iter(given))} is for a model that restores, which this one is not")
+    if "noise" in given:
+        return {"pairs": None, **given}
+    return {"noise": None, "coloured": False, **given} if "pairs" in given else given
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """Examples of a data set in a random order, again and again with other crops if there are few."""
+
+    dataset: FolderDataset
+    seed: int
+    size: int
+
+    def batches(self, first: int, count: int, title: str) -> Iterator[dict[str, Tensor]]:
+        for start in trange(first, first + count, self.size, desc=title, disable=None, leave=False):
+            items = [self._item(i) for i in range(start, min(start + self.size, first + count))]
+            yield {name: torch.stack([item[name] for item in items]) for name in items[0]}
+
+    def generators(self, first: int, x: Tensor, device: torch.device) -> list[torch.Generator]:
+        """One for each sample, whatever the size of a batch."""
+        return [torch.Generator(device).manual_seed(self.seed + first + i) for i in range(len(x))]
+
+    def _item(self, i: int) -> dict[str, Tensor]:
+        around, place = divmod(i, len(self.dataset))
+        order = torch.randperm(len(self.dataset), generator=torch.Generator().manual_seed(self.seed + around))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed + i)
+            return self.dataset[int(order[place])]
+
+
+def _restoration(
+    diffusion: Diffusion, spec: DataSpec, examples: _Examples, num: int, steps: int | None
+) -> Evaluation:
+    """Figures before and after, means over the examples."""
+    kinds: dict[str, Callable[..., Tensor]] = {"SNR": snr}
+    kinds |= {"SI-SDR": si_sdr} if spec.spatial_dims == 1 else {"PSNR": psnr}
+    before, after = {name: [] for name in kinds}, {name: [] for name in kinds}
+    device, done = device_of(diffusion), 0
+    for batch in examples.batches(0, num, "restoring"):
+        x0, mask, cond = batch["x0"], batch.get("mask"), batch["cond"]
+        x = diffusion.sample(
+            tuple(x0.shape),
+            restoration_steps(diffusion, steps),
+            cond=cond.to(device),
+            generator=examples.generators(done, x0, device),
+            progress=False,
+        ).cpu()
+        done += len(x0)
+        degraded = cond[:, : cond.shape[1] - spec.spatial_dims * spec.coordinates]
+        for name, figure in kinds.items():
+            after[name] += figure(x, x0, mask=mask).tolist()
+            if degraded.shape == x0.shape:
+                before[name] += figure(degraded, x0, mask=mask).tolist()
+    figures = {name: _mean(after[name]) for name in kinds}
+    figures |= {f"{name} before": _mean(values) for name, values in before.items() if values}
+    return Evaluation(figures, tuple((name, _compared(name, figures)) for name in kinds))
+
+
+def _compared(name: str, figures: Mapping[str, float]) -> str:
+    after, before = figures[name], figures.get(f"{name} before")
+    if before is None:
+        return f"{after:.2f} dB"
+    return f"{before:.2f} dB before, {after:.2f} dB after: {after - before:+.2f} dB"
+
+
+def _mean(values: list[float]) -> float:
+    return torch.tensor(values, dtype=torch.float64).nanmean().item()
+
+
+def _generation(
+    diffusion: Diffusion, spec: DataSpec, examples: _Examples, num: int, steps: int | None
+) -> Evaluation:
+    """The loss, and the distance of samples from data they were not trained on."""
+    device, losses, made, done = device_of(diffusion), [], [], 0
+    halves: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for batch in examples.batches(0, num, "sampling"):
+        generators = examples.generators(done, batch["x0"], device)
+        given: dict[str, Any] = {name: value.to(device) for name, value in batch.items()}
+        with torch.no_grad():
+            losses += [diffusion.loss(**given, generator=generators).item()] * len(batch["x0"])
+        x0, mask = given.pop("x0"), given.pop("mask", None)
+        x = diffusion.sample(tuple(x0.shape), steps or 20, generator=generators, progress=False, **given)
+        made.append(_features(x if mask is None else x.where(mask, 0)))
+        halves[0].append(_features(x0))
+        done += len(x0)
+    halves[1].extend(_features(batch["x0"]) for batch in examples.batches(num, num, "reading"))
+    first, second, samples = (torch.cat(parts).cpu() for parts in (*halves, made))
+    loss, floor = _mean(losses), frechet_distance(first, second)
+    distance = frechet_distance(samples, second)
+    note = "" if 2 * num <= len(examples.dataset) else ", of the same files where these are too few"
+    rows = (
+        ("loss", f"{loss:.4f}"),
+        ("Fréchet distance", f"{distance:.4g} of {num} samples from {num} examples"),
+        ("its floor", f"{floor:.4g} between {num} and {num} examples{note}"),
+        ("its features", f"{first.shape[1]} local means and standard deviations"),
+    )
+    return Evaluation({"loss": loss, "Fréchet distance": distance, "floor": floor}, rows)
+
+
+def _features(x: Tensor) -> Tensor:
+    """Means and standard deviations in equal parts of the space, ``(N, at most 32)``."""
+    dims, parts = x.ndim - 2, 1
+    while 2 * x.shape[1] * (parts + 1) ** dims <= _FEATURES and parts < min(x.shape[2:]):
+        parts += 1
+    mean = F.adaptive_avg_pool(x, parts)
+    deviation = (F.adaptive_avg_pool(x**2, parts) - mean**2).clamp(min=0).sqrt()
+    return torch.cat([mean, deviation], 1).flatten(1)

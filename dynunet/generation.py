@@ -1,0 +1,232 @@
+"""New data from a trained model, in files of the kind that it was trained on."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .arguments import integer
+from .data.errors import UnreadableError, attempt, shown
+from .data.formats import of_kind
+from .data.loading import header_of, load
+from .data.saving import check_free, save
+from .data.spec import DataSpec
+from .diffusion import Diffusion
+from .progress import Interrupted
+from .runs import batch_size as fitting
+from .runs import called, check_memory, conditions, device_of, out_of_memory, trained, windows
+from .writing import replacing
+
+_PICTURE = "samples.png"
+_DRAWN = 64  # samples in the picture, at most
+_LONGEST = 100  # bytes of a class in a file's name
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Files of new data. As text it is a sentence about them.
+
+    Attributes:
+        files: all that were asked for, in order.
+        kept: how many of them were there already.
+        picture: of them, if it could be drawn.
+        note: what there is to say of the picture.
+    """
+
+    files: list[Path]
+    kept: int
+    picture: Path | None
+    note: str
+
+    def __str__(self) -> str:
+        said = f"{len(self.files)} samples in {shown(self.files[0].parent)}{self.note}"
+        if not self.kept:
+            return said
+        kept = f"{self.kept} of {len(self.files)} samples there already and kept"
+        return f"{kept} (--overwrite would make them again)\n{said}"
+
+
+def generate(
+    model: Path | str | Diffusion,
+    out: Path | str,
+    *,
+    num: int = 16,
+    size: int | Sequence[int] | None = None,
+    steps: int = 20,
+    sampler: str = "dpmpp_2m",
+    classes: Sequence[str] | None = None,
+    guidance_scale: float = 1.0,
+    batch_size: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Generated:
+    """Make new data with a trained model, and a picture of it, as ``dynunet sample`` does.
+
+    Samples that are there are kept, so that the same call goes on where it was interrupted, and one with a
+    larger ``num`` makes more.
+
+    Args:
+        model: the folder of a run, or a model that was trained from files.
+        out: folder for the files, which is made if need be.
+        num: how many.
+        size: one number for all axes or one for each, by default that of training; larger: in windows.
+        steps: of the sampler: more are better and slower.
+        sampler: ``ddpm``, ``ddim``, ``euler``, ``heun``, ``dpmpp_2m`` or ``dpmpp_2m_sde``.
+        classes: names or numbers of classes, in turn; by default all of them.
+        guidance_scale: more than 1: clearer examples of their class, and less varied.
+        batch_size: how many at a time; by default by their size. The samples do not depend on it.
+        seed: of the first sample; the next ones have those that follow.
+        device: ``"cpu"``, ``"cuda"``, ...; by default the fastest for a folder, and for a model where it is.
+        overwrite: make samples again that exist.
+        progress: show progress bars.
+
+    Raises:
+        ValueError, TypeError: naming the argument, the rule and the value received.
+        KeyboardInterrupt: the message says what is done, which is kept.
+    """
+    for name, value in (("num", num), ("steps", steps), ("batch_size", batch_size)):
+        if value is not None:
+            integer(value, name)
+    diffusion, spec = trained(model, device)
+    if spec.restoration is not None:
+        run = called(model)
+        raise ValueError(f"{run} was trained to restore: dynunet denoise {run} FILES")
+    labels = class_numbers(spec, classes)
+    shape = spec.channels, *sample_size(spec, size)
+    batch = batch_size or fitting(shape)
+    # Samples larger than those of training are made in windows.
+    larger = spec.size is not None and any(a > b for a, b in zip(shape[1:], spec.size, strict=True))
+    options: dict[str, Any] = windows(spec, None, None) if larger else {}
+    check_memory(diffusion, (min(batch, num), *shape), bool(options))
+    options |= {"sampler": sampler, "guidance_scale": guidance_scale}
+    files = [Path(out, _name(spec, i, num, labels)) for i in range(num)]
+    missing = _missing(files, spec, shape, overwrite)
+    kept = num - len(missing)
+    Path(out).mkdir(parents=True, exist_ok=True)
+    # The batches are those of all samples, so that each is the same as without an interruption.
+    batches = [range(first, min(first + batch, num)) for first in range(0, num, batch)]
+    batches = [numbers for numbers in batches if not missing.isdisjoint(numbers)]
+    quiet = None if progress and len(batches) > 1 else True
+    try:
+        for numbers in tqdm(batches, desc="batches", disable=quiet):
+            given = _given(diffusion, spec, shape, numbers, labels, seed)
+            with out_of_memory(f"a batch of {batch} samples"):
+                full = len(numbers), *shape
+                x = diffusion.sample(full, steps, progress=progress, **given, **options).cpu()
+            for i, sample in zip(numbers, x, strict=True):
+                if i in missing:
+                    save(files[i], sample, spec.document(), overwrite=overwrite)
+                    missing.discard(i)
+    except KeyboardInterrupt:
+        done = f"{num - len(missing)} of {num} samples"
+        raise Interrupted(f"interrupted, {done} in {shown(out)}; the same command goes on") from None
+    return Generated(files, kept, *_draw(files, spec, overwrite))
+
+
+def _given(
+    diffusion: Diffusion,
+    spec: DataSpec,
+    shape: tuple[int, ...],
+    numbers: range,
+    labels: list[int],
+    seed: int,
+) -> dict[str, Any]:
+    """Random generators, conditions and classes of the samples with some numbers."""
+    device = device_of(diffusion)
+    given = {name: x.to(device) for name, x in conditions(spec, (len(numbers), *shape)).items()}
+    given["generator"] = [torch.Generator(device).manual_seed(seed + i) for i in numbers]
+    if labels:
+        given["class_labels"] = torch.tensor([labels[i % len(labels)] for i in numbers])
+    return given
+
+
+def _missing(files: Sequence[Path], spec: DataSpec, shape: tuple[int, ...], overwrite: bool) -> set[int]:
+    """The samples that are to be made; those that are there must be of this kind."""
+    for path in (*files, files[0].with_name(_PICTURE)):
+        check_free(path, overwrite=True)
+    if overwrite:
+        return set(range(len(files)))
+    missing = {i for i, path in enumerate(files) if not path.exists()}
+    for i in set(range(len(files))) - missing:
+        _check_kept(files[i], spec, shape)
+    return missing
+
+
+def _check_kept(path: Path, spec: DataSpec, shape: tuple[int, ...]) -> None:
+    try:
+        header = attempt(lambda: header_of(path, _as_written(spec)))
+    except UnreadableError as error:
+        raise ValueError(f"out: {shown(path)} is there and cannot be read: {error}") from error
+    if (header.channels, *header.shape) != shape:
+        there, wanted = ("x".join(map(str, s)) for s in ((header.channels, *header.shape), shape))
+        raise ValueError(
+            f"out: {shown(path)} is there and is of {there}, not of {wanted}; choose another folder or "
+            "give --overwrite"
+        )
+
+
+def _name(spec: DataSpec, i: int, num: int, labels: list[int]) -> str:
+    text = f"sample-{i:0{len(str(num - 1))}d}"
+    if labels and spec.classes:
+        name = spec.classes[labels[i % len(labels)]].replace("/", "_").replace(os.sep, "_")
+        text += "-" + name.encode()[:_LONGEST].decode(errors="ignore")
+    return text + of_kind(spec.kind).new
+
+
+def _draw(files: Sequence[Path], spec: DataSpec, overwrite: bool) -> tuple[Path | None, str]:
+    """A picture of the files, whichever of them were there already; and what there is to say of it."""
+    path = files[0].with_name(_PICTURE)
+    if path.exists() and not overwrite:
+        return path, f"; the picture {shown(path)} was there and is kept"
+    try:
+        from .plotting import pictures
+
+        x: Tensor = torch.stack([load(file, _as_written(spec)).x for file in files[:_DRAWN]])
+        with replacing(path) as (partial,):
+            pictures(x, partial, spec.sample_rate)
+    except ImportError as error:
+        return None, f"; no picture of them: {error}"
+    return path, f", and a picture of them, {shown(path)}"
+
+
+def _as_written(spec: DataSpec) -> DataSpec:
+    """To read new data: what was done to training files is not done to it."""
+    return replace(spec, percentiles=None, resize=False, spacing=None, missing=None)
+
+
+def sample_size(spec: DataSpec, size: int | Sequence[int] | None) -> tuple[int, ...]:
+    """Spatial sizes of one sample.
+
+    Raises:
+        ValueError: it is not one number or one for every axis.
+    """
+    if size is None:
+        if spec.size is None:
+            raise ValueError("size must be given: the model was trained on files of several sizes")
+        return spec.size
+    given = (size,) if isinstance(size, int) else tuple(size)
+    sizes = given * spec.spatial_dims if len(given) == 1 else given
+    if len(sizes) != spec.spatial_dims or min(sizes) < 1:
+        raise ValueError(f"size must be one number or {spec.spatial_dims}, at least 1, got {size}")
+    return sizes
+
+
+def class_numbers(spec: DataSpec, classes: Sequence[str] | None) -> list[int]:
+    """Classes by their names or numbers; all of them by default, none if the model knows none."""
+    known = list(spec.classes or ())
+    if classes is None:
+        return list(range(len(known)))
+    numbers = []
+    for text in classes:
+        number = known.index(text) if text in known else int(text) if text.isdecimal() else -1
+        if not 0 <= number < len(known):
+            raise ValueError(f"classes must be of {', '.join(known) or 'a model with classes'}, got {text!r}")
+        numbers.append(number)
+    return numbers

@@ -1,0 +1,196 @@
+"""Files restored, or filled in where something is missing, by a trained model; each on its own grid.
+
+``restore`` is for a model that was trained with ``noise``, ``coloured`` or ``pairs``, and for any other with
+the level of white noise. ``fill_gaps`` is for a model of clean data. Both keep the format, the grid and the
+units of a file, and work on long recordings and large volumes in overlapping windows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .arguments import integer
+from .data.errors import shown
+from .data.files import search, stem
+from .data.formats import FORMATS
+from .data.loading import load, load_gaps, marks_of
+from .data.options import missing_value
+from .data.saving import check_result, save, write
+from .diffusion import Diffusion
+from .results import NothingToDoError, Outcome, Results
+from .runs import called, conditions, device_of, restoration_steps, trained, windows
+
+__all__ = ["Outcome", "fill_gaps", "restore"]
+
+Sizes = int | Sequence[int] | None
+
+
+def restore(
+    model: Path | str | Diffusion,
+    source: Path | str,
+    out: Path | str,
+    *,
+    steps: int | None = None,
+    sigma: float | None = None,
+    window: Sizes = None,
+    overlap: Sizes = None,
+    seed: int = 0,
+    device: str | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Outcome:
+    """Restore files with a model that has learned it, as ``dynunet denoise`` does.
+
+    A file that cannot be restored is named in the outcome, and the others are restored. Results that are
+    there are kept, so that the same call goes on where it was interrupted.
+
+    Args:
+        model: the folder of a run, or a model that was trained from files.
+        source: a file, or a folder with all below it.
+        out: a folder for the results, with the names of the files; for one file also the file to write.
+        steps: 1 gives the mean of what the clean data may be, more one sharp guess; by default 1, and 20 with
+            ``sigma`` or a prediction of the noise.
+        sigma: standard deviation of white noise, where 2 is the range of the data: for a model that was
+            trained without noise or pairs, and for no other.
+        window: work in windows of this size, one number or one per axis; by default that of training.
+        overlap: of the windows; by default a quarter.
+        seed: of the noise it starts from.
+        device: ``"cpu"``, ``"cuda"``, ...; by default the fastest for a folder, and for a model where it is.
+        overwrite: make results again that exist.
+        progress: show a bar, and say on stderr which files are skipped and why.
+
+    Raises:
+        FileNotFoundError: there is no such source.
+        ValueError, TypeError: naming the argument, the rule and the value received.
+        dynunet.writing.DiskFull: at the first result that does not fit on the disk.
+        KeyboardInterrupt: the message says what is done, which is kept.
+    """
+    if steps is not None:
+        integer(steps, "steps")
+    diffusion, spec = trained(model, device)
+    if spec.restoration is None and sigma is None:
+        raise ValueError(
+            f"{called(model)} was trained without noise, coloured or pairs: give sigma, the level of white "
+            "noise, or train a model to restore"
+        )
+    if spec.restoration is not None and sigma is not None:
+        raise ValueError(f"sigma must be left out, {called(model)} knows its noise, got {sigma}")
+    options = {**windows(spec, window, overlap), "progress": False}
+
+    def restored(noisy: Tensor) -> Tensor:
+        noisy = noisy.to(device_of(diffusion))
+        shape = len(noisy), spec.channels, *noisy.shape[2:]
+        chance = torch.Generator(noisy.device).manual_seed(seed)
+        if sigma is not None:
+            given = _moved(conditions(spec, shape), noisy)
+            return diffusion.denoise(noisy, sigma, steps or 20, generator=chance, **options, **given)
+        given = conditions(spec, shape, noisy)
+        number = restoration_steps(diffusion, steps)
+        return diffusion.sample(shape, number, generator=chance, **options, **given)
+
+    def one(path: Path, to: Path) -> tuple[str, ...]:
+        loaded = load(path, spec.document(), mix=False)
+        check_result(to, spec, loaded.source)
+        several = loaded.x.ndim == spec.spatial_dims + 2
+        x = restored(loaded.x if several else loaded.x.unsqueeze(0)).cpu()
+        to.parent.mkdir(parents=True, exist_ok=True)
+        save(to, x if several else x[0], spec.document(), like=loaded.source, overwrite=overwrite)
+        return loaded.lost
+
+    return Results(Path(source), Path(out), "restored", overwrite, progress=progress).make(one)
+
+
+def fill_gaps(
+    model: Path | str | Diffusion,
+    source: Path | str,
+    out: Path | str,
+    *,
+    missing: str | None = None,
+    mask: Path | str | None = None,
+    steps: int = 20,
+    resamplings: int = 4,
+    window: Sizes = None,
+    overlap: Sizes = None,
+    seed: int = 0,
+    device: str | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Outcome:
+    """Fill in what is missing in files, as ``dynunet inpaint`` does; all else stays as it is, to the bit.
+
+    A jpg changes whole blocks of pixels when it is written, so that its result is a png. Results that are
+    there are kept, so that the same call goes on where it was interrupted.
+
+    Args:
+        model, source, out, window, overlap, seed, device, overwrite, progress: as in :func:`restore`; the
+            model must have been trained without noise and pairs.
+        missing: the value of what is missing: ``"nan"``, or a number as it is in the file.
+        mask: instead, a file of the same kind and size, not 0 (of images: bright) where something is to be
+            filled in; for a folder one for all, or a folder with one at the relative path of each.
+        steps: of the sampler: more are better and slower.
+        resamplings: how often each step is taken, so that what is filled in fits what is around.
+
+    Raises:
+        FileNotFoundError, ValueError, TypeError, dynunet.writing.DiskFull, KeyboardInterrupt: as in
+            :func:`restore`.
+    """
+    if (missing is None) == (mask is None):
+        raise ValueError("one of missing and mask must say what is to be filled in")
+    missing_value(missing)
+    integer(steps, "steps")
+    integer(resamplings, "resamplings")
+    diffusion, spec = trained(model, device)
+    if spec.restoration is not None:
+        raise ValueError(f"{called(model)} was trained to restore; to fill gaps train without noise or pairs")
+    spec, source = replace(spec, missing=missing or spec.missing), Path(source)
+    options: dict[str, Any] = {**windows(spec, window, overlap), "resamplings": resamplings}
+    masks = {} if mask is None else _masks(Path(mask))
+
+    def filled(x: Tensor, known: Tensor) -> Tensor:
+        x = x.to(device_of(diffusion))
+        chance = torch.Generator(x.device).manual_seed(seed)
+        given = _moved(conditions(spec, x.shape), x)
+        known = known.to(x.device)
+        return diffusion.inpaint(x, known, steps, generator=chance, progress=False, **given, **options)
+
+    def one(path: Path, to: Path) -> tuple[str, ...]:
+        marks = masks.get("") or masks.get(stem(path, source if source.is_dir() else source.parent))
+        if mask is not None and marks is None:
+            raise ValueError(f"there is no mask of its name in {shown(mask)}")
+        loaded, holes = load_gaps(path, spec, None if marks is None else marks_of(marks, spec))
+        check_result(to, spec, loaded.source, exact=True)
+        if not holes.any():
+            raise NothingToDoError(f"nothing is missing in {shown(path)}, where {marks or missing} is")
+        several = loaded.x.ndim == spec.spatial_dims + 2
+        x = loaded.x if several else loaded.x.unsqueeze(0)
+        known = torch.ones_like(x, dtype=torch.bool) if loaded.mask is None else loaded.mask.view_as(x)
+        x = filled(x, known).cpu()
+        to.parent.mkdir(parents=True, exist_ok=True)
+        write(to, x if several else x[0], spec, loaded.source, holes, overwrite)
+        return ()
+
+    results = Results(
+        source, Path(out), "filled in", overwrite, _exactly_named, list(masks.values()), progress
+    )
+    return results.make(one)
+
+
+def _masks(mask: Path) -> dict[str, Path]:
+    """The file of each mask, by the place of what it is for; one for all by none."""
+    found = search(mask, "mask").files
+    return {stem(path, mask): path for path in found} if mask.is_dir() else {"": found[0]}
+
+
+def _exactly_named(path: Path) -> str:
+    """The name of a result that keeps what is not filled in as it is: a jpg would change all around it."""
+    suffix = path.suffix.lower()
+    held_by = next((f.lossy[suffix] for f in FORMATS if suffix in f.lossy), None)
+    return path.name if held_by is None else path.stem + held_by
+
+
+def _moved(given: dict[str, Any], x: Tensor) -> dict[str, Any]:
+    return {name: value.to(x.device) for name, value in given.items()}

@@ -1,0 +1,177 @@
+"""Results for files, one by one: what becomes of each, and going on where it was interrupted.
+
+A result appears when it is complete. So those that are there are kept, and the same call makes the others as
+it would have without the interruption: nothing about a file depends on the others.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from .data.errors import shown
+from .data.files import search
+from .data.formats import SUFFIXES
+from .data.saving import check_free
+from .progress import Interrupted, say
+from .writing import DiskFull
+
+
+class NothingToDoError(ValueError):
+    """There is nothing to be done about a file; the message says why."""
+
+
+@dataclass
+class Outcome:
+    """Counts of what became of files. As text they are a sentence.
+
+    Attributes:
+        verb: what was done to them, such as ``"restored"``.
+        out: where the results are.
+        done, kept: how many results were made, and how many were there already.
+        passed_over: files about which there was nothing to do, and why.
+        failed: files without a result, and why.
+        lost: what results do not have of their files, in words.
+    """
+
+    verb: str
+    out: Path
+    done: int = 0
+    kept: int = 0
+    passed_over: dict[Path, str] = field(default_factory=dict)
+    failed: dict[Path, str] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)
+    total: int = 0
+
+    def __str__(self) -> str:
+        parts = [f"{self.done} of {self.total} files {self.verb}, in {shown(self.out)}"]
+        if self.kept:
+            parts.append(f"{self.kept} there already and kept (--overwrite would make them again)")
+        if self.passed_over:
+            parts.append(f"{len(self.passed_over)} passed over")
+        if self.failed:
+            parts.append(f"{len(self.failed)} skipped")
+        return "; ".join([*parts, *sorted(self.lost)])
+
+
+class Results:
+    """Files, where their results go, and what becomes of them.
+
+    Args:
+        source: a file, or a folder with all below it.
+        out: a folder for the results; for one file also the file to write.
+        verb: what is done, such as ``"restored"``.
+        overwrite: make results again that are there.
+        named: the name of the result for a file, by default that of the file.
+        beside: other files that are read, and must not be replaced.
+        progress: show a bar, and say on stderr which files are skipped and why.
+
+    Raises:
+        FileNotFoundError, ValueError: there is nothing to work on, or a result would take the place of an
+        input.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        out: Path,
+        verb: str,
+        overwrite: bool,
+        named: Callable[[Path], str] = lambda path: path.name,
+        beside: Sequence[Path] = (),
+        progress: bool = True,
+    ) -> None:
+        self.overwrite, self.folder, self.progress = overwrite, source.is_dir(), progress
+        if self.folder and not out.is_dir() and (out.exists() or _names_file(out)):
+            raise ValueError(f"out must be a folder, for the results of one, got {shown(out)}")
+        found = search(source, "source", out if self.folder else None)
+        read = {_identity(path) for path in beside}
+        if self.folder:
+            found.files = [p for p in found.files if _identity(p) not in read]
+            self.files = [(p, out / p.relative_to(source).with_name(named(p))) for p in found.files]
+        else:
+            to_file = _names_file(out) and not out.is_dir()
+            self.files = [(p, out if to_file else out / named(p)) for p in found.files]
+        self.outcome = Outcome(verb, out, total=len(self.files) + len(found.unusable))
+        self._check_inputs(beside)
+        for place, what in found.left_out.items():
+            self._say(f"left out: {shown(place)}: {what}")
+        for path, why in found.unusable.items():
+            self._fail(path, why)
+
+    def _check_inputs(self, beside: Sequence[Path]) -> None:
+        inputs = {_identity(path) for path in (*beside, *(path for path, _ in self.files))}
+        for path, to in self.files:
+            if to.exists() and _identity(to) in inputs:
+                raise ValueError(
+                    f"out: the result for {shown(path)} would replace {shown(to)}, which is read; choose "
+                    "another folder"
+                )
+        if not self.folder and not self.overwrite and self.files[0][1].exists():
+            to = shown(self.files[0][1])
+            raise ValueError(f"out: {to} exists already; choose another folder or give --overwrite")
+
+    def make(self, do: Callable[[Path, Path], Sequence[str]]) -> Outcome:
+        """Make the result of every file that has none.
+
+        Args:
+            do: ``do(path, to)`` writes the result, and gives what of the file is lost in it, in words.
+
+        Raises:
+            Interrupted: by Ctrl-C; the results that are made are kept.
+            DiskFull: at once, for nothing else would fit either.
+        """
+        outcome, taken = self.outcome, {}
+        quiet = None if self.progress else True
+        try:
+            for path, to in tqdm(self.files, desc=outcome.verb, unit="file", disable=quiet):
+                first = taken.setdefault(os.path.normcase(to), path)
+                if first != path:
+                    self._fail(path, f"its result has the name of that for {shown(first)}, {shown(to)}")
+                elif not self.overwrite and to.is_file() and not to.is_symlink():
+                    outcome.kept += 1
+                else:
+                    self._one(do, path, to)
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted, {outcome}; the same command goes on") from None
+        return outcome
+
+    def _one(self, do: Callable[[Path, Path], Sequence[str]], path: Path, to: Path) -> None:
+        try:
+            check_free(to, self.overwrite)
+            lost = do(path, to)
+        except NothingToDoError as error:
+            if not self.folder:
+                raise
+            self.outcome.passed_over[path] = str(error)
+            self._say(f"passed over: {shown(path)}: {error}")
+        except DiskFull:
+            raise
+        except (ValueError, OSError, MemoryError, RuntimeError) as error:  # the last is torch's, of memory
+            self._fail(path, str(error) or type(error).__name__)
+        else:
+            self.outcome.done += 1
+            for text in set(lost) - self.outcome.lost:
+                self._say(f"{shown(path)}, and others like it: {text}")
+            self.outcome.lost |= set(lost)
+
+    def _fail(self, path: Path, why: str) -> None:
+        name = shown(path)
+        self.outcome.failed[path] = why.removeprefix(f"{name} cannot be read: ")
+        self._say(f"skipped: {name}: {self.outcome.failed[path]}")
+
+    def _say(self, text: str) -> None:
+        if self.progress:
+            say(text)
+
+
+def _names_file(path: Path) -> bool:
+    """True for a path that names a file of a known format, not a folder."""
+    return path.name.lower().endswith(tuple(s for suffixes in SUFFIXES.values() for s in suffixes))
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino

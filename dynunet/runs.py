@@ -1,0 +1,165 @@
+"""Trained runs: a model, what its numbers mean, and how it is used on data like that of training."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checkpoints import CONFIG
+from .config import read
+from .data.errors import shown
+from .data.memory import total
+from .data.spec import DataSpec
+from .diffusion import Diffusion, coordinates
+from .diffusion.windows import check_windows
+from .nn.unet import UNet
+from .writing import amount
+
+_COPIES = 4  # of samples: their noise, where they are, the estimate, the one before
+_FEATURES = 2  # of the size of the data that a level has at once: input and output of a convolution
+_NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "Storage size", "overflow")
+_ONE_STEP = ("sample", "v_prediction", "flow", "edm")  # that say at t = 1 what the data is
+
+
+def trained(model: Path | str | Diffusion, device: str | None = None) -> tuple[Diffusion, DataSpec]:
+    """A trained model on a device, and the spec of its data.
+
+    Args:
+        model: the folder of a run, or a model that was trained from files.
+        device: ``"cpu"``, ``"cuda"``, ...; by default the fastest for a folder, and for a model where it is.
+
+    Raises:
+        ValueError: the folder holds no model, or one that was not trained from files.
+    """
+    if isinstance(model, Diffusion):
+        diffusion, place = (model if device is None else model.to(chosen_device(device))), "model"
+    else:
+        if not Path(model).is_dir():
+            raise ValueError(f"run must be the folder of a run, got {shown(model)}, which is none")
+        diffusion = Diffusion.from_pretrained(Path(model), device=chosen_device(device))
+        place = shown(Path(model, CONFIG))
+    spec = _checked(diffusion.data, called(model), place)
+    wanted = {
+        "spatial_dims": spec.spatial_dims,
+        "in_channels": spec.channels,
+        "cond_channels": spec.cond_channels,
+        "num_classes": None if spec.classes is None else len(spec.classes),
+    }
+    for name, value in wanted.items():
+        have = getattr(diffusion.model, name, value)
+        if have != value:
+            raise ValueError(f"{place}: data: the units must fit the network, {name}={have}, got {value}")
+    return diffusion, spec
+
+
+def spec_of_run(run: Path | str) -> DataSpec:
+    """The spec of the data of a trained model, without its weights.
+
+    Raises:
+        ValueError: the folder holds no model, or one that was not trained from files.
+    """
+    file = Path(run, CONFIG)
+    if not file.is_file():
+        raise ValueError(f"run must be the folder of a run, got {shown(run)}, which holds no {CONFIG}")
+    return _checked(read(file, Diffusion).get("data"), called(run), shown(file))
+
+
+def _checked(data: Any, name: str, place: str) -> DataSpec:
+    if data is None:
+        raise ValueError(f"run must hold a model trained by dynunet train, got {name}, which knows no files")
+    try:
+        return DataSpec.of(data)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{place}: data: {error}") from None
+
+
+def called(model: Path | str | Diffusion) -> str:
+    """A model in words: the folder of its run, if it has one."""
+    return "the model" if isinstance(model, Diffusion) else shown(model)
+
+
+def chosen_device(device: str | None) -> torch.device:
+    """The device asked for, or the fastest there is."""
+    if device is None:
+        found = torch.accelerator.current_accelerator(check_available=True)
+        return found or torch.device("cpu")
+    try:
+        found = torch.zeros(1, device=device)
+        found.item()  # a device without memory, such as meta, has no values
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device must be one of this machine, got {device!r}: {error}") from None
+    return found.device
+
+
+def device_of(diffusion: Diffusion) -> torch.device:
+    return next(diffusion.parameters()).device
+
+
+def restoration_steps(diffusion: Diffusion, steps: int | None) -> int:
+    """Steps to restore in: one gives the mean of what the clean data may be, the least squared error."""
+    if steps is not None:
+        return steps
+    return 1 if diffusion.config.get("prediction") in _ONE_STEP else 20
+
+
+def conditions(spec: DataSpec, shape: Sequence[int], degraded: Tensor | None = None) -> dict[str, Any]:
+    """The conditions of the network beside data of a shape ``(N, C, *spatial)``, as in training."""
+    parts = [] if degraded is None else [degraded]
+    if spec.coordinates:
+        parts.append(coordinates(shape, device=None if degraded is None else degraded.device))
+    return {"cond": torch.cat(parts, 1)} if parts else {}
+
+
+def windows(
+    spec: DataSpec, window: Sequence[int] | int | None, overlap: Sequence[int] | int | None
+) -> dict[str, Any]:
+    """Windows as keywords of a sampler: of the size the model was trained on, if it was trained on crops.
+
+    Raises:
+        ValueError, TypeError: naming the argument, the rule and the value received.
+    """
+    if window is None and (spec.size is None or spec.resize):
+        if overlap is not None:
+            raise ValueError(f"overlap must be left out without window, got {overlap}")
+        return {}
+    sizes = check_windows(spec.size if window is None else window, overlap, spec.spatial_dims)
+    return dict(zip(("window", "overlap"), sizes, strict=True))
+
+
+def batch_size(shape: Sequence[int], most: int = 2**24) -> int:
+    """Samples ``(C, *spatial)`` to compute at once: about as many numbers as fit a small GPU."""
+    return max(1, most // (64 * prod(shape)))
+
+
+def check_memory(diffusion: Diffusion, shape: Sequence[int], in_windows: bool) -> None:
+    """Refuse what cannot fit in memory: several copies of the data, and of the first features of the network.
+
+    Raises:
+        ValueError: saying what it would take.
+    """
+    device = device_of(diffusion)
+    there = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else total()
+    features = _FEATURES * diffusion.model.stem.out_channels if isinstance(diffusion.model, UNet) else 0
+    entries = shape[0] * prod(shape[2:])
+    needed = 4 * entries * (_COPIES * shape[1] + (0 if in_windows else features))
+    if needed > there:
+        raise ValueError(
+            f"{'x'.join(map(str, shape[2:]))} takes at least {amount(needed)} of memory, and {device} has "
+            f"{amount(there)}; choose a smaller size or batch_size"
+        )
+
+
+@contextmanager
+def out_of_memory(what: str) -> Iterator[None]:
+    """Say in one line that there is not enough memory: on a CPU, torch has no kind of error of its own."""
+    try:
+        yield
+    except (MemoryError, OverflowError, RuntimeError) as error:
+        text = str(error)
+        if isinstance(error, RuntimeError) and not any(words in text for words in _NO_MEMORY):
+            raise
+        raise ValueError(f"{what} takes more memory than there is: {text or 'no more said'}") from error
