@@ -1,4 +1,4 @@
-"""What a network is made of and what it costs, before anything is computed.
+"""The parts of a network and what they cost, before anything is computed.
 
 Counted for each part, from one run without values (:mod:`dynunet.summary.counting`):
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from convnd.arguments import integer
 
-from .counting import Meter, on_meta, probe
+from .counting import CostCounter, on_meta, probe
 from .diagram import drawing
 
 __all__ = ["Part", "Summary", "drawing", "summarize"]
@@ -117,9 +117,9 @@ def summarize(network: nn.Module, input_shape: Sequence[int], **inputs: Any) -> 
     shape = _checked(input_shape, getattr(network, "spatial_dims", None))
     with torch.inference_mode(False), torch.enable_grad():
         copied = on_meta(network)
-        with Meter(copied) as meter:
+        with CostCounter(copied) as counter:
             copied(probe(_empty(copied, shape)), **_arguments(copied, shape, inputs))
-    return Summary(tuple(Part(*row) for row in meter.rows()))
+    return Summary(tuple(Part(*row) for row in counter.rows()))
 
 
 def _checked(input_shape: Any, n: int | None) -> tuple[int, ...]:
@@ -143,7 +143,7 @@ def _empty(network: nn.Module, shape: Sequence[int]) -> Tensor:
 
 
 def _arguments(network: nn.Module, shape: Sequence[int], given: dict[str, Any]) -> dict[str, Any]:
-    """What ``forward`` takes beside ``x``: what is given, and what the network cannot do without."""
+    """The arguments of ``forward`` beside ``x``: those given, and those the network needs."""
     n, _, *sizes = shape
     made: dict[str, Any] = {}
     if getattr(network, "time_embedding", None) is not None:
