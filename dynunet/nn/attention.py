@@ -26,15 +26,15 @@ from .gates import ChannelAttention, SpatialAttention
 from .positions import Rotary, Sinusoidal, windows, within_windows
 from .spec import POSITIONS
 
-_GRID = 65_535  # CUDA kernels of attention take no more samples, and no more heads, in one call
+GRID_LIMIT = 65_535  # CUDA kernels of attention take no more samples, and no more heads, in one call
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax attention of ``(N, heads, T, D)``, any number of samples and heads."""
     if not torch.compiler.is_compiling():
         for axis in (0, 1):
-            if q.shape[axis] > _GRID:
-                parts = zip(*(t.split(_GRID, axis) for t in (q, k, v)), strict=True)
+            if q.shape[axis] > GRID_LIMIT:
+                parts = zip(*(t.split(GRID_LIMIT, axis) for t in (q, k, v)), strict=True)
                 return torch.cat([_attend(*part) for part in parts], axis)
     return scaled_dot_product_attention(q, k, v)
 
