@@ -68,7 +68,8 @@ def assert_near(actual: torch.Tensor, expected: torch.Tensor) -> None:
 
 def by_composition(function: Callable[..., Any], *operands: Any) -> tuple[Any, ...]:
     """The result, the direction of its derivative, and the gradients: transforms do not see algorithms."""
-    out, gradients = torch.func.vjp(function, *operands)
+    pair: Any = torch.func.vjp(function, *operands)
+    out, gradients = pair
     torch.manual_seed(1)
     y = torch.randn_like(out)
     return out, y, *gradients(y)
@@ -267,23 +268,26 @@ def test_workspace_limit_cuts_entries_larger_than_a_piece(n: int, monkeypatch: p
 @pytest.mark.usefixtures("vectors_of_16")
 def test_maps_in_tiles(n: int, groups: int, name: str, dtype: torch.dtype) -> None:
     """Of several positions along one axis and along two, which need not divide the counts."""
-    arguments = {"padding": ((1, 1), (2, 1), (0, 1), (1, 1), (1, 0))[:n], "groups": groups}
+    arguments: dict[str, Any] = {"padding": ((1, 1), (2, 1), (0, 1), (1, 1), (1, 0))[:n], "groups": groups}
     for sizes in ((4, 6, 8, 3, 4)[:n], (3, 7, 5, 4, 5)[:n]):
         x = torch.randn(2, 3 * groups, *sizes, dtype=dtype)
         w = torch.randn(2 * groups, 3, *(3,) * n, dtype=dtype)
         bias = torch.randn(2 * groups, dtype=dtype)
         operands = [t.requires_grad_() for t in (x, w, bias)]
 
-        def forced(*operands: torch.Tensor) -> torch.Tensor:
+        def function(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+            return F.conv(x, w, bias, **arguments)
+
+        def forced(*operands: Any) -> torch.Tensor:
             with convnd.algorithm(name):
-                return F.conv(*operands, **arguments)
+                return function(*operands)
 
         if name == "tiles" and n > 3:
             with pytest.raises(ValueError, match="does not apply"):
                 forced(*operands)
             continue
         plain = (t.detach() for t in operands)
-        expected, y, *gradients = by_composition(lambda *o: F.conv(*o, **arguments), *plain)
+        expected, y, *gradients = by_composition(function, *plain)
         out = forced(*operands)
         assert_near(out.detach(), expected)
         for found, gradient in zip(torch.autograd.grad(out, operands, y), gradients, strict=True):

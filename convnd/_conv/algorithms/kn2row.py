@@ -21,7 +21,7 @@ from ..._torch.memory import empty
 from ...arguments import Ints
 from .. import settings
 from ..cost import CACHED, CALL, FEW_CHANNELS, lanes_of, native_seconds
-from ..problem import Geometry, Problem, leading
+from ..problem import Problem, leading
 from .native import native_conv
 from .tiles import TILES, at_shifts, gains_by_tiles, split_tiles, strided, tiles_of, whole_tiles
 from .transposed import ByConvolutions
@@ -87,34 +87,6 @@ def piece_bytes(p: Problem) -> int:
         outputs, counts = p.inputs * prod(p.kernel[:lead]), (*p.counts[:lead], *p.sizes[lead:])
         whole, first = _wide_bytes(p._replace(outputs=outputs, counts=counts)), p.counts[0]
     return min(whole, max(PIECE_BYTES, whole // max(p.batch * first, 1)))
-
-
-def kn2row_conv(
-    x: Tensor,
-    w: Tensor,
-    bias: Tensor | None,
-    g: Geometry,
-    several: int,
-    tiles: Ints,
-    last: bool,
-) -> Tensor:
-    """With ``several`` neighbours of the last leading axis as channels, and in ``tiles`` (:mod:`.tiles`) of
-    output positions along the other axes; channels ``last`` in memory, or contiguous.
-    """
-    kernel, lead = tuple(w.shape[2:]), leading(w.ndim - 2)
-    counts, dtype, outputs = g.outputs(tuple(x.shape[2:]), kernel), x.dtype, w.shape[0]
-    x, w = wide(x), wide(w)
-    y = empty(x, (x.shape[0], outputs, *counts[:lead], *whole_tiles(counts[lead:], tiles)), last)
-    rows = zip(kernel[:lead], g.pads, g.dilation, strict=False)
-    offsets = [tuple(before - t * d for t in range(k)) for k, (before, _), d in rows]
-    offsets[-1] = tuple(range(offsets[-1][0] + several - 1, offsets[-1][-1] - 1, -g.dilation[lead - 1]))
-    w = at_shifts(_taps_as_outputs(w, lead, several, g.groups), tiles, 1).flatten(0, 1 + lead)
-    convolve = partial(native_conv, w=w, bias=None, g=strided(g.others(lead), counts[lead:], tiles))
-    into = split_tiles(y.movedim(1, 1 + lead), tiles, g.groups)
-    stride = *g.stride[: lead - 1], several
-    x = _neighbours_as_channels(x, lead, several, last)
-    add_taps(into, bias, x, stride, offsets, convolve, settings.workspace_limit)
-    return y[(slice(None), slice(None), *map(slice, counts))].to(dtype)
 
 
 def _neighbours_as_channels(x: Tensor, lead: int, several: int, last: bool) -> Tensor:
@@ -228,9 +200,21 @@ class Kn2row(ByConvolutions):
         return _added_seconds(native_problem(p), p.outputs)
 
     def conv(self, p: Problem, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
-        inside = native_problem(p)
-        layout = neighbours(p), tiles_of(inside), prefers_channels_last(inside)
-        return kn2row_conv(x, w, bias, p.geometry, *layout)
+        g, kernel, counts, lead = p.geometry, p.kernel, p.counts, leading(len(p.kernel))
+        inside, several, dtype = native_problem(p), neighbours(p), x.dtype
+        tiles, last = tiles_of(inside), prefers_channels_last(inside)
+        x, w = wide(x), wide(w)
+        y = empty(x, (p.batch, p.outputs, *counts[:lead], *whole_tiles(counts[lead:], tiles)), last)
+        rows = zip(kernel[:lead], g.pads, g.dilation, strict=False)
+        offsets = [tuple(before - t * d for t in range(k)) for k, (before, _), d in rows]
+        offsets[-1] = tuple(range(offsets[-1][0] + several - 1, offsets[-1][-1] - 1, -g.dilation[lead - 1]))
+        w = at_shifts(_taps_as_outputs(w, lead, several, g.groups), tiles, 1).flatten(0, 1 + lead)
+        convolve = partial(native_conv, w=w, bias=None, g=strided(g.others(lead), counts[lead:], tiles))
+        into = split_tiles(y.movedim(1, 1 + lead), tiles, g.groups)
+        stride = *g.stride[: lead - 1], several
+        x = _neighbours_as_channels(x, lead, several, last)
+        add_taps(into, bias, x, stride, offsets, convolve, settings.workspace_limit)
+        return y[(slice(None), slice(None), *map(slice, counts))].to(dtype)
 
 
 ALGORITHM = Kn2row()
