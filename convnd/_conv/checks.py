@@ -5,7 +5,7 @@ from functools import lru_cache
 from torch import Tensor
 
 from .._spatial.pad import check_fits
-from .._torch.dtypes import INTEGERS
+from .._torch.dtypes import is_numeric
 from .._torch.eager import autocasting, eager
 from ..arguments import (
     Ints,
@@ -25,7 +25,7 @@ Shape = tuple[int, ...]
 
 def _check_dtypes(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     dtype = input.dtype
-    if not (dtype.is_floating_point or dtype.is_complex or dtype in INTEGERS):
+    if not is_numeric(dtype):
         raise TypeError(f"input must be a floating-point, complex or integer tensor, got dtype {dtype}")
     for name, other in (("weight", weight), ("bias", bias)):
         if other is not None and other.dtype != dtype and not autocasting(input.device.type):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._torch import conv as kernels
-from .._torch.dtypes import LOW_PRECISION
+from .._torch.dtypes import LOW_PRECISION, is_numeric
 from .._torch.eager import autocasting, compiling, eager
 from .._torch.memory import usual_strides
 from ..arguments import Ints, all_exact
@@ -85,6 +85,8 @@ def _native_call(
     """The call of torch's kernel where it is the best, for the gradients as well, or None."""
     n = len(weight) - 2
     if not 1 <= n <= kernels.MAX_AXES or len(input) not in (n + 1, n + 2) or len(set(dtypes)) > 1:
+        return None
+    if not is_numeric(dtypes[0]):
         return None
     input = input if len(input) == n + 2 else (1, *input)
     g, sizes = geometry_of(op, input, weight, bias, arguments)

@@ -27,6 +27,11 @@ def wide(x: Tensor) -> Tensor:
     return x.long() if x.dtype in SMALL_INTEGERS else x
 
 
+def is_numeric(dtype: torch.dtype) -> bool:
+    """Whether it is of numbers: floating-point, complex or integers."""
+    return dtype.is_floating_point or dtype.is_complex or dtype in INTEGERS
+
+
 def emulated(dtype: torch.dtype, device: str) -> bool:
     """Whether single precision is so much faster that calls are made in it, and rounded once.
 
