@@ -1,4 +1,4 @@
-"""What ``torch.fx.symbolic_trace`` makes of convnd: one node for each layer and each call of a function.
+"""``torch.fx.symbolic_trace`` of convnd gives one node for each layer and each call of a function.
 
 So it treats torch's own functions, and its layers, by the name of the module they are defined in. To trace on
 into the checks of arguments would fail: the shapes of a proxy are proxies.

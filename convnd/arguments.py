@@ -25,7 +25,7 @@ def _is_int(value: Any) -> bool:
 
 
 def all_exact(values: Iterable[Any]) -> bool:
-    """Whether arguments may key a cache of checked ones: equal ints, names and tuples mean the same.
+    """True of arguments that may key a cache of checked ones: equal ints, names and tuples mean the same.
 
     Others are equal that do not: True or 1.0 to 1.
     """

@@ -1,4 +1,4 @@
-"""What is known of an algorithm."""
+"""The description of an algorithm, and the table of all of them."""
 
 from typing import ClassVar
 
@@ -26,19 +26,19 @@ class Algorithm:
     copies_result: ClassVar[bool] = True
 
     def applies(self, p: Problem) -> bool:
-        """Whether it can compute this map; only then are the methods below called."""
+        """True where it can compute this map; only then are the methods below called."""
         raise NotImplementedError(f"{self.name}: applies")
 
     def considered(self, p: Problem) -> bool:
-        """Whether its estimate takes part in the choice, beside that of torch's kernel where there is one."""
+        """True where its estimate takes part in the choice, beside that of a kernel of torch's."""
         return False
 
     def beats_native(self, p: Problem) -> bool:
-        """Whether it was measured to be faster than torch's kernel, whose place it then takes."""
+        """True where it was measured to be faster than torch's kernel, whose place it then takes."""
         return False
 
     def spreads_inputs(self, p: Problem) -> bool:
-        """Whether NaN and infinity of the input, and no others, reach further than they should.
+        """True where NaN and infinity of the input, and no others, reach further than they should.
 
         Also where the algorithm was asked for, it is then replaced.
         """

@@ -1,4 +1,4 @@
-"""What the algorithms are estimated to take, and the best of them.
+"""Estimated times and scratch memory of the algorithms, and the best of them.
 
 Costs are seconds on two threads of a present server; only their ratios matter. The rates were rounded from
 what ``python -m tests.benchmarks.calibrate`` prints.
@@ -80,7 +80,7 @@ def copied_result(p: Problem, algorithm: Algorithm) -> int:
 
 
 def small(p: Problem) -> bool:
-    """Whether a call over up to three axes is over before another algorithm than torch's has begun."""
+    """True of calls over up to three axes that are over before another algorithm than torch's has begun."""
     return p.batch * max(prod(p.sizes), prod(p.counts)) < FEW_POSITIONS and p.flops < FEW_FLOPS
 
 

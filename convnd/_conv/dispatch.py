@@ -151,7 +151,7 @@ def _torch_is_best(
     by_a: bool,
     by_b: bool,
 ) -> bool:
-    """Whether torch's kernels are the best, also for the gradients by ``a`` and ``b``."""
+    """True where torch's kernels are the best, also for the gradients by ``a`` and ``b``."""
     if len(sizes) > kernels.MAX_AXES or 0 in a or 0 in b:
         return False
     if device != "cpu":

@@ -44,10 +44,10 @@ def execute(
         if op != "transpose":
             p = p._replace(geometry=zeros.reaching(p.sizes, p.counts, p.kernel))
         algorithm = choose(p, forced, a, b, inner_bias)
-        if algorithm.spreads_inputs(p) and not _finite(a):
+        if algorithm.spreads_inputs(p) and not _all_finite(a):
             algorithm = _faithful(p)
         out = pieces.run(p, algorithm, a, b, inner_bias)
-        if algorithm.spreads and forced is None and not _finite(out):
+        if algorithm.spreads and forced is None and not _all_finite(out):
             out = pieces.run(p, _faithful(p), a, b, inner_bias)
         return after_padding(op, out, bias, g).to(dtype)
 
@@ -70,7 +70,7 @@ def choose(p: Problem, forced: Algorithm | None, *operands: Any) -> Algorithm:
 
 
 def candidates(p: Problem) -> list[Algorithm]:
-    """What measuring tries: what applies and is not hopeless."""
+    """The algorithms that measuring tries: those that apply and are not hopeless."""
     times = {a: seconds(p, a) for a in ALGORITHMS.values() if a.applies(p)}
     return [a for a in times if times[a] < 10 * min(times.values()) + 1e-4]
 
@@ -91,7 +91,7 @@ def _faithful(p: Problem) -> Algorithm:
     return min(times, key=times.__getitem__)
 
 
-def _finite(x: Tensor) -> bool:
-    """Whether all entries are, by their sum; the rare overflow of a sum of finite entries is no harm here."""
+def _all_finite(x: Tensor) -> bool:
+    """Asks the sum of the entries; the rare overflow of a sum of finite ones does no harm here."""
     total = wide(x).sum().item()
     return total - total == 0

@@ -1,4 +1,4 @@
-"""What the planner decides, said before it is done."""
+"""The choices of :mod:`.cost` and their price, reported before anything is computed."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""What the user asks of the planner: one algorithm, a bound on scratch memory, measuring instead."""
+"""The user's wishes: one algorithm, a bound on scratch memory, measuring instead of estimating."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

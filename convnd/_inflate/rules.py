@@ -13,7 +13,7 @@ from ..arguments import Ints, padding_modes, padding_rule, per_axis
 
 @dataclass(frozen=True)
 class NewAxes:
-    """What happens on the new axes; handed to the ``_inflate_`` method of modules that have one.
+    """The treatment of the new axes, handed to the ``_inflate_`` method of modules that have one.
 
     ``kernel_size`` and ``stride`` have one entry per new axis.
     """

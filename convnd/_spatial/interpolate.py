@@ -94,13 +94,13 @@ def _taken(inputs: Sequence[int], outputs: Sequence[int], scales: Scales, factor
 
 
 def _copied(inputs: Sequence[int], outputs: Sequence[int], scales: Scales) -> bool:
-    """Whether torch's cubic kernel takes a gradient for the identity's that is not (2.13): by sizes alone."""
+    """True where torch's cubic kernel takes a gradient for the identity's by sizes alone (2.13)."""
     same = all(known(n == size) for n, size in zip(inputs, outputs, strict=True))
     return same and any(scale not in (None, 1) for scale in scales)
 
 
 def _kept(n: int, size: int, scale: float | None) -> bool:
-    """Whether an axis stays as it is; of a traced size that may change, it is not asked."""
+    """True of an axis that stays as it is; of a traced size that may change, it is not asked."""
     if scale is None:
         return known(size == n)
     return scale == 1

@@ -37,7 +37,7 @@ def _first_inside(padding: int, dilation: int) -> int:
 
 
 def applies(sizes: Ints, windows: Windows, outputs: Ints) -> bool:
-    """Whether along each axis some tap covers all outputs, and anything is left to combine with it."""
+    """True where along each axis some tap covers all outputs, and anything is left to combine with it."""
     several = False
     for n, count, k, s, p, d in zip(sizes, outputs, *windows, strict=True):
         first = _first_inside(p, d)

@@ -24,7 +24,7 @@ CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transp
 def misread(
     dtype: torch.dtype, device: str, sizes: Iterable[int], kernel: Sequence[int], stride: Ints, dilation: Ints
 ) -> bool:
-    """Whether oneDNN's kernels may read or write outside their operands (torch 2.13, processors with AMX).
+    """True where oneDNN's kernels may read or write outside their operands (torch 2.13, processors with AMX).
 
     ``sizes`` are those of the side of a convolution that its kernel moves over. Seen in half precision alone:
     with stride or dilation, in the convolution and both gradients; with neither, in the gradient by the
@@ -40,7 +40,7 @@ def misread(
 def needs_wider_type(
     dtype: torch.dtype, device: str, sizes: Iterable[int], kernel: Sequence[int], stride: Ints, dilation: Ints
 ) -> bool:
-    """Whether a call is made in a wider type: for speed, because the kernel errs, or for want of a kernel."""
+    """True for calls made in a wider type: for speed, because the kernel errs, or for want of a kernel."""
     if dtype in SMALL_INTEGERS or emulated(dtype, device):
         return True
     return misread(dtype, device, sizes, kernel, stride, dilation)
@@ -86,6 +86,6 @@ def conv_one_axis(
 
 
 def onednn_skipped(batch: int, channels: int, sizes: Ints, dtype: torch.dtype) -> bool:
-    """Whether torch convolves one small sample by a slow kernel though it has oneDNN (torch 2.13)."""
+    """True where torch convolves one small sample by a slow kernel though it has oneDNN (torch 2.13)."""
     few = batch == 1 and channels * prod(sizes[:2]) <= 20480
     return few and dtype == torch.float32 and len(sizes) > 1 and torch.backends.mkldnn.is_available()

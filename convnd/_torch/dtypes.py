@@ -28,12 +28,12 @@ def wide(x: Tensor) -> Tensor:
 
 
 def is_numeric(dtype: torch.dtype) -> bool:
-    """Whether it is of numbers: floating-point, complex or integers."""
+    """True of floating-point, complex and integer types."""
     return dtype.is_floating_point or dtype.is_complex or dtype in INTEGERS
 
 
 def emulated(dtype: torch.dtype, device: str) -> bool:
-    """Whether single precision is so much faster that calls are made in it, and rounded once.
+    """True where single precision is so much faster that calls are made in it, and rounded once.
 
     The ``meta`` device stands for the CPU.
     """

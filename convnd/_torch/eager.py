@@ -1,4 +1,4 @@
-"""Whether a call may look at its tensors and write in place, or is being traced or transformed."""
+"""Tells calls that may look at their tensors and write in place from those that are traced or transformed."""
 
 from typing import Any
 
@@ -27,14 +27,14 @@ def eager(*tensors: Tensor) -> bool:
 
 
 def compiling() -> bool:
-    """Whether a graph is compiled for this process: no export, no transform inside the function."""
+    """True while a graph is compiled for this process: no export, no transform inside the function."""
     if not torch.compiler.is_compiling() or torch.compiler.is_exporting():
         return False
     return not torch._C._are_functorch_transforms_active() and forward_ad._current_level < 0
 
 
 def known(condition: Any) -> bool:
-    """Whether a condition holds for all sizes that a traced program may be given, without a guard on them."""
+    """True where a condition holds for all sizes that a traced program may be given; guards none."""
     if not torch.compiler.is_compiling():
         return bool(condition)
     from torch.fx.experimental.symbolic_shapes import statically_known_true

@@ -22,7 +22,7 @@ def empty(x: Tensor, shape: Sequence[int], last: bool) -> Tensor:
 
 
 def channels_lie_last(x: Tensor) -> bool:
-    """Whether one axis has its channels next to each other, which only kernels for two axes keep."""
+    """True where one axis has its channels next to each other, which only kernels for two axes keep."""
     return x.ndim == 3 and x.device.type == "cpu" and x.stride(1) == 1 < x.shape[1]
 
 

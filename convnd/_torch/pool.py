@@ -62,7 +62,7 @@ def max_pool(
 
 
 def averages(device: str, sizes: Ints, kernel: Ints) -> bool:
-    """Whether torch averages over as many axes at once, and well.
+    """True where torch averages over as many axes at once, and well.
 
     Its kernel for three is slow on the CPU, and refuses inputs shorter than a window without their padding.
     """

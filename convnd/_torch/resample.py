@@ -51,7 +51,7 @@ def interpolated_axes(mode: str, n: int) -> int:
 
 
 def samples_grids(mode: str, padding: Sequence[str]) -> bool:
-    """Whether torch samples at given places in this mode on as many axes, with this padding of each."""
+    """True where torch samples at given places in this mode on as many axes, with this padding of each."""
     one = len(set(padding)) == 1 and padding[0] in _GRID_PADDINGS
     return one and len(padding) in ((2,) if mode == "cubic" else (2, 3))
 

@@ -1,4 +1,4 @@
-"""What tests need to know of the choice of algorithms: their names, and plans as on another processor."""
+"""The names of the algorithms, and plans as on another processor."""
 
 import re
 import sys

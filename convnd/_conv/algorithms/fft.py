@@ -153,7 +153,7 @@ def _summed(a: Tensor, b: Tensor, dim: int) -> Tensor:
 def spectra_bytes(
     batch: int, inputs: int, outputs: int, length: Ints, groups: int, dtype: torch.dtype
 ) -> int:
-    """What the spectra take that exist at one time."""
+    """Bytes of the spectra that exist at one time."""
     half = length[-1] if dtype.is_complex else length[-1] // 2 + 1
     size = dtype.itemsize if dtype.is_complex else 2 * max(dtype.itemsize, 4)
     one = prod(length[:-1]) * half * size

@@ -41,7 +41,7 @@ def gemm_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
 
 
 def no_taps_meet(kernel: Ints, g: Geometry) -> bool:
-    """Whether a transposed convolution adds nothing, since the kernel is as long as the stride."""
+    """True where a transposed convolution adds nothing, since the kernel is as long as the stride."""
     ones = all(d == 1 or k == 1 for d, k in zip(g.dilation, kernel, strict=True))
     return ones and kernel == g.stride
 

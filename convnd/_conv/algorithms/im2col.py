@@ -45,7 +45,7 @@ def leading_tiles(p: Problem) -> Ints:
 
 @lru_cache(maxsize=4096)
 def native_problem(p: Problem) -> Problem:
-    """What is left to do, with the taps of the leading axes as channels, and their tiles."""
+    """The convolution over the other axes, with the taps of the leading axes and their tiles as channels."""
     lead, tiles = leading(len(p.kernel)), leading_tiles(p)
     return p._replace(
         batch=p.batch * prod(-(-count // b) for count, b in zip(p.counts[:lead], tiles, strict=False)),
@@ -81,10 +81,10 @@ def taps_as_channels(
     batch, positions, others = x.shape[0], tuple(x.shape[3 : 3 + lead]), tuple(x.shape[3 + lead : 3 + n])
     outer, inner = range(3, 3 + lead), range(3 + lead, 3 + n)
     channels = 1, *range(3 + n, x.ndim), 2
-    folded = batch * prod(positions), prod([x.shape[axis] for axis in channels])  # a list: for Dynamo
+    merged = batch * prod(positions), prod([x.shape[axis] for axis in channels])  # a list: for Dynamo
     if not last:
-        return x.permute(0, *outer, *channels, *inner).reshape(*folded, *others), positions, rest
-    x = x.permute(0, *outer, *inner, *channels).reshape(folded[0], *others, folded[1])
+        return x.permute(0, *outer, *channels, *inner).reshape(*merged, *others), positions, rest
+    x = x.permute(0, *outer, *inner, *channels).reshape(merged[0], *others, merged[1])
     return x.movedim(-1, 1), positions, rest
 
 

@@ -44,7 +44,7 @@ def neighbours(p: Problem) -> int:
 
 @lru_cache(maxsize=4096)
 def native_problem(p: Problem) -> Problem:
-    """What is left to do before it is added, with the taps of the leading axes as output channels."""
+    """The convolution over the other axes, with the taps of the leading axes as output channels."""
     return _native_problem(p, neighbours(p))
 
 

@@ -46,7 +46,7 @@ def tiles_of(p: Problem) -> Ints:
 
 
 def gains_by_tiles(p: Problem) -> bool:
-    """Whether a call is more than overhead."""
+    """True of calls that are more than overhead."""
     return p.flops >= TILE_FLOPS and p.device == "cpu"
 
 
@@ -71,7 +71,7 @@ def best_tiles(p: Problem, axes: Sequence[int]) -> Ints:
 
 
 def prefers_channels_last(p: Problem) -> bool:
-    """Whether native kernels are the fastest with the channels of a convolution next to each other.
+    """True where native kernels are the fastest with the channels of a convolution next to each other.
 
     With few channels in long vectors oneDNN's own layouts are, as long as caches hold what is copied from
     them into place.
@@ -82,7 +82,7 @@ def prefers_channels_last(p: Problem) -> bool:
 
 
 def few_in_long_vectors(inputs: int, outputs: int, dtype: torch.dtype) -> bool:
-    """Whether one of the longest vectors holds the outputs of few inputs."""
+    """True where one of the longest vectors holds the outputs of few inputs."""
     return inputs <= FEW_CHANNELS and outputs <= lanes_of(dtype) == max(LANES.values())
 
 
@@ -153,7 +153,7 @@ def split_tiles(y: Tensor, tiles: Ints, groups: int) -> Tensor:
 
 
 def join_tiles(y: Tensor, tiles: Ints, groups: int, counts: Ints, last: bool) -> Tensor:
-    """What :func:`split_tiles` takes apart, of ``counts``, with channels ``last`` in memory or contiguous.
+    """The inverse of :func:`split_tiles`, of ``counts``, with channels ``last`` in memory or contiguous.
 
     Tiles along the axis before which channels lie are in place already.
     """

@@ -61,7 +61,7 @@ def pairs(count: int) -> int:
 
 
 def _reads(x: Tensor, g: Geometry, count: int, last: bool) -> Iterator[Tensor]:
-    """What the four products read, ``(N * pairs, C, *others)``, one after the other in one buffer."""
+    """The inputs of the four products, ``(N * pairs, C, *others)``, one after the other in one buffer."""
     size, tiles = x.shape[2], pairs(count)
     before = g.pads[0][0]
     amounts = (before, 2 * tiles + TAPS - 1 - before - size), *((0, 0),) * (x.ndim - 2)
@@ -83,7 +83,7 @@ def _kernels(w: Tensor) -> Tensor:
 
 
 def one_product(p: Problem) -> Problem:
-    """What is left to do, four times."""
+    """The convolution over the other axes that is done four times."""
     rest = {"sizes": p.sizes[1:], "counts": p.counts[1:], "kernel": p.kernel[1:]}
     return p._replace(batch=p.batch * pairs(p.counts[0]), geometry=p.geometry.others(1), **rest)
 
