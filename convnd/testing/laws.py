@@ -23,7 +23,7 @@ Law = Callable[..., None]
 
 
 def differs(left: Array, right: Array, atol: float) -> bool:
-    """Whether shapes differ, or values by more than ``atol``; NaN equals NaN."""
+    """True where shapes differ, or values by more than ``atol``; NaN equals NaN."""
     if left.shape != right.shape:
         return True
     with np.errstate(invalid="ignore"):  # infinity minus infinity
