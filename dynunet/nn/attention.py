@@ -130,14 +130,14 @@ class AxialAttention(_TokenAttention):
         axes = [a for a, use in enumerate(self.along) if use and q.shape[1 + a] > 1]
         if not axes:
             return torch.zeros_like(q)
-        q, k, v = (t.contiguous() for t in (q, k, v))  # one copy, then the lines of every axis are a view
-        return reduce(torch.add, (self._along(a, q, k, v) for a in axes))
+        qkv = torch.stack((q, k, v))  # one copy, then the lines of every axis are a view
+        return reduce(torch.add, (self._along(a, qkv).reshape(q.shape) for a in axes))
 
-    def _along(self, axis: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _along(self, axis: int, qkv: Tensor) -> Tensor:
         names = [f"x{i}" for i in range(len(self.along))]
         before, after = " ".join(names[:axis]), " ".join(names[axis + 1 :])
-        lines = f"n {before} t {after} heads d -> (n {before}) t ({after} heads) d"
-        return _attend_tokens(*(rearrange(t, lines) for t in (q, k, v))).reshape(q.shape)
+        lines = f"qkv n {before} t {after} heads d -> qkv (n {before}) t ({after} heads) d"
+        return _attend_tokens(*rearrange(qkv, lines).unbind())
 
     def _inflate_(self, axes: Any) -> None:
         # Along a new axis the old network repeats, and what attention adds there would change it.
