@@ -14,6 +14,19 @@ from numpy.typing import NDArray
 
 from .cases import Array, Case
 
+__all__ = [
+    "NUMPY_MODES",
+    "Ints",
+    "Pairs",
+    "avg_pool",
+    "conv",
+    "conv_transpose",
+    "evaluate",
+    "interpolate",
+    "max_pool",
+    "pad",
+]
+
 Ints = Sequence[int]
 Pairs = Sequence[tuple[int, int]]
 
