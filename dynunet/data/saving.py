@@ -35,7 +35,7 @@ def save(
     """Write what a network made.
 
     Args:
-        path: the file to write; its suffix is one of :data:`dynunet.data.SUFFIXES`.
+        path: the file to write; its suffix is one of ``dynunet.data.SUFFIXES``.
         x: ``(C, *spatial)`` in the network's units; of a file of several examples ``(N, C, *spatial)``.
         units: ``dataset.units``, which a trained model has as ``diffusion.data``.
         like: the source of the file that x was made from: ``load(...).source``.

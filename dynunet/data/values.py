@@ -12,6 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+__all__ = [
+    "Region",
+    "Scale",
+    "cut",
+    "limits",
+    "loudness",
+    "padded",
+    "present",
+    "random_place",
+    "region_coordinates",
+    "resized",
+    "touched",
+    "with_nan",
+]
+
 Region = Sequence[tuple[int, int]]  # (start, stop) along every spatial axis
 
 _SILENT = 1e-5  # -100 dB of full scale

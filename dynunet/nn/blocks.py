@@ -17,6 +17,22 @@ from convnd import BatchNormNd, ConvNd
 
 from .spec import NetworkSpec
 
+__all__ = [
+    "ACTIVATIONS",
+    "BLOCKS",
+    "Activation",
+    "Block",
+    "ChannelNorm",
+    "ConvNextBlock",
+    "Function",
+    "GroupNorm",
+    "Parts",
+    "PlainBlock",
+    "ResidualBlock",
+    "make_activation",
+    "zero_init",
+]
+
 Activation = Callable[[Tensor], Tensor]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {

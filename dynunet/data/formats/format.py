@@ -24,6 +24,8 @@ from ..spec import DataSpec
 from ..values import Region, Scale, resized
 from .numbers import FLOATS, Numbers
 
+__all__ = ["Format", "Header", "check_not_empty", "most", "times"]
+
 _T = TypeVar("_T", bound=Hashable)
 
 
@@ -243,6 +245,11 @@ class Format(ABC):
 
 
 def check_not_empty(path: Path) -> None:
+    """Refuse a file of no bytes.
+
+    Raises:
+        UnreadableError: it is one.
+    """
     if path.stat().st_size == 0:
         raise UnreadableError("it is empty (0 bytes)")
 
