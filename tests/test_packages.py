@@ -1,4 +1,4 @@
-"""What importing the packages does, and does not."""
+"""Imports of the packages: silent, quick, and of public names alone."""
 
 import importlib
 import subprocess
