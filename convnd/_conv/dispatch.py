@@ -33,8 +33,8 @@ class NativeCall(NamedTuple):
 
     kernel: Callable[..., Tensor]
     arguments: tuple[Any, ...]
-    of_input: bool
-    of_weight: bool
+    unit_axis_in_input: bool
+    unit_axis_in_weight: bool
 
 
 def torch_result(
@@ -61,11 +61,11 @@ def torch_result(
     )
     if call is None:
         return None
-    kernel, values, of_input, of_weight = call
+    kernel, values, unit_axis_in_input, unit_axis_in_weight = call
     weight = weight.contiguous()  # as of usual_weight
-    if of_input:
+    if unit_axis_in_input:
         input = usual_strides(input)
-    if of_weight:
+    if unit_axis_in_weight:
         weight = usual_strides(weight)
     return kernel(input, weight, bias, *values)
 
