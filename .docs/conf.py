@@ -17,6 +17,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!(convnd|dynunet)\.).*|.*\._.*")
 ]  # other packages' names, and private ones
+napoleon_use_ivar = True  # else attributes are there twice
 autosummary_generate = True
 templates_path = ["templates"]
 exclude_patterns = ["templates"]

@@ -5,9 +5,9 @@ Modules take ``spatial_dims`` first and torch's arguments after it; functions ar
 """
 
 from . import functional
-from ._algorithms.settings import algorithm, benchmark, set_workspace_limit
+from ._conv.report import plan
+from ._conv.settings import algorithm, benchmark, set_workspace_limit
 from ._inflate import inflate
-from ._plan import plan
 from .modules import (
     AdaptiveAvgPoolNd,
     AdaptiveMaxPoolNd,
@@ -61,3 +61,7 @@ __all__ = [
     "plan",
     "set_workspace_limit",
 ]
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

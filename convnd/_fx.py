@@ -1,4 +1,4 @@
-"""What ``torch.fx.symbolic_trace`` makes of convnd: one node for each layer and each call of a function.
+"""``torch.fx.symbolic_trace`` of convnd gives one node for each layer and each call of a function.
 
 So it treats torch's own functions, and its layers, by the name of the module they are defined in. To trace on
 into the checks of arguments would fail: the shapes of a proxy are proxies.
@@ -31,7 +31,9 @@ def leaf_function(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        proxy = _proxy((*args, *kwargs.values())) if tracing._is_fx_tracing_flag else None
+        if not tracing._is_fx_tracing_flag:  # first: this is asked of every call
+            return function(*args, **kwargs)
+        proxy = _proxy((*args, *kwargs.values()))
         if proxy is None:
             return function(*args, **kwargs)
         return proxy.tracer.create_proxy("call_function", call, args, kwargs)  # type: ignore[return-value]
@@ -45,7 +47,9 @@ def leaf_module(layer: Layer) -> Layer:
 
     @wraps(forward)
     def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        proxy = _proxy((*args, *kwargs.values())) if tracing._is_fx_tracing_flag else None
+        if not tracing._is_fx_tracing_flag:
+            return forward(self, *args, **kwargs)
+        proxy = _proxy((*args, *kwargs.values()))
         if proxy is None or self is getattr(proxy.tracer, "root", None):
             return forward(self, *args, **kwargs)
         tracer: Any = proxy.tracer

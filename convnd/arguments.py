@@ -5,7 +5,7 @@ normal forms below travel further: one ``int`` per axis, one ``(before, after)``
 padding mode per axis. An error names the argument, states the rule and repeats the value received.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import inf
 from typing import Any
 
@@ -24,13 +24,20 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool)
 
 
-def exact(value: Any) -> bool:
-    """Whether an argument may key a cache of checked ones: equal ints, names and tuples mean the same.
+def all_exact(values: Iterable[Any]) -> bool:
+    """True of arguments that may key a cache of checked ones: equal ints, names and tuples mean the same.
 
-    Others are equal that do not: True or 1.0 to 1. Keys are compared with the types of single values.
+    Others are equal that do not: True or 1.0 to 1.
     """
-    kind = type(value)
-    return kind is int or kind is str or value is None or (kind is tuple and {*map(type, value)} <= {int})
+    for value in values:  # a loop: this is asked of every call
+        kind = type(value)
+        if kind is tuple:
+            for entry in value:
+                if type(entry) is not int:
+                    return False
+        elif kind is not int and kind is not str and value is not None:
+            return False
+    return True
 
 
 def integer(value: Any, name: str, minimum: int | None = 1) -> int:

@@ -2,11 +2,14 @@
 
 import sys
 
+from .training.interrupts import killed_by_interrupts
+
 
 def main() -> None:
     """Run the command of the process."""
     try:
-        from .cli.main import main as run
+        with killed_by_interrupts():
+            from .cli.main import main as run
     except ImportError as error:
         sys.exit(f"the command line needs more packages: pip install 'dynunet[train,cli,files]' ({error})")
     run()

@@ -119,7 +119,7 @@ def data_of_run(
     options = unflat(DataOptions, flags, record, others=True)
     found = source if source is not None else flags.get("source")
     if found is None:
-        raise ValueError("the folder of files is missing: dynunet evaluate RUN FOLDER")
+        raise ValueError(f"source must be given: {record} does not say which files it was trained on")
     split = "validation" if source is None and options.validation else "all"
     degraded = _degradation(spec, noise=noise, snr=snr, pairs=pairs)
     return FolderDataset(found, options=replace(options, **_as_trained(spec), **degraded), split=split)

@@ -1,7 +1,7 @@
 """New data from a trained model, in files of the kind that it was trained on."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from .progress import Interrupted
 from .runs import batch_size as fitting
 from .runs import called, check_memory, conditions, device_of, out_of_memory, trained, windows
 from .writing import replacing
+
+__all__ = ["Generated", "generate"]
 
 _PICTURE = "samples.png"
 _DRAWN = 64  # samples in the picture, at most
@@ -98,53 +100,68 @@ def generate(
     if spec.restoration is not None:
         run = called(model)
         raise ValueError(f"{run} was trained to restore: dynunet denoise {run} FILES")
-    labels = class_numbers(spec, classes)
     shape = spec.channels, *sample_size(spec, size)
-    batch = batch_size or fitting(shape)
     # Samples larger than those of training are made in windows.
     larger = spec.size is not None and any(a > b for a, b in zip(shape[1:], spec.size, strict=True))
     options: dict[str, Any] = windows(spec, None, None) if larger else {}
+    batch = batch_size or fitting(shape)
     check_memory(diffusion, (min(batch, num), *shape), bool(options))
-    options |= {"sampler": sampler, "guidance_scale": guidance_scale}
-    files = [Path(out, _name(spec, i, num, labels)) for i in range(num)]
+    options |= {"steps": steps, "sampler": sampler, "guidance_scale": guidance_scale, "progress": progress}
+    batches = _Batches(diffusion, spec, shape, class_numbers(spec, classes), seed, options)
+
+    files = [Path(out, batches.name(i, num)) for i in range(num)]
     missing = _missing(files, spec, shape, overwrite)
     kept = num - len(missing)
     Path(out).mkdir(parents=True, exist_ok=True)
-    # The batches are those of all samples, so that each is the same as without an interruption.
-    batches = [range(first, min(first + batch, num)) for first in range(0, num, batch)]
-    batches = [numbers for numbers in batches if not missing.isdisjoint(numbers)]
-    quiet = None if progress and len(batches) > 1 else True
     try:
-        for numbers in tqdm(batches, desc="batches", disable=quiet):
-            given = _given(diffusion, spec, shape, numbers, labels, seed)
-            with out_of_memory(f"a batch of {batch} samples"):
-                full = len(numbers), *shape
-                x = diffusion.sample(full, steps, progress=progress, **given, **options).cpu()
-            for i, sample in zip(numbers, x, strict=True):
-                if i in missing:
-                    save(files[i], sample, spec.document(), overwrite=overwrite)
-                    missing.discard(i)
+        for i, x in batches.samples(missing, num, batch):
+            save(files[i], x, spec.document(), overwrite=overwrite)
+            missing.discard(i)
     except KeyboardInterrupt:
         done = f"{num - len(missing)} of {num} samples"
         raise Interrupted(f"interrupted, {done} in {shown(out)}; the same command goes on") from None
     return Generated(files, kept, *_draw(files, spec, overwrite))
 
 
-def _given(
-    diffusion: Diffusion,
-    spec: DataSpec,
-    shape: tuple[int, ...],
-    numbers: range,
-    labels: list[int],
-    seed: int,
-) -> dict[str, Any]:
-    """Random generators, conditions and classes of the samples with some numbers."""
-    device = device_of(diffusion)
-    given = {name: x.to(device) for name, x in conditions(spec, (len(numbers), *shape)).items()}
-    given["generator"] = [torch.Generator(device).manual_seed(seed + i) for i in numbers]
-    if labels:
-        given["class_labels"] = torch.tensor([labels[i % len(labels)] for i in numbers])
-    return given
+@dataclass(frozen=True)
+class _Batches:
+    """A model, and what all its samples have in common."""
+
+    diffusion: Diffusion
+    spec: DataSpec
+    shape: tuple[int, ...]
+    labels: list[int]  # of the classes, in turn
+    seed: int
+    options: dict[str, Any]
+
+    def samples(self, wanted: set[int], num: int, batch: int) -> Iterator[tuple[int, Tensor]]:
+        """Those of ``num`` samples that are wanted, with their numbers.
+
+        The batches are those of all samples, so that each is the same as without an interruption.
+        """
+        batches = [range(first, min(first + batch, num)) for first in range(0, num, batch)]
+        batches = [numbers for numbers in batches if not wanted.isdisjoint(numbers)]
+        quiet = None if self.options["progress"] and len(batches) > 1 else True
+        for numbers in tqdm(batches, desc="batches", disable=quiet):
+            with out_of_memory(f"a batch of {batch} samples"):
+                x = self._batch(numbers)
+            yield from ((i, sample) for i, sample in zip(numbers, x, strict=True) if i in wanted)
+
+    def _batch(self, numbers: range) -> Tensor:
+        device, shape = device_of(self.diffusion), (len(numbers), *self.shape)
+        given = {name: x.to(device) for name, x in conditions(self.spec, shape).items()}
+        if self.labels:
+            given["class_labels"] = torch.tensor([self.labels[i % len(self.labels)] for i in numbers])
+        chance = [torch.Generator(device).manual_seed(self.seed + i) for i in numbers]
+        return self.diffusion.sample(shape, generator=chance, **given, **self.options).cpu()
+
+    def name(self, i: int, num: int) -> str:
+        """Of the file of a sample: its number, and its class."""
+        text = f"sample-{i:0{len(str(num - 1))}d}"
+        if self.labels and self.spec.classes:
+            name = self.spec.classes[self.labels[i % len(self.labels)]].replace("/", "_").replace(os.sep, "_")
+            text += "-" + name.encode()[:_LONGEST].decode(errors="ignore")
+        return text + of_kind(self.spec.kind).new
 
 
 def _missing(files: Sequence[Path], spec: DataSpec, shape: tuple[int, ...], overwrite: bool) -> set[int]:
@@ -170,14 +187,6 @@ def _check_kept(path: Path, spec: DataSpec, shape: tuple[int, ...]) -> None:
             f"out: {shown(path)} is there and is of {there}, not of {wanted}; choose another folder or "
             "give --overwrite"
         )
-
-
-def _name(spec: DataSpec, i: int, num: int, labels: list[int]) -> str:
-    text = f"sample-{i:0{len(str(num - 1))}d}"
-    if labels and spec.classes:
-        name = spec.classes[labels[i % len(labels)]].replace("/", "_").replace(os.sep, "_")
-        text += "-" + name.encode()[:_LONGEST].decode(errors="ignore")
-    return text + of_kind(spec.kind).new
 
 
 def _draw(files: Sequence[Path], spec: DataSpec, overwrite: bool) -> tuple[Path | None, str]:

@@ -5,8 +5,8 @@ the level of white noise. ``fill_gaps`` is for a model of clean data. Both keep 
 units of a file, and work on long recordings and large volumes in overlapping windows.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from .data.formats import FORMATS
 from .data.loading import load, load_gaps, marks_of
 from .data.options import missing_value
 from .data.saving import check_result, save, write
+from .data.spec import DataSpec
 from .diffusion import Diffusion
 from .results import NothingToDoError, Outcome, Results
 from .runs import called, conditions, device_of, restoration_steps, trained, windows
@@ -79,26 +80,14 @@ def restore(
         )
     if spec.restoration is not None and sigma is not None:
         raise ValueError(f"sigma must be left out, {called(model)} knows its noise, got {sigma}")
-    options = {**windows(spec, window, overlap), "progress": False}
-
-    def restored(noisy: Tensor) -> Tensor:
-        noisy = noisy.to(device_of(diffusion))
-        shape = len(noisy), spec.channels, *noisy.shape[2:]
-        chance = torch.Generator(noisy.device).manual_seed(seed)
-        if sigma is not None:
-            given = _moved(conditions(spec, shape), noisy)
-            return diffusion.denoise(noisy, sigma, steps or 20, generator=chance, **options, **given)
-        given = conditions(spec, shape, noisy)
-        number = restoration_steps(diffusion, steps)
-        return diffusion.sample(shape, number, generator=chance, **options, **given)
+    sampling = _Sampling(diffusion, spec, seed, windows(spec, window, overlap))
 
     def one(path: Path, to: Path) -> tuple[str, ...]:
         loaded = load(path, spec.document(), mix=False)
         check_result(to, spec, loaded.source)
-        several = loaded.x.ndim == spec.spatial_dims + 2
-        x = restored(loaded.x if several else loaded.x.unsqueeze(0)).cpu()
+        x = sampling.restored(loaded.x, steps) if sigma is None else sampling.denoised(loaded.x, sigma, steps)
         to.parent.mkdir(parents=True, exist_ok=True)
-        save(to, x if several else x[0], spec.document(), like=loaded.source, overwrite=overwrite)
+        save(to, x, spec.document(), like=loaded.source, overwrite=overwrite)
         return loaded.lost
 
     return Results(Path(source), Path(out), "restored", overwrite, progress=progress).make(one)
@@ -147,15 +136,8 @@ def fill_gaps(
     if spec.restoration is not None:
         raise ValueError(f"{called(model)} was trained to restore; to fill gaps train without noise or pairs")
     spec, source = replace(spec, missing=missing or spec.missing), Path(source)
-    options: dict[str, Any] = {**windows(spec, window, overlap), "resamplings": resamplings}
+    sampling = _Sampling(diffusion, spec, seed, windows(spec, window, overlap))
     masks = {} if mask is None else _masks(Path(mask))
-
-    def filled(x: Tensor, known: Tensor) -> Tensor:
-        x = x.to(device_of(diffusion))
-        chance = torch.Generator(x.device).manual_seed(seed)
-        given = _moved(conditions(spec, x.shape), x)
-        known = known.to(x.device)
-        return diffusion.inpaint(x, known, steps, generator=chance, progress=False, **given, **options)
 
     def one(path: Path, to: Path) -> tuple[str, ...]:
         marks = masks.get("") or masks.get(stem(path, source if source.is_dir() else source.parent))
@@ -165,18 +147,65 @@ def fill_gaps(
         check_result(to, spec, loaded.source, exact=True)
         if not holes.any():
             raise NothingToDoError(f"nothing is missing in {shown(path)}, where {marks or missing} is")
-        several = loaded.x.ndim == spec.spatial_dims + 2
-        x = loaded.x if several else loaded.x.unsqueeze(0)
-        known = torch.ones_like(x, dtype=torch.bool) if loaded.mask is None else loaded.mask.view_as(x)
-        x = filled(x, known).cpu()
+        x = sampling.filled(loaded.x, loaded.mask, steps, resamplings)
         to.parent.mkdir(parents=True, exist_ok=True)
-        write(to, x if several else x[0], spec, loaded.source, holes, overwrite)
+        write(to, x, spec, loaded.source, holes, overwrite)
         return ()
 
-    results = Results(
-        source, Path(out), "filled in", overwrite, _exactly_named, list(masks.values()), progress
-    )
-    return results.make(one)
+    beside = list(masks.values())
+    return Results(source, Path(out), "filled in", overwrite, _exactly_named, beside, progress).make(one)
+
+
+@dataclass(frozen=True)
+class _Sampling:
+    """A model, and what all its samples have in common.
+
+    The methods take what is read from a file, ``(C, *spatial)`` or ``(N, C, *spatial)``, and give as many
+    axes back, on the CPU.
+    """
+
+    diffusion: Diffusion
+    spec: DataSpec
+    seed: int
+    windows: dict[str, Any]
+
+    def restored(self, noisy: Tensor, steps: int | None) -> Tensor:
+        """Restored by a model that has learned it."""
+        number = restoration_steps(self.diffusion, steps)
+
+        def run(x: Tensor, options: dict[str, Any]) -> Tensor:
+            shape = len(x), self.spec.channels, *x.shape[2:]
+            return self.diffusion.sample(shape, number, **options, **conditions(self.spec, shape, x))
+
+        return self._run(run, noisy)
+
+    def denoised(self, noisy: Tensor, sigma: float, steps: int | None) -> Tensor:
+        """Without white noise of a level."""
+
+        def run(x: Tensor, options: dict[str, Any]) -> Tensor:
+            return self.diffusion.denoise(x, sigma, steps or 20, **options, **self._conditions(x))
+
+        return self._run(run, noisy)
+
+    def filled(self, x: Tensor, known: Tensor | None, steps: int, resamplings: int) -> Tensor:
+        """Made anew where it is not known."""
+        there = torch.ones_like(x, dtype=torch.bool) if known is None else known
+
+        def run(x: Tensor, options: dict[str, Any]) -> Tensor:
+            options |= {"resamplings": resamplings, **self._conditions(x)}
+            return self.diffusion.inpaint(x, there.view_as(x).to(x.device), steps, **options)
+
+        return self._run(run, x)
+
+    def _run(self, run: Callable[[Tensor, dict[str, Any]], Tensor], x: Tensor) -> Tensor:
+        several, device = x.ndim == self.spec.spatial_dims + 2, device_of(self.diffusion)
+        chance = torch.Generator(device).manual_seed(self.seed)
+        options = {**self.windows, "generator": chance, "progress": False}
+        y = run((x if several else x.unsqueeze(0)).to(device), options).cpu()
+        return y if several else y[0]
+
+    def _conditions(self, x: Tensor) -> dict[str, Tensor]:
+        return {name: value.to(x.device) for name, value in conditions(self.spec, x.shape).items()}
 
 
 def _masks(mask: Path) -> dict[str, Path]:
@@ -190,7 +219,3 @@ def _exactly_named(path: Path) -> str:
     suffix = path.suffix.lower()
     held_by = next((f.lossy[suffix] for f in FORMATS if suffix in f.lossy), None)
     return path.name if held_by is None else path.stem + held_by
-
-
-def _moved(given: dict[str, Any], x: Tensor) -> dict[str, Any]:
-    return {name: value.to(x.device) for name, value in given.items()}

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from zlib import crc32
 
+__all__ = ["DiskFull", "amount", "making", "remove_left", "replacing", "sync", "write_text", "written"]
+
 LEFT = re.compile(r"\.tmp-\d+-[0-9a-f]{8}(\.[^/]*)?")  # names of what a killed process has left
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PROBE = 2**16  # bytes

@@ -1,4 +1,4 @@
-"""What the learner's scripts share: a ball to look at, pictures in a grid, and flags for any option."""
+"""Shared by the learner's scripts: a ball to look at, pictures in a grid, and flags for any option."""
 
 from ast import literal_eval
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def noisy_ball(dims: int, size: int, seed: int = 0) -> Tensor:
 
 
 def picture(x: Tensor, channel: int = 0) -> np.ndarray:
-    """What can be drawn of (1, C, *spatial): a channel, in the middle of all axes but the last two."""
+    """A slice of (1, C, *spatial) to draw: a channel, in the middle of all axes but the last two."""
     x = x[0, channel]
     while x.ndim > 2:
         x = x[len(x) // 2]

@@ -75,7 +75,7 @@ def mean_of_parallel(field: Tensor, known: Tensor) -> Tensor:
 
 
 def from_around(field: Tensor, known: Tensor, water: Tensor, rounds: int = 20) -> Tensor:
-    """What is not known, filled in from west and east.
+    """Unknown entries, filled in from west and east.
 
     Again and again each entry is the mean of 9 longitudes around it, with the zonal climatology taken off.
     Latitudes are left out: the ocean changes fast from south to north, and with them errors are larger.

@@ -1,4 +1,4 @@
-"""What a convolution does: one kernel slides along a signal, a picture, a volume; the call is the same.
+"""A convolution: one kernel slides along a signal, a picture, a volume; the call is the same.
 
 Try `python examples/learn_convolution.py --kernel edges --dims 1 2 3 4`, and `--stride 3`.
 """

@@ -37,7 +37,7 @@ def main(options: Options) -> None:
     data = GaussianMixture(torch.stack([angles.cos(), angles.sin()], 1)[:, None], [0.1] * 8)  # (8, 1, 2)
 
     def model(x: Tensor, t: Tensor) -> Tensor:
-        """What a perfect network would output."""
+        """The output of a perfect network."""
         alpha, sigma = (scale.float().view(-1, 1, 1) for scale in diffusion.schedule(t.double()))
         x = x / diffusion.prediction.scaled(
             torch.ones_like(x), alpha, sigma

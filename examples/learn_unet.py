@@ -41,8 +41,8 @@ def main(
         given["cond"] = x.expand(-1, unet.cond_channels, *x.shape[2:])
 
     seen: list[torch.Tensor] = []  # of the encoder's levels, then of the decoder's from the bottom up
-    for stage in (*unet.encoder, *unet.decoder):
-        stage.blocks[-1].register_forward_hook(lambda block, inputs, y: seen.append(y))
+    for level in (*unet.encoder, *unet.decoder):
+        level.blocks[-1].register_forward_hook(lambda block, inputs, y: seen.append(y))
     unet(x.expand(-1, unet.in_channels, *x.shape[2:]), **given)
     rows = [[("x", picture(x))]]
     for down, up in zip(seen, reversed(seen[len(unet.levels) :]), strict=False):

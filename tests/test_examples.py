@@ -1,4 +1,4 @@
-"""What the examples share, and the learner's path: without training."""
+"""The code that the examples share, and the learner's path: without training."""
 
 import inspect
 import re

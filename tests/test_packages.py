@@ -1,4 +1,4 @@
-"""What importing the packages does, and does not."""
+"""Imports of the packages: silent, quick, and of public names alone."""
 
 import importlib
 import subprocess
@@ -38,10 +38,12 @@ def test_what_takes_long_to_import_waits_until_it_is_used() -> None:
 
 def test_a_package_shows_its_public_names_and_no_others() -> None:
     import dynunet
+    import dynunet.data
     import dynunet.nn
+    import dynunet.training
 
-    for package in (dynunet, dynunet.nn):
-        assert dir(package) == package.__all__
+    for package in (dynunet, dynunet.data, dynunet.nn, dynunet.training):
+        assert dir(package) == sorted(package.__all__)
         for name in package.__all__:
             getattr(package, name)
         with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):

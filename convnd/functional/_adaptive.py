@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._algorithms import pool
 from .._fx import leaf_function
+from .._spatial import pool
 from ..arguments import Ints, PerAxis, batched, numbers, per_axis, rank, require_floating, tensor
 
 Sizes = int | Sequence[int | None] | None

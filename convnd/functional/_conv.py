@@ -1,196 +1,13 @@
-"""Public convolution and transposed convolution: arguments checked, then the algorithm."""
+"""Public convolution and transposed convolution."""
 
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
 
-import torch
 from torch import Tensor
 
-from .._algorithms import native, settings
-from .._algorithms.bilinear import autocast, served, torch_is_best
-from .._algorithms.eager import autocasting, eager
-from .._algorithms.geometry import Geometry
-from .._algorithms.pad import check_fits
-from .._algorithms.transpose import native_arguments
+from .._conv.dispatch import convolve, torch_result
+from .._conv.problem import Arguments
 from .._fx import leaf_function
-from ..arguments import (
-    Ints,
-    Padding,
-    Pairs,
-    PerAxis,
-    batched,
-    exact,
-    integer,
-    padding_modes,
-    padding_rule,
-    per_axis,
-    same_padding,
-)
-
-Shape = tuple[int, ...]
-
-
-def _check_dtypes(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    dtype = input.dtype
-    if not (dtype.is_floating_point or dtype.is_complex or dtype in native.INTEGERS):
-        raise TypeError(f"input must be a floating-point, complex or integer tensor, got dtype {dtype}")
-    if weight.dtype is dtype and (bias is None or bias.dtype is dtype):
-        return
-    for name, other in (("weight", weight), ("bias", bias)):
-        if other is not None and other.dtype != dtype and not autocasting(input.device.type):
-            raise TypeError(f"{name} must have the dtype of input, {dtype}, got {other.dtype}")
-
-
-def _check_shapes(input: Shape, weight: Shape, bias: Shape | None, transposed: bool, groups: int) -> None:
-    """Channels and groups; ``input`` is batched."""
-    integer(groups, "groups")
-    if min(weight[2:]) < 1:
-        raise ValueError(f"weight must have at least one entry on every spatial axis, got shape {weight}")
-    if weight[0] % groups:
-        which = "in_channels" if transposed else "out_channels"
-        raise ValueError(f"groups must divide {which} = weight.shape[0] = {weight[0]}, got {groups}")
-    channels = weight[0] if transposed else weight[1] * groups
-    if input[1] != channels:
-        raise ValueError(
-            f"input must have {channels} channels for weight of shape {weight} and "
-            f"groups={groups}, got {input[1]} in shape {input}"
-        )
-    outputs = weight[1] * groups if transposed else weight[0]
-    if bias is not None and bias != (outputs,):
-        raise ValueError(f"bias must have shape ({outputs},), got {bias}")
-
-
-def prepared(
-    transposed: bool, input: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any
-) -> tuple[Tensor, bool, Geometry, Ints]:
-    """The batched input, whether it was batched, the geometry, and the spatial sizes of the result."""
-    if not isinstance(weight, Tensor):
-        raise TypeError(f"weight must be a torch.Tensor, got {type(weight).__name__}")
-    if weight.ndim < 3:
-        raise ValueError(f"weight must have at least one spatial axis, got shape {tuple(weight.shape)}")
-    x, has_batch = batched(input, weight.ndim - 2)
-    _check_dtypes(x, weight, bias)
-    shapes = x.shape, weight.shape, None if bias is None else bias.shape
-    check = _known_call if eager(x, weight) and all(map(exact, arguments)) else _call
-    return x, has_batch, *check(transposed, *shapes, *arguments)
-
-
-def _call(
-    transposed: bool,
-    input: Shape,
-    weight: Shape,
-    bias: Shape | None,
-    stride: PerAxis,
-    padding: Padding,
-    dilation: PerAxis,
-    groups: int,
-    output_padding: PerAxis,
-    padding_mode: str | Sequence[str],
-) -> tuple[Geometry, Ints]:
-    input, weight = tuple(input), tuple(weight)
-    kernel = weight[2:]
-    n = len(kernel)
-    strides, dilations = per_axis(stride, n, "stride"), per_axis(dilation, n, "dilation")
-    extra = per_axis(output_padding, n, "output_padding", 0)
-    _check_shapes(input, weight, None if bias is None else tuple(bias), transposed, groups)
-    pads, modes = padding_rule(padding, n), padding_modes(padding_mode, n)
-    if transposed:
-        pads, sizes = _transposed_sizes(input[2:], kernel, strides, pads, dilations, extra)
-        padded = sizes
-    else:
-        pads, sizes = _conv_sizes(input[2:], kernel, strides, pads, dilations)
-        padded = input[2:]
-    if all(m == "zeros" or not any(p) for m, p in zip(modes, pads, strict=True)):
-        return Geometry(strides, pads, dilations, groups), sizes
-    check_fits(padded, pads, modes, "padding")
-    return Geometry(strides, pads, dilations, groups, modes), sizes
-
-
-_known_call = lru_cache(maxsize=4096, typed=True)(_call)
-
-
-def _conv_sizes(
-    sizes: Ints, kernel: Ints, stride: Ints, pads: str | Pairs, dilation: Ints
-) -> tuple[Pairs, Ints]:
-    same = isinstance(pads, str)
-    if isinstance(pads, str):
-        pads = tuple(map(same_padding, sizes, kernel, stride, dilation))
-    for axis, (size, k, d, (a, b)) in enumerate(zip(sizes, kernel, dilation, pads, strict=True)):
-        if size < 1 or (not same and d * (k - 1) + 1 > size + a + b):
-            raise ValueError(
-                f"input must be at least as long as the dilated kernel on every axis: spatial axis {axis} "
-                f"of size {size} padded by {(a, b)} is shorter than kernel {k} with dilation {d}"
-            )
-    return pads, Geometry(stride, pads, dilation, 1).outputs(sizes, kernel)
-
-
-def _transposed_sizes(
-    counts: Ints, kernel: Ints, stride: Ints, pads: str | Pairs, dilation: Ints, extra: Ints
-) -> tuple[Pairs, Ints]:
-    for axis, (e, s, d) in enumerate(zip(extra, stride, dilation, strict=True)):
-        if e >= max(s, d):
-            raise ValueError(
-                f"output_padding must be less than stride or dilation, got {e} on spatial axis {axis} "
-                f"with stride {s} and dilation {d}"
-            )
-    if isinstance(pads, str):
-        pads = tuple(map(same_padding, (0,) * len(stride), kernel, stride, dilation))  # of any multiple
-        sizes = tuple(i * s for i, s in zip(counts, stride, strict=True))
-    else:
-        rows = zip(counts, stride, pads, dilation, kernel, extra, strict=True)
-        sizes = tuple((i - 1) * s - sum(p) + d * (k - 1) + e + 1 for i, s, p, d, k, e in rows)
-    if min(counts) < 1 or min(sizes) < 1:
-        raise ValueError(
-            f"padding must leave at least one entry on every axis: input of size {counts} with "
-            f"kernel {kernel} and padding {pads} would give {sizes}"
-        )
-    return pads, sizes
-
-
-@lru_cache(maxsize=4096, typed=True)
-def _straight(
-    transposed: bool,
-    input: Shape,
-    weight: Shape,
-    bias: Shape | None,
-    dtype: torch.dtype,
-    device: str,
-    by_input: bool,
-    by_weight: bool,
-    *arguments: Any,
-) -> tuple[Any, ...] | None:
-    """What torch's kernel is called with where it is the best, for the gradients as well, or None."""
-    n = len(weight) - 2
-    if not 1 <= n <= native.MAX_AXES or len(input) not in (n + 1, n + 2):
-        return None
-    input = input if len(input) == n + 2 else (1, *input)
-    g, sizes = _call(transposed, input, weight, bias, *arguments)
-    op = "transpose" if transposed else "conv"
-    alike = g.modes is None and all(a == b for a, b in g.pads)
-    if not alike or not torch_is_best(op, input, weight, g, sizes, dtype, device, by_input, by_weight):
-        return None
-    if transposed:
-        return g.stride, *native_arguments(input[2:], weight[2:], g, sizes), g.groups, g.dilation
-    return g.stride, tuple(a for a, _ in g.pads), g.dilation, g.groups
-
-
-def _served(transposed: bool, input: Tensor, weight: Tensor, bias: Tensor | None, *arguments: Any) -> Tensor:
-    # Python that runs beside kernels, in cold caches, costs several times what it seems to: short calls to
-    # torch's kernels are decided by one look-up.
-    if eager(input, weight) and not settings.asked() and all(map(exact, arguments)):
-        _check_dtypes(input, weight, bias)
-        input, weight, bias = autocast(input, weight, bias)
-        recorded = torch.is_grad_enabled()
-        flags = recorded and input.requires_grad, recorded and weight.requires_grad
-        shapes = input.shape, weight.shape, None if bias is None else bias.shape
-        direct = _straight(transposed, *shapes, input.dtype, input.device.type, *flags, *arguments)
-        if direct is not None:
-            kernel = native.conv_transpose if transposed else native.conv
-            return kernel(input, weight, bias, *direct)
-    x, has_batch, g, sizes = prepared(transposed, input, weight, bias, *arguments)
-    out = served("transpose" if transposed else "conv", x, weight, bias, g, sizes)
-    return out if has_batch else out.squeeze(0)
+from ..arguments import Padding, PerAxis, same_padding
 
 
 @leaf_function
@@ -231,7 +48,9 @@ def conv(
     >>> F.conv(torch.randn(1, 3, 8, 8, 8, 8), torch.randn(16, 3, 3, 3, 3, 3), padding="same").shape
     torch.Size([1, 16, 8, 8, 8, 8])
     """
-    return _served(False, input, weight, bias, stride, padding, dilation, groups, 0, padding_mode)
+    arguments = Arguments(stride, padding, dilation, groups, 0, padding_mode)
+    out = torch_result("conv", input, weight, bias, arguments)
+    return convolve("conv", input, weight, bias, arguments) if out is None else out
 
 
 @leaf_function
@@ -273,7 +92,9 @@ def conv_transpose(
     >>> F.conv_transpose(torch.randn(1, 16, 4, 4, 4, 4), torch.randn(16, 3, 2, 2, 2, 2), stride=2).shape
     torch.Size([1, 3, 8, 8, 8, 8])
     """
-    return _served(True, input, weight, bias, stride, padding, dilation, groups, output_padding, padding_mode)
+    arguments = Arguments(stride, padding, dilation, groups, output_padding, padding_mode)
+    out = torch_result("transpose", input, weight, bias, arguments)
+    return convolve("transpose", input, weight, bias, arguments) if out is None else out
 
 
 def transposed_same(

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from .._algorithms import fold as algorithm
-from .._algorithms.pool import Windows
-from .._algorithms.separable import output_size as window_count
 from .._fx import leaf_function
+from .._spatial import fold as algorithm
+from .._spatial.windows import Windows
+from .._spatial.windows import output_size as window_count
 from ..arguments import PerAxis, batched, per_axis, rank, tensor
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .._algorithms import grid as algorithms
 from .._fx import leaf_function
+from .._spatial import grid as algorithms
 from ..arguments import choice, integer, per_axis_names, require_floating
 from ._interpolate import MODE_ALIASES
 

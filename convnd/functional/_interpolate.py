@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .._algorithms.interpolate import INTERPOLATING, MODES, resample
 from .._fx import leaf_function
+from .._spatial.interpolate import INTERPOLATING, MODES, resample
 from ..arguments import PerAxis, choice, numbers, per_axis, rank, require_floating
 
 MODE_ALIASES = {"bilinear": "linear", "trilinear": "linear", "bicubic": "cubic"}

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch.nn.functional
 from torch import Tensor
 
-from .._algorithms.pad import GATHERED, pad_axes
 from .._fx import leaf_function
+from .._spatial.pad import GATHERED, pad_axes
 from ..arguments import choice, integer, tensor
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._algorithms import pool
-from .._algorithms.separable import Windows, output_size
 from .._fx import leaf_function
-from ..arguments import Ints, PerAxis, batched, exact, integer, per_axis, rank, require_floating
+from .._spatial import pool
+from .._spatial.windows import Windows, output_size
+from ..arguments import Ints, PerAxis, all_exact, batched, integer, per_axis, rank, require_floating
 
 
 def _empty(stride: Any) -> bool:
@@ -29,7 +29,7 @@ def _pool_arguments(
     n = rank(spatial_dims, input, kernel_size, stride, padding, dilation)
     x, has_batch = batched(input, n)
     arguments = tuple(x.shape[2:]), kernel_size, stride, padding, dilation
-    if not torch.compiler.is_compiling() and all(map(exact, arguments)):
+    if not torch.compiler.is_compiling() and all_exact(arguments):
         return x, has_batch, _known_windows(*arguments, bool(ceil_mode))
     return x, has_batch, _windows(*arguments, ceil_mode)
 
@@ -55,7 +55,7 @@ def _windows(
     return Windows(kernel, strides, pads, dilations)
 
 
-_known_windows = lru_cache(maxsize=4096, typed=True)(_windows)
+_known_windows = lru_cache(maxsize=4096)(_windows)
 
 
 @leaf_function

@@ -22,7 +22,7 @@ def _forget_inputs(module: Any, bias: bool, device: Any, dtype: torch.dtype | No
 
 
 class _Lazy(_LazyConvXdMixin):
-    """What a lazy convolution learns from its first input, or from the weight of a state dict."""
+    """The input channels, learnt from the first input or from the weight of a state dict."""
 
     def initialize_parameters(self, input: Tensor, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
         super().initialize_parameters(input, *args, **kwargs)  # type: ignore[misc]

@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import UninitializedParameter
 
-from .._algorithms.native import MAX_AXES
 from .._fx import leaf_function, leaf_module
+from .._torch.conv import MAX_AXES
 from ..arguments import batched, integer, tensor
 
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from .. import functional as F
-from .._algorithms.interpolate import MODES
-from .._algorithms.pad import GATHERED
 from .._fx import leaf_function, leaf_module
+from .._spatial.interpolate import MODES
+from .._spatial.pad import GATHERED
 from ..arguments import PerAxis, batched, choice, integer, numbers, per_axis
 
 

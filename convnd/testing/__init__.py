@@ -19,7 +19,7 @@ with the smallest case that is wrong, printed as code:
 - :func:`layouts`: memory layouts to apply to the operands, which no result may depend on.
 - :mod:`~convnd.testing.reference`: the operators as plain NumPy loops that never call convnd.
 
-With a test of your own around the strategies:
+With a test of your own around the strategies::
 
     @given(conv_cases(dims=(2,), padding_modes=False))
     def test_my_conv(case):

@@ -1,4 +1,4 @@
-"""What the strategies have in common: ranks, arguments per axis, values."""
+"""Ranks, arguments per axis and values, which all strategies draw alike."""
 
 from collections.abc import Collection
 from math import prod

@@ -197,7 +197,7 @@ def _smallest_failure(
 
 
 def _wrong_values(fn: Implementation, case: Case, atol: float) -> str:
-    """What is wrong with the answer to a case, or nothing."""
+    """The fault of the answer to a case, or nothing."""
     expected = evaluate(case)
     try:
         actual = call(fn, case)
@@ -215,7 +215,7 @@ def _show(array: Array) -> str:
 def _broken(
     fn: Implementation, case: Case, laws: Collection[Law], dims: Collection[int], atol: float
 ) -> dict[str, str]:
-    """What each broken law has to say of a case; NaN and infinities obey none."""
+    """The messages of the laws that a case breaks; NaN and infinities obey none."""
     if not np.isfinite(case.input).all():
         return {}
     problems = {}

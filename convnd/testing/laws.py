@@ -19,11 +19,30 @@ import numpy as np
 from . import reference
 from .cases import NEUTRAL, Array, Case, Counterexample, Implementation, array_code, call
 
+__all__ = [
+    "LAWS",
+    "Law",
+    "adds_constant",
+    "adjointness",
+    "bias_added_once",
+    "constant",
+    "differs",
+    "linear_in_input",
+    "linear_in_weight",
+    "monotone",
+    "permuted_axes",
+    "separable",
+    "size_one_axis",
+    "strided",
+    "translation",
+    "zero_stuffed",
+]
+
 Law = Callable[..., None]
 
 
 def differs(left: Array, right: Array, atol: float) -> bool:
-    """Whether shapes differ, or values by more than ``atol``; NaN equals NaN."""
+    """True where shapes differ, or values by more than ``atol``; NaN equals NaN."""
     if left.shape != right.shape:
         return True
     with np.errstate(invalid="ignore"):  # infinity minus infinity

@@ -14,6 +14,19 @@ from numpy.typing import NDArray
 
 from .cases import Array, Case
 
+__all__ = [
+    "NUMPY_MODES",
+    "Ints",
+    "Pairs",
+    "avg_pool",
+    "conv",
+    "conv_transpose",
+    "evaluate",
+    "interpolate",
+    "max_pool",
+    "pad",
+]
+
 Ints = Sequence[int]
 Pairs = Sequence[tuple[int, int]]
 
@@ -27,7 +40,7 @@ NUMPY_MODES = {
 
 
 def evaluate(case: Case) -> Array:
-    """What the operator of a case must give; arguments that the case does not pass are neutral."""
+    """The right answer to a case; arguments that the case does not pass are neutral."""
     k, groups = case.kwargs, case.kwargs.get("groups", 1)
     stride, dilation, modes = map(case.per_axis, ("stride", "dilation", "padding_mode"))
     padding, extra = case.padding_pairs, case.per_axis("output_padding")
@@ -138,7 +151,7 @@ def _windows(
 
 
 def _overhangs(start: int, n: int, k: int, s: int, p: int, d: int) -> bool:
-    """Whether a window that reaches past the end still counts: the one before it left entries over."""
+    """True of a window past the end that still counts, since the one before it left entries over."""
     return start - s + d * (k - 1) < n + p - 1
 
 

@@ -8,10 +8,9 @@ Flags are parsed and checked before torch is imported, so that help and errors o
 
 import os
 import re
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
+from collections.abc import Sequence
+from contextlib import redirect_stderr, suppress
 from importlib import import_module
 from io import StringIO, TextIOWrapper
 from typing import Any
@@ -22,6 +21,7 @@ from tyro.extras import subcommand_cli_from_dict
 from ..data.errors import printable
 from ..progress import Interrupted
 from ..training.failures import TrainingError
+from ..training.interrupts import killed_by_interrupts
 from .denoise import Denoise
 from .evaluate import Evaluate
 from .inpaint import Inpaint
@@ -62,7 +62,7 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         command = _parsed(args)
         command.check()
-        with _killed_by_interrupts():
+        with killed_by_interrupts():
             import_module(_COMMANDS[name][1])
         command.run()
     except Interrupted as error:
@@ -106,19 +106,6 @@ def _words(text: str) -> str:
     """The words of an error of tyro, without frames, titles, colours, and where help is."""
     plain = re.sub(r"(?m)^[╭╰].*$|[\u2500-\u257f]|\x1b\[[0-9;]*m", " ", text)
     return " ".join(plain.split()).partition(" For full helptext")[0]
-
-
-@contextmanager
-def _killed_by_interrupts() -> Iterator[None]:
-    """While all is imported, which takes seconds, Ctrl-C ends the process at once, without a traceback."""
-    handled = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    try:
-        if handled:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-        yield
-    finally:
-        if handled:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _print_any_name() -> None:

@@ -10,6 +10,7 @@ from tyro.conf import arg
 
 from ..data.options import DataOptions
 from ..nn.flags import flag_names, network_options, with_flags
+from ..nn.spec import NetworkSpec
 from ..training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -50,6 +51,16 @@ class NetworkOptions(with_flags(object, _DEFAULTS, notes=_BY_RANK, frozen=True))
         """Arguments of :class:`dynunet.UNet`, by the number of axes where they are left out."""
         channels, stride = _CHANNELS.get(spatial_dims, (16, 32, 64)), _STRIDES.get(spatial_dims, 2)
         return {"channels": channels, "strides": stride, **network_options(self)}
+
+    def check(self, spatial_dims: int, **more: Any) -> None:
+        """Refuse what makes no network.
+
+        Raises:
+            ValueError, TypeError: naming the option, the rule and the value received.
+        """
+        NetworkSpec(
+            **{"spatial_dims": spatial_dims, "in_channels": 1, **more}, **self.arguments(spatial_dims)
+        )
 
 
 @dataclass(frozen=True)

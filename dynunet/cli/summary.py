@@ -1,4 +1,4 @@
-"""``dynunet summary``: what a network is made of and what training it takes, before anything is computed."""
+"""``dynunet summary``: the parts of a network and the cost of training it, before anything is computed."""
 
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from ..summary import Summary
 
 _GIB = 2**30
-_MOST_AXES = 62  # with those of batch and channels as many as a tensor can have
 _COPIES = 5  # of the weights in training: themselves, gradients, Adam's two moments, their moving average
 _USABLE = 0.9  # of a GPU's memory: the rest is CUDA's own, and lost between blocks of memory
 
@@ -42,8 +41,8 @@ class SummaryCommand:
     network: OmitArgPrefixes[NetworkOptions] = field(default_factory=NetworkOptions)
 
     def check(self) -> None:
-        if not 1 <= self.spatial_dims <= _MOST_AXES:
-            raise ValueError(f"spatial_dims must be from 1 to {_MOST_AXES}, got {self.spatial_dims}")
+        more = {"cond_channels": self.cond_channels, "num_classes": self.num_classes}
+        self.network.check(self.spatial_dims, in_channels=self.in_channels, **more)
         if len(self._size) != self.spatial_dims:
             raise ValueError(f"size must be one number or {self.spatial_dims}, got {self.size}")
         integer(self.batch_size, "batch_size")

@@ -53,6 +53,8 @@ class Train:
             check_exists(path, name)
         if self.resume is not None:
             self._check_data(self.resume)
+        if self.data.spatial_dims is not None:
+            self.network.check(self.data.spatial_dims)
 
     def run(self) -> None:
         from ..data import FolderDataset

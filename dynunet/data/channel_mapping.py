@@ -13,6 +13,8 @@ import numpy as np
 from .errors import UnreadableError
 from .formats import Format, of_kind
 
+__all__ = ["ChannelMapping", "channel_mapping"]
+
 
 @dataclass(frozen=True)
 class ChannelMapping:

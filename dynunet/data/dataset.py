@@ -45,7 +45,7 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
     ``class_labels`` and ``mask`` (False where an entry is missing, or beyond the end of a short recording).
     Crops, mirroring and noise are of torch's global random generator and of nothing else.
 
-    What is held out for validation: see :mod:`dynunet.data.splits`. With ``labels="folder"`` the top-level
+    What is held out for validation: see ``dynunet/data/splits.py``. With ``labels="folder"`` the top-level
     sub-folders are classes, and files of every class are held out.
 
     A file that cannot be used is skipped, and :meth:`report` says why. One that fails only when it is read is
@@ -141,6 +141,12 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
         noise = self._degrade.files.failed if self._degrade is not None and self._degrade.files else {}
         return {**self._scan.selection.skipped, **self.failed, **noise}
 
+    @property
+    def paths(self) -> list[Path]:
+        """The file of every example, in order."""
+        entries = (self._scan.entries[i] for i in self._chosen)
+        return [self._scan.files[file].header.path for file, _ in entries]
+
     def validation(self) -> "FolderDataset | None":
         """The held-out examples; None if there are too few files to hold any out."""
         held = self._choose("validation")
@@ -226,7 +232,7 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
                 "it has values that are NaN or infinite; missing='nan' would leave them out"
             )
         own = (file.pair or file).ranges  # what is to be restored is seen on the scale of what is given
-        scale = header.format.scale(spec, header, None if own is None else own.own)
+        scale = header.format.scale(spec, header, None if own is None else own.percentiles)
         x = torch.from_numpy(scale.to_model(values))
         return torch.where(there, x, 0), there
 

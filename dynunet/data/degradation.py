@@ -132,7 +132,7 @@ def paired(
         raise ValueError(f"pairs must be a folder outside of the source, got {shown(options.pairs)}")
     others = replace(options, labels=None, spatial_dims=spec.spatial_dims)
     selection.skipped.update(found.unusable)
-    pairs = {stem(f.header.path, found.root): f for f in selection.headers(found.files, others)}
+    pairs = {stem(f.header.path, found.root): f for f in selection.read_headers(found.files, others)}
     degraded = list(pairs.values())
     cond = replace(spec, channels=most(f.header.channels for f in weighted(degraded)), size=None)
 
@@ -165,7 +165,7 @@ def recorded_noise(options: DataOptions, spec: DataSpec, selection: Selection) -
     others = replace(options, labels=None, spatial_dims=spec.spatial_dims)
     found = search(options.noise, "noise")
     selection.skipped.update(found.unusable)
-    files = selection.headers(found.files, others)
+    files = selection.read_headers(found.files, others)
     files = selection.keep(
         files,
         lambda f: (

@@ -42,7 +42,7 @@ def find(source: Path | str | Sequence[Path | str]) -> list[Path]:
 
 
 def search(source: Path | str | Sequence[Path | str], name: str, results: Path | None = None) -> Found:
-    """As :func:`find`, for the argument of this name.
+    """Search as :func:`find` does, for the argument of this name.
 
     Args:
         results: a folder below the source that is left out: results are not read as what they are made from.

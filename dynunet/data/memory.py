@@ -12,6 +12,8 @@ import numpy as np
 from ..writing import amount
 from .errors import UnreadableError
 
+__all__ = ["Cache", "check_size", "total"]
+
 _COPIES = 4  # of what is read, at least, while it is worked on
 _DENSE = 500  # times as large as on disk: not even a signal of silence is
 _SMALL = 2**28  # bytes, which may be as dense as they like

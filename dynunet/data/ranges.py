@@ -21,13 +21,13 @@ class Ranges:
     """The range of the values of every example in a file.
 
     ``low`` and ``high`` have one entry per example, NaN for one that cannot be used: it has nothing but
-    missing values, or values that are not finite and nobody said that those are missing. ``own`` is the range
-    between the file's percentiles, where these are asked for.
+    missing values, or values that are not finite and nobody said that those are missing. ``percentiles`` is
+    the range between the file's percentiles, where these are asked for.
     """
 
     low: np.ndarray
     high: np.ndarray
-    own: tuple[float, float] | None
+    percentiles: tuple[float, float] | None
     odd: dict[int, str]  # why an example cannot be used
 
 

@@ -35,7 +35,7 @@ def save(
     """Write what a network made.
 
     Args:
-        path: the file to write; its suffix is one of :data:`dynunet.data.SUFFIXES`.
+        path: the file to write; its suffix is one of ``dynunet.data.SUFFIXES``.
         x: ``(C, *spatial)`` in the network's units; of a file of several examples ``(N, C, *spatial)``.
         units: ``dataset.units``, which a trained model has as ``diffusion.data``.
         like: the source of the file that x was made from: ``load(...).source``.
@@ -67,9 +67,12 @@ def write(
     holes: np.ndarray | None,
     overwrite: bool = False,
 ) -> None:
-    """As :func:`save`, with what is to be replaced on the grid of the file, bool ``(N, channels, *shape)``.
+    """Write as :func:`save` does, with the mask of what is replaced on the grid of the file.
 
     All else is as it is stored, to the bit, if the format that is written has such numbers.
+
+    Args:
+        holes: bool ``(N, channels, *shape)``.
     """
     check_free(path, overwrite)
     values = _in_file_units(_checked(x, spec, like), spec, like)

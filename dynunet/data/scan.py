@@ -52,7 +52,7 @@ def scan(source: Path | str | Sequence[Path | str], options: DataOptions, cache:
     """
     found = search(source, "source")
     selection = Selection(found.unusable)
-    files = selection.headers(found.files, options)
+    files = selection.read_headers(found.files, options)
     spec, files = common_spec(files, options, selection)
     files = selection.keep(files, lambda f: _placed(f, spec))
     cond = None
@@ -173,7 +173,7 @@ def _range(
     if options.value_range is not None:
         return options.value_range
     if spec.percentiles is not None:
-        own = [f.ranges.own for f in files if f.ranges is not None and f.ranges.own is not None]
+        own = [p for f in files if f.ranges is not None and (p := f.ranges.percentiles) is not None]
         return median(low for low, _ in own), median(high for _, high in own)
     trained = [(files[f].ranges, n) for (f, n), out in zip(entries, held, strict=True) if not out]
     low = min(float(m.low[n]) for m, n in trained if m is not None)

@@ -42,7 +42,7 @@ class Selection:
     skipped: dict[Path, str] = field(default_factory=dict)
     partly: dict[Path, str] = field(default_factory=dict)
 
-    def headers(self, paths: Iterable[Path], options: DataOptions) -> list[File]:
+    def read_headers(self, paths: Iterable[Path], options: DataOptions) -> list[File]:
         files = []
         for path in watched(paths, "looking at files"):
             found = of_path(path)
@@ -76,7 +76,7 @@ class Selection:
 
 
 def watched(items: Iterable[_Item], text: str) -> Iterable[_Item]:
-    """With a progress bar on a terminal, if it takes a while."""
+    """Show a progress bar on a terminal, if it takes a while."""
     return tqdm(items, desc=text, leave=False, disable=None, delay=1)
 
 

@@ -8,6 +8,8 @@ from ..jsonable import plain
 from ..rules import Rule, both, check_fields, flag, optional, ordered, real, several, table, text, whole
 from .options import missing_value
 
+__all__ = ["DataSpec"]
+
 
 @dataclass(frozen=True)
 class DataSpec:

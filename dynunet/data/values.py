@@ -12,6 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+__all__ = [
+    "Region",
+    "Scale",
+    "cut",
+    "limits",
+    "loudness",
+    "padded",
+    "present",
+    "random_place",
+    "region_coordinates",
+    "resized",
+    "touched",
+    "with_nan",
+]
+
 Region = Sequence[tuple[int, int]]  # (start, stop) along every spatial axis
 
 _SILENT = 1e-5  # -100 dB of full scale
@@ -31,7 +46,7 @@ class Scale:
         return (values.astype(np.float64) * gain + shift).astype(np.float32)
 
     def to_file(self, x: np.ndarray) -> np.ndarray:
-        """And back, float64."""
+        """The network's numbers as those of the file, float64."""
         return (x.astype(np.float64) * (self.high - self.low) + (self.high + self.low)) / 2
 
 

@@ -26,15 +26,15 @@ from .gates import ChannelAttention, SpatialAttention
 from .positions import Rotary, Sinusoidal, windows, within_windows
 from .spec import POSITIONS
 
-_GRID = 65_535  # CUDA kernels of attention take no more samples, and no more heads, in one call
+GRID_LIMIT = 65_535  # CUDA kernels of attention take no more samples, and no more heads, in one call
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax attention of ``(N, heads, T, D)``, any number of samples and heads."""
     if not torch.compiler.is_compiling():
         for axis in (0, 1):
-            if q.shape[axis] > _GRID:
-                parts = zip(*(t.split(_GRID, axis) for t in (q, k, v)), strict=True)
+            if q.shape[axis] > GRID_LIMIT:
+                parts = zip(*(t.split(GRID_LIMIT, axis) for t in (q, k, v)), strict=True)
                 return torch.cat([_attend(*part) for part in parts], axis)
     return scaled_dot_product_attention(q, k, v)
 
@@ -130,14 +130,14 @@ class AxialAttention(_TokenAttention):
         axes = [a for a, use in enumerate(self.along) if use and q.shape[1 + a] > 1]
         if not axes:
             return torch.zeros_like(q)
-        q, k, v = (t.contiguous() for t in (q, k, v))  # one copy, then the lines of every axis are a view
-        return reduce(torch.add, (self._along(a, q, k, v) for a in axes))
+        qkv = torch.stack((q, k, v))  # one copy, then the lines of every axis are a view
+        return reduce(torch.add, (self._along(a, qkv).reshape(q.shape) for a in axes))
 
-    def _along(self, axis: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _along(self, axis: int, qkv: Tensor) -> Tensor:
         names = [f"x{i}" for i in range(len(self.along))]
         before, after = " ".join(names[:axis]), " ".join(names[axis + 1 :])
-        lines = f"n {before} t {after} heads d -> (n {before}) t ({after} heads) d"
-        return _attend_tokens(*(rearrange(t, lines) for t in (q, k, v))).reshape(q.shape)
+        lines = f"qkv n {before} t {after} heads d -> qkv (n {before}) t ({after} heads) d"
+        return _attend_tokens(*rearrange(qkv, lines).unbind())
 
     def _inflate_(self, axes: Any) -> None:
         # Along a new axis the old network repeats, and what attention adds there would change it.

@@ -17,6 +17,22 @@ from convnd import BatchNormNd, ConvNd
 
 from .spec import NetworkSpec
 
+__all__ = [
+    "ACTIVATIONS",
+    "BLOCKS",
+    "Activation",
+    "Block",
+    "ChannelNorm",
+    "ConvNextBlock",
+    "Function",
+    "GroupNorm",
+    "Parts",
+    "PlainBlock",
+    "ResidualBlock",
+    "make_activation",
+    "zero_init",
+]
+
 Activation = Callable[[Tensor], Tensor]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -157,7 +173,7 @@ def zero_init(layer: Any) -> Any:
 
 
 class Block(nn.Module):
-    """What all blocks share: how the embedding of a sample reaches its channels.
+    """Base of all blocks: the embedding of a sample reaches its channels.
 
     ``shift``: it is added before the norm, as in DDPM, or after one that would take it away again.
     ``scale_shift``: it scales and shifts what the norm gives (FiLM, Perez et al. 2018; AdaGN, Dhariwal and

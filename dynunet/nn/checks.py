@@ -1,14 +1,12 @@
-"""The values that options can have: each function returns the normal form of a value, or refuses it.
+"""The values that options of a network can have: a check returns the normal form of one, or refuses it.
 
-An error names the option, states the rule and repeats the value received. Nothing here imports torch, so
-that a command line can check its flags at once; :mod:`convnd.arguments` checks the same of tensors' calls.
+An error names the option, states the rule and repeats the value received.
 """
 
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from .. import arguments
-from ..arguments import integer
 from ..rules import shown
 
 
@@ -22,7 +20,7 @@ def whole(least: int = 1, most: int | None = None) -> Check:
     """An int of these bounds, or what has an ``__index__`` that is one."""
 
     def check(value: Any, name: str, n: int = 0) -> int:
-        value = integer(value, name, least)
+        value = arguments.integer(value, name, least)
         if most is not None and value > most:
             raise ValueError(f"{name} must be at most {most}, got {shown(value)}")
         return value
@@ -39,7 +37,7 @@ def probability(value: Any, name: str, n: int = 0) -> float:
     """A number from 0 to 1, without 1 itself."""
     value = arguments.real(value, name)
     if not 0 <= value < 1:
-        raise ValueError(f"{name} must be in [0, 1), got {value}")
+        raise ValueError(f"{name} must be in [0, 1), got {value:g}")
     return value
 
 
@@ -60,13 +58,7 @@ def layer(value: Any, name: str, n: int = 0) -> Any:
 def choice(known: Sequence[str], otherwise: str = "") -> Check:
     """One of the known names; ``otherwise`` says in an error what else is allowed."""
 
-    def check(value: Any, name: str, n: int = 0) -> str:
-        if not isinstance(value, str) or value not in known:
-            names = ", ".join(map(repr, known))
-            raise ValueError(f"{name}{otherwise} must be one of {names}, got {value!r}")
-        return value
-
-    return check
+    return lambda value, name, n=0: arguments.choice(value, known, name + otherwise)
 
 
 def optional(check: Check) -> Check:

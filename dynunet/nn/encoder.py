@@ -18,10 +18,9 @@ class Encoder(Network):
         spatial_dims: number of spatial axes, at least 1.
         in_channels: channels of the input.
         out_features: length of the output: classes, or values to regress.
-        channels, num_blocks, kernel_size, strides, block, norm, activation, attention, num_heads, downsample,
-            num_groups, norm_eps, dropout, padding_mode, positions, time_embedding, time_scale, num_classes,
-            cond_channels, cond_features, context_features, in_layer, gradient_checkpointing, modulation: as
-            for :class:`dynunet.UNet`. Time and classes condition it, which makes it a guide or a critic.
+
+    The other arguments are those of :class:`dynunet.UNet`. Time and classes condition it, which makes it a
+    guide or a critic.
 
     Shape:
         ``(N, in_channels, *spatial)`` to ``(N, out_features)`` for any spatial size.

@@ -211,7 +211,7 @@ class Network(Checkpoint, nn.Module):
         return summarize(self, input_shape, **inputs)._replace(drawing=drawing(self))
 
     def _inflate_(self, axes: Any) -> None:
-        """What :func:`convnd.inflate` cannot know: the sizes that the new network takes."""
+        """The options of the new network, which :func:`convnd.inflate` cannot know."""
         spec = self.spec
         self.spec = replace(
             spec,

@@ -93,7 +93,7 @@ def _time_embedding(value: Any, name: str, n: int = 0) -> str | bool:
 
 
 class Option(NamedTuple):
-    """What is known of one option.
+    """The description of one option.
 
     Attributes:
         help: one sentence or less; the same as in the docstring of the constructor.

@@ -1,4 +1,4 @@
-"""Signals as waveforms and spectrograms, for :mod:`dynunet.plotting`."""
+"""Signals as waveforms and spectrograms."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +9,35 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .tiles import DPI, MISSING, figure
+from .tiles import DPI, MISSING, batched, figure
 
 _COLOUR = tuple(value / 255 for value in MISSING)
 _POINTS = 4000  # of a curve, at least, if it has more entries
 _FLOOR = -80  # dB below the loudest that are still told apart
+
+
+def waveform(
+    x: Tensor, path: str | Path, sample_rate: float | None = None, *, labels: Sequence[str] = ()
+) -> None:
+    """Signals over time, one below the other.
+
+    Args:
+        x: ``(T,)``, ``(C, T)`` or ``(N, C, T)``.
+        path: the file to write.
+        sample_rate: in Hz; without it the axis counts entries.
+        labels: one text per sample.
+    """
+    draw_signals(batched(x, 1), path, sample_rate, ("waveform",), labels)
+
+
+def spectrogram(
+    x: Tensor, path: str | Path, sample_rate: float | None = None, *, labels: Sequence[str] = ()
+) -> None:
+    """Power of signals over time and frequency, in dB below the loudest entry of the picture.
+
+    Windows are 32 ms long (256 entries without ``sample_rate``). Arguments are those of :func:`waveform`.
+    """
+    draw_signals(batched(x, 1), path, sample_rate, ("spectrogram",), labels)
 
 
 def draw_signals(

@@ -155,3 +155,15 @@ def draw_sheet(
         centre = (edges[first][0] + edges[last][1]) / 2
         axes.text(centre, -5, text, ha="center", va="bottom", fontsize=9)
     page.savefig(path, dpi=DPI)
+
+
+def batched(x: Tensor, dims: int) -> Tensor:
+    """With the axes of samples and channels."""
+    if not dims <= x.ndim <= dims + 2 or 0 in x.shape:
+        raise ValueError(f"x must have {dims} spatial axes, no size 0, got shape {tuple(x.shape)}")
+    return x.reshape(*(1,) * (dims + 2 - x.ndim), *x.shape)
+
+
+def spread(size: int, most: int) -> list[int]:
+    """Indices from the first to the last, at most so many."""
+    return sorted({round(i) for i in np.linspace(0, size - 1, min(size, most))})

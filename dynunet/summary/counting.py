@@ -1,10 +1,10 @@
-"""Runs a network without values, and meters what it would compute and keep.
+"""Runs a network without values, and counts the FLOPs and the memory it would take.
 
 On torch's ``meta`` device a tensor is a shape and a dtype, so that no size of input costs time or memory.
 
 FLOPs are those of ``torch.utils.flop_counter``. Bytes kept for the backward pass are those of the tensors
-that autograd asks to save, each storage once, without parameters and buffers. Both are charged to the part
-of the network that is running.
+that autograd asks to save, each storage once, without parameters and buffers. Both are counted for the part
+of the network whose forward pass is active.
 """
 
 import copy
@@ -92,17 +92,17 @@ def _part_names(network: nn.Module) -> Iterator[str]:
                 yield from (f"{part}.{i}" for i, c in inside if not isinstance(c, nn.ModuleList))
 
 
-class Meter:
-    """Used around one run: ``with meter: network(x)``, for a network that :func:`on_meta` copied."""
+class CostCounter:
+    """Used around one run: ``with counter: network(x)``, for a network that :func:`on_meta` copied."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
         names = [*_part_names(network), _REST]
         self.flops, self.activations = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self.running = [_REST]
+        self.active = [_REST]
         self.inside_convolution = False
-        self.charged = 0
+        self.counted = 0
         own = [t.untyped_storage() for t in (*network.parameters(), *network.buffers())]
         # By address. They are held, so that no other storage gets the address of one.
         self.known = {storage._cdata: storage for storage in own}
@@ -124,7 +124,7 @@ class Meter:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._charge()
+        self._count()
         self.stack.close()
 
     def rows(self) -> Iterator[tuple[str, tuple[int, ...] | None, int, int, int]]:
@@ -149,18 +149,18 @@ class Meter:
             name = name.rpartition(".")[0]
         return name or _REST
 
-    def _charge(self) -> None:
+    def _count(self) -> None:
         total = self.counter.get_total_flops()
-        self.flops[self.running[-1]] += total - self.charged
-        self.charged = total
+        self.flops[self.active[-1]] += total - self.counted
+        self.counted = total
 
     def _enter(self, part: str, *_: Any) -> None:
-        self._charge()
-        self.running.append(part)
+        self._count()
+        self.active.append(part)
 
     def _leave(self, part: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        self._charge()
-        self.running.pop()
+        self._count()
+        self.active.pop()
         if isinstance(output, Tensor):
             self.shapes[part] = tuple(output.shape)  # the last one is what leaves the part
             storage = output.untyped_storage()
@@ -177,7 +177,7 @@ class Meter:
         storage = x.untyped_storage()
         if not self.inside_convolution and storage._cdata not in self.known:
             self.known[storage._cdata] = storage
-            part = self.running[-1]
+            part = self.active[-1]
             if part == _REST:  # kept between parts: what one of them gave, such as to a checkpointed block
                 part = self.results.get(storage._cdata, (storage, _REST))[1]
             self.activations[part] += storage.nbytes()

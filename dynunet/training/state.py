@@ -52,13 +52,13 @@ class Saved(NamedTuple):
 
 
 class Checkpoints:
-    """Those in a folder, by step."""
+    """The checkpoints in a folder, by step."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def steps(self) -> list[int]:
-        """Of all that are there, in order."""
+        """Steps of all that are there, in order."""
         names = [path.name for path in self.folder.glob("step-*")]
         return sorted(int(n[5:]) for n in names if n[5:].isdigit())
 
@@ -111,7 +111,7 @@ class Checkpoints:
             shutil.rmtree(path)
 
     def _remove(self, step: int) -> None:
-        """At once, as far as others can see."""
+        """Remove one, at once as far as others can see."""
         with suppress(FileNotFoundError):
             self.path(step).rename(self._hidden(step))
             shutil.rmtree(self._hidden(step))

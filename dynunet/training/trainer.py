@@ -34,7 +34,7 @@ class Trainer:
             ``(x0, target)``, or a dict of keywords of the model's ``loss``. What is random in reading an item
             has to come from the global generators of torch, NumPy or Python, which are seeded for each
             sample.
-        out: folder of the run, see :mod:`dynunet.training.run`.
+        out: folder of the run, see ``dynunet/training/run.py``.
         validation: held-out data of the same kind; by default ``dataset.validation()``, if it has that.
         options: see :class:`dynunet.training.TrainOptions`; further keywords replace some of them.
         overwrite: remove a run that is in the folder already: the files that it wrote, if there are no

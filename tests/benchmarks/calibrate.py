@@ -1,4 +1,4 @@
-"""The rates of the planner's cost model (``convnd/_algorithms/plan.py``), measured here.
+"""The rates of the planner's cost model (``convnd/_conv/cost.py``), measured here.
 
 Each is a single call of the kind that the constant stands for, large enough to be all work.
 """
@@ -10,15 +10,17 @@ from math import log2
 import torch
 import torch.nn.functional as F
 
-from convnd._algorithms import native, plan, winograd
-from convnd._algorithms.geometry import Geometry
+from convnd._conv import cost
+from convnd._conv.algorithm import named
+from convnd._conv.problem import Geometry, problem_of
+from convnd._torch.memory import channels_last
 
 from .harness import THREADS, Settings, median_time, roof
 
 
 def _convolution(settings: Settings, inputs: int, outputs: int, groups: int) -> float:
     """FLOP/s of a channels-last native convolution of a batch of small volumes."""
-    x = native.channels_last(torch.randn(16, inputs, 16, 16, 16))
+    x = channels_last(torch.randn(16, inputs, 16, 16, 16))
     w = torch.randn(outputs, inputs // groups, 3, 3, 3)
     flops = 2 * 16 * 16**3 * w.numel()
     return flops / median_time(lambda: F.conv3d(x, w, None, 1, 1, 1, groups), settings)
@@ -32,16 +34,13 @@ def _copy(settings: Settings) -> float:
 
 def _additions(settings: Settings) -> float:
     """Bytes per second of what Winograd's filtering adds around its four products, beside their own time."""
-    ones, pads = (1, 1, 1, 1), ((1, 1),) * 4
-    x, w = native.channels_last(torch.randn(1, 8, 16, 16, 16, 16)), torch.randn(8, 8, 3, 3, 3, 3)
-    inside = native.channels_last(torch.randn(8, 8, 16, 16, 16))
-
-    def product(x: torch.Tensor, w: torch.Tensor, bias: None = None) -> torch.Tensor:
-        return F.conv3d(x, w, bias, padding=1)
-
-    g = Geometry(ones, pads, ones, 1)
-    whole = median_time(lambda: winograd.winograd_conv(x, w, None, g, ones[1:], True, product), settings)
-    products = 4 * median_time(lambda: product(inside, w[:, :, 0]), settings)
+    ones, channels = (1, 1, 1, 1), 16  # which fill every vector, so that there are no tiles
+    x, w = channels_last(torch.randn(1, channels, *(16,) * 4)), torch.randn(channels, channels, 3, 3, 3, 3)
+    inside = channels_last(torch.randn(8, channels, 16, 16, 16))
+    g = Geometry(ones, ((1, 1),) * 4, ones, 1)
+    p = problem_of("conv", tuple(x.shape), tuple(w.shape), g, (16,) * 4, x.dtype, "cpu")
+    whole = median_time(lambda: named("winograd").conv(p, x, w, None), settings)
+    products = 4 * median_time(lambda: F.conv3d(inside, w[:, :, 0], padding=1), settings)
     return 4 * 1.5 * 2 * inside.numel() * inside.element_size() / (whole - products)
 
 
@@ -70,7 +69,7 @@ def main() -> int:
         "GROUPED_RATE": _convolution(settings, 48, 16, 4),  # three leading taps are channels
     }
     for name, value in measured.items():
-        print(f"{name:15} {value:8.2g}   planned with {getattr(plan, name):.2g}")
+        print(f"{name:15} {value:8.2g}   planned with {getattr(cost, name):.2g}")
     return 0
 
 

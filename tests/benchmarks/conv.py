@@ -16,7 +16,7 @@ from .harness import OURS, Build, Case, Contender, Table, differentiable, of
 from .report import main
 
 LIBRARIES = ("torchnd", "jax", "fft_conv_pytorch", "einconv")
-FORCED = ("channels", "taps", "gemm", "fft")
+FORCED = ("im2col", "shift_add", "gemm", "fft")
 
 
 def _case(
@@ -111,7 +111,7 @@ def tables() -> list[Table]:
             (4, 4),
             11,
             (24,) * 4,
-            ("channels", "taps", "fft"),
+            ("im2col", "shift_add", "fft"),
             ("torchnd", "fft_conv_pytorch"),
             label="forced",
         ),

@@ -184,14 +184,14 @@ def _values(result: Any) -> list[Tensor]:
 
 
 def _equal(a: Any, b: Any, tolerance: float = 1e-2) -> bool:
-    """Whether the largest difference is small against the largest value, of each tensor."""
+    """True where the largest difference is small against the largest value, of each tensor."""
     pairs = zip(_values(a), _values(b), strict=True)
     return all(x.shape == y.shape and (x - y).abs().max() <= tolerance * y.abs().max() for x, y in pairs)
 
 
 @dataclass
 class Row:
-    """What was measured of one case; times in seconds, memory in bytes."""
+    """The figures of one case; times in seconds, memory in bytes."""
 
     name: str
     share: dict[str, float] = field(default_factory=dict)  # of the roof, by pass

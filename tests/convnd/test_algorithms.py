@@ -1,21 +1,31 @@
 """Every algorithm of every map against the native composition and its autograd; plans and settings."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 import convnd
 import convnd.functional as F
-from convnd._algorithms import outputs, plan, problems, run, settings
-from convnd._algorithms.geometry import Geometry
-from convnd._algorithms.pad import bordered, zero_pad
+from convnd._conv.algorithms import kn2row
+from convnd._spatial.pad import bordered, zero_pad
+
+from .planning import ALGORITHMS, forget_plans, planned_as_on_avx512
 
 DTYPES = (torch.float64, torch.complex128, torch.float32)
+OLD_NAMES = {
+    "channels": "im2col",
+    "outputs": "kn2row",
+    "taps": "shift_add",
+    "phases": "polyphase",
+    "blocks": "tiles",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -25,23 +35,6 @@ def default_settings() -> Iterator[None]:
     convnd.benchmark(False)
 
 
-@contextmanager
-def planned_as_on_avx512(block_flops: int = 0) -> Iterator[None]:
-    """With blocks of output positions for problems of at least so many operations."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(problems, "BLOCK_FLOPS", block_flops)
-        patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-        _forget_plans()
-        yield
-    _forget_plans()
-
-
-def _forget_plans() -> None:
-    for planned in (*vars(problems).values(), *vars(plan).values()):
-        if hasattr(planned, "cache_clear"):
-            planned.cache_clear()
-
-
 @pytest.fixture
 def vectors_of_16() -> Iterator[None]:
     with planned_as_on_avx512():
@@ -49,8 +42,8 @@ def vectors_of_16() -> Iterator[None]:
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[Geometry, tuple[int, ...], tuple[int, ...], int, int, int]:
-    """Geometry, sizes, kernel, batch, channels and outputs of a convolution with at least one output."""
+def cases(draw: st.DrawFn) -> tuple[dict[str, Any], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Arguments, kernel, and shapes of input and weight of a convolution with at least one output."""
     n = draw(st.integers(1, 5))
 
     def axes(*values: int) -> tuple[int, ...]:
@@ -58,11 +51,13 @@ def cases(draw: st.DrawFn) -> tuple[Geometry, tuple[int, ...], tuple[int, ...], 
 
     kernel, dilation = axes(1, 2, 3), axes(1, 1, 2)
     pads = tuple(zip(axes(0, 1, 2), axes(0, 1, 2), strict=True))
-    g = Geometry(axes(1, 1, 2), pads, dilation, draw(st.sampled_from((1, 1, 2))))
-    least = (max(e - a - b, 1) for e, (a, b) in zip(g.extents(kernel), pads, strict=True))
-    sizes = tuple(low + draw(st.integers(0, 3)) for low in least)
-    channels, outputs = (g.groups * draw(st.sampled_from((1, 2, 3))) for _ in range(2))
-    return g, sizes, kernel, draw(st.integers(1, 2)), channels, outputs
+    groups = draw(st.sampled_from((1, 1, 2)))
+    arguments = {"stride": axes(1, 1, 2), "padding": pads, "dilation": dilation, "groups": groups}
+    rows = zip(kernel, dilation, pads, strict=True)
+    sizes = tuple(max(d * (k - 1) + 1 - a - b, 1) + draw(st.integers(0, 3)) for k, d, (a, b) in rows)
+    inputs, outputs = (draw(st.sampled_from((1, 2, 3))) for _ in range(2))
+    x = draw(st.integers(1, 2)), groups * inputs, *sizes
+    return arguments, x, (groups * outputs, inputs, *kernel), kernel
 
 
 def assert_near(actual: torch.Tensor, expected: torch.Tensor) -> None:
@@ -71,40 +66,60 @@ def assert_near(actual: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance * scale)
 
 
-@given(cases(), st.sampled_from(DTYPES), st.sampled_from((100, 3000, 1 << 29)), st.booleans())
-def test_algorithms_agree(
-    case: tuple[Geometry, tuple[int, ...], tuple[int, ...], int, int, int],
-    dtype: torch.dtype,
-    limit: int,
-    blocks: bool,
-) -> None:
-    g, sizes, kernel, batch, channels, outputs = case
-    torch.manual_seed(0)
-    x = torch.randn(batch, channels, *sizes, dtype=dtype, requires_grad=True)
-    w = torch.randn(outputs, channels // g.groups, *kernel, dtype=dtype, requires_grad=True)
-    counts = g.outputs(sizes, kernel)
-    out = run.composed("conv", x, w, None, g, counts)
+def by_composition(function: Callable[..., Any], *operands: Any) -> tuple[Any, ...]:
+    """The result, the direction of its derivative, and the gradients: transforms do not see algorithms."""
+    pair: Any = torch.func.vjp(function, *operands)
+    out, gradients = pair
+    torch.manual_seed(1)
     y = torch.randn_like(out)
-    by_x, by_w = (t.conj() for t in torch.autograd.grad(out, (x, w), y.conj()))
-    x, w = x.detach(), w.detach()
-    # As autograd meets it where the gradient is dual or batched.
-    assert_near(run.composed("weight", x, y, None, g, kernel), by_w)
+    return out, y, *gradients(y)
+
+
+@given(
+    cases(),
+    st.sampled_from(DTYPES),
+    st.sampled_from((100, 3000, 1 << 29)),
+    st.booleans(),
+    st.permutations(ALGORITHMS).map(lambda names: names[:3]),
+)
+def test_algorithms_agree(
+    case: Any, dtype: torch.dtype, limit: int, tiles: bool, names: Sequence[str]
+) -> None:
+    """In the convolution and the transposed one, and in the gradients of both."""
+    arguments, shape, weight, kernel = case
+    torch.manual_seed(0)
+    x, w = (torch.randn(s, dtype=dtype, requires_grad=True) for s in (shape, weight))
+    out = F.conv(x, w, **arguments)
+    rows = zip(arguments["stride"], arguments["padding"], arguments["dilation"], kernel, strict=True)
+    reach = [
+        (q - 1) * s - sum(p) + d * (k - 1) + 1 for q, (s, p, d, k) in zip(out.shape[2:], rows, strict=True)
+    ]
+    extra = tuple(size - r for size, r in zip(shape[2:], reach, strict=True))
+    y = torch.randn_like(out).requires_grad_()
+    calls: tuple[tuple[Callable[..., Any], Any], ...] = (
+        (lambda a, b: F.conv(a, b, **arguments), x),
+        (lambda a, b: F.conv_transpose(a, b, output_padding=extra, **arguments), y),
+    )
     convnd.set_workspace_limit(limit)
-    with planned_as_on_avx512() if blocks else nullcontext():
-        maps: tuple[tuple[problems.Op, Any, Any, Any, Any], ...] = (
-            ("conv", x, w, counts, out.detach()),
-            ("transpose", y, w, sizes, by_x),
-            ("weight", x, y, kernel, by_w),
-        )
-        for op, a, b, wanted, expected in maps:
-            p = run.problem(op, a, b, g, wanted)
-            for name in problems.ALGORITHMS:
-                if problems.applies(p, name):
-                    result = run.bilinear(op, a, b, None, g, wanted, name)
-                    assert_near(result, expected)
+    with planned_as_on_avx512() if tiles else nullcontext():
+        for function, a in calls:
+            expected, direction, *gradients = by_composition(function, a.detach(), w.detach())
+            for name in names:
+                try:
+                    with convnd.algorithm(name):
+                        result = function(a, w)
+                except ValueError as refusal:
+                    if "does not apply" not in str(refusal):
+                        raise
+                    continue
+                assert_near(result.detach(), expected)
+                for found, gradient in zip(
+                    torch.autograd.grad(result, (a, w), direction), gradients, strict=True
+                ):
+                    assert_near(found, gradient)
 
 
-@pytest.mark.parametrize("name", problems.ALGORITHMS)
+@pytest.mark.parametrize("name", ALGORITHMS)
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
 def test_forced_algorithm_has_all_derivatives(n: int, name: str) -> None:
     kernel = 3 if name == "winograd" else 2
@@ -114,13 +129,13 @@ def test_forced_algorithm_has_all_derivatives(n: int, name: str) -> None:
 
     def forced(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         with convnd.algorithm(name):
-            if name == "phases":
+            if name == "polyphase":
                 return F.conv_transpose(x, w, b, stride=2)
             return F.conv(x, w, b, padding=1, padding_mode="circular")
 
-    known = {"native": n <= 3, "blocks": n <= 3, "channels_last": n in (2, 3)}
+    known = {"native": n <= 3, "tiles": n <= 3, "channels_last": n in (2, 3)}
     known["onednn"] = False  # single precision
-    known |= dict.fromkeys(("channels", "outputs", "taps", "winograd"), n > 1)
+    known |= dict.fromkeys(("im2col", "kn2row", "shift_add", "winograd"), n > 1)
     if not known.get(name, True):
         with pytest.raises(ValueError, match="does not apply"):
             forced(x, w, b)
@@ -141,7 +156,7 @@ def test_crops_go_on_into_the_padding(pad: Any, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["native", "channels_last", "channels", "outputs", "taps", "gemm", "phases", "fft"]
+    "name", ["native", "channels_last", "im2col", "kn2row", "shift_add", "gemm", "polyphase", "fft"]
 )
 def test_results_that_are_cropped_down_to_what_no_entry_reaches(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -169,8 +184,8 @@ def test_windows_in_the_padding_alone_have_gradients() -> None:
     assert all(not g.any() for g in torch.autograd.grad(out.sum(), (x, w)))
 
 
-def test_phases_are_of_transposed_convolution() -> None:
-    with convnd.algorithm("phases"), pytest.raises(ValueError, match="'phases' does not apply"):
+def test_polyphase_is_of_transposed_convolution() -> None:
+    with convnd.algorithm("phases"), pytest.raises(ValueError, match="'polyphase' does not apply"):
         F.conv(torch.zeros(1, 1, 3), torch.zeros(1, 1, 1))
 
 
@@ -198,7 +213,7 @@ def test_fft_chosen_automatically_keeps_nan_where_it_belongs(value: float) -> No
     assert_near(F.conv(x, w, padding=2048), torch.nn.functional.conv1d(x, w, padding=2048))
 
 
-@pytest.mark.parametrize("name", [None, "channels", "outputs"])
+@pytest.mark.parametrize("name", [None, "im2col", "kn2row"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("channels", [2, 4, 8])
 def test_few_channels_keep_nan_where_it_belongs(channels: int, value: float, name: str | None) -> None:
@@ -218,108 +233,124 @@ def test_workspace_limit_bounds_the_plan() -> None:
     assert all(step.workspace <= 1 << 20 for step in convnd.plan(x, w, padding=2))
 
 
+class Convolved(TorchDispatchMode):
+    """Records the bytes of the results of native convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.convolution.default:
+            self.sizes.append(out.nbytes)
+        return out
+
+
 @pytest.mark.parametrize("n", [4, 5])
 def test_workspace_limit_cuts_entries_larger_than_a_piece(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of what taps as outputs compute before it is added."""
-    monkeypatch.setattr(outputs, "PIECE_BYTES", 1000)
-    sizes, native_conv, computed = (4,) * n, outputs.native_conv, []
-    x, w = torch.randn(1, 2, *sizes), torch.randn(2, 2, *(3,) * n)
+    monkeypatch.setattr(kn2row, "PIECE_BYTES", 1000)
+    x, w = torch.randn(1, 2, *(4,) * n), torch.randn(2, 2, *(3,) * n)
     expected = F.conv(x, w, padding=1)
-
-    def recorded(*args: Any, **kwargs: Any) -> torch.Tensor:
-        out = native_conv(*args, **kwargs)
-        computed.append(out.numel() * out.element_size())
-        return out
-
-    monkeypatch.setattr(outputs, "native_conv", recorded)
-    plan.workspace.cache_clear()
+    forget_plans()
     convnd.set_workspace_limit(1500)
-    with convnd.algorithm("outputs"):
+    with convnd.algorithm("kn2row"), Convolved() as computed:
         assert_near(F.conv(x, w, padding=1), expected)
-    plan.workspace.cache_clear()
-    assert 0 < max(computed) <= 1500
+    forget_plans()
+    assert 0 < max(computed.sizes) <= 1500
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", ["blocks", "channels", "outputs", "winograd"])
+@pytest.mark.parametrize("name", ["tiles", "im2col", "kn2row", "winograd"])
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("n", [2, 3, 4, 5])
 @pytest.mark.usefixtures("vectors_of_16")
-def test_maps_in_blocks(n: int, groups: int, name: str, dtype: torch.dtype) -> None:
+def test_maps_in_tiles(n: int, groups: int, name: str, dtype: torch.dtype) -> None:
     """Of several positions along one axis and along two, which need not divide the counts."""
-    g = Geometry((1,) * n, ((1, 1), (2, 1), (0, 1), (1, 1), (1, 0))[:n], (1,) * n, groups)
+    arguments: dict[str, Any] = {"padding": ((1, 1), (2, 1), (0, 1), (1, 1), (1, 0))[:n], "groups": groups}
     for sizes in ((4, 6, 8, 3, 4)[:n], (3, 7, 5, 4, 5)[:n]):
-        counts = g.outputs(sizes, (3,) * n)
         x = torch.randn(2, 3 * groups, *sizes, dtype=dtype)
         w = torch.randn(2 * groups, 3, *(3,) * n, dtype=dtype)
         bias = torch.randn(2 * groups, dtype=dtype)
-        y = torch.randn(2, 2 * groups, *counts, dtype=dtype)
-        p = run.problem("conv", x, w, g, counts)
-        if name == "blocks" and n > 3:
-            assert not problems.applies(p, name)
+        operands = [t.requires_grad_() for t in (x, w, bias)]
+
+        def function(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+            return F.conv(x, w, bias, **arguments)
+
+        def forced(*operands: Any) -> torch.Tensor:
+            with convnd.algorithm(name):
+                return function(*operands)
+
+        if name == "tiles" and n > 3:
+            with pytest.raises(ValueError, match="does not apply"):
+                forced(*operands)
             continue
-        inside = {"blocks": p, "outputs": plan.unadded(p), "winograd": problems.one_product(p)}
-        taps_fill = name == "outputs" and (n == 5 or dtype == torch.float64)
-        if name == "channels":
-            assert max(problems.folded_blocks(p)) > 1
-        elif len(inside[name].kernel) <= 3 and not taps_fill:
-            assert max(problems.blocks_of(inside[name])) > 1
-        maps: tuple[tuple[problems.Op, Any, Any, Any, Any], ...] = (
-            ("conv", x, w, bias, counts),
-            ("weight", x, y, None, (3,) * n),
-        )
-        for op, a, b, offset, wanted in maps:
-            expected = run.composed(op, a, b, offset, g, wanted)
-            assert_near(run.bilinear(op, a, b, offset, g, wanted, name), expected)
+        plain = (t.detach() for t in operands)
+        expected, y, *gradients = by_composition(function, *plain)
+        out = forced(*operands)
+        assert_near(out.detach(), expected)
+        for found, gradient in zip(torch.autograd.grad(out, operands, y), gradients, strict=True):
+            assert_near(found, gradient)
 
 
 @pytest.mark.parametrize("limit", [1, 2000, 1 << 29])
-@pytest.mark.parametrize("last", [False, True])
-@pytest.mark.parametrize("several", [1, 2, 4])
+@pytest.mark.parametrize("channels", [1, 2, 3, 12])
+@pytest.mark.parametrize("leading", [1, 3])
 @pytest.mark.parametrize("n", [2, 3, 4, 5])
-def test_neighbouring_inputs_as_channels(n: int, several: int, last: bool, limit: int) -> None:
-    g = Geometry((1,) * n, ((1, 1), (2, 0), (0, 1), (1, 1), (1, 0))[:n], (1,) * n, 1)
-    sizes, blocks = (4, 8, 4, 3, 4)[:n], (2, 1, 1)[: min(n - 1, 3)]
-    x = torch.randn(2, 3, *sizes, dtype=torch.float64)
-    w = torch.randn(2, 3, *(3,) * n, dtype=torch.float64)
+@pytest.mark.usefixtures("vectors_of_16")
+def test_neighbouring_inputs_as_channels(n: int, leading: int, channels: int, limit: int) -> None:
+    """Of few inputs, several are channels of one before taps become outputs."""
+    padding = ((1, 1), (2, 0), (0, 1), (1, 1), (1, 0))[:n]
+    kernel = *(3,) * max(n - 4, 0), leading, *(3,) * min(n - 1, 3)
+    x = torch.randn(2, channels, *(3, 8, 3, 2, 2)[:n], dtype=torch.float64)
+    w = torch.randn(2, channels, *kernel, dtype=torch.float64)
     bias = torch.randn(2, dtype=torch.float64)
-    expected = run.composed("conv", x, w, bias, g, g.outputs(sizes, (3,) * n))
-    assert_near(outputs.outputs_conv(x, w, bias, g, several, blocks, last, limit), expected)
+    expected = torch.func.vmap(lambda x: F.conv(x, w, bias, padding=padding))(x)
+    convnd.set_workspace_limit(limit)
+    with convnd.algorithm("kn2row"):
+        assert_near(F.conv(x, w, bias, padding=padding), expected)
+
+
+def products(name: str, channels: int, dtype: torch.dtype = torch.float32, **arguments: Any) -> float:
+    """How many times the products of the definition an algorithm computes."""
+    n = len(arguments["sizes"])
+    x = torch.randn(4, channels, *arguments["sizes"], dtype=dtype)
+    w = torch.randn(channels, channels, *(3,) * n, dtype=dtype)
+    with convnd.algorithm(name), FlopCounterMode(display=False) as counter:
+        F.conv(x, w, padding=1)
+    return counter.get_total_flops() / convnd.plan(x, w, padding=1).forward.flops
 
 
 @pytest.mark.usefixtures("vectors_of_16")
-def test_few_inputs_are_joined() -> None:
-    g = Geometry((1,) * 4, ((1, 1),) * 4, (1,) * 4, 1)
-    for channels, several in ((1, 2), (2, 2), (4, 2), (8, 1), (16, 1)):
-        x, w = torch.empty(1, channels, *(16,) * 4), torch.empty(channels, channels, *(3,) * 4)
-        p = run.problem("conv", x, w, g, (16,) * 4)
-        assert plan.joined(p) == several
-        assert plan.joined(p._replace(sizes=(15,) * 4)) == 1  # they divide the axis
-        assert problems.unadded_last(plan.unadded(p)) == (channels == 16)
+def test_tiles_fill_the_vectors() -> None:
+    """With as few products as can be: tiles of ``b`` positions have ``(k + b - 1) / k`` times as many."""
+    sizes = (16, 16, 16)
+    for channels, times in ((1, 4), (4, (4 / 3) ** 2), (8, 4 / 3), (16, 1)):
+        assert products("tiles", channels, sizes=sizes) == pytest.approx(times)
+    # Over more axes, only along the last one that is taken away.
+    assert products("im2col", 4, sizes=(8, 8, 8, 8)) == pytest.approx(2)
 
 
 @pytest.mark.usefixtures("vectors_of_16")
-def test_blocks_fill_the_vectors() -> None:
-    """With as few products too many as can be, and never of zeros in the weight gradient."""
-    g = Geometry((1,) * 3, ((1, 1),) * 3, (1,) * 3, 1)
-    for channels, blocks in ((1, (4, 4, 1)), (4, (2, 2, 1)), (8, (2, 1, 1)), (16, (1, 1, 1))):
-        x, w = torch.empty(4, channels, *(16,) * 3), torch.empty(channels, channels, 3, 3, 3)
-        p = run.problem("conv", x, w, g, (16,) * 3)
-        assert problems.blocks_of(p) == blocks
-        assert problems.channels_last(p) == (channels == 16)
-        assert problems.channels_last(p._replace(dtype=torch.float64))
-        assert problems.blocks_of(p._replace(op="weight")) == blocks
-        assert max(problems.blocks_of(p._replace(op="weight", counts=(15,) * 3))) == 1
-        assert max(problems.blocks_of(p._replace(dtype=torch.bfloat16))) == 1
+@pytest.mark.parametrize("size", [15, 16])
+def test_the_weight_gradient_adds_no_products_of_zeros(size: int) -> None:
+    """So that infinity times zero does not reach it: tiles divide the positions."""
+    x, w = torch.ones(1, 1, *(size,) * 3), torch.zeros(1, 1, 3, 3, 3, requires_grad=True)
+    x[0, 0, 0, 0, 0] = torch.inf
+    reached = torch.zeros(3, 3, 3, dtype=torch.bool)
+    reached[:2, :2, :2] = True  # the taps that read the first entry from some output
+    with convnd.algorithm("tiles"):
+        (gradient,) = torch.autograd.grad(F.conv(x, w, padding=1).nan_to_num().sum(), w)
+    assert torch.equal(~gradient[0, 0].isfinite(), reached)
 
 
 @pytest.mark.usefixtures("vectors_of_16")
-def test_workspace_counts_the_folded_taps_and_the_blocks_put_into_place() -> None:
-    g = Geometry((1,) * 4, ((1, 1),) * 4, (1,) * 4, 1)
+def test_workspace_counts_the_unfolded_taps_and_the_tiles_put_into_place() -> None:
     x, w = torch.empty(1, 4, *(8,) * 4), torch.empty(4, 4, *(3,) * 4)
-    p = run.problem("conv", x, w, g, (8,) * 4)
-    assert problems.folded_blocks(p) == (4, 1, 1, 1)  # six taps for four positions
-    assert plan.workspace(p, "channels") == 4 * (6 * x.numel() // 4 + x.numel())
+    with convnd.algorithm("im2col"):
+        step = convnd.plan(x, w, padding=1).forward
+    assert step.workspace == 4 * (6 * x.numel() // 4 + x.numel())  # six taps for four positions
 
 
 def test_benchmark_measures_and_agrees() -> None:
@@ -354,11 +385,30 @@ def test_plans_of_nothing(n: int, transposed: bool) -> None:
         assert all(step.flops == 0 for step in steps)
 
 
+@pytest.mark.parametrize("old", OLD_NAMES)
+def test_old_names_are_accepted_and_the_new_ones_told(old: str) -> None:
+    x, transposed = torch.randn(1, 3, *(4,) * 3), old == "phases"
+    w = torch.randn(3, 3, *(3,) * 3)
+    function = F.conv_transpose if transposed else F.conv
+    results = []
+    for name in (old, OLD_NAMES[old]):
+        with convnd.algorithm(name):
+            assert convnd.plan(x, w, transposed=transposed).forward.algorithm == OLD_NAMES[old]
+            results.append(function(x, w))
+    assert torch.equal(*results)
+
+
+def test_the_algorithms_are_all_described() -> None:
+    assert {*ALGORITHMS} >= {*OLD_NAMES.values()}
+    assert not {*ALGORITHMS} & {*OLD_NAMES}
+    for name in (*ALGORITHMS, *OLD_NAMES):
+        assert f'``"{name}"``' in str(convnd.algorithm.__doc__)
+
+
 def test_bad_settings() -> None:
-    with pytest.raises(ValueError, match="name must be one of"), convnd.algorithm("strassen"):
+    with pytest.raises(ValueError, match="name must be one of 'native', "), convnd.algorithm("strassen"):
         pass
     with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
         convnd.set_workspace_limit(0)
     with pytest.raises(TypeError, match="enabled must be a bool, got 1"):
         convnd.benchmark(1)  # type: ignore[arg-type]
-    assert settings.workspace_limit == settings.DEFAULT_WORKSPACE

@@ -12,9 +12,10 @@ from torch import Tensor
 
 import convnd
 import convnd.functional as F
-from convnd._algorithms import native
-from convnd._algorithms.problems import ALGORITHMS
+from convnd._torch import dtypes
 from convnd.testing import Case, conv_cases, conv_transpose_cases, reference
+
+from .planning import ALGORITHMS
 
 TORCH_CONV = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
 TORCH_CONV_TRANSPOSE = {1: torch.conv_transpose1d, 2: torch.conv_transpose2d, 3: torch.conv_transpose3d}
@@ -62,13 +63,13 @@ def test_conv_is_exact_on_small_integers_in_every_dtype(case: Case, dtype: torch
     assert torch.equal(out, expected.to(dtype))
 
 
-@pytest.mark.parametrize("dtype", native.LOW_PRECISION)
+@pytest.mark.parametrize("dtype", dtypes.LOW_PRECISION)
 @pytest.mark.parametrize("n", [1, 3, 4])
 def test_half_precision_in_single_where_the_processor_has_none(
     n: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All is computed in single precision and rounded once, which is some thirty times as fast there."""
-    monkeypatch.setattr(native, "SLOW", (dtype,))
+    monkeypatch.setattr(dtypes, "SLOW", (dtype,))
     operands = [torch.randn(s).to(dtype) for s in ((2, 4, *(6,) * n), (2, 4, *(3,) * n), (2,))]
     half, single = ([t.to(to).requires_grad_() for t in operands] for to in (dtype, torch.float32))
     (x, w, b), (x1, w1, b1) = half, single

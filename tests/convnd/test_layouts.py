@@ -12,8 +12,9 @@ from torch import Tensor
 
 import convnd
 import convnd.functional as F
-from convnd._algorithms.problems import ALGORITHMS
 from convnd.testing import Case, Layout, conv_cases, conv_transpose_cases, layouts
+
+from .planning import ALGORITHMS
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.complex128, torch.complex64)
 INTEGERS = (torch.int64, torch.int32, torch.uint8)

@@ -13,7 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import convnd.functional as F
-from convnd._algorithms import native, pool, separable
+from convnd._spatial import pool
+from convnd._spatial import separable_pool as separable
+from convnd._torch import pool as kernels
+from convnd._torch.memory import channels_last
 from convnd.testing import Case, pool_cases, reference
 
 TORCH_MAX = {
@@ -365,7 +368,7 @@ def test_large_pools_agree_with_torch_and_keep_its_memory_format(
 ) -> None:
     kernel, stride, padding, ceil_mode, dilation = geometry
     x = torch.randint(-99, 99, (2, 4, *(65, 33, 5)[:n])).float()
-    x = native.channels_last(x) if last else x
+    x = channels_last(x) if last else x
     assert x.numel() >= pool.SMALL
     args = kernel, stride, padding, dilation, ceil_mode
     expected, expected_indices = TORCH_MAX[n](x, *args, return_indices=True)
@@ -384,7 +387,10 @@ def test_large_pools_agree_with_torch_and_keep_its_memory_format(
 def test_large_pools_are_separable(n: int) -> None:
     """No kernel of torch's is asked."""
     x = torch.randn(1, 1, *(130, 130, 2, 2)[:n], requires_grad=True)
-    with mock.patch.multiple(native, max_pool=None, avg_pool=None), mock.patch.object(pool, "zero_pad", None):
+    with (
+        mock.patch.multiple(kernels, max_pool=None, avg_pool=None),
+        mock.patch.object(pool, "zero_pad", None),
+    ):
         F.max_pool(x, 3, 1, 1).sum().backward()
         F.max_pool(x, 3, 1, 1, return_indices=True)
         F.max_pool(x.detach(), 2, 2)

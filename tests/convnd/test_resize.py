@@ -9,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import convnd.functional as F
-from convnd._algorithms import native, pad
+from convnd._spatial import pad
+from convnd._torch.memory import channels_last
 from convnd.testing import Case, interpolate_cases, pad_cases, reference
 
 TORCH_MODES = {
@@ -134,7 +135,7 @@ def test_scales_that_leave_or_double_a_size_mean_the_same_on_every_axis(
         shape = [3 if a == axis else 1 for a in range(n)]
         factors = [scale if a == axis else 1.0 for a in range(n)]
         x = line.view(1, 1, *shape)
-        for contiguous in (x, native.channels_last(x.expand(2, 3, *shape))[:1, :1]):
+        for contiguous in (x, channels_last(x.expand(2, 3, *shape))[:1, :1]):
             results.append(F.interpolate(contiguous, scale_factor=factors, mode=mode).flatten())
     for result in results[1:]:
         torch.testing.assert_close(result, results[0], rtol=1e-10, atol=1e-10)

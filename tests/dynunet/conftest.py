@@ -1,4 +1,4 @@
-"""What tests of several files ask for by name."""
+"""Fixtures of several files."""
 
 import pytest
 

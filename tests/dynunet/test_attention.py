@@ -480,7 +480,7 @@ def test_more_samples_and_heads_than_a_kernel_takes(name: str, monkeypatch: pyte
         assert max(q.shape[:2]) <= 2, "a CUDA kernel would refuse"
         return native(q, k, v)
 
-    monkeypatch.setattr(module_under_test, "_GRID", 2)
+    monkeypatch.setattr(module_under_test, "GRID_LIMIT", 2)
     monkeypatch.setattr(module_under_test, "scaled_dot_product_attention", limited)
     torch.testing.assert_close(m(x), expected)
 

@@ -30,7 +30,11 @@ LINES = [
     "inpaint . x --out y",
     "inpaint . x --out y --missing none",
     "evaluate . --num 1",
+    "train . --out y --spatial-dims 2 --block dense",
     "summary --spatial-dims 2 --size 8 8 8",
+    "summary --spatial-dims 2 --size 8 --attention fast",
+    "summary --spatial-dims 2 --size 8 --strides 1,2",
+    "summary --spatial-dims 99 --size 8",
     "summary --spatial-dims 2 --size 8 --memory 0",
 ]
 SCRIPT = """

@@ -168,7 +168,7 @@ def test_classes_are_the_top_folders(tmp_path: Path) -> None:
 
 def files_of(data: FolderDataset | None) -> list[Path]:
     assert data is not None
-    return [data._scan.files[data._scan.entries[i][0]].header.path for i in data._chosen]
+    return data.paths
 
 
 @given(share=st.floats(0.01, 0.9), seed=st.integers(0, 5), subjects=st.integers(3, 7))

@@ -1,4 +1,4 @@
-"""What a diffusion model takes: labels, numbers and shapes as people have them, points, and no samples."""
+"""Inputs of a diffusion model: labels, numbers and shapes as people have them, points, and no samples."""
 
 import math
 from typing import Any

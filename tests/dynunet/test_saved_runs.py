@@ -74,10 +74,14 @@ RESTORED = [91.77227783203125, 91.01116943359375]  # by it, of the first recordi
 
 @pytest.fixture
 def saved(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
+    return opened(request.param, tmp_path)
+
+
+def opened(name: str, folder: Path) -> tuple[Path, Path]:
     """The folders of a run and of its files."""
     with tarfile.open(SAVED) as archive:
-        archive.extractall(tmp_path, filter="data")
-    return tmp_path / request.param, FILES[request.param](tmp_path / "files")
+        archive.extractall(folder, filter="data")
+    return folder / name, FILES[name](folder / "files")
 
 
 def run(*args: object) -> None:

@@ -19,12 +19,13 @@ from convnd.testing import (
     pad_cases,
     pool_cases,
 )
+from tests.convnd import calls
+from tests.convnd.calls import SIZES
 
 from .compare import Call
 
 RANKS = (1, 2, 3, 4, 5)
 _HEALTH_CHECKS: Any = tuple(HealthCheck)
-SIZES = {1: (11,), 2: (7, 6), 3: (6, 4, 5), 4: (4, 5, 3, 4), 5: (3, 4, 3, 3, 3)}
 
 
 def drawn(strategy: st.SearchStrategy[Case], count: int) -> list[Case]:
@@ -78,111 +79,43 @@ def random(*shape: int, low: float = -2.0, high: float = 2.0) -> Tensor:
 
 def functions(n: int) -> dict[str, list[Call]]:
     """Of each function, the options that take a way of their own."""
-    sizes = SIZES[n]
-    half = tuple(max(s // 2, 1) for s in sizes)
-    x, k = random(2, 4, *sizes), {"spatial_dims": n}
-    samples = random(2, 4, n, low=0.0, high=0.99)
-    pooled, indices = F.max_pool(x, 2, 2, ceil_mode=True, return_indices=True, spatial_dims=n)
-    columns = F.unfold(x, 2, **k)
-    shuffled = random(1, 2 * 2**n, *half)
+    x, found = random(2, 4, *SIZES[n]), dict[str, list[Call]]()
+    for name, f in calls.functions(n).items():
+        input = x.abs() + 0.5 if name.startswith("lp_pool") else x
+        operands, constants = ([t.double() for t in given] for given in (f.operands, f.constants))
+        call = Call(f"{n}-D {name}", f.function, [input, *operands], constants, f.exact)
+        found.setdefault(name.split()[0], []).append(call)
+    for name, more in _with_indices_and_grids(n, x).items():
+        found.setdefault(name, []).extend(more)
+    return found
+
+
+def _with_indices_and_grids(n: int, x: Tensor) -> dict[str, list[Call]]:
+    """Those of which compilers are not asked."""
 
     def call(name: str, function: Callable[..., Any], *tensors: Tensor, **options: Any) -> Call:
-        constants, exact = options.pop("constants", ()), options.pop("exact", False)
         label = ", ".join([name, *(f"{key}={value}" for key, value in options.items())])
-        return Call(f"{n}-D {label}", lambda *given: function(*given, **options), tensors, constants, exact)
+        return Call(f"{n}-D {label}", lambda *given: function(*given, **options), tensors)
 
-    weight, back = random(6, 2, *(3,) * n), random(4, 3, *(3,) * n)
-    found = {
-        "conv": [
-            *(call("conv", F.conv, x, weight, padding=1, groups=2, padding_mode=m) for m in PADDED),
-            call("conv", F.conv, x, weight, stride=2, padding="same", groups=2),
-            call("conv", F.conv, x, random(3, 4, *(1,) * n)),
-            call("conv", F.conv, x, random(3, 4, *half), stride=half),
-        ],
-        "conv_transpose": [
-            *(
-                call("conv_transpose", F.conv_transpose, x, back, padding=1, groups=2, padding_mode=m)
-                for m in PADDED
-            ),
-            call("conv_transpose", F.conv_transpose, x, back, stride=2, padding="same"),
-            call("conv_transpose", F.conv_transpose, x, random(4, 3, *(2,) * n), stride=2),
-        ],
-        "max_pool": [
-            call("max_pool", F.max_pool, x, kernel_size=3, stride=1, padding=1, return_indices=True, **k),
-            call("max_pool", F.max_pool, x, kernel_size=2, ceil_mode=True, **k),
-        ],
-        "avg_pool": [
-            call("avg_pool", F.avg_pool, x, kernel_size=3, stride=2, padding=1, count_include_pad=False, **k),
-            call("avg_pool", F.avg_pool, x, kernel_size=2, ceil_mode=True, **k),
-        ],
-        "lp_pool": [
-            call("lp_pool", F.lp_pool, x.abs() + 0.5, norm_type=p, kernel_size=2, **k)
-            for p in (1.0, 2.0, 3.0)
-        ],
-        "adaptive_avg_pool": [call("adaptive_avg_pool", F.adaptive_avg_pool, x, output_size=half, **k)],
-        "adaptive_max_pool": [
-            call("adaptive_max_pool", F.adaptive_max_pool, x, output_size=half, return_indices=True, **k)
-        ],
-        "fractional_max_pool": [
-            call(
-                "fractional_max_pool",
-                lambda x, r: F.fractional_max_pool(x, 2, half, None, True, r, **k),
-                x,
-                constants=(samples,),
-                exact=True,
-            )
-        ],
-        "max_unpool": [
-            call(
-                "max_unpool",
-                lambda p, i: F.max_unpool(p, i, 2, 2, output_size=sizes, **k),
-                pooled,
-                constants=(indices,),
-            )
-        ],
-        "pad": [call("pad", F.pad, x, pad=(1, 2) * n, mode=m) for m in (*PADDED[1:], "constant")],
-        "interpolate": [
-            *(call("interpolate", F.interpolate, x, scale_factor=1.5, mode=m, **k) for m in MODES),
-            *(call("interpolate", F.interpolate, x, size=half, mode=m, **k) for m in MODES),
-            *(
-                call("interpolate", F.interpolate, x, size=half, mode=m, antialias=True, **k)
-                for m in ("linear", "cubic")
-            ),
-            call("interpolate", F.interpolate, x, scale_factor=2, mode="linear", align_corners=True, **k),
-        ],
-        "unfold": [call("unfold", F.unfold, x, kernel_size=2, stride=2, padding=1, **k)],
-        "fold": [call("fold", F.fold, columns, output_size=sizes, kernel_size=2, **k)],
-        "pixel_shuffle": [call("pixel_shuffle", F.pixel_shuffle, shuffled, upscale_factor=2, **k)],
-        "pixel_unshuffle": [
-            call("pixel_unshuffle", F.pixel_unshuffle, random(1, 2, *(4,) * n), downscale_factor=2, **k)
-        ],
-    }
-    return found | _grids(n, x, call)
-
-
-PADDED = ("zeros", "reflect", "replicate", "circular")
-MODES = ("nearest", "nearest-exact", "linear", "cubic", "area")
-
-
-def _grids(n: int, x: Tensor, call: Callable[..., Call]) -> dict[str, list[Call]]:
-    """Sampling at any positions, inside and outside."""
+    k: dict[str, Any] = {"spatial_dims": n, "return_indices": True}
     grid = random(2, *SIZES[n], n, low=-1.2, high=1.2) + 1 / 1024  # away from the corners of the modes
+    theta = random(2, n, n + 1)
     return {
+        "max_pool": [call("max_pool", F.max_pool, x, kernel_size=3, stride=1, padding=1, **k)],
+        "adaptive_max_pool": [call("adaptive_max_pool", F.adaptive_max_pool, x, output_size=2, **k)],
+        "lp_pool": [
+            call("lp_pool", F.lp_pool, x.abs() + 0.5, norm_type=p, kernel_size=2, spatial_dims=n)
+            for p in (1.0, 3.0)
+        ],
         "grid_sample": [
-            call("grid_sample", sample, x, grid, mode=mode, padding_mode=outside, align_corners=False)
-            for sample in _where("grid_sample")
+            call("grid_sample", F.grid_sample, x, grid, mode=mode, padding_mode=outside, align_corners=False)
             for mode in ("bilinear", "nearest")
             for outside in ("zeros", "border", "reflection")
         ],
         "affine_grid": [
-            call("affine_grid", affine, random(2, n, n + 1), size=(2, 4, *SIZES[n]), align_corners=False)
-            for affine in _where("affine_grid")
+            call("affine_grid", F.affine_grid, theta, size=(2, 4, *SIZES[n]), align_corners=False)
         ],
     }
-
-
-def _where(name: str) -> list[Callable[..., Any]]:
-    return [getattr(F, name)] if hasattr(F, name) else []
 
 
 def modules(n: int) -> dict[str, list[Call]]:

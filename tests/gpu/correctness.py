@@ -9,7 +9,7 @@ import torch
 
 import convnd
 import convnd.functional as F
-from convnd._algorithms.problems import ALGORITHMS
+from tests.convnd.planning import ALGORITHMS
 
 from . import calls
 from .calls import RANKS, STRATEGIES, drawn, of_case

@@ -17,8 +17,8 @@ from torch.nn import functional as nnF
 
 import convnd
 import convnd.functional as F
-from convnd._algorithms.problems import ALGORITHMS
 from tests.benchmarks.peers import installed
+from tests.convnd.planning import ALGORITHMS
 
 from .compare import channels_last
 from .rows import Row, Setting
@@ -143,7 +143,8 @@ def beyond(setting: Setting) -> list[Row]:
             "roof": (roof_x, roof_w, _native(p)),
             "roof channels-last": (channels_last(roof_x), channels_last(roof_w), _native(p)),
         }
-        names = [a for a in ALGORITHMS if a not in ("native", "onednn", "channels_last", "blocks", "phases")]
+        within = "native", "onednn", "channels_last", "tiles", "polyphase"  # up to three axes, or transposed
+        names = [a for a in ALGORITHMS if a not in within]
         contenders |= {name: (x, w, _by(name, p)) for name in names}
         if installed("torchnd"):
             contenders["torchnd"] = (x, w, _torchnd(p))

@@ -116,7 +116,7 @@ class Npz(Npy):
         return cache.get((header.path, "npz"), lambda: _loaded(header.path))
 
     def _save(self, file: io.BytesIO, array: np.ndarray, like: Header | None) -> None:
-        """With what is beside it in its source, such as labels."""
+        """Save it with what is beside it in its source, such as labels."""
         beside: dict[str, Any] = {"data": array}
         if like is not None and isinstance(like.format, Npz):
             with np.load(like.path) as arrays:

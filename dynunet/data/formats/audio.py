@@ -31,6 +31,7 @@ _BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "UL
 
 
 def soundfile() -> Any:
+    """The package, which is imported when it is used."""
     try:
         import soundfile
     except ImportError as error:
@@ -213,7 +214,7 @@ def _low_pass(up: int, down: int) -> Any:
 
 
 def ratio(header: Header, spec: DataSpec) -> tuple[int, int]:
-    """By how much the rate goes up and down, in lowest terms."""
+    """The factors by which the rate goes up and down, in lowest terms."""
     here = header.sample_rate or 1
     wanted = spec.sample_rate or here
     common = gcd(here, wanted)
@@ -250,7 +251,7 @@ def _container(path: Path) -> str:
 
 
 def _subtype(path: Path, spec: DataSpec, like: Header | None) -> str:
-    """As in the source where that is exact and this container has it, else as precise if it can."""
+    """The subtype of the source where that is exact and this container has it, else one as precise."""
     container, fits = _container(path), soundfile().check_format
     if like is None or like.kind != "audio":
         wanted = [spec.stored]

@@ -24,6 +24,8 @@ from ..spec import DataSpec
 from ..values import Region, Scale, resized
 from .numbers import FLOATS, Numbers
 
+__all__ = ["Format", "Header", "check_not_empty", "most", "times"]
+
 _T = TypeVar("_T", bound=Hashable)
 
 
@@ -203,7 +205,7 @@ class Format(ABC):
         return values if grid == header.shape else resized(values, grid)
 
     def to_file(self, values: np.ndarray, header: Header, spec: DataSpec) -> np.ndarray:
-        """And back: ``(channels, *header.shape)``."""
+        """The way back from that grid: ``(channels, *header.shape)``."""
         return resized(values, header.shape)
 
     def lost(self, header: Header, spec: DataSpec, grid: tuple[int, ...]) -> str | None:
@@ -243,6 +245,11 @@ class Format(ABC):
 
 
 def check_not_empty(path: Path) -> None:
+    """Refuse a file of no bytes.
+
+    Raises:
+        UnreadableError: it is one.
+    """
     if path.stat().st_size == 0:
         raise UnreadableError("it is empty (0 bytes)")
 

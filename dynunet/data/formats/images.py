@@ -30,6 +30,7 @@ _ORIENTATION = 0x0112  # EXIF; 5 to 8 exchange rows and columns
 
 
 def pillow() -> Any:
+    """The package's ``Image``, which is imported when it is used."""
     try:
         from PIL import Image
     except ImportError as error:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+__all__ = ["FLOATS", "Numbers"]
+
 
 @dataclass(frozen=True)
 class Numbers:

@@ -25,6 +25,7 @@ from .numbers import Numbers
 
 
 def nibabel() -> Any:
+    """The package, which is imported when it is used."""
     try:
         import nibabel
     except ImportError as error:

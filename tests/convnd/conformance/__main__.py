@@ -14,8 +14,8 @@ import torch
 from tqdm.auto import tqdm
 
 import convnd
-from convnd._algorithms.problems import ALGORITHMS
 
+from ..planning import ALGORITHMS
 from .suites import SUITES
 
 

@@ -1,1 +1,0 @@
-"""The mechanisms, on arguments in their normal forms. Nothing here is public."""

@@ -1,0 +1,1 @@
+"""Pooling, padding, resampling and rearranging, on arguments in their normal forms."""

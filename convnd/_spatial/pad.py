@@ -1,0 +1,161 @@
+"""Padding over any number of axes, and its exact adjoint.
+
+The padded axis repeats entries of the axis it came from: position ``j`` takes entry ``i(j)``, with
+
+    circular   i = j mod n
+    replicate  i = min(max(j, 0), n - 1)
+    reflect    i = (n - 1) - |(n - 1) - |j||
+
+so that padding is a gather along each axis, and its adjoint adds back into the entries it read.
+
+Negative amounts crop. What is reflected and replicated are entries of the whole axis, those that the other
+end crops too. The period of a circular axis is what the crop leaves: it is cropped, then wrapped. Both rules
+are torch's.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .._torch.conv import MAX_AXES
+from .._torch.eager import eager, known
+from ..arguments import Ints, Pairs
+
+GATHERED = ("reflect", "replicate", "circular")
+
+_LIMITS = {"reflect": "less than", "circular": "at most"}
+
+
+def flat(pairs: Pairs) -> list[int]:
+    """The amounts as torch takes them: the last axis first."""
+    return [amount for pair in reversed(pairs) for amount in pair]
+
+
+def _none(pairs: Pairs) -> bool:
+    return all(known(amount == 0) for pair in pairs for amount in pair)
+
+
+def evens(pairs: Pairs) -> Ints:
+    """The padding of axes that have the same on both sides, as native kernels want it; of others 0."""
+    return tuple(a if known(a == b) and known(a >= 0) else 0 for a, b in pairs)
+
+
+def zero_pad(input: Tensor, pairs: Pairs) -> Tensor:
+    """Zeros around the last ``len(pairs)`` axes; negative amounts crop."""
+    if _none(pairs):
+        return input
+    return F.pad(input, flat(cropped(input, pairs)))
+
+
+def cropped(x: Tensor, pairs: Pairs) -> Pairs:
+    """The same amounts, where a crop that goes on beyond the entries shortens the padding behind them."""
+    if not any(known(amount < 0) for pair in pairs for amount in pair):
+        return pairs
+
+    def within(size: int, before: int, after: int) -> tuple[int, int]:
+        before, after = before + min(size + after, 0), max(after, -size)
+        return max(before, -size), after + min(size + before, 0)
+
+    rows = zip(x.shape[x.ndim - len(pairs) :], pairs, strict=True)
+    return tuple(within(size, before, after) for size, (before, after) in rows)
+
+
+def surrounded(x: Tensor, pairs: Pairs) -> Tensor:
+    """As :func:`zero_pad`, faster where no graph is wanted; contiguous wherever anything is padded."""
+    if _none(pairs):
+        return x
+    wanted = torch.is_grad_enabled() and x.requires_grad
+    return zero_pad(x, pairs) if wanted or not eager(x) else bordered(x, pairs)
+
+
+def bordered(x: Tensor, pairs: Pairs) -> Tensor:
+    """As :func:`zero_pad` of a tensor that is not traced; always contiguous, and written but once."""
+    n, pairs = x.ndim - len(pairs), cropped(x, pairs)
+    out = inside = x.new_empty(
+        [*x.shape[:n], *(s + a + b for s, (a, b) in zip(x.shape[n:], pairs, strict=True))]
+    )
+    for axis, (before, after) in enumerate(pairs, start=n):
+        if before > 0:
+            inside.narrow(axis, 0, before).zero_()
+        if after > 0:
+            inside.narrow(axis, inside.shape[axis] - after, after).zero_()
+        if before or after:
+            inside = inside.narrow(axis, max(before, 0), inside.shape[axis] - max(before, 0) - max(after, 0))
+            x = x.narrow(axis, max(-before, 0), inside.shape[axis])
+    inside.copy_(x)
+    return out
+
+
+def check_fits(sizes: tuple[int, ...], pairs: Pairs, modes: tuple[str, ...], name: str) -> None:
+    """Refuse more padding than an axis can supply."""
+    for axis, (size, pair, mode) in enumerate(zip(sizes, pairs, modes, strict=True)):
+        limit = {"reflect": size - 1, "circular": size}.get(mode)
+        if limit is not None and max(pair) > limit:
+            raise ValueError(
+                f"{name} with mode {mode!r} must be {_LIMITS[mode]} the size of the axis, "
+                f"got {pair} on spatial axis {axis} of size {size}"
+            )
+        if mode == "replicate" and size == 0 and max(pair) > 0:
+            raise ValueError(f"{name} cannot replicate the empty spatial axis {axis}")
+        if mode == "circular" and min(pair) < 0 < max(pair) and size + min(pair) < 1:
+            raise ValueError(
+                f"{name} with mode 'circular' must leave an entry to repeat, "
+                f"got {pair} on spatial axis {axis} of size {size}"
+            )
+
+
+def _source(mode: str, size: int, pair: tuple[int, int], device: torch.device) -> Tensor:
+    j = torch.arange(-pair[0], size + pair[1], device=device)
+    if mode == "circular":
+        start = max(-pair[0], 0)  # what is cropped is not part of the period
+        return (j - start).remainder(size - start - max(-pair[1], 0)) + start
+    if mode == "replicate":
+        return j.clamp(0, size - 1)
+    return (size - 1) - ((size - 1) - j.abs()).abs()
+
+
+def _native_axes(x: Tensor, pairs: Pairs, modes: tuple[str, ...]) -> int:
+    """How many of the last axes torch pads in one call, 0 for none."""
+    n = len(pairs)
+    last = min(n, MAX_AXES)
+    if x.ndim != n + 2 or len(set(modes[n - last :])) > 1 or x.shape[1] == 0:
+        return 0
+    if modes[-1] == "circular" and min(map(min, pairs[n - last :])) < 0:
+        return 0  # torch (2.13) reads memory that it has not written
+    if modes[-1] == "replicate" and not eager(x):
+        return 0  # inductor (2.13) mistakes the strides of torch's gradient
+    return last
+
+
+def pad_axes(x: Tensor, pairs: Pairs, modes: tuple[str, ...]) -> Tensor:
+    """Pad the last ``len(pairs)`` axes of ``x``, each in its own mode."""
+    n = len(pairs)
+    check_fits(tuple(x.shape[x.ndim - n :]), pairs, modes, "padding")
+    if all(m == "zeros" for m in modes):
+        return zero_pad(x, pairs)
+    last = _native_axes(x, pairs, modes)
+    first = tuple(zip(pairs, modes, strict=True))[: n - last]
+    for axis, (pair, mode) in enumerate(first, start=x.ndim - n):
+        if mode != "zeros" and any(pair):
+            x = x.index_select(axis, _source(mode, x.shape[axis], pair, x.device))
+    if last and modes[-1] != "zeros":
+        # Their entries lie next to each other, which torch's kernels are for; the other axes are channels.
+        outside = x.shape[1 : x.ndim - last]
+        x = F.pad(x if last == n else x.flatten(1, n + 1 - last), flat(pairs[-last:]), mode=modes[-1])
+        if last == n:
+            return x
+        x = x.unflatten(1, outside)
+        modes = (*modes[:-last], *("padded",) * last)
+    return zero_pad(x, tuple(p if m == "zeros" else (0, 0) for p, m in zip(pairs, modes, strict=True)))
+
+
+def pad_axes_adjoint(y: Tensor, pairs: Pairs, modes: tuple[str, ...]) -> Tensor:
+    """The adjoint of :func:`pad_axes`: every padded entry is added to the one it was read from."""
+    for axis, (pair, mode) in enumerate(zip(pairs, modes, strict=True), start=y.ndim - len(pairs)):
+        if mode != "zeros" and any(pair):
+            size = y.shape[axis] - sum(pair)
+            shape = [*y.shape[:axis], size, *y.shape[axis + 1 :]]
+            y = y.new_zeros(shape).index_add(axis, _source(mode, size, pair, y.device), y)
+    return zero_pad(
+        y, tuple((-a, -b) if m == "zeros" else (0, 0) for (a, b), m in zip(pairs, modes, strict=True))
+    )

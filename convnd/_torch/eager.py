@@ -1,0 +1,51 @@
+"""Tells calls that may look at their tensors and write in place from those that are traced or transformed."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import Parameter
+
+# Kinds of devices that have autocast; asked here once, since torch 2.11 cannot compile the question.
+_DEVICES = ("cpu", "cuda", "xpu", "mps", "hpu", "xla", "mtia", "maia")
+_OTHER = torch._C._get_privateuse1_backend_name()
+AUTOCAST = frozenset(filter(torch.amp.is_autocast_available, (*_DEVICES, _OTHER)))
+
+
+def eager(*tensors: Tensor) -> bool:
+    """Ordinary tensors, outside every compiler, tracer, functorch transform and forward-mode level."""
+    if torch.compiler.is_compiling():
+        return False
+    transformed = torch._C._get_tracing_state() or torch._C._are_functorch_transforms_active()
+    if transformed or forward_ad._current_level >= 0:
+        return False
+    for t in tensors:  # a loop: this is asked of every call
+        if type(t) is not Tensor and type(t) is not Parameter:
+            return False
+    return True
+
+
+def compiling() -> bool:
+    """True while a graph is compiled for this process: no export, no transform inside the function."""
+    if not torch.compiler.is_compiling() or torch.compiler.is_exporting():
+        return False
+    return not torch._C._are_functorch_transforms_active() and forward_ad._current_level < 0
+
+
+def known(condition: Any) -> bool:
+    """True where a condition holds for all sizes that a traced program may be given; guards none."""
+    if not torch.compiler.is_compiling():
+        return bool(condition)
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return statically_known_true(condition)
+
+
+def autocasting(device: str) -> bool:
+    return device in AUTOCAST and torch.is_autocast_enabled(device)
+
+
+def readable(*tensors: Tensor) -> bool:
+    """As :func:`eager`, and on the CPU, where reading a value costs nothing."""
+    return eager(*tensors) and all(t.device.type == "cpu" for t in tensors)

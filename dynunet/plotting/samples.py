@@ -1,0 +1,146 @@
+"""Pictures of samples: grids, slices and mosaics, as suits the number of axes."""
+
+from collections.abc import Sequence
+from math import ceil, sqrt
+from pathlib import Path
+
+from einops import rearrange
+from torch import Tensor
+
+from convnd.arguments import choice
+
+from .signals import draw_signals
+from .tiles import SMALLEST, batched, draw_sheet, in_rows, spread, tiles
+
+_MOST = {1: 12, 2: 64, 3: 12}  # samples in one picture by rank, 6 beyond
+
+
+def pictures(
+    x: Tensor, path: str | Path, sample_rate: float | None = None, *, columns: int | None = None
+) -> None:
+    """One picture of some samples, as suits the number of their axes.
+
+    Args:
+        x: ``(N, C, *spatial)``. 1-D: waveforms, beside them spectrograms if there is a ``sample_rate``; 2-D:
+            a grid; 3-D: three slices of each; 4-D: a mosaic; more: the mosaic in the middle of the first
+            axes. The first 64 samples are drawn in 2-D, 12 in 1-D and 3-D, 6 beyond.
+        path: the file to write (PNG, PDF, ...); its folder must exist.
+        sample_rate: of 1-D data, in Hz.
+        columns: of the grid in 2-D; by default it is about square.
+
+    Raises:
+        ValueError: if ``x`` has no spatial axis or an axis of size 0.
+    """
+    if x.ndim < 3 or 0 in x.shape:
+        raise ValueError(f"x must be (N, C, *spatial), no size 0, got shape {tuple(x.shape)}")
+    dims = x.ndim - 2
+    x = x[: _MOST.get(dims, 6)]
+    if dims == 1:
+        draw_signals(x, path, sample_rate, ("waveform", "spectrogram") if sample_rate else ("waveform",), ())
+    elif dims == 2:
+        draw_sheet(in_rows(tiles(x, -1, 1), columns or ceil(sqrt(len(x)))), path)
+    elif dims == 3:
+        slices(x, path)
+    else:
+        for size in x.shape[2 : dims - 2]:
+            x = x[:, :, size // 2]
+        mosaic(x, path)
+
+
+def image_grid(
+    images: Tensor,
+    path: str | Path,
+    *,
+    row_labels: Sequence[str] = (),
+    column_titles: Sequence[tuple[int, int, str]] = (),
+    low: float = -1.0,
+    high: float = 1.0,
+) -> None:
+    """Write a labelled grid of images; small ones are enlarged by cubic interpolation.
+
+    Args:
+        images: ``(rows, columns, H, W)``, grey, or ``(rows, columns, C, H, W)``.
+        path: the file to write; its folder must exist.
+        row_labels: one text per row.
+        column_titles: ``(first, last, text)`` above each group of columns; a gap is left between groups.
+        low, high: values shown as black and as white.
+
+    Raises:
+        ValueError: if ``images`` has other axes or ``row_labels`` not one text per row.
+    """
+    if images.ndim not in (4, 5) or 0 in images.shape:
+        raise ValueError(
+            "images must be (rows, columns, H, W) or (rows, columns, C, H, W), no size 0, "
+            f"got shape {tuple(images.shape)}"
+        )
+    images = images.unsqueeze(2) if images.ndim == 4 else images
+    flat = rearrange(images, "rows columns c h w -> (rows columns) c h w")
+    rows = in_rows(tiles(flat, low, high), images.shape[1])
+    draw_sheet(rows, path, row_labels, column_titles, [last for _, last, _ in column_titles])
+
+
+def slices(
+    volume: Tensor,
+    path: str | Path,
+    *,
+    spacing: Sequence[float] = (1, 1, 1),
+    labels: Sequence[str] = (),
+    low: float = -1.0,
+    high: float = 1.0,
+) -> None:
+    """Three orthogonal slices through the middle of volumes: across the first axis, the second, the third.
+
+    Of the two axes in a slice the earlier runs to the right and the later upwards, as scans are read:
+    sagittal, coronal and axial, if the axes run right, anterior and superior (RAS).
+
+    Args:
+        volume: ``(X, Y, Z)``, ``(C, X, Y, Z)`` or ``(N, C, X, Y, Z)``.
+        path: the file to write.
+        spacing: size of an entry along every axis, in any unit.
+        labels: one text per volume.
+        low, high: values shown as black and as white.
+    """
+    volume = batched(volume, 3)
+    if len(spacing) != 3 or not all(0 < s < float("inf") for s in spacing):
+        raise ValueError(f"spacing must be three positive numbers, got {spacing!r}")
+    across = []
+    for axis in range(3):
+        cut = volume.select(axis + 2, volume.shape[axis + 2] // 2)
+        cut = rearrange(cut, "n c earlier later -> n c later earlier").flip(-2)
+        first, second = (s for i, s in enumerate(spacing) if i != axis)
+        across.append(tiles(cut, low, high, 4 * SMALLEST, (second / min(spacing), first / min(spacing))))
+    titles = [(i, i, f"axis {i}") for i in range(3)]
+    draw_sheet([list(row) for row in zip(*across, strict=True)], path, labels, titles)
+
+
+def mosaic(
+    x: Tensor,
+    path: str | Path,
+    *,
+    axes: Sequence[int] = (0, 1, 2, 3),
+    origin: str = "upper",
+    most: int = 8,
+    low: float = -1.0,
+    high: float = 1.0,
+) -> None:
+    """Slices of 4-D data as a table: rows along one axis, columns along another, numbered by their index.
+
+    Args:
+        x: four spatial axes, ``(C, *spatial)`` or ``(N, C, *spatial)``; one table below the other.
+        path: the file to write.
+        axes: spatial axes along the rows, along the columns, and in a slice down and to the right.
+        origin: ``"upper"`` or ``"lower"``: where a slice has its first row.
+        most: rows and columns at most, spread evenly over longer axes.
+        low, high: values shown as black and as white.
+    """
+    x = batched(x, 4)
+    if sorted(axes) != [0, 1, 2, 3]:
+        raise ValueError(f"axes must name 0, 1, 2 and 3 in some order, got {axes!r}")
+    x = x.permute(0, 1, *(a + 2 for a in axes))
+    if choice(origin, ("upper", "lower"), "origin") == "lower":
+        x = x.flip(-2)
+    down, right = (spread(size, most) for size in x.shape[2:4])
+    shown = rearrange(x[:, :, down][:, :, :, right], "n c rows columns h w -> (n rows columns) c h w")
+    rows = in_rows(tiles(shown, low, high, 2 * SMALLEST), len(right))
+    labels = [str(i) for i in down] * len(x)
+    draw_sheet(rows, path, labels, [(i, i, str(index)) for i, index in enumerate(right)])
