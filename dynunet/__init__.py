@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         testing,
         training,
     )
+    from .checkpoints import load
     from .data import FolderDataset
     from .diffusion import Diffusion
     from .nn.encoder import Encoder
@@ -37,6 +38,7 @@ __all__ = [
     "diffusion",
     "embeddings",
     "interop",
+    "load",
     "metrics",
     "nn",
     "plotting",
@@ -53,6 +55,7 @@ _FROM = {
     "Supervised": ".supervised",
     "Trainer": ".training",
     "UNet": ".nn.unet",
+    "load": ".checkpoints",
 }
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as T
 
+__all__ = ["cross_entropy", "soft_dice"]
+
 FOCUS = 2.0  # gamma of the focal loss
 
 

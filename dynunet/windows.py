@@ -15,6 +15,8 @@ from tqdm.auto import tqdm
 import convnd.functional as F
 from convnd.arguments import PerAxis, per_axis
 
+__all__ = ["averaged", "check_windows", "cut", "fitted", "rows", "stack", "starts"]
+
 _WITHOUT_AXES = (
     "class_labels",
     "features",

@@ -12,7 +12,7 @@ from monai.losses.focal_loss import FocalLoss
 from torch import Tensor, nn
 from torch.nn import functional as T
 
-from dynunet import Encoder, Supervised, Trainer, UNet
+from dynunet import Diffusion, Encoder, Supervised, Trainer, UNet, load
 from dynunet.training.run import read_log
 
 RANKS = (1, 2, 3, 4)
@@ -167,7 +167,8 @@ def test_every_task_learns_by_heart_and_is_loaded_again(n: int, name: str, tmp_p
         losses.append(error.item())
     assert losses[-1] < 0.7 * losses[0]
     model.save_pretrained(tmp_path)
-    again = Supervised.from_pretrained(tmp_path)
+    again = load(tmp_path)
+    assert type(again) is Supervised
     expected = model.predict(x)
     assert expected.shape == item["target"].shape
     assert torch.equal(again.predict(x), expected)
@@ -323,3 +324,22 @@ def stop_at(step: int) -> Any:
             raise KeyboardInterrupt
 
     return callback
+
+
+def test_load_gives_back_what_was_saved(tmp_path: Path) -> None:
+    unet = UNet(1, 1, time_embedding=True, **SMALL)
+    for model in (unet, Diffusion(unet), Supervised(unet), Encoder(1, 1, 2, **SMALL)):
+        model.save_pretrained(tmp_path)
+        again = load(tmp_path, dtype=torch.float64)
+        assert type(again) is type(model)
+        assert next(again.parameters()).dtype == torch.float64
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"_format": 1', '"_format": 2'))
+    with pytest.raises(ValueError, match="a newer version of dynunet"):
+        load(tmp_path)
+    config.write_text('{"_class": "Cosine", "_format": 1}')
+    with pytest.raises(ValueError, match="_class must be a model, got 'Cosine'"):
+        load(tmp_path)
+    config.unlink()
+    with pytest.raises(ValueError, match=r"config\.json is missing"):
+        load(tmp_path)
