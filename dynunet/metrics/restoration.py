@@ -1,4 +1,4 @@
-"""Figures of quality: of a restoration beside the clean data, and of a set of samples beside real ones.
+"""Figures of restorations beside the clean data, and of a set of samples beside real ones.
 
 The figures of restorations take ``(N, C, *spatial)`` of any rank and give one value per sample, in float64:
 on the device of ``estimate``, or on the CPU where that device has none. Entries that do not count (``mask``
@@ -15,8 +15,8 @@ from torch import Tensor
 
 import convnd.functional as F
 
-from .arguments import positive
-from .diffusion.losses import expanded_mask
+from ..arguments import positive
+from ..diffusion.losses import expanded_mask
 
 __all__ = [
     "frechet_distance",
