@@ -61,6 +61,7 @@ def test_counts_are_torchmetrics(n: int) -> None:
         torch.testing.assert_close(ours(prediction, target, CLASSES), torch.stack(rows).double())
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of MONAI about itself
 @pytest.mark.parametrize("n", [2, 3])
 def test_distances_are_monais(n: int) -> None:
     """Without a spacing, which makes MONAI take surfaces between the entries."""
