@@ -11,8 +11,8 @@ r = sigma / alpha, the noise level of x / alpha:
 
 The last two need finite bounds of r. The smallest is r(0.001): the first of DDPM's thousand steps, and
 ``sigma_min`` of the ``edm`` schedule. The largest is r at the first time or, if that is infinite, Karras's
-80; the first evaluation is then still at the first time, in pure noise. The error of the last step, from r to 0,
-is about r^2 / (2 std^2) of the data's standard deviation; more steps do not reduce the error below that.
+80; the first evaluation is then still at the first time, in pure noise. The error of the last step, from r to
+0, is about r^2 / (2 std^2) of the data's standard deviation; more steps do not reduce the error below that.
 """
 
 from math import isfinite, log
