@@ -36,6 +36,8 @@ class TrainOptions:
     """Decay of the exponential moving average of the weights, (1 + step) / (10 + step) where that is less."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """Mixed precision; fp16 needs a GPU."""
+    tf32: bool = True
+    """Compute products of float32 in TF32 where the GPU can; False for the full float32."""
     loss: Literal["l2", "l1", "huber"] = "l2"
     """Error of single entries."""
     workers: int = 0
@@ -76,6 +78,8 @@ class TrainOptions:
         number(self.weight_decay, "weight_decay", 0, inf)
         if number(self.ema, "ema", 0, 1) == 1:
             raise ValueError(f"ema must be below 1, got {self.ema}")
+        if not isinstance(self.tf32, bool):
+            raise TypeError(f"tf32 must be True or False, got {self.tf32!r}")
         choice(self.decay, ("cosine", "constant"), "decay")
         choice(self.precision, ("no", "bf16", "fp16"), "precision")
         choice(self.loss, ("l2", "l1", "huber"), "loss")
