@@ -19,8 +19,13 @@ from .spec import LevelSpec, NetworkSpec
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """On the CPU the layers are fastest where the channels of a position lie next to each other."""
-    return x.movedim(1, -1).contiguous().movedim(-1, 1) if x.device.type == "cpu" else x
+    """On the CPU the layers are fastest where the channels of a position lie next to each other.
+
+    A compiler lays out its results itself, and inductor (2.13) cannot sort such strides where sizes vary.
+    """
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return x
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 class Network(Checkpoint, nn.Module):

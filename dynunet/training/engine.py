@@ -19,6 +19,7 @@ from safetensors.torch import load_model
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from ..compiling import begin_step
 from .options import TrainOptions
 from .order import Stream, hashed
 from .precision import float32_products, has_tf32
@@ -91,7 +92,7 @@ class Engine:
         self.average_objective = Objective(self.average, options.loss).eval()
         network = getattr(model, "model", model)
         if options.compile and isinstance(network, nn.Module):
-            network.compile()
+            network.compile(mode=options.compile_mode)
 
     @property
     def main(self) -> bool:
@@ -103,6 +104,8 @@ class Engine:
         The mean is over the entries that count of all batches and processes, and so is the gradient: that of
         the sum is divided once the count of all is known.
         """
+        if self.options.compile:
+            begin_step(self.options.compile_mode)  # no gradient is left of the one before
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate(step)
         sums, norm = torch.zeros(2, device=self.accelerator.device), torch.tensor(0.0)

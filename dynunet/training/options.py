@@ -7,6 +7,7 @@ from math import cos, inf, pi
 from typing import Any, Literal
 
 from ..arguments import choice, integer, number, positive
+from ..compiling import COMPILE_MODES, CompileMode
 
 # With other values of these the same run would take another course.
 _FIXED = ("lr", "weight_decay", "warmup", "decay", "clip", "ema", "precision", "loss", "seed")
@@ -60,6 +61,8 @@ class TrainOptions:
     """Write the log for TensorBoard too, if that is installed."""
     compile: bool = False
     """Compile the network with torch.compile."""
+    compile_mode: CompileMode = "default"
+    """Of torch.compile; reduce-overhead replays CUDA graphs, for small networks on a GPU."""
     cpu: bool = False
     """Use the CPU even if there is a GPU."""
 
@@ -78,9 +81,11 @@ class TrainOptions:
         number(self.weight_decay, "weight_decay", 0, inf)
         if number(self.ema, "ema", 0, 1) == 1:
             raise ValueError(f"ema must be below 1, got {self.ema}")
-        if not isinstance(self.tf32, bool):
-            raise TypeError(f"tf32 must be True or False, got {self.tf32!r}")
         choice(self.decay, ("cosine", "constant"), "decay")
+        for name in ("compile", "tf32"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        choice(self.compile_mode, COMPILE_MODES, "compile_mode")
         choice(self.precision, ("no", "bf16", "fp16"), "precision")
         choice(self.loss, ("l2", "l1", "huber"), "loss")
 
