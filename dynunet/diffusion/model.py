@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from convnd.arguments import PerAxis, integer
 
 from ..arguments import number, positive
 from ..checkpoints import Checkpoint
+from ..compiling import compile_mode, compiled
 from ..config import Configured, constructor_config, document, unwrapped
 from ..windows import check_windows
 from . import checks, rescaling, restoration
@@ -231,6 +233,7 @@ class Diffusion(Checkpoint, nn.Module):
         clip: float | str | None = None,
         window: PerAxis | None = None,
         overlap: PerAxis | None = None,
+        compile: bool | str = False,
         class_labels: Any = None,
         start: tuple[Tensor, float] | None = None,
         generator: Noise = None,
@@ -254,6 +257,8 @@ class Diffusion(Checkpoint, nn.Module):
                 :func:`dynunet.diffusion.threshold`.
             window, overlap: evaluate the network in overlapping windows of this size, one int or one per
                 axis, for data larger than it was trained on, see :mod:`dynunet.diffusion.windows`.
+            compile: run the network compiled: True, or a mode of :func:`torch.compile` (``"reduce-overhead"``
+                replays CUDA graphs). The first call with a shape takes its time, later ones use it again.
             class_labels: one label for all samples or ``(N,)``, as a tensor, an array or a sequence of ints.
             start: ``(x, t)``, noisy data to go on from at its time, instead of noise at time 1.
             generator: None, a generator, or a list with one per sample.
@@ -285,7 +290,7 @@ class Diffusion(Checkpoint, nn.Module):
         if class_labels is not None:
             cond = checks.with_labels({**cond, "class_labels": class_labels}, x)
         guidance = guidance_scale, guidance_rescale, guidance_interval
-        denoise = self._denoiser(cond, guidance, clip, window, overlap, len(shape) - 2)
+        denoise = self._denoiser(cond, guidance, clip, window, overlap, compile, len(shape) - 2)
         times = spaced(self.schedule, steps, spacing, start=t)
         with evaluation_mode(self), progress_bar(steps, progress, callback) as after_step:
             return run(denoise, x, self.schedule, times, generator, after_step)
@@ -380,12 +385,15 @@ class Diffusion(Checkpoint, nn.Module):
         clip: Any,
         window: Any,
         overlap: Any,
+        compile: Any,
         dims: int,
     ) -> Denoise:
         """The denoiser of a sampler: the network's estimate, in windows, guided, in range."""
         scale, rescale, interval = checks.check_guidance(*guidance, cond)
         clip = checks.check_clip(clip)
-        estimate: Estimate = self._estimate
+        mode = compile_mode(compile, "compile")
+        model = None if mode is None else compiled(self.model, mode)
+        estimate: Estimate = partial(self._estimate, model=model)
         if window is not None:
             estimate = windowed(estimate, *check_windows(window, overlap, dims))
         elif overlap is not None:
@@ -393,9 +401,11 @@ class Diffusion(Checkpoint, nn.Module):
         estimate = guided(estimate, self.schedule, scale, rescale, interval)
         return Denoiser(estimate, cond, clip)
 
-    def _estimate(self, x: Tensor, t: Tensor, cond: Mapping[str, Any]) -> Tensor:
+    def _estimate(
+        self, x: Tensor, t: Tensor, cond: Mapping[str, Any], model: Callable[..., Tensor] | None = None
+    ) -> Tensor:
         t, alpha, sigma = self._scales(t, x)
-        return self.prediction.denoised(self._run(x, t, alpha, sigma, cond), x, alpha, sigma)
+        return self.prediction.denoised(self._run(x, t, alpha, sigma, cond, model), x, alpha, sigma)
 
     def _scales(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``t`` with x, and alpha and sigma at it, shaped to broadcast against ``x``.
@@ -408,14 +418,22 @@ class Diffusion(Checkpoint, nn.Module):
         alpha, sigma = (s.to(x.dtype).view(-1, *(1,) * (x.ndim - 1)) for s in scales)
         return t, alpha, sigma
 
-    def _run(self, x: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Mapping[str, Any]) -> Tensor:
-        """The output of the network, which runs in a precision of its own."""
+    def _run(
+        self,
+        x: Tensor,
+        t: Tensor,
+        alpha: Tensor,
+        sigma: Tensor,
+        cond: Mapping[str, Any],
+        model: Callable[..., Tensor] | None = None,
+    ) -> Tensor:
+        """The output of the network (``model``, if it is compiled), which runs in a precision of its own."""
         own = next((p.dtype for p in self.parameters() if p.is_floating_point()), x.dtype)
 
         def cast(value: Any) -> Any:
             return value.to(own) if isinstance(value, Tensor) and value.is_floating_point() else value
 
-        output = self.model(
+        output = (model or self.model)(
             cast(self.prediction.scaled(x, alpha, sigma)), t, **{name: cast(v) for name, v in cond.items()}
         )
         if not isinstance(output, Tensor):

@@ -19,8 +19,14 @@ from .spec import LevelSpec, NetworkSpec
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """Use channels-last memory on the CPU, where the layers are fastest with it."""
-    return x.movedim(1, -1).contiguous().movedim(-1, 1) if x.device.type == "cpu" else x
+    """Use channels-last memory on the CPU, where the layers are fastest with it.
+
+    A compiler chooses the layout of its results itself, and inductor (2.13) cannot sort such strides if
+    sizes vary.
+    """
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return x
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 class Network(Checkpoint, nn.Module):

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any, cast
@@ -18,8 +19,10 @@ from safetensors.torch import load_model
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from ..compiling import begin_step
 from .options import TrainOptions
 from .order import Stream, hashed
+from .precision import float32_products, has_tf32
 
 Batch = tuple[Sequence[int], Mapping[str, Any]]
 _FUSED = ("cpu", "cuda", "mps", "xpu")  # where one pass over memory does what takes several elsewhere
@@ -60,7 +63,7 @@ class Engine:
         from accelerate import Accelerator
         from accelerate.utils import GradientAccumulationPlugin, GradScalerKwargs
 
-        self.options, self.model = options, cast(Any, model.train())
+        self.model: Any = model.train()
         objective = Objective(model, options.loss)
         accumulation = GradientAccumulationPlugin(options.accumulate)  # else an environment variable may rule
         self.accelerator = Accelerator(
@@ -70,6 +73,8 @@ class Engine:
             # A sum of many entries is as large as fp16 needs it from the start.
             kwargs_handlers=[GradScalerKwargs(init_scale=1.0)] if objective.sums else None,
         )
+        # From here on they say what is done: that goes into the record.
+        self.options = options = replace(options, tf32=options.tf32 and has_tf32(self.accelerator.device))
         if options.precision == "fp16" and self.accelerator.device.type == "cpu":
             raise ValueError("precision must be 'bf16' or 'no' on a CPU, got 'fp16'")
         model.to(self.accelerator.device)
@@ -87,7 +92,7 @@ class Engine:
         self.average_objective = Objective(self.average, options.loss).eval()
         network = getattr(model, "model", model)
         if options.compile and isinstance(network, nn.Module):
-            network.compile()
+            network.compile(mode=options.compile_mode)
 
     @property
     def main(self) -> bool:
@@ -99,6 +104,8 @@ class Engine:
         The mean is over the entries that count of all batches and processes, and so is the gradient: that of
         the sum is divided once the count of all is known.
         """
+        if self.options.compile:
+            begin_step(self.options.compile_mode)  # no gradient is left of the one before
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate(step)
         sums, norm = torch.zeros(2, device=self.accelerator.device), torch.tensor(0.0)
@@ -239,7 +246,8 @@ def engine(model: nn.Module, options: TrainOptions) -> Iterator[Engine]:
     try:
         made = Engine(model, options)
         device = made.accelerator.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        generators = torch.random.fork_rng([device] if device.type == "cuda" else [])
+        with generators, float32_products(made.options.tf32, device):
             yield made
     finally:
         if fresh:  # another engine may want another precision, which accelerate refuses

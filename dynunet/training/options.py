@@ -7,6 +7,7 @@ from math import cos, inf, pi
 from typing import Any, Literal
 
 from ..arguments import choice, integer, number, positive
+from ..compiling import COMPILE_MODES, CompileMode
 
 # With other values of these the same run would take another course.
 _FIXED = ("lr", "weight_decay", "warmup", "decay", "clip", "ema", "precision", "loss", "seed")
@@ -36,6 +37,8 @@ class TrainOptions:
     """Decay of the exponential moving average of the weights, (1 + step) / (10 + step) where that is less."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """Mixed precision; fp16 needs a GPU."""
+    tf32: bool = True
+    """Compute products of float32 in TF32 where the GPU can; False for the full float32."""
     loss: Literal["l2", "l1", "huber"] = "l2"
     """Error of single entries."""
     workers: int = 0
@@ -58,6 +61,8 @@ class TrainOptions:
     """Write the log for TensorBoard too, if that is installed."""
     compile: bool = False
     """Compile the network with torch.compile."""
+    compile_mode: CompileMode = "default"
+    """Of torch.compile; reduce-overhead replays CUDA graphs, for small networks on a GPU."""
     cpu: bool = False
     """Use the CPU even if there is a GPU."""
 
@@ -77,6 +82,10 @@ class TrainOptions:
         if number(self.ema, "ema", 0, 1) == 1:
             raise ValueError(f"ema must be below 1, got {self.ema}")
         choice(self.decay, ("cosine", "constant"), "decay")
+        for name in ("compile", "tf32"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        choice(self.compile_mode, COMPILE_MODES, "compile_mode")
         choice(self.precision, ("no", "bf16", "fp16"), "precision")
         choice(self.loss, ("l2", "l1", "huber"), "loss")
 

@@ -54,11 +54,17 @@ def keeps_sizes_open(calls: dict[str, Call], n: int) -> None:
         assert not wrong
 
 
-SOME = (
-    "max_pool",
-    "avg_pool",
-    "avg_pool ceil",
-    "lp_pool",
+def need_open_pools() -> None:
+    """Pools that are torch's own are exported as torch exports them."""
+    program = exported(nn.MaxPool2d(2), torch.zeros(3, 2, 7, 8))
+    try:
+        program(torch.zeros(2, 2, 8, 9))
+    except AssertionError as error:
+        pytest.skip(f"torch {torch.__version__} fixes the sizes of its own pools: {error}")
+
+
+POOLS = ("max_pool", "avg_pool", "avg_pool ceil", "lp_pool")
+OTHERS = (
     "fractional_max_pool",
     "pad circular cropped",
     "interpolate nearest 2",
@@ -69,22 +75,28 @@ SOME = (
 )
 
 
+@pytest.mark.parametrize("names", [POOLS, OTHERS], ids=["pools", "others"])
 @pytest.mark.parametrize("n", [1, 3, 4])
-def test_operators_keep_sizes_open(n: int) -> None:
+def test_operators_keep_sizes_open(n: int, names: tuple[str, ...]) -> None:
+    if names == POOLS:
+        need_open_pools()
     calls = everything(n)
-    keeps_sizes_open({name: calls[name] for name in SOME}, n)
+    keeps_sizes_open({name: calls[name] for name in names}, n)
 
 
 @pytest.mark.inductor
 @pytest.mark.parametrize("maker", [pools, paddings, resamplings, rearrangements])
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
 def test_every_operator_keeps_sizes_open(n: int, maker: Callable[[int], dict[str, Function]]) -> None:
+    if maker is pools:
+        need_open_pools()
     keeps_sizes_open(of_input(maker(n)), n)
 
 
 @pytest.mark.inductor
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
 def test_every_layer_keeps_sizes_open(n: int) -> None:
+    need_open_pools()
     keeps_sizes_open(layers(n), n)
 
 
@@ -96,6 +108,8 @@ def test_every_layer_keeps_sizes_open(n: int) -> None:
     ],
 )
 def test_unet_keeps_sizes_open(n: int, options: dict[str, str]) -> None:
+    if options["downsample"] == "max":
+        need_open_pools()
     torch.manual_seed(0)
     unet = UNet(n, 1, 1, channels=(4, 8), num_blocks=1, num_groups=2, **options).eval()  # type: ignore[arg-type]
     program = exported(unet, torch.randn(2, 1, *(13, 10, 11)[:n]))

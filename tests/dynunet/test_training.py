@@ -301,6 +301,7 @@ def test_times_are_spread_evenly_over_any_samples_in_sequence() -> None:
         ("loss", "l3", ValueError),
         ("workers", -1, ValueError),
         ("weight_decay", "much", TypeError),
+        ("tf32", "on", TypeError),
     ],
 )
 def test_wrong_options_are_named(name: str, value: Any, error: type[Exception]) -> None:

@@ -38,6 +38,7 @@ SPEED = (
     Group("speed", "speed_networks", "samples", 1),
     Group("speed", "speed_conv", "within", 1),
     Group("speed", "speed_networks", "compiled", 3),
+    Group("speed", "speed_networks", "compiled_samples", 1),
 )
 PART = 0.45  # of the time is for the checks at most; what they leave is for speed
 

@@ -160,6 +160,38 @@ def compiled(setting: Setting) -> list[Row]:
     return rows
 
 
+def compiled_samples(setting: Setting) -> list[Row]:
+    """Sampling compiled, and by CUDA graphs, beside eager; the first call takes its time."""
+
+    def run(config: Config, batch: int) -> dict[str, Any]:
+        if setting.quick:
+            raise Skip("left out of a quick run")
+        torch._dynamo.reset()
+        diffusion = Diffusion(networks.ours(config).module).to(setting.device, torch.bfloat16)
+
+        def call(compile: bool | str) -> Callable[[], Any]:
+            return lambda: diffusion.sample(config.shape(batch), 10, progress=False, compile=compile)
+
+        calls = {"eager": call(False), "compiled": call(True), "graphs": call("reduce-overhead")}
+        figures: dict[str, Any] = {}
+        with precision(BF16):
+            for name in ("compiled", "graphs"):
+                start = time.perf_counter()
+                calls[name]()
+                wait(setting.device)
+                figures[f"{name}: first call"] = time.perf_counter() - start
+            seconds, failed = timed(calls, setting, 0.5)
+        figures |= {"seconds": seconds, "left out": failed}
+        return figures | {
+            f"eager / {name}": seconds["eager"] / taken for name, taken in seconds.items() if name != "eager"
+        }
+
+    return [
+        Row(f"{config.spatial_dims}-D {config.name(batch)}", lambda c=config, b=batch: run(c, b), 150)
+        for config, batch in _sizes(setting)
+    ]
+
+
 def samples(setting: Setting) -> list[Row]:
     def run(config: Config, batch: int, kind: str) -> dict[str, Any]:
         model: Any = networks.ours(config).module

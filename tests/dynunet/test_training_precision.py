@@ -1,0 +1,102 @@
+"""TF32 in training: on where the chip has it, settings that agree, and all as before in the end."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dynunet.training import TrainOptions, engine, precision
+
+from .trainers import trainer
+
+backends: Any = torch.backends
+CUDA, CPU = torch.device("cuda"), torch.device("cpu")
+
+
+def settings() -> list[Any]:
+    """By their newer names and by their older ones, which raise where the two do not agree."""
+    newer = [setting.fp32_precision for setting in (*precision._SETTINGS, backends.cudnn, backends)]
+    return [*newer, torch.get_float32_matmul_precision(), *older()]
+
+
+def older() -> tuple[bool, bool]:
+    return backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32
+
+
+def as_torch_has_it() -> None:
+    pass
+
+
+def of_older_name() -> None:
+    backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = True
+
+
+def of_newer_name() -> None:
+    backends.cudnn.conv.fp32_precision = backends.cudnn.rnn.fp32_precision = "ieee"
+    backends.cudnn.allow_tf32 = False
+
+
+def high() -> None:
+    torch.set_float32_matmul_precision("high")
+
+
+@pytest.fixture(autouse=True)
+def kept() -> Iterator[None]:
+    """As torch has them, afterwards."""
+    yield
+    torch.set_float32_matmul_precision("highest")
+    for setting, value in zip(precision._SETTINGS, ("none", "tf32", "tf32"), strict=True):
+        setting.fp32_precision = value
+    backends.cudnn.allow_tf32 = True
+    backends.mkldnn.matmul.fp32_precision = "none"
+
+
+@pytest.mark.parametrize("start", [as_torch_has_it, of_older_name, of_newer_name, high])
+@pytest.mark.parametrize("tf32", [True, False])
+def test_settings_agree_and_are_as_before_in_the_end(start: Callable[[], None], tf32: bool) -> None:
+    start()
+    before = settings()
+    with precision.float32_products(tf32, CUDA):
+        assert [s.fp32_precision == "tf32" for s in precision._SETTINGS] == [tf32] * 3
+        assert older() == (tf32, tf32)
+    assert settings() == before
+
+
+def test_one_newer_name_alone_is_left_as_it_was() -> None:
+    """torch refuses the older name then."""
+    backends.cuda.matmul.fp32_precision = "tf32"
+    with precision.float32_products(False, CUDA):
+        assert older() == (False, False)
+    assert backends.cuda.matmul.fp32_precision == "tf32"
+
+
+def test_nothing_is_set_on_a_cpu(tmp_path: Path) -> None:
+    before = settings()
+    with precision.float32_products(True, CPU):
+        assert settings() == before
+    assert not precision.has_tf32(CPU)
+    trainer(tmp_path, cpu=True).fit(1)
+    assert settings() == before
+
+
+@pytest.mark.parametrize(("asked", "chip"), [(True, True), (True, False), (False, True)])
+def test_it_is_used_where_the_chip_has_it_and_written_down(
+    asked: bool, chip: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert TrainOptions().tf32
+    during: list[tuple[bool, bool]] = []
+    products = precision.float32_products
+    monkeypatch.setattr(engine, "has_tf32", lambda _: chip)
+    monkeypatch.setattr(engine, "float32_products", lambda tf32, _: products(tf32, CUDA))
+    trainer(tmp_path, tf32=asked, callbacks=[lambda *_: during.append(older())]).fit(2)
+    used = asked and chip
+    assert during == [(used, used)]
+    assert json.loads((tmp_path / "run.json").read_text())["options"]["tf32"] is used
+
+
+def test_a_run_is_resumed_with_the_other_choice(tmp_path: Path) -> None:
+    trainer(tmp_path).fit(2)
+    trainer(tmp_path, tf32=False).fit(4, resume=True)
