@@ -128,9 +128,16 @@ def data_of_run(
 def _as_trained(spec: DataSpec) -> dict[str, Any]:
     """Options that training found in its own files, and other files are to be read with."""
     names = ("spatial_dims", "channels", "size", "sample_rate", "spacing")
-    fixed = {name: getattr(spec, name) for name in names}
-    scaled_alike = "value_range" in of_kind(spec.kind).options and spec.percentiles is None
-    return fixed | ({"value_range": spec.range} if scaled_alike else {})
+    return {name: getattr(spec, name) for name in names} | scaled_as_trained(spec)
+
+
+def scaled_as_trained(spec: DataSpec) -> dict[str, Any]:
+    """The option that gives files the scale of training, where that was measured or may be by now."""
+    own = of_kind(spec.kind)
+    if "value_range" not in own.options or spec.percentiles is not None:
+        return {}
+    scale = own.scale(spec)
+    return {"value_range": (scale.low, scale.high)}
 
 
 def _degradation(spec: DataSpec, **given: Any) -> dict[str, Any]:

@@ -57,13 +57,18 @@ class Train:
             self.network.check(self.data.spatial_dims)
 
     def run(self) -> None:
+        from ..checkpoints import CONFIG
         from ..data import FolderDataset
-        from ..runs import restoration_steps
+        from ..evaluation import scaled_as_trained
+        from ..runs import restoration_steps, spec_of_run
         from ..training import Trainer
 
         source, out = self._source(), self._out()
         main = int(os.environ.get("RANK", 0)) == 0  # of several processes one talks
-        dataset = FolderDataset(source, options=_with_defaults(self.data, source))
+        data = _with_defaults(self.data, source)
+        if self.resume is not None and (self.resume / CONFIG).is_file():
+            data = replace(data, **scaled_as_trained(spec_of_run(self.resume)))
+        dataset = FolderDataset(source, options=data)
         if main:
             print(dataset.report(), flush=True)
         diffusion = self._model(dataset)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dynunet.data import FolderDataset
+from dynunet.data import FolderDataset, load, save
 
 from .data_writers import RNG, nii, npy, png, wav
 
@@ -84,6 +84,38 @@ def test_images_by_bit_depth_and_mode(
 ) -> None:
     png(tmp_path / "a.png", pixels, mode)
     np.testing.assert_allclose(FolderDataset(tmp_path)[0]["x0"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("bits", [1, 8, 10, 12, 14, 16])
+def test_of_16_bits_those_that_are_used_become_the_range(tmp_path: Path, bits: int) -> None:
+    most = 2**bits - 1
+    pixels = RNG.integers(0, most + 1, (4, 6, 5), dtype=np.uint16)
+    pixels[:, 0, 0] = most
+    for i, image in enumerate(pixels):
+        png(tmp_path / f"{i}.png", image)
+    data = FolderDataset(tmp_path, split="all")
+    np.testing.assert_allclose(data[1]["x0"][0], pixels[1] / most * 2 - 1, atol=1e-6)
+    assert f"0 becomes -1, {most} becomes 1" in data.report()
+    assert (f"of the 16 bits of a file {bits} are used" in data.report()) == (bits < 16)
+    x = load(tmp_path / "1.png", data.units)
+    torch.testing.assert_close(x.x, data[1]["x0"])
+    save(tmp_path / "b.png", x.x, data.units)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "b.png")), pixels[1])
+    asked = FolderDataset(tmp_path, split="all", value_range=(0, 65535))
+    assert asked.units["range"] is None
+    np.testing.assert_allclose(asked[1]["x0"][0], pixels[1] / 32767.5 - 1, atol=1e-6)
+
+
+def test_images_have_the_range_that_is_asked_for_and_of_other_files_the_full_scale(tmp_path: Path) -> None:
+    for i in range(3):
+        png(tmp_path / f"{i}.png", GREY)
+    png(tmp_path / "deep.png", GREY.astype(np.uint16) * 257)
+    data = FolderDataset(tmp_path, split="all", value_range=(0, 100))
+    np.testing.assert_allclose(data[0]["x0"][0], GREY / 50 - 1, atol=1e-6)
+    np.testing.assert_allclose(data[3]["x0"][0], GREY / 127.5 - 1, atol=1e-6)
+    assert "100 becomes 1, as asked" in data.report()
+    with pytest.raises(ValueError, match="value_range is of images without opacity"):
+        FolderDataset(tmp_path, channels=2, value_range=(0, 100))
 
 
 def test_palettes_become_colours(tmp_path: Path) -> None:

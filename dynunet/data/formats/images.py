@@ -1,6 +1,7 @@
 """Images: png, jpg and others that pillow reads; two spatial axes, rows and columns.
 
-8 bits per channel, or 16 of grey images (pillow reduces 16-bit colour to 8). Palettes become colours, a
+8 bits per channel, or 16 of grey images (pillow reduces 16-bit colour to 8), of which as many count as the
+training files use. Palettes become colours, a
 camera's rotation is applied, of several views in one jpg (MPO) the first is taken. Where another number of
 channels is wanted, colours become grey, grey becomes colours, and an alpha channel is left out or opaque.
 A result has the size, bit depth, opacity and colour profile of its file.
@@ -44,12 +45,45 @@ class Pixels(Format):
     kind = "images"
     dims = range(2, 3)
     new = ".png"
+    options = frozenset({"value_range"})
     fixed_scale = copies = opacity = True
+
+    def measured(self, header: Header) -> bool:
+        return header.stored == "uint16"
+
+    def range_of(
+        self, spec: DataSpec, asked: tuple[float, float] | None, found: tuple[float, float] | None
+    ) -> tuple[float, float] | None:
+        """As asked; else of 16 bits those that are used: many cameras have 10, 12 or 14."""
+        opaque = spec.channels in (2, 4)
+        if asked is None and found is not None and spec.stored == "uint16" and found[1] > 0 and not opaque:
+            asked = 0.0, 2.0 ** int(found[1]).bit_length() - 1
+        if asked is None or Scale(*asked) == self.scale(spec):
+            return None
+        if opaque:
+            raise ValueError(
+                f"value_range is of images without opacity, which have 1 or 3 channels, got {asked} for "
+                f"{spec.channels}"
+            )
+        return asked
 
     def scale(
         self, spec: DataSpec, header: Header | None = None, own: tuple[float, float] | None = None
     ) -> Scale:
-        return Scale(0.0, _FULL_SCALE[(header.stored if header is not None else spec.stored) or "uint8"])
+        """The range of the spec is of files that are stored as most are; others have their full scale."""
+        usual = spec.stored or "uint8"
+        stored = (header.stored if header is not None else "") or usual
+        if spec.range is not None and stored == usual:
+            return Scale(*spec.range)
+        return Scale(0.0, _FULL_SCALE[stored])
+
+    def scale_text(self, spec: DataSpec, options: DataOptions) -> str:
+        text = super().scale_text(spec, options)
+        if spec.range is None:
+            return text
+        if options.value_range is not None:
+            return f"{text}, as asked"
+        return f"{text}: of the 16 bits of a file {int(spec.range[1]).bit_length()} are used"
 
     def marked(self, header: Header, spec: DataSpec) -> np.ndarray:
         """Marked is where a mask is bright."""
@@ -119,7 +153,10 @@ class Images(Pixels):
             return like.numbers
         if (like.stored if like is not None else spec.stored) != "uint16":
             return Numbers("uint8")
-        return Numbers("uint16") if channels == 1 and lossless else Numbers("uint8", 257.0)
+        if channels == 1 and lossless:
+            return Numbers("uint16")
+        scale = self.scale(spec, like)
+        return Numbers("uint8", (scale.high - scale.low) / 255, scale.low)
 
     def encode(
         self, path: Path, stored: np.ndarray, numbers: Numbers, spec: DataSpec, like: Header | None
