@@ -276,6 +276,14 @@ def test_inpaint_takes_folders_of_files_and_of_masks(painter: Path, tmp_path: Pa
     assert "3 there already" in said.out
 
 
+@pytest.mark.parametrize("suffix", [".webp", ".gif"])
+def test_files_that_are_read_alone_become_others(suffix: str, painter: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.zeros((12, 10, 3), np.uint8)).save(tmp_path / "in" / f"a{suffix}")
+    run("denoise", painter, tmp_path / "in", "--sigma", 0.1, "--steps", 1, "--out", tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.png"]
+
+
 @pytest.mark.parametrize("kind", ["flac of a higher rate", "resized RGBA", "nii.gz at another spacing"])
 def test_inpaint_changes_nothing_but_what_is_marked(kind: str, tmp_path: Path) -> None:
     of, options = KINDS[kind]

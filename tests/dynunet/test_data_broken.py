@@ -263,6 +263,33 @@ def test_runs_are_left_out_of_what_is_read_and_counted(tmp_path: Path) -> None:
     assert len(find(tmp_path / "deep" / "run" / "samples")) == 1
 
 
+@pytest.mark.parametrize("name", [".git", ".ipynb_checkpoints"])
+def test_hidden_folders_are_neither_read_nor_classes(name: str, tmp_path: Path) -> None:
+    source = tmp_path / ".cache" / "pictures"  # which was asked for by its name
+    for kind in ("a", "b", f"b/{name}", name, f"{name}/deep"):
+        png(source / kind / "0.png")
+    data = FolderDataset(source, labels="folder", split="all")
+    assert [str(p.relative_to(source)) for p in find(source)] == ["a/0.png", "b/0.png"]
+    assert data.units["classes"] == ["a", "b"]
+    assert f"left out  2 folders that are no data\n  {name}: hidden\n  b/{name}: hidden" in data.report()
+
+
+def test_a_folder_that_may_not_be_looked_into_is_named(tmp_path: Path, monkeypatch: Any) -> None:
+    for kind in ("open", "closed"):
+        png(tmp_path / kind / "0.png")
+    scandir = os.scandir
+
+    def refusing(path: Any) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    data = FolderDataset(tmp_path)
+    assert len(data) == 1
+    assert "closed: it cannot be looked into: Permission denied" in data.report()
+
+
 def test_names_that_are_not_utf8_are_read_and_printed(tmp_path: Path) -> None:
     folder = os.fsencode(tmp_path)
     for name in (b"caf\xe9.wav", b"ok1.wav", b"ok2.wav"):

@@ -118,6 +118,47 @@ def test_images_have_the_range_that_is_asked_for_and_of_other_files_the_full_sca
         FolderDataset(tmp_path, channels=2, value_range=(0, 100))
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "tRNS"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_colours_that_nobody_sees_are_not_read(tmp_path: Path, mode: str, channels: int) -> None:
+    """Two pictures that look alike, but for what is under their transparent half, are read alike."""
+    seen = Image.fromarray(np.where(COLOUR < 128, 10, 200).astype(np.uint8))
+    for n, hidden in enumerate(((255, 0, 0), (0, 80, 255))):
+        image = seen.copy()
+        image.paste(hidden, (0, 0, 5, 12))
+        file = tmp_path / f"{n}.png"
+        if mode == "tRNS":
+            image.save(file, transparency=hidden)
+            continue
+        if mode == "P":
+            image = image.quantize(16)
+            image.save(file, transparency=image.getpixel((0, 0)))
+            continue
+        image.putalpha(Image.fromarray(np.repeat([[0] * 5 + [255] * 5], 12, 0).astype(np.uint8)))
+        image.convert(mode).save(file)
+    data = FolderDataset(tmp_path, split="all", channels=channels)
+    a, b = data[0]["x0"], data[1]["x0"]
+    torch.testing.assert_close(a, b)
+    colours = a[: channels - 1] if channels in (2, 4) else a
+    assert (colours[:, :, :5] == 1).all()
+    assert not (colours[:, :, 5:] == 1).any()
+    if channels in (2, 4):
+        assert (a[-1, :, :5] == -1).all()
+        assert (a[-1, :, 5:] == 1).all()
+    for path, x in zip(data.paths, (a, b), strict=True):
+        torch.testing.assert_close(load(path, data.units).x, x)
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".gif"])
+def test_other_images_are_read(tmp_path: Path, suffix: str) -> None:
+    for i in range(3):
+        Image.fromarray(GREY).convert("RGB").save(tmp_path / f"{i}{suffix}", lossless=True)
+    data = FolderDataset(tmp_path, split="all", channels=1)
+    np.testing.assert_allclose(data[0]["x0"][0], GREY / 127.5 - 1, atol=1 / 127)
+    with pytest.raises(ValueError, match="path must end with one of"):
+        save(tmp_path / f"new{suffix}", data[0]["x0"], data.units)
+
+
 def test_palettes_become_colours(tmp_path: Path) -> None:
     few = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)[RNG.integers(0, 3, (6, 5))]
     Image.fromarray(few).quantize(4).save(tmp_path / "a.png")
