@@ -18,6 +18,7 @@ PerAxis = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+BORDER_MODES = PADDING_MODES[1:]  # that pad with entries of the data
 
 
 def _is_int(value: Any) -> bool:

@@ -18,16 +18,19 @@ if TYPE_CHECKING:
         testing,
         training,
     )
+    from .checkpoints import load
     from .data import FolderDataset
     from .diffusion import Diffusion
     from .nn.encoder import Encoder
     from .nn.unet import UNet
+    from .supervised import Supervised
     from .training import Trainer
 
 __all__ = [
     "Diffusion",
     "Encoder",
     "FolderDataset",
+    "Supervised",
     "Trainer",
     "UNet",
     "attention",
@@ -35,6 +38,7 @@ __all__ = [
     "diffusion",
     "embeddings",
     "interop",
+    "load",
     "metrics",
     "nn",
     "plotting",
@@ -48,8 +52,10 @@ _FROM = {
     "Diffusion": ".diffusion",
     "Encoder": ".nn.encoder",
     "FolderDataset": ".data",
+    "Supervised": ".supervised",
     "Trainer": ".training",
     "UNet": ".nn.unet",
+    "load": ".checkpoints",
 }
 
 

@@ -16,12 +16,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from .config import Configured, build, constructor_config, one_line, read, to_text, wrapped_as
+from .config import Configured, build, constructor_config, one_line, read, saved_class, to_text, wrapped_as
 from .writing import replacing
 
-__all__ = ["Checkpoint", "constructor_config"]
+__all__ = ["Checkpoint", "constructor_config", "load"]
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_HUB = ("force_download", "token", "cache_dir", "local_files_only", "revision")
 _SHOWN = 4  # weights that are listed when they do not fit
 
 
@@ -147,10 +148,7 @@ class Checkpoint(Configured):
         dtype: torch.dtype | None = None,
         **model_kwargs: Any,
     ) -> Self:
-        config, file = Path(model_id) / CONFIG, Path(model_id) / WEIGHTS
-        for path in (config, file):
-            if not path.is_file():
-                raise ValueError(f"{path} is missing: a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
+        config, file = _check_there(Path(model_id))
         while True:
             stamp = _stamp(config)
             fields = read(config, cls)
@@ -190,6 +188,31 @@ class Checkpoint(Configured):
         _check_fit(_named(module), weights, "averaged")
         _load(module, weights)
         return self
+
+
+def load(pretrained_model_name_or_path: str | Path, **options: Any) -> Any:
+    """The model in a folder or a repository of the Hub, of the class that was saved there.
+
+    Args:
+        pretrained_model_name_or_path, options: see :meth:`Checkpoint.from_pretrained`.
+
+    Returns:
+        A :class:`dynunet.Diffusion`, :class:`dynunet.Supervised` or network, in evaluation mode.
+
+    Raises:
+        ValueError, TypeError: naming the file, the field, the rule and the value; also for a checkpoint of a
+            newer format.
+    """
+    hub = {name: options[name] for name in _HUB if name in options}
+    folder = _folder(pretrained_model_name_or_path, hub)
+    if not (folder / CONFIG).is_file():
+        raise ValueError(
+            f"{folder / CONFIG} is missing: a checkpoint is a folder with {CONFIG} and {WEIGHTS}"
+        )
+    kind: Any = saved_class(folder / CONFIG)
+    if not issubclass(kind, Checkpoint):
+        raise ValueError(f"{folder / CONFIG}: _class must be a model, got {kind.__name__!r}")
+    return kind.from_pretrained(folder, **{k: v for k, v in options.items() if k not in _HUB})
 
 
 class _Holder(nn.Module):
@@ -250,6 +273,14 @@ def _folder(name: str | Path, hub: dict[str, Any]) -> Path:
         return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS], **hub))
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise ValueError(f"{rule}; there is no such folder, and from the Hub: {error}") from error
+
+
+def _check_there(folder: Path) -> tuple[Path, Path]:
+    """The two files of a checkpoint."""
+    for path in (folder / CONFIG, folder / WEIGHTS):
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: a checkpoint is a folder with {CONFIG} and {WEIGHTS}")
+    return folder / CONFIG, folder / WEIGHTS
 
 
 def _read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -149,13 +149,28 @@ def read(file: Path, cls: type) -> dict[str, Any]:
     Raises:
         ValueError: naming the file, the field, the rule and the value.
     """
-    fields = read_json(file, _once)
-    if not isinstance(fields, dict):
-        raise ValueError(f"{file} must be a JSON object, got {fields!r}")
+    fields = _read(file)
     if fields.get("_class") != cls.__name__:
         raise ValueError(
             f"{file}: _class must be {cls.__name__!r} to be loaded as one, got {fields.get('_class')!r}"
         )
+    return fields
+
+
+def saved_class(file: Path) -> type:
+    """The class of the module whose configuration a file holds.
+
+    Raises:
+        ValueError: naming the file, the field, the rule and the value.
+    """
+    return _known_class(_read(file).get("_class"), file, "")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The fields of a configuration of a format that is known."""
+    fields = read_json(file, _once)
+    if not isinstance(fields, dict):
+        raise ValueError(f"{file} must be a JSON object, got {fields!r}")
     version = fields.get("_format")
     if type(version) is not int or not 1 <= version <= FORMAT:
         raise ValueError(
@@ -225,12 +240,12 @@ def one_line(error: Exception) -> str:
 
 def _known_class(name: Any, file: Path, field: str) -> type:
     """A class of ours, or one that is defined already: a file has nothing else imported."""
-    for module in ("nn.encoder", "nn.unet"):
+    for module in ("nn.encoder", "nn.unet", "diffusion", "supervised"):
         import_module(f".{module}", __package__)
     known = {cls.__name__: cls for cls in (*_own_data(), *_descendants(Configured))}
     if not isinstance(name, str) or name not in known:
         raise ValueError(
-            f"{file}: field '{field}._class' must be a class that is imported, got {name!r}"
+            f"{file}: field {f'{field}._class'.lstrip('.')!r} must be a class that is imported, got {name!r}"
             f"{_nearest(str(name), list(known))}"
         )
     return known[name]

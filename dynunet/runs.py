@@ -15,8 +15,8 @@ from .data.errors import shown
 from .data.memory import total
 from .data.spec import DataSpec
 from .diffusion import Diffusion, coordinates
-from .diffusion.windows import check_windows
 from .nn.unet import UNet
+from .windows import check_windows
 from .writing import amount
 
 _COPIES = 4  # of samples: their noise, where they are, the estimate, the one before

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from dynunet.data import SUFFIXES
+
 ROOT = Path(__file__).parent.parent
 READMES = (*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/README.md"))
 BLOCKS = [
@@ -30,3 +32,9 @@ def test_block_runs(block: str) -> None:
 def test_links_lead_to_files(path: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text())
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_the_suffixes_of_every_kind_of_file_are_named() -> None:
+    text = (ROOT / "dynunet" / "README.md").read_text()
+    words = set(re.split(r"[\s`]+", text))
+    assert [suffix for suffixes in SUFFIXES.values() for suffix in suffixes if suffix not in words] == []

@@ -21,8 +21,8 @@ from .._torch.conv import MAX_AXES
 from .._torch.eager import eager, known
 from ..arguments import Ints, Pairs
 
-GATHERED = ("reflect", "replicate", "circular")
-
+# A new mode of ``convnd.arguments`` needs a line in _source, and in check_fits if an axis limits it.
+_TORCH_MODES = ("reflect", "replicate", "circular")
 _LIMITS = {"reflect": "less than", "circular": "at most"}
 
 
@@ -105,13 +105,16 @@ def check_fits(sizes: tuple[int, ...], pairs: Pairs, modes: tuple[str, ...], nam
 
 
 def _source(mode: str, size: int, pair: tuple[int, int], device: torch.device) -> Tensor:
+    """The entry that each entry of a padded axis is a copy of."""
     j = torch.arange(-pair[0], size + pair[1], device=device)
     if mode == "circular":
         start = max(-pair[0], 0)  # what is cropped is not part of the period
         return (j - start).remainder(size - start - max(-pair[1], 0)) + start
     if mode == "replicate":
         return j.clamp(0, size - 1)
-    return (size - 1) - ((size - 1) - j.abs()).abs()
+    if mode == "reflect":
+        return (size - 1) - ((size - 1) - j.abs()).abs()
+    raise NotImplementedError(f"padding mode {mode!r} names no source of its entries")
 
 
 def _native_axes(x: Tensor, pairs: Pairs, modes: tuple[str, ...]) -> int:
@@ -119,6 +122,8 @@ def _native_axes(x: Tensor, pairs: Pairs, modes: tuple[str, ...]) -> int:
     n = len(pairs)
     last = min(n, MAX_AXES)
     if x.ndim != n + 2 or len(set(modes[n - last :])) > 1 or x.shape[1] == 0:
+        return 0
+    if modes[-1] not in _TORCH_MODES:
         return 0
     if modes[-1] == "circular" and min(map(min, pairs[n - last :])) < 0:
         return 0  # torch (2.13) reads memory that it has not written

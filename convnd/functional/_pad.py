@@ -6,8 +6,8 @@ import torch.nn.functional
 from torch import Tensor
 
 from .._fx import leaf_function
-from .._spatial.pad import GATHERED, pad_axes
-from ..arguments import choice, integer, tensor
+from .._spatial.pad import pad_axes
+from ..arguments import BORDER_MODES, choice, integer, tensor
 
 
 @leaf_function
@@ -42,7 +42,7 @@ def pad(
     >>> F.pad(torch.arange(3), (2, 2), mode="circular")
     tensor([1, 2, 0, 1, 2, 0, 1])
     """
-    choice(mode, ("constant", *GATHERED), "mode")
+    choice(mode, ("constant", *BORDER_MODES), "mode")
     tensor(input)
     if not isinstance(pad, Sequence):
         raise TypeError(f"pad must be a sequence of ints, got {pad!r}")

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from .. import functional as F
 from .._fx import leaf_function, leaf_module
 from .._spatial.interpolate import MODES
-from .._spatial.pad import GATHERED
-from ..arguments import PerAxis, batched, choice, integer, numbers, per_axis
+from ..arguments import BORDER_MODES, PerAxis, batched, choice, integer, numbers, per_axis
 
 
 @leaf_function
@@ -49,7 +48,7 @@ class PadNd(nn.Module):
         if isinstance(padding, Sequence) and len(padding) != sides:
             raise ValueError(f"padding must be an int or {sides} ints, two for each axis, got {padding!r}")
         self.padding = per_axis(padding, sides, "padding", None)
-        self.mode = choice(mode, ("constant", *GATHERED), "mode")
+        self.mode = choice(mode, ("constant", *BORDER_MODES), "mode")
         if mode != "constant" and value != 0:
             raise ValueError(f"value must be left out with mode {mode!r}, got {value!r}")
         self.value = value

@@ -12,6 +12,7 @@ from convnd.arguments import PerAxis, integer
 from ..arguments import number, positive
 from ..checkpoints import Checkpoint
 from ..config import Configured, constructor_config, document, unwrapped
+from ..windows import check_windows
 from . import checks, rescaling, restoration
 from .guidance import Estimate, Interval, can_guide, dropped, guided
 from .losses import (
@@ -31,7 +32,7 @@ from .schedulers import is_scheduler
 from .schedules import SCHEDULES, ScheduleLike, widened
 from .spacing import spaced
 from .steps import Callback, Denoise, Sampler, level
-from .windows import check_windows, windowed
+from .windows import windowed
 
 
 class Diffusion(Checkpoint, nn.Module):

@@ -23,13 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import convnd.functional as F
 from convnd.arguments import PerAxis, integer, per_axis
 
+from ..windows import Place, check_windows, cut, fitted, rows, stack, starts
 from .guidance import Estimate
 from .noise import moved
-
-_ELSEWHERE = ("class_labels", "features", "context")  # conditions without spatial axes, whatever their shape
 
 
 def windowed(
@@ -54,34 +52,22 @@ def windowed(
 
     def run(x: Tensor, t: Tensor, cond: Mapping[str, Any]) -> Tensor:
         axes = _axes(x, window, overlap)
-        if all(len(starts) == 1 for starts, _ in axes):
+        if all(len(first) == 1 for first, _ in axes):
             return estimate(x, t, cond)
-        fitted = {name: _fitted(name, value, x) for name, value in cond.items()}
+        cond = fitted(cond, x)
         crops = list(_crops(x.shape[0], axes))
         out = torch.zeros_like(x)
         for first in range(0, len(crops), batch_size):
             group = crops[first : first + batch_size]
-            rows = torch.tensor([n for n, _, _ in group])
-            parts = {name: _cut(name, value, x, rows, group) for name, value in fitted.items()}
-            estimates = estimate(_stack(x, group), _rows(t, rows), parts)
-            for (n, at, weights), part in zip(group, estimates, strict=True):
+            places = [place for place, _ in group]
+            estimates = estimate(stack(x, places), rows(t, places), cut(cond, x, places))
+            for ((n, at), weights), part in zip(group, estimates, strict=True):
                 for axis, weight in enumerate(weights, start=1):
                     part = part * weight.view(-1, *(1,) * (part.ndim - 1 - axis))
                 out[n, :, *at] += part
         return out
 
     return run
-
-
-def check_windows(window: Any, overlap: Any, spatial_dims: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Window and overlap with one entry per axis."""
-    windows = per_axis(window, spatial_dims, "window")
-    if overlap is None:
-        return windows, tuple(w // 4 for w in windows)
-    overlaps = per_axis(overlap, spatial_dims, "overlap", 0)
-    if any(o >= w for o, w in zip(overlaps, windows, strict=True)):
-        raise ValueError(f"overlap must be less than window, {windows}, on every axis, got {overlaps}")
-    return windows, overlaps
 
 
 def coordinates(shape: Sequence[int], *, dtype: Any = None, device: Any = None) -> Tensor:
@@ -136,67 +122,38 @@ def random_crops(x: Tensor, size: PerAxis, generator: torch.Generator | None = N
 
 
 _Axis = tuple[list[int], Tensor]  # starts of its windows, and their weights (windows, size of a window)
-_Crop = tuple[int, tuple[slice, ...], tuple[Tensor, ...]]  # sample, place, weights along every axis
+_Crop = tuple[Place, tuple[Tensor, ...]]  # a window, and its weights along every axis
 
 
 def _axes(x: Tensor, window: PerAxis, overlap: PerAxis | None) -> list[_Axis]:
     windows, overlaps = check_windows(window, overlap, x.ndim - 2)
     made = []
     for size, length, shared in zip(x.shape[2:], windows, overlaps, strict=True):
-        length = min(length, size)
         # An axis no longer than a window has one start, and an overlap that no longer matters.
-        starts = [*range(0, size - length, max(length - shared, 1)), size - length]
-        made.append((starts, moved(_weights(size, starts, length, shared).to(x.dtype), x.device)))
+        first, length = starts(size, length, shared), min(length, size)
+        made.append((first, moved(_weights(size, first, length, shared).to(x.dtype), x.device)))
     return made
 
 
-def _weights(size: int, starts: list[int], window: int, overlap: int) -> Tensor:
+def _weights(size: int, first: list[int], window: int, overlap: int) -> Tensor:
     """The weights of the windows along an axis, ``(windows, window)``: they add up to 1 at every entry."""
     margin = min(-(-3 * overlap // 8), overlap // 2)
     ramp = overlap - 2 * margin
     place = torch.arange(window, dtype=torch.float64) + 0.5 - margin
     rise = (pi / 2 * (place / ramp).clamp(0, 1)).sin() ** 2 if ramp else (place > 0).double()
-    weights = torch.ones(len(starts), window, dtype=torch.float64)
+    weights = torch.ones(len(first), window, dtype=torch.float64)
     weights[1:] *= rise
     weights[:-1] *= rise.flip(0)
     total = torch.zeros(size, dtype=torch.float64)
-    for start, weight in zip(starts, weights, strict=True):
+    for start, weight in zip(first, weights, strict=True):
         total[start : start + window] += weight
-    return torch.stack([w / total[s : s + window] for s, w in zip(starts, weights, strict=True)])
+    return torch.stack([w / total[s : s + window] for s, w in zip(first, weights, strict=True)])
 
 
 def _crops(samples: int, axes: list[_Axis]) -> Iterator[_Crop]:
     choices = [
-        [(slice(s, s + w.numel()), w) for s, w in zip(starts, weights, strict=True)]
-        for starts, weights in axes
+        [(slice(s, s + w.numel()), w) for s, w in zip(first, weights, strict=True)] for first, weights in axes
     ]
     for n in range(samples):
         for chosen in product(*choices):
-            yield n, tuple(place for place, _ in chosen), tuple(weight for _, weight in chosen)
-
-
-def _stack(x: Tensor, group: list[_Crop]) -> Tensor:
-    return torch.stack([x[n, :, *at] for n, at, _ in group])
-
-
-def _fitted(name: str, value: Any, x: Tensor) -> Any:
-    if (
-        name == "cond"
-        and isinstance(value, Tensor)
-        and value.ndim == x.ndim
-        and value.shape[2:] != x.shape[2:]
-    ):
-        return F.interpolate(value, tuple(x.shape[2:]), mode="linear")
-    return value
-
-
-def _cut(name: str, value: Any, x: Tensor, rows: Tensor, group: list[_Crop]) -> Any:
-    """A condition for a group of windows: cut as x is, or the row of each one's sample."""
-    if not isinstance(value, Tensor) or value.ndim == 0:
-        return value
-    spatial = name not in _ELSEWHERE and value.ndim == x.ndim and value.shape[2:] == x.shape[2:]
-    return _stack(value, group) if spatial else _rows(value, rows)
-
-
-def _rows(value: Tensor, rows: Tensor) -> Tensor:
-    return value[moved(rows, value.device)]
+            yield (n, tuple(at for at, _ in chosen)), tuple(weight for _, weight in chosen)

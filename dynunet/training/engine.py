@@ -4,6 +4,7 @@
 over processes; which samples a process gets is decided in :mod:`dynunet.training.order`.
 """
 
+import inspect
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,6 @@ from safetensors.torch import load_model
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ..diffusion import Diffusion
 from .options import TrainOptions
 from .order import Stream, hashed
 
@@ -32,33 +32,36 @@ class Objective(nn.Module):
     else ``loss`` times the number of samples and that number. ``(2,)``, of which the first has a gradient.
     """
 
-    def __init__(self, diffusion: Diffusion, loss: str) -> None:
+    def __init__(self, model: nn.Module, loss: str) -> None:
         super().__init__()
-        self.diffusion, self.loss = diffusion, loss
+        self.model = model
         # A subclass with a loss of its own, and no sum of it, is asked for that.
         parts = {"loss", "loss_sum"}
-        own = next(
-            (parts & vars(cls).keys() for cls in type(diffusion).__mro__ if parts & vars(cls).keys()), ()
-        )
-        self.sums = "loss_sum" in own
+        own = next((parts & vars(cls).keys() for cls in type(model).__mro__ if parts & vars(cls).keys()), ())
+        self.sums = "loss_sum" in own and not getattr(model, "per_batch", False)
+        # Keywords that its loss has by name, or that of a class it is derived from.
+        losses = [vars(cls)["loss"] for cls in type(model).__mro__ if "loss" in vars(cls)]
+        self.takes = {name for own in losses for name in inspect.signature(own).parameters}
+        self.options = {"loss": loss} if "loss" in self.takes else {}
 
     def forward(self, count: int, **batch: Any) -> Tensor:
+        model: Any = self.model
         if self.sums:
-            total, number = self.diffusion.loss_sum(**batch, loss=self.loss)
+            total, number = model.loss_sum(**batch, **self.options)
             return torch.stack([total.float(), number.detach().to(total.device, torch.float32)])
-        mean = self.diffusion.loss(**batch, loss=self.loss).float()
+        mean = model.loss(**batch, **self.options).float()
         return torch.stack([mean * count, mean.new_full((), count)])
 
 
 class Engine:
     """One process of training."""
 
-    def __init__(self, diffusion: Diffusion, options: TrainOptions) -> None:
+    def __init__(self, model: nn.Module, options: TrainOptions) -> None:
         from accelerate import Accelerator
         from accelerate.utils import GradientAccumulationPlugin, GradScalerKwargs
 
-        self.options, self.diffusion = options, diffusion.train()
-        objective = Objective(diffusion, options.loss)
+        self.options, self.model = options, cast(Any, model.train())
+        objective = Objective(model, options.loss)
         accumulation = GradientAccumulationPlugin(options.accumulate)  # else an environment variable may rule
         self.accelerator = Accelerator(
             mixed_precision=options.precision,
@@ -69,20 +72,22 @@ class Engine:
         )
         if options.precision == "fp16" and self.accelerator.device.type == "cpu":
             raise ValueError("precision must be 'bf16' or 'no' on a CPU, got 'fp16'")
-        diffusion.to(self.accelerator.device)
+        model.to(self.accelerator.device)
         if not any(p.requires_grad for p in objective.parameters()):
-            raise ValueError("diffusion must have parameters to train, got a model without any")
+            raise ValueError("model must have parameters to train, got a model without any")
         optimizer = torch.optim.AdamW(
-            diffusion.parameters(),
+            model.parameters(),
             options.lr,
             weight_decay=options.weight_decay,
             fused=self.accelerator.device.type in _FUSED or None,
         )
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
-        self.average, self.averaged = deepcopy(diffusion), 0  # of so many steps
+        self.average: Any = deepcopy(model)
+        self.averaged = 0  # of so many steps
         self.average_objective = Objective(self.average, options.loss).eval()
-        if options.compile and isinstance(diffusion.model, nn.Module):
-            diffusion.model.compile()
+        network = getattr(model, "model", model)
+        if options.compile and isinstance(network, nn.Module):
+            network.compile()
 
     @property
     def main(self) -> bool:
@@ -108,7 +113,7 @@ class Engine:
                 self.accelerator.backward(error[0])
                 sums += error.detach()
                 if self.accelerator.sync_gradients:
-                    sums = self._over_processes(sums)
+                    sums = self.over_processes(sums)
                     norm = self._clip(sums[1])
                 self.optimizer.step()
                 self.optimizer.zero_grad()
@@ -120,11 +125,13 @@ class Engine:
     ) -> Tensor:
         """The loss of a batch, wherever it is, as a sum and its count, see :class:`Objective`."""
         chance = stream.chance(numbers, self.accelerator.device)
+        takes = self.average_objective.takes
+        chance = {name: value for name, value in chance.items() if name in takes}
         return objective(len(numbers), **self.to_device(batch), **chance)
 
     def mean(self, sums: Tensor) -> float:
         """The mean that sums and counts ``(2,)`` of all processes give."""
-        return divided(*self._over_processes(sums)).item()
+        return divided(*self.over_processes(sums)).item()
 
     def to_device(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         from accelerate.utils import send_to_device
@@ -140,21 +147,21 @@ class Engine:
             self.accelerator.set_trigger()
         return self.accelerator.check_trigger()
 
-    def _over_processes(self, sums: Tensor) -> Tensor:
+    def over_processes(self, sums: Tensor) -> Tensor:
         """Sums over all processes."""
         added: Any = self.accelerator.reduce(sums, "sum")
         return added
 
     def finite(self) -> bool:
         """True if all weights are finite, also the averaged ones."""
-        tensors = [*self.diffusion.parameters(), *self.average.parameters()]
+        tensors = [*self.model.parameters(), *self.average.parameters()]
         return all(bool(t.detach().isfinite().all()) for t in tensors)
 
     def state(self) -> dict[str, Any]:
         """The state that training is resumed from, but for the average, which is a checkpoint of its own."""
         scaler = self.accelerator.scaler
         return {
-            "model": self.diffusion.state_dict(),
+            "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "averaged": self.averaged,
             "scaler": {} if scaler is None else scaler.state_dict(),
@@ -167,7 +174,7 @@ class Engine:
             ValueError: if they are not of this model.
         """
         try:
-            self.diffusion.load_state_dict(state["model"])
+            self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             load_model(self.average, average)
             self.averaged = int(state["averaged"])
@@ -198,7 +205,7 @@ class Engine:
 
         As torch's AveragedModel does it, whose counter, a tensor, would be waited for on a device.
         """
-        pairs = list(zip(_tensors(self.average), _tensors(self.diffusion), strict=True))
+        pairs = list(zip(_tensors(self.average), _tensors(self.model), strict=True))
         moving = defaultdict(list)
         for old, new in pairs:
             if self.averaged and (old.is_floating_point() or old.is_complex()):
@@ -222,7 +229,7 @@ def divided(total: Tensor, count: Tensor) -> Tensor:
 
 
 @contextmanager
-def engine(diffusion: Diffusion, options: TrainOptions) -> Iterator[Engine]:
+def engine(model: nn.Module, options: TrainOptions) -> Iterator[Engine]:
     """An engine; what it sets for the whole process is afterwards as it was."""
     try:
         from accelerate.state import AcceleratorState
@@ -230,7 +237,7 @@ def engine(diffusion: Diffusion, options: TrainOptions) -> Iterator[Engine]:
         raise ImportError("Trainer needs accelerate: pip install 'dynunet[train]'") from error
     fresh = not AcceleratorState._shared_state
     try:
-        made = Engine(diffusion, options)
+        made = Engine(model, options)
         device = made.accelerator.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             yield made

@@ -14,21 +14,39 @@ from .order import Stream, hashed
 
 
 @torch.no_grad()
-def validation_loss(engine: Engine, stream: Stream) -> float:
-    """The mean loss over the first samples of a stream, always with the same noise.
+def validate(engine: Engine, stream: Stream) -> dict[str, float]:
+    """Figures of the first samples of a stream, always with the same noise.
 
-    It is over their entries that count, see :class:`dynunet.training.engine.Objective`: the same however the
-    samples are divided into batches, which the processes share.
+    Returns:
+        ``validation_loss``, over the entries that count (see :class:`dynunet.training.engine.Objective`): the
+        same however the samples are divided into batches, which the processes share. And the ``metrics`` of
+        the model, if it has any, as ``validation_...``.
     """
-    options, accelerator = engine.options, engine.accelerator
+    options, accelerator, model = engine.options, engine.accelerator, engine.average
     count, size = options.validation_samples, options.batch_size
     batches = [list(range(i, min(i + size, count))) for i in range(0, count, size)]
     mine = batches[accelerator.process_index :: accelerator.num_processes]
     sums = torch.zeros(2, device=accelerator.device)
+    measured: Any = 0.0
     for numbers, batch in stream.batches(mine):
         with accelerator.autocast():
             sums += engine.loss(engine.average_objective, numbers, batch, stream)
-    return engine.mean(sums)
+            if hasattr(model, "metric_sums"):
+                measured = measured + model.metric_sums(**engine.to_device(batch))
+    row = {"validation_loss": engine.mean(sums)}
+    if isinstance(measured, Tensor):
+        figures = model.metrics(engine.over_processes(measured))
+        row |= {f"validation_{name}": value for name, value in figures.items()}
+    return row
+
+
+def criterion(model: Any, row: Mapping[str, float]) -> float:
+    """The figure of :func:`validate` by which checkpoints are compared, so that less is better."""
+    names = getattr(model, "metric_names", ())
+    if not names:
+        return row["validation_loss"]
+    value = row[f"validation_{names[0]}"]
+    return value if model.lower_is_better else -value
 
 
 class Pictures:
@@ -54,7 +72,10 @@ class Pictures:
             say(f"no pictures of samples: {error}; pip install 'dynunet[examples]'")
             return
         self.folder.mkdir(exist_ok=True)
-        x, columns = self.sample(engine)
+        made = self.sample(engine) if hasattr(engine.average, "sample") else self.predict(engine)
+        if made is None:
+            return
+        x, columns = made
         rate = (engine.average.data or {}).get("sample_rate")
         file = self.folder / f"step-{step:08d}.png"
         with replacing(file) as (picture,):
@@ -79,3 +100,23 @@ class Pictures:
             return x, None
         truth = x0 if mask is None else torch.where(mask, x0, torch.nan)
         return torch.stack([cond[:, :channels].to(x), x, truth.to(x)], 1).flatten(0, 1), 3
+
+    def predict(self, engine: Engine) -> tuple[Tensor, int] | None:
+        """``(3 N, 1, *spatial)`` and 3, the data, the truth and the prediction of each; None without any."""
+        model = engine.average
+        _, batch = next(self.stream.batches([[*range(engine.options.num_samples)]]))
+        given = engine.to_device(batch)
+        x0, target = given.pop("x0"), given.pop("target", None)
+        spatial = x0.shape[2:]
+        if target is None or not hasattr(model, "predict") or target.shape[-len(spatial) :] != spatial:
+            return None
+        with engine.accelerator.autocast():
+            found = model.predict(x0, **given)
+        parts = [part if part.ndim == x0.ndim else part.unsqueeze(1) for part in (x0, target, found)]
+        return torch.stack([_scaled(part[:, :1].float()) for part in parts], 1).flatten(0, 1), 3
+
+
+def _scaled(x: Tensor) -> Tensor:
+    """Into [-1, 1], what pictures have."""
+    low, high = x.min(), x.max()
+    return (x - low) / (high - low).clamp(min=1e-12) * 2 - 1

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,12 +18,11 @@ from tqdm.auto import tqdm
 
 from ..checkpoints import WEIGHTS
 from ..config import document
-from ..diffusion import Diffusion
 from ..progress import Interrupted, say
 from ..writing import remove_left, replacing
 from . import folder, run
 from .engine import Engine
-from .evaluation import Pictures, validation_loss
+from .evaluation import Pictures, criterion, validate
 from .failures import not_finite
 from .interrupts import Interrupts
 from .order import Stream, schedule
@@ -50,17 +50,19 @@ class Loop:
 
     def __init__(self, given: Settings, engine: Engine, interrupts: Interrupts, resume: bool) -> None:
         self.given, self.engine, self.interrupts, self.options = given, engine, interrupts, engine.options
-        self.stream = Stream(given.dataset, self.options.seed)
-        self.held_out = None if given.validation is None else Stream(given.validation, self.options.seed)
+        label = "target" if "target" in engine.average_objective.takes else "class_labels"
+        stream = partial(Stream, seed=self.options.seed, label=label)
+        self.stream = stream(given.dataset)
+        self.held_out = None if given.validation is None else stream(given.validation)
         self.pictures = Pictures(given.out / folder.SAMPLES, self.held_out or self.stream, given.sample_args)
         self.checkpoints = Checkpoints(given.out / folder.CHECKPOINTS)
         self.step, self.saved_step, self.seconds = 0, -1, 0.0
-        self.best: tuple[int, float] | None = None  # step and loss of the best validation
+        self.best: tuple[int, float] | None = None  # step of the best validation, and its criterion
         # Loss and norm of the gradient, summed since the last row, on the device: it need not be waited for.
         self.sums, self.summed = torch.zeros(2, device=engine.accelerator.device), 0
         self._open(resume)
 
-    def run(self) -> Diffusion:
+    def run(self) -> Any:
         options, accelerator = self.options, self.engine.accelerator
         steps, processes = range(self.step, options.steps), accelerator.num_processes
         division = options.batch_size, options.accumulate, processes, accelerator.process_index
@@ -94,7 +96,9 @@ class Loop:
             for place in (given.out, self.pictures.folder):
                 remove_left(place)
             write_record(given.out / RUN, self._about())
-            self.log = run.Log(given.out, self.step, self.options.tensorboard)
+            self.log = run.Log(
+                given.out, self.step, self.options.tensorboard, getattr(engine.average, "metric_names", ())
+            )
         if saved is None:
             self._save()  # a run that is killed early starts again from the same weights
         elif engine.main and self.step and not (given.out / WEIGHTS).exists():
@@ -118,9 +122,10 @@ class Loop:
         row = self._row() if self._due(options.log_every) else {}
         better = False
         if self.held_out is not None and self._due(options.validate_every):
-            loss = row["validation_loss"] = validation_loss(self.engine, self.held_out)
-            better = self.best is None or loss < self.best[1]
-            self.best = (self.step, loss) if better else self.best
+            row |= validate(self.engine, self.held_out)
+            value = criterion(self.engine.average, row)
+            better = self.best is None or value < self.best[1]
+            self.best = (self.step, value) if better else self.best
         if row:
             self._log({"step": self.step, **row})
         stop = self.engine.stopping(self.interrupts.name is not None)
@@ -228,7 +233,7 @@ class Loop:
         return {
             **self.options.fixed(self.engine.accelerator.num_processes),
             "len(dataset)": self.stream.length,
-            "diffusion": document(self.engine.diffusion),
+            "diffusion": document(self.engine.model),
         }
 
     def _bar(self) -> Any:

@@ -48,18 +48,19 @@ class Stream(Dataset[tuple[int, dict[str, Any]]]):
     """A data set as the endless stream of its samples: item ``n`` is ``(n, keywords of the loss)``.
 
     Args:
-        dataset: of a known length, with items that are ``x0``, ``(x0, class_label)`` or a dict with ``x0``.
+        dataset: of a known length, with items that are ``x0``, a pair ``(x0, label)`` or a dict with ``x0``.
         seed: of the order and of what is random in reading.
+        label: the keyword that the second of a pair is.
     """
 
-    def __init__(self, dataset: Any, seed: int) -> None:
-        self.dataset, self.seed = dataset, seed
+    def __init__(self, dataset: Any, seed: int, label: str = "class_labels") -> None:
+        self.dataset, self.seed, self.label = dataset, seed, label
         self.length = len(cast(Sized, dataset))
         self._epoch: tuple[int, Tensor] | None = None
 
     def __getitem__(self, n: int) -> tuple[int, dict[str, Any]]:
         with seeded(hashed(self.seed, "item", n)):
-            return n, keywords(self.dataset[self.index(n)])
+            return n, keywords(self.dataset[self.index(n)], self.label)
 
     def index(self, n: int) -> int:
         """The item that sample ``n`` is."""
@@ -113,19 +114,19 @@ def schedule(
         yield list(range(first, first + batch_size))
 
 
-def keywords(item: Any) -> dict[str, Any]:
+def keywords(item: Any, label: str = "class_labels") -> dict[str, Any]:
     """An item of a data set as keywords of the loss."""
     if isinstance(item, dict) and "x0" in item:
         return item
     if isinstance(item, (tuple, list)) and len(item) in (1, 2):
-        return dict(zip(("x0", "class_labels"), item, strict=False))
+        return dict(zip(("x0", label), item, strict=False))
     if isinstance(item, (Tensor, np.ndarray)):
         return {"x0": item}
     kind = f"a dict of {', '.join(map(str, item))}" if isinstance(item, dict) else type(item).__name__
     kind += f" of {len(item)}" if isinstance(item, (tuple, list)) else ""
     raise TypeError(
         "items of dataset must be a tensor x0 (C, *spatial), a pair (x0, class_label) or a dict of keywords "
-        f"of Diffusion.loss with 'x0', got {kind}"
+        f"of the model's loss with 'x0', got {kind}"
     )
 
 

@@ -15,7 +15,7 @@ The folder of a run holds
 import csv
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,14 @@ class Log:
         folder: of the run.
         step: at which the run continues: rows of later steps, which a killed run has left, are removed.
         tensorboard: write for TensorBoard, too.
+        metrics: names of the model's figures of held-out data.
     """
 
-    def __init__(self, folder: Path, step: int, tensorboard: bool) -> None:
+    def __init__(self, folder: Path, step: int, tensorboard: bool, metrics: Sequence[str] = ()) -> None:
         self.path = folder / LOG
+        self.columns = *COLUMNS, *(f"validation_{name}" for name in metrics)
         rows = [row for row in read_log(self.path) if int(row["step"]) <= step]
-        write_text(self.path, _text(rows, header=True).rstrip("\r\n"))
+        write_text(self.path, _text(rows, self.columns, header=True).rstrip("\r\n"))
         self._board: Any = None
         if tensorboard and find_spec("tensorboard") is None:
             say("tensorboard is not installed (pip install 'dynunet[train]'): the log is in log.csv alone")
@@ -52,7 +54,7 @@ class Log:
     def write(self, row: Mapping[str, float]) -> None:
         """One row, of some of the columns."""
         with written(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
-            file.write(_text([row], header=False))
+            file.write(_text([row], self.columns, header=False))
         if self._board is not None:
             with written(self.path.parent / TENSORBOARD):
                 for name, value in row.items():
@@ -69,13 +71,16 @@ def read_log(path: Path) -> list[dict[str, str]]:
     """The rows of a log, none if there is none. What is no row, as after a failure of power, is left out."""
     text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
     lines = text[: text.rfind("\n") + 1].splitlines()
-    rows: list[dict[str, str]] = [dict(zip(COLUMNS, line.split(","), strict=False)) for line in lines]
-    return [row for row in rows if len(row) == len(COLUMNS) and _STEP.fullmatch(row["step"])]
+    header = lines[0].split(",") if lines else []
+    columns = header if tuple(header[: len(COLUMNS)]) == COLUMNS else COLUMNS
+    rows = [line.split(",") for line in lines]
+    named = [dict(zip(columns, row, strict=True)) for row in rows if len(row) == len(columns)]
+    return [row for row in named if _STEP.fullmatch(row["step"])]
 
 
-def _text(rows: list[Any], header: bool) -> str:
+def _text(rows: list[Any], columns: Sequence[str], header: bool) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     if header:
         writer.writeheader()
     writer.writerows(rows)

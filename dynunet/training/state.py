@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import CONFIG, WEIGHTS
-from ..diffusion import Diffusion
 from ..rules import Rule, both, optional, read_document, real, several, table, whole
 from ..writing import making, write_text
 
@@ -70,7 +69,7 @@ class Checkpoints:
         self,
         step: int,
         state: Mapping[str, Any],
-        average: Diffusion,
+        average: Any,
         numbers: Mapping[str, Any],
         best: int | None = None,
     ) -> Path:

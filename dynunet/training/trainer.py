@@ -1,4 +1,4 @@
-"""Trainer: from a diffusion model and a data set to a trained one, in a folder that a run is resumed from."""
+"""Trainer: from a model with a loss and a data set to a trained one, in a folder to resume from."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 from torch.utils.data import Dataset
 
-from ..diffusion import Diffusion
 from .engine import engine
 from .failures import advice
 from .folder import check_folder, locked
@@ -19,18 +19,21 @@ from .options import TrainOptions, train_options
 
 
 class Trainer:
-    """Trains a diffusion model, on one device or, under ``accelerate launch``, on many.
+    """Trains a model with a loss, on one device or, under ``accelerate launch``, on many.
 
     A step minimises the mean over all entries that count of its ``batch_size * accumulate * processes``
     samples, so that it does not matter how they are divided: the model's ``loss_sum`` says the sum and the
     count. A model without it, or whose subclass has a ``loss`` of its own, minimises the mean of its batches'
-    losses.
+    losses; so do losses with Dice, which is of a batch.
 
     Args:
-        diffusion: the model, trained in place. If the data set has ``units``, they become its ``data``.
-        dataset: items are a tensor x0 ``(C, *spatial)``, a pair ``(x0, class_label)`` or a dict of keywords
-            of :meth:`dynunet.Diffusion.loss`. What is random in reading an item has to come from the global
-            generators of torch, NumPy or Python, which are seeded for each sample.
+        model: a :class:`dynunet.Diffusion`, a :class:`dynunet.Supervised`, or any module with
+            ``loss(**item)`` and ``save_pretrained``, trained in place. If the data set has ``units``, they
+            become its ``data``.
+        dataset: items are a tensor x0 ``(C, *spatial)``, a pair ``(x0, class_label)``, for a Supervised
+            ``(x0, target)``, or a dict of keywords of the model's ``loss``. What is random in reading an item
+            has to come from the global generators of torch, NumPy or Python, which are seeded for each
+            sample.
         out: folder of the run, see ``dynunet/training/run.py``.
         validation: held-out data of the same kind; by default ``dataset.validation()``, if it has that.
         options: see :class:`dynunet.training.TrainOptions`; further keywords replace some of them.
@@ -40,6 +43,7 @@ class Trainer:
         about: what else is written down in the record of the run, as JSON holds it.
         callbacks: ``callback(step, row)`` after each row of the log, with its figures by name.
         progress: show a progress bar.
+        diffusion: another name of ``model``.
 
     Raises:
         ValueError, TypeError: naming the argument, the rule and the value received.
@@ -58,9 +62,9 @@ class Trainer:
 
     def __init__(
         self,
-        diffusion: Diffusion,
-        dataset: Dataset[Any] | Sequence[Any] | torch.Tensor,
-        out: str | Path,
+        model: nn.Module | None = None,
+        dataset: Dataset[Any] | Sequence[Any] | torch.Tensor | None = None,
+        out: str | Path | None = None,
         *,
         validation: Dataset[Any] | Sequence[Any] | torch.Tensor | None = None,
         options: TrainOptions | None = None,
@@ -69,11 +73,15 @@ class Trainer:
         about: Mapping[str, Any] | None = None,
         callbacks: Sequence[Callback] = (),
         progress: bool = True,
+        diffusion: nn.Module | None = None,
         **fields: Any,
     ) -> None:
-        if not isinstance(diffusion, Diffusion):
-            raise TypeError(f"diffusion must be a Diffusion, got {type(diffusion).__name__}")
-        self.diffusion, self.dataset, self.out = diffusion, _checked(dataset, "dataset"), Path(out)
+        if model is not None and diffusion is not None:
+            raise TypeError("model and diffusion are one argument: it must be given once")
+        self.model: Any = _trainable(diffusion if model is None else model)
+        if out is None:
+            raise TypeError("out must be a folder for the run, got None")
+        self.dataset, self.out = _checked(dataset, "dataset"), Path(out)
         held_out: Any = getattr(dataset, "validation", None)
         if validation is None and callable(held_out):
             validation = cast(Any, held_out())
@@ -83,9 +91,9 @@ class Trainer:
         self.callbacks, self.progress = tuple(callbacks), progress
         units = getattr(dataset, "units", None)
         if units is not None:
-            diffusion.data = units
+            self.model.data = units
 
-    def fit(self, steps: int | None = None, resume: bool = False) -> Diffusion:
+    def fit(self, steps: int | None = None, resume: bool = False) -> Any:
         """Train.
 
         Args:
@@ -96,7 +104,7 @@ class Trainer:
                 than before are allowed; from there on the learning rate is that of the longer run.
 
         Returns:
-            The model with the averaged weights, in evaluation mode, as ``Diffusion.from_pretrained(out)``.
+            The model with the averaged weights, in evaluation mode, as ``from_pretrained(out)`` of its class.
 
         Raises:
             ValueError: if the folder holds something else, or a run with other options, or if another
@@ -106,12 +114,21 @@ class Trainer:
                 the step is finished and saved.
         """
         options = self.options if steps is None else replace(self.options, steps=steps)
-        with advice(), Interrupts() as interrupts, engine(self.diffusion, options) as running:
+        with advice(), Interrupts() as interrupts, engine(self.model, options) as running:
             check_folder(self.out, resume, self.overwrite)
             running.accelerator.wait_for_everyone()
             with locked(self.out) if running.main else nullcontext():
                 check_folder(self.out, resume, self.overwrite)  # once more, where no other process writes
                 return Loop(self, running, interrupts, resume).run()
+
+
+def _trainable(model: Any) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a module with a loss, got {type(model).__name__}")
+    for name in ("loss", "save_pretrained"):
+        if not callable(getattr(model, name, None)):
+            raise TypeError(f"model must have a method {name}, got a {type(model).__name__} without it")
+    return model
 
 
 def _checked(dataset: Any, name: str) -> Any:

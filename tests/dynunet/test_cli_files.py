@@ -350,7 +350,7 @@ def test_a_full_disk_ends_it_with_one_line(
         ("sample --num 0", "--num must be at least 1"),
         ("sample --batch-size 0", "--batch-size must be at least 1"),
         ("summary --spatial-dims 2 --size 100000000000", "takes more memory than there is"),
-        ("summary --spatial-dims 1000000000 --size 8", "spatial_dims must be from 1 to 62"),
+        ("summary --spatial-dims 1000000000 --size 8", "spatial_dims must be at most 62"),
         ("summary --spatial-dims 2 --size 8 --memory inf", "memory must be positive and finite, got inf"),
         ("denoise x --steps 0 --sigma 1", "--steps must be at least 1"),
         ("denoise x --window 0 --sigma 1", "window must be at least 1"),

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dynunet.data import SUFFIXES, DataOptions, FolderDataset, find, load, save
+from dynunet.data import DataOptions, FolderDataset, find, load, save
 
 from .data_writers import RNG, Write, flac, idx, jpg, nii, npy, png, truncated, wav
 
@@ -321,7 +321,6 @@ def test_find_is_recursive_and_sorted(tmp_path: Path) -> None:
         npy(tmp_path / name)
     (tmp_path / ".hidden.npy").touch()
     assert [str(p.relative_to(tmp_path)) for p in find(tmp_path)] == ["a.npy", "b/z.npy", "b/c/d.npy"]
-    assert set(SUFFIXES) == {"audio", "images", "volumes", "arrays"}
 
 
 def test_a_file_that_breaks_later_is_warned_of_and_the_next_one_serves(tmp_path: Path) -> None:

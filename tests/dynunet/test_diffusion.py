@@ -17,24 +17,15 @@ from dynunet.diffusion.noise import randn
 from dynunet.diffusion.predictions import PREDICTIONS
 from dynunet.diffusion.samplers import SAMPLERS
 from dynunet.diffusion.schedules import SCHEDULES
+from dynunet.testing import Gaussian, gaussian_law
 
 MEAN, STD = 0.7, 0.4
+DATA = Gaussian(MEAN, STD)
 
 
 def scales(schedule: Any, t: float) -> tuple[float, float]:
     alpha, sigma = schedule(torch.tensor(t, dtype=torch.float64))
     return alpha.item(), sigma.item()
-
-
-def gaussian_denoiser(schedule: Any) -> Any:
-    """The exact E[x_0 | x_t] of data distributed as N(MEAN, STD^2)."""
-
-    def denoise(x: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = (s.view(-1, *(1,) * (x.ndim - 1)) for s in schedule(t))
-        gain = alpha * STD**2 / (alpha**2 * STD**2 + sigma**2)
-        return MEAN + gain * (x - alpha * MEAN)
-
-    return denoise
 
 
 @pytest.mark.parametrize("name", [name for name in SCHEDULES if name not in ("flow", "edm")])
@@ -89,24 +80,10 @@ def test_v_prediction_recovers_the_data_off_the_circle() -> None:
     torch.testing.assert_close(out, x0)
 
 
-def affine_map(sampler: Any, schedule: Any, steps: int, **options: Any) -> tuple[float, Tensor]:
-    """With a Gaussian denoiser x at the end is an affine map of the start and every noise drawn.
-
-    Sample 0 sees no noise at all and gives the mean; sample k sees one unit in its k-th draw only, so
-    its difference to sample 0 is that draw's coefficient: the law of the result without Monte Carlo.
-    """
-    draws = steps + 1
-    count = iter(range(draws))
-
-    def unit(shape: torch.Size) -> Tensor:
-        noise = torch.zeros(shape, dtype=torch.float64)
-        noise[1 + next(count)] = 1
-        return noise
-
-    start = scales(schedule, 1.0)[1] * unit(torch.Size((draws + 1, 1, 1)))
+def law(sampler: Any, schedule: Any, steps: int, **options: Any) -> tuple[float, float]:
+    """Mean and variance of a sampler's result on Gaussian data."""
     times = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
-    out = sampler(gaussian_denoiser(schedule), start, schedule, times, unit, **options).flatten()
-    return out[0].item(), out[1:] - out[0]
+    return gaussian_law(sampler, schedule, times, DATA, **options)
 
 
 def expected_law(schedule: Any, steps: int, eta: float) -> tuple[float, float]:
@@ -133,25 +110,24 @@ def expected_law(schedule: Any, steps: int, eta: float) -> tuple[float, float]:
 def test_samplers_follow_the_closed_law(
     sampler: Any, eta: float, options: dict[str, float], schedule: Any, steps: int
 ) -> None:
-    mean, coefficients = affine_map(sampler, schedule, steps, **options)
-    expected_mean, expected_variance = expected_law(schedule, steps, eta)
-    assert mean == pytest.approx(expected_mean, abs=1e-10)
-    assert coefficients.square().sum().item() == pytest.approx(expected_variance, abs=1e-10)
+    assert law(sampler, schedule, steps, **options) == pytest.approx(
+        expected_law(schedule, steps, eta), abs=1e-10
+    )
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values())
 @pytest.mark.parametrize("sampler", SAMPLERS.values())
 def test_samplers_converge_to_the_data(sampler: Any, schedule: Any) -> None:
-    mean, coefficients = affine_map(sampler, schedule, 400)
+    mean, variance = law(sampler, schedule, 400)
     assert mean == pytest.approx(MEAN, abs=0.02)
-    assert coefficients.square().sum().sqrt().item() == pytest.approx(STD, abs=0.02)
+    assert math.sqrt(variance) == pytest.approx(STD, abs=0.02)
 
 
 def test_dpmpp_2m_is_the_published_recurrence() -> None:
     """Lu et al. 2022, algorithm 2, in k-diffusion's form on x / alpha over sigma / alpha."""
     schedule = Linear()
     times = torch.linspace(1, 0.02, 12, dtype=torch.float64)
-    denoise = gaussian_denoiser(schedule)
+    denoise = DATA.denoiser(schedule)
     x = torch.randn(3, 1, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     out = dpmpp_2m(denoise, x, schedule, times)
 
@@ -170,23 +146,17 @@ def test_dpmpp_2m_is_the_published_recurrence() -> None:
 
 
 def test_dpmpp_2m_is_of_second_order_and_ddim_of_first() -> None:
-    """Against the exact solution on Gaussian data: x' = a' MEAN + (x - a MEAN) sd(t') / sd(t)."""
+    """Against the exact solution on Gaussian data."""
     schedule = Linear()
     first, last = 0.9, 0.05
-
-    def spread(t: float) -> float:
-        a, s = scales(schedule, t)
-        return math.sqrt(a**2 * STD**2 + s**2)
-
     x = torch.full((1, 1, 1), 0.3, dtype=torch.float64)
-    (a, _), (a_last, _) = scales(schedule, first), scales(schedule, last)
-    exact = a_last * MEAN + (0.3 - a * MEAN) * spread(last) / spread(first)
+    exact = DATA.flow(x, schedule, first, last).item()
 
     def order(sampler: Any) -> float:
         errors = []
         for steps in (200, 400):
             times = torch.linspace(first, last, steps + 1, dtype=torch.float64)
-            out = sampler(gaussian_denoiser(schedule), x, schedule, times)
+            out = sampler(DATA.denoiser(schedule), x, schedule, times)
             errors.append(abs(out.item() - exact))
         return math.log2(errors[0] / errors[1])
 
@@ -199,7 +169,7 @@ def exact_network(schedule: Any, prediction: str) -> Any:
 
     def model(x: Tensor, t: Tensor) -> Tensor:
         alpha, sigma = (s.view(-1, *(1,) * (x.ndim - 1)) for s in schedule(t.double()))
-        x0 = gaussian_denoiser(schedule)(x, t.double())
+        x0 = DATA.denoiser(schedule)(x, t.double())
         return PREDICTIONS[prediction].target(x0, (x - alpha * x0) / sigma, alpha, sigma)
 
     return model

@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
+import convnd.arguments
 from dynunet import Encoder, UNet
 from dynunet.cli.options import NetworkOptions
 from dynunet.nn import attention, blocks, encoder, spec, unet
@@ -92,7 +93,7 @@ def test_every_known_name_has_a_layer_and_is_in_the_help() -> None:
         ("positions", spec.POSITIONS, None),
         ("time_embedding", spec.TIME_EMBEDDINGS, None),
         ("modulation", spec.MODULATIONS, None),
-        ("padding_mode", spec.PADDING_MODES, None),
+        ("padding_mode", spec.PADDING_MODES, convnd.arguments.PADDING_MODES),
     ]:
         assert all(f'"{value}"' in said[name].help for value in known), name
         assert made is None or set(made) == set(known), name

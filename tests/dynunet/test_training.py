@@ -311,7 +311,7 @@ def test_wrong_options_are_named(name: str, value: Any, error: type[Exception]) 
 def test_wrong_arguments_are_named(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"no argument 'batchsize'; did you mean 'batch_size'\?"):
         Trainer(model(), data(), tmp_path, batchsize=4)
-    with pytest.raises(TypeError, match=r"diffusion must be a Diffusion, got Small"):
+    with pytest.raises(TypeError, match=r"model must have a method loss, got a Small"):
         Trainer(model().model, data(), tmp_path)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"dataset must have at least one item"):
         Trainer(model(), data(0), tmp_path)

@@ -12,7 +12,7 @@ from torch import Tensor
 import convnd.functional as F
 from dynunet import Diffusion, UNet
 from dynunet.diffusion import coordinates, random_crops, windowed
-from dynunet.diffusion.windows import check_windows
+from dynunet.windows import check_windows
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:

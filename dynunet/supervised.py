@@ -1,0 +1,367 @@
+"""Supervised: a network that segments, classifies or regresses, with a loss to learn from and predictions."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import chain, combinations
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convnd.arguments import PerAxis
+
+from .arguments import choice, integer, positive
+from .checkpoints import Checkpoint
+from .diffusion.checks import check_data, check_finite
+from .diffusion.losses import ELEMENTWISE, expanded_mask, loss_sum
+from .diffusion.sampling import evaluation_mode
+from .losses import FOCUS, cross_entropy, soft_dice
+from .windows import averaged
+
+TASKS = ("segmentation", "classification", "regression")
+CLASS_LOSSES = ("ce", "dice", "dice+ce", "focal")
+_DEFAULTS = {"segmentation": "dice+ce", "classification": "ce", "regression": "l2"}
+
+
+class Supervised(Checkpoint, nn.Module):
+    """A network with a loss to learn from targets, and predictions.
+
+    Args:
+        model: from ``(N, C, *spatial)`` to ``(N, classes, *spatial)`` for segmentation, ``(N, classes)`` for
+            classification, either for regression: a :class:`dynunet.UNet`, a :class:`dynunet.Encoder`, or any
+            module. A tuple of outputs, as ``deep_supervision`` gives, is learnt from at every resolution.
+        task: ``"segmentation"``, ``"classification"`` or ``"regression"``.
+        loss: ``"ce"``, ``"dice"``, ``"dice+ce"`` or ``"focal"`` (gamma 2) for classes; ``"l2"``, ``"l1"``,
+            ``"huber"`` or a function of output and target, entry by entry, for regression. By default
+            ``"dice+ce"``, ``"ce"`` and ``"l2"``.
+        multilabel: classes do not exclude each other: a probability each, targets are bool with an axis of
+            classes.
+        include_background: whether Dice counts class 0. By default only with ``multilabel``: of
+            classes that exclude each other, the background is what the others leave.
+        dice_per_sample: Dice sums of each sample, as MONAI's and nnU-Net's (3-D) defaults. By default those
+            of the whole batch: a class that a small crop happens not to hold then does not count as missed.
+        ignore_index: label of positions that do not count.
+        class_weights: one number per class, for the cross-entropy and the focal loss.
+        classes: names of the classes, or the value of each in the files that it came from; see ``classes``.
+        data: the units of the data, as of :class:`dynunet.Diffusion`.
+
+    >>> import torch
+    >>> from dynunet import Supervised, UNet
+    >>> model = Supervised(UNet(3, 1, 4, channels=(4, 8), num_groups=2, num_heads=2))
+    >>> x, target = torch.randn(2, 1, 8, 8, 8), torch.randint(4, (2, 8, 8, 8))
+    >>> model.loss(x, target=target).shape, model.predict(x).shape
+    (torch.Size([]), torch.Size([2, 8, 8, 8]))
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        task: str = "segmentation",
+        loss: str | Callable[[Tensor, Tensor], Tensor] | None = None,
+        *,
+        multilabel: bool = False,
+        include_background: bool | None = None,
+        dice_per_sample: bool = False,
+        ignore_index: int | None = None,
+        class_weights: Sequence[float] | None = None,
+        classes: Sequence[str] | Mapping[str, int] | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if not callable(model):
+            raise TypeError(f"model must be a callable model(x, **conditions), got {model!r}")
+        self.model = model
+        self.task = choice(task, TASKS, "task")
+        known = tuple(ELEMENTWISE) if task == "regression" else CLASS_LOSSES
+        self.loss_name = _DEFAULTS[task] if loss is None else loss
+        if not callable(self.loss_name):
+            choice(self.loss_name, known, "loss")
+        elif task != "regression":
+            raise TypeError(f"loss must be one of {', '.join(map(repr, known))} for {task}, got {loss!r}")
+        self.multilabel = _flag(multilabel, "multilabel")
+        self.dice_per_sample = _flag(dice_per_sample, "dice_per_sample")
+        if multilabel and task == "regression":
+            raise ValueError("multilabel must be False for regression, which has no classes, got True")
+        self.include_background = multilabel if include_background is None else include_background
+        self.ignore_index = None if ignore_index is None else integer(ignore_index, "ignore_index", None)
+        weights = None
+        if class_weights is not None:
+            weights = torch.tensor([positive(w, "class_weights") for w in class_weights])
+        self.register_buffer("class_weights", weights, persistent=False)
+        self.classes = classes
+        self.data = data
+
+    @property
+    def per_batch(self) -> bool:
+        """True if the loss of a batch is no mean over its entries."""
+        return self.loss_name in ("dice", "dice+ce")
+
+    def loss(self, x0: Tensor, *, target: Tensor, mask: Tensor | None = None, **conditions: Any) -> Tensor:
+        """The loss of the network's output.
+
+        Args:
+            x0: data ``(N, C, *spatial)``.
+            target: for segmentation ``(N, *spatial)`` integers, for classification ``(N,)``; with
+                ``multilabel`` bool ``(N, classes, *spatial)`` or ``(N, classes)``; for regression of the
+                shape of the output, where entries that are NaN do not count.
+            mask: bool, broadcasts against x0, False where its entries are missing: the network sees 0 there,
+                and positions without any entry do not count.
+            conditions: of the network, such as ``cond``, one entry per sample.
+
+        Returns:
+            A differentiable scalar: 0 if nothing counts.
+
+        Raises:
+            ValueError, TypeError: naming the argument, the rule and the value received.
+        """
+        total: Any = 0.0
+        for weight, output, aim, counted in self._outputs(x0, target, mask, conditions):
+            total = total + weight * self._loss(output, aim, counted)
+        return total
+
+    def _loss(self, output: Tensor, target: Tensor, counted: Tensor) -> Tensor:
+        parts = []
+        if self.loss_name != "dice":
+            error, count = self._sum(output, target, counted)
+            parts.append(error / torch.where(count == 0, 1, count))
+        if self.per_batch:
+            options = {"background": self.include_background, "per_sample": self.dice_per_sample}
+            parts.append(soft_dice(output, target, counted, **options))
+        return sum(parts[1:], parts[0])
+
+    def loss_sum(
+        self, x0: Tensor, *, target: Tensor, mask: Tensor | None = None, **conditions: Any
+    ) -> tuple[Tensor, Tensor]:
+        """The loss as a sum over entries, and the count of these: both add up over batches.
+
+        Raises:
+            ValueError: for a loss with Dice, which is no sum over entries.
+        """
+        if self.per_batch:
+            raise ValueError(f"loss must be a mean over entries to be summed, got {self.loss_name!r}")
+        outputs = list(self._outputs(x0, target, mask, conditions))
+        sums = [(weight, *self._sum(*rest)) for weight, *rest in outputs]
+        count = sums[0][2]  # of the finest output; the means of the others count by their weights
+        total: Any = 0.0
+        for weight, error, number in sums:
+            total = total + weight * error * (count / torch.where(number == 0, 1, number))
+        return total, count
+
+    def _sum(self, output: Tensor, target: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+        output = output.to(torch.promote_types(output.dtype, torch.float32))
+        if self.task == "regression":
+            loss = self.loss_name if callable(self.loss_name) else ELEMENTWISE[self.loss_name]
+            return loss_sum(output, target, mask=counted, loss=loss)
+        focus = FOCUS if self.loss_name == "focal" else 0.0
+        return cross_entropy(output, target, counted, self.class_weights, focus)
+
+    def _outputs(self, x0: Tensor, target: Tensor, mask: Tensor | None, conditions: Mapping[str, Any]) -> Any:
+        """Weight, output, target and what counts, at every resolution that the network has an output for."""
+        check_data(x0, "x0", self.model)
+        known = None
+        if mask is not None:
+            mask = expanded_mask(mask, x0)
+            x0, known = torch.where(mask, x0, 0), mask.any(1)
+        if x0.device.type == "cpu":
+            check_finite(x0, "x0")
+        outputs = self._run(x0, conditions)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        target, counted = self._checked(target, outputs[0], known)
+        total = sum(2.0**-i for i in range(len(outputs)))
+        for i, output in enumerate(outputs):
+            sizes = tuple(output.shape[2:])
+            yield 2.0**-i / total, output, _resized(target, sizes), _resized(counted, sizes)
+
+    def _checked(self, target: Any, output: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The target on the device of the output, and where it counts."""
+        if not isinstance(target, Tensor):
+            raise TypeError(f"target must be a tensor, got {type(target).__name__}")
+        classes = output.shape[1]
+        whole = self.task == "regression" or self.multilabel
+        shape = tuple(output.shape) if whole else (output.shape[0], *output.shape[2:])
+        if tuple(target.shape) != shape:
+            raise ValueError(f"target must have the shape {shape}, got {tuple(target.shape)}")
+        target = target.to(output.device)
+        if self.task == "regression":
+            if not target.is_floating_point():
+                raise TypeError(f"target must be floating-point for regression, got {target.dtype}")
+            counted = ~target.isnan()
+            return target, counted if known is None or known.ndim != target.ndim - 1 else counted & known[
+                :, None
+            ]
+        if self.multilabel:
+            if target.dtype != torch.bool:
+                raise TypeError(f"target must be bool with multilabel, got {target.dtype}")
+            counted = torch.ones_like(target[:, 0])
+        else:
+            if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+                raise TypeError(f"target must be integers, got {target.dtype}")
+            target = target.long()
+            counted = torch.ones_like(target, dtype=torch.bool)
+            if self.ignore_index is not None:
+                counted = target != self.ignore_index
+            if target.device.type == "cpu":
+                self._check_labels(target[counted], classes)
+        if known is not None and known.shape == counted.shape:
+            counted = counted & known
+        return target, counted
+
+    def _check_labels(self, labels: Tensor, classes: int) -> None:
+        if labels.numel() and not (0 <= int(labels.min()) and int(labels.max()) < classes):
+            wrong = labels[(labels < 0) | (labels >= classes)].unique().tolist()
+            ignored = "" if self.ignore_index is None else f", or {self.ignore_index}, which is ignored"
+            raise ValueError(f"target must have labels from 0 to {classes - 1}{ignored}, got {wrong[:10]}")
+
+    @torch.no_grad()
+    def metric_sums(
+        self, x0: Tensor, *, target: Tensor, mask: Tensor | None = None, **conditions: Any
+    ) -> Tensor:
+        """Sums that :meth:`metrics` are made of, which add up over batches; the arguments of :meth:`loss`.
+
+        Returns:
+            Of classes how often each is found rightly, is found, and is there, ``(3, classes)``; of a
+            regression the sum of the squared errors and their number, ``(2,)``.
+        """
+        _, output, target, counted = next(iter(self._outputs(x0, target, mask, conditions)))
+        if self.task == "regression":
+            return torch.stack([part.double() for part in loss_sum(output, target, mask=counted)])
+        if self.multilabel:
+            found, there = output > 0, target
+        else:
+            classes = torch.arange(output.shape[1], device=output.device).view(-1, *(1,) * (output.ndim - 2))
+            found, there = output.argmax(1, keepdim=True) == classes, target.unsqueeze(1) == classes
+        axes = (0, *range(2, output.ndim))
+        parts = found & there, found, there
+        return torch.stack([(part & counted.unsqueeze(1)).sum(axes) for part in parts]).double()
+
+    def metrics(self, sums: Tensor) -> dict[str, float]:
+        """Figures of held-out data, by name, from the sums of :meth:`metric_sums`.
+
+        Segmentation: ``dice``, a mean over classes, of the background as in the loss; a class that is neither
+        found nor there has none. Classification: ``accuracy``; with ``multilabel``, ``dice``. Regression:
+        ``rmse``.
+        """
+        if self.task == "regression":
+            return {"rmse": float((sums[0] / sums[1]).sqrt())}
+        right, found, there = sums
+        dice = 2 * right / (found + there)
+        if self.metric_names == ("accuracy",):
+            return {"accuracy": float(right.sum() / there.sum())}
+        return {"dice": float(dice[0 if self.include_background else 1 :].nanmean())}
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names of the :meth:`metrics`; the first is the one to judge by."""
+        if self.task == "regression":
+            return ("rmse",)
+        return ("accuracy",) if self.task == "classification" and not self.multilabel else ("dice",)
+
+    @property
+    def lower_is_better(self) -> bool:
+        """True if the metric to judge by is an error."""
+        return self.task == "regression"
+
+    def _run(self, x: Tensor, conditions: Mapping[str, Any]) -> Any:
+        own = next((p.dtype for p in self.parameters() if p.is_floating_point()), x.dtype)
+        return self.model(x.to(own), **conditions)
+
+    @torch.no_grad()
+    def predict(
+        self,
+        x: Tensor,
+        *,
+        window: PerAxis | None = None,
+        overlap: PerAxis | None = None,
+        mirror: bool | Sequence[int] = False,
+        probabilities: bool = False,
+        mask: Tensor | None = None,
+        batch_size: int = 4,
+        progress: bool = False,
+        **conditions: Any,
+    ) -> Tensor:
+        """Predict in evaluation mode.
+
+        In windows, the outputs are averaged with a Gaussian weight, an eighth of the window wide, as nnU-Net
+        and MONAI do. Their sum lives on the CPU; the network's memory is that of a few windows.
+
+        Args:
+            x: ``(N, C, *spatial)``, on any device.
+            window: size of the windows, one int or one per axis; None for the whole at once.
+            overlap: of neighbouring windows, less than ``window``; a quarter of it by default.
+            mirror: average over all reflections: True for those of all axes, or the axes, from 0.
+            probabilities: of the classes, in place of labels.
+            mask: as in :meth:`loss`.
+            batch_size: windows at once.
+            progress: whether to show a progress bar.
+            conditions: of the network; those with the spatial axes of x are cut and reflected like it.
+
+        Returns:
+            Segmentation: labels ``(N, *spatial)`` int64, with ``multilabel`` bool ``(N, classes, *spatial)``;
+            classification: ``(N,)`` or ``(N, classes)``. Probabilities and values of a regression have the
+            shape of the output. On the device of x, or in windows on the CPU.
+        """
+        check_data(x, "x", self.model)
+        if mask is not None:
+            x = torch.where(expanded_mask(mask, x), x, 0)
+        check_finite(x, "x")
+        run = partial(self._mirrored, axes=_mirror_axes(mirror, x.ndim - 2))
+        with evaluation_mode(self):
+            if window is None:
+                if overlap is not None:
+                    raise ValueError(f"overlap must be left out without window, got {overlap}")
+                output = run(x, conditions)
+            else:
+                device = next((p.device for p in self.parameters()), x.device)
+                size = window, overlap, integer(batch_size, "batch_size")
+                output = averaged(run, x, conditions, *size, device=device, progress=progress)
+        if self.task == "regression":
+            return output
+        if self.multilabel:
+            return output.sigmoid() if probabilities else output > 0
+        return output.softmax(1) if probabilities else output.argmax(1)
+
+    def _mirrored(self, x: Tensor, conditions: Mapping[str, Any], axes: Sequence[int]) -> Tensor:
+        """The mean of the outputs for all reflections, each reflected back."""
+        flips = list(chain.from_iterable(combinations(axes, n) for n in range(len(axes) + 1)))
+        total: Any = 0.0
+        for flip in flips:
+            parts = {name: _flipped(value, x, flip) for name, value in conditions.items()}
+            output = self._run(x.flip(flip), parts)
+            output = output[0] if isinstance(output, tuple) else output
+            total = total + (output.flip(flip) if output.ndim == x.ndim else output)
+        return total / len(flips)
+
+
+def _mirror_axes(mirror: Any, spatial_dims: int) -> tuple[int, ...]:
+    if isinstance(mirror, bool):
+        return tuple(range(2, 2 + spatial_dims)) if mirror else ()
+    axes = tuple(integer(axis, f"mirror[{i}]", 0) for i, axis in enumerate(mirror))
+    if len(set(axes)) < len(axes) or max(axes, default=0) >= spatial_dims:
+        raise ValueError(
+            f"mirror must be a bool or different axes from 0 to {spatial_dims - 1}, got {mirror!r}"
+        )
+    return tuple(2 + axis for axis in axes)
+
+
+def _flipped(value: Any, x: Tensor, axes: Sequence[int]) -> Any:
+    alike = isinstance(value, Tensor) and value.ndim == x.ndim
+    return value.flip(tuple(axes)) if alike else value
+
+
+def _resized(x: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Targets and masks at the sizes of a coarser output: the entry nearest to each of its centres."""
+    n = len(sizes)
+    for axis, size in enumerate(sizes, start=x.ndim - n):
+        length = x.shape[axis]
+        if size != length:
+            at = ((torch.arange(size, device=x.device) + 0.5) * length / size).long()
+            x = x.index_select(axis, at)
+    return x
+
+
+def _flag(value: Any, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, got {value!r}")
+    return value

@@ -1,0 +1,134 @@
+"""Overlapping windows of ``(N, C, *spatial)``: where they are, and what a network is given in each of them.
+
+Shared by :mod:`dynunet.diffusion.windows`, which blends the estimates of a sampler's steps, and by
+:meth:`dynunet.Supervised.predict`, whose outputs :func:`averaged` puts together.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+import convnd.functional as F
+from convnd.arguments import PerAxis, per_axis
+
+__all__ = ["averaged", "check_windows", "cut", "fitted", "rows", "stack", "starts"]
+
+_WITHOUT_AXES = (
+    "class_labels",
+    "features",
+    "context",
+)  # conditions without spatial axes, whatever their shape
+_SIGMA = 1 / 8  # of Gaussian weights, over the size of the window
+_LEAST = 1e-3  # of these weights
+
+Place = tuple[int, tuple[slice, ...]]  # a window: its sample, and where it is along every axis
+
+
+def check_windows(window: Any, overlap: Any, spatial_dims: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Window and overlap with one entry per axis; the overlap is a quarter of the window by default."""
+    windows = per_axis(window, spatial_dims, "window")
+    if overlap is None:
+        return windows, tuple(w // 4 for w in windows)
+    overlaps = per_axis(overlap, spatial_dims, "overlap", 0)
+    if any(o >= w for o, w in zip(overlaps, windows, strict=True)):
+        raise ValueError(f"overlap must be less than window, {windows}, on every axis, got {overlaps}")
+    return windows, overlaps
+
+
+def starts(size: int, window: int, overlap: int) -> list[int]:
+    """First entries of the windows along an axis; the last window ends where the axis ends."""
+    window = min(window, size)
+    return [*range(0, size - window, max(window - overlap, 1)), size - window]
+
+
+def fitted(conditions: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
+    """The conditions, with one named ``cond`` resized linearly to the spatial sizes of x, as networks do."""
+    cond = conditions.get("cond")
+    if isinstance(cond, Tensor) and cond.ndim == x.ndim and cond.shape[2:] != x.shape[2:]:
+        return {**conditions, "cond": F.interpolate(cond, tuple(x.shape[2:]), mode="linear")}
+    return dict(conditions)
+
+
+def stack(x: Tensor, places: Sequence[Place]) -> Tensor:
+    """The windows of x, as a batch."""
+    return torch.stack([x[n, :, *at] for n, at in places])
+
+
+def cut(conditions: Mapping[str, Any], x: Tensor, places: Sequence[Place]) -> dict[str, Any]:
+    """The conditions for a batch of windows: cut as x is, or the row of each one's sample."""
+
+    def of_windows(name: str, value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.ndim == 0:
+            return value
+        spatial = name not in _WITHOUT_AXES and value.ndim == x.ndim and value.shape[2:] == x.shape[2:]
+        return stack(value, places) if spatial else rows(value, places)
+
+    return {name: of_windows(name, value) for name, value in conditions.items()}
+
+
+def rows(value: Tensor, places: Sequence[Place]) -> Tensor:
+    """What belongs to the sample of each window, of one row per sample."""
+    return value[torch.tensor([n for n, _ in places]).to(value.device, non_blocking=True)]
+
+
+def averaged(
+    run: Callable[[Tensor, Mapping[str, Any]], Tensor],
+    x: Tensor,
+    conditions: Mapping[str, Any],
+    window: PerAxis,
+    overlap: PerAxis | None,
+    batch_size: int,
+    *,
+    device: torch.device | str,
+    progress: bool = False,
+) -> Tensor:
+    """The mean of a network's outputs in overlapping windows, with Gaussian weights (Isensee et al. 2021).
+
+    Args:
+        run: ``run(x, conditions)`` to ``(N, channels, *spatial)``.
+        x: ``(N, C, *spatial)``.
+        conditions: those with the spatial axes of x are cut like it, the others have a row for each sample.
+        window, overlap: see :func:`check_windows`. An axis that is no longer than the window is not cut.
+        batch_size: windows at once.
+        device: where the windows are moved to; the sums are on the CPU.
+        progress: whether to show a progress bar.
+
+    Returns:
+        ``(N, channels, *spatial)`` in float32 on the CPU.
+    """
+    windows, overlaps = check_windows(window, overlap, x.ndim - 2)
+    windows = tuple(map(min, windows, x.shape[2:]))
+    axes = (starts(*row) for row in zip(x.shape[2:], windows, overlaps, strict=True))
+    corners = list(product(*axes))
+    places = [
+        (n, tuple(slice(s, s + w) for s, w in zip(corner, windows, strict=True)))
+        for n in range(len(x))
+        for corner in corners
+    ]
+    weight, weights, total = _gaussian(windows), torch.zeros(tuple(x.shape[2:])), None
+    for _, at in places[: len(corners)]:
+        weights[at] += weight
+    conditions, groups = fitted(conditions, x), range(0, len(places), batch_size)
+    for first in tqdm(groups, desc="predicting", leave=False, disable=not progress):
+        group = places[first : first + batch_size]
+        output = run(stack(x, group).to(device), cut(conditions, x, group))
+        if output.ndim != x.ndim:
+            raise ValueError(f"window must be None for outputs without spatial axes, got {window!r}")
+        if total is None:
+            total = torch.zeros(len(x), output.shape[1], *x.shape[2:])
+        for (n, at), part in zip(group, output.float().cpu(), strict=True):
+            total[n, :, *at] += part * weight
+    return run(x, conditions) if total is None else total.div_(weights)
+
+
+def _gaussian(windows: Sequence[int]) -> Tensor:
+    """Weights of the entries of a window, greatest in its middle."""
+    weight = torch.ones(())
+    for size in windows:
+        place = torch.arange(size) - (size - 1) / 2
+        weight = weight.unsqueeze(-1) * (-0.5 * (place / (_SIGMA * size)).square()).exp()
+    return weight.clamp(min=max(weight.min().item(), _LEAST))
