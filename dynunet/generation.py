@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .arguments import integer
-from .data.errors import UnreadableError, attempt, shown
+from .data.errors import UnreadableError, attempt, count, shown
 from .data.formats import of_kind
 from .data.loading import header_of, load
 from .data.saving import check_free, save
@@ -46,10 +46,10 @@ class Generated:
     note: str
 
     def __str__(self) -> str:
-        said = f"{len(self.files)} samples in {shown(self.files[0].parent)}{self.note}"
+        said = f"{count(len(self.files), 'sample')} in {shown(self.files[0].parent)}{self.note}"
         if not self.kept:
             return said
-        kept = f"{self.kept} of {len(self.files)} samples there already and kept"
+        kept = f"{self.kept} of {count(len(self.files), 'sample')} there already and kept"
         return f"{kept} (--overwrite would make them again)\n{said}"
 
 
@@ -118,7 +118,7 @@ def generate(
             save(files[i], x, spec.document(), overwrite=overwrite)
             missing.discard(i)
     except KeyboardInterrupt:
-        done = f"{num - len(missing)} of {num} samples"
+        done = f"{num - len(missing)} of {count(num, 'sample')}"
         raise Interrupted(f"interrupted, {done} in {shown(out)}; the same command goes on") from None
     return Generated(files, kept, *_draw(files, spec, overwrite))
 

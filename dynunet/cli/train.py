@@ -14,6 +14,7 @@ from ..jsonable import flat, unflat
 from ..progress import Interrupted, say
 from ..training.record import RUN, read_flags
 from .options import DataFlags, DiffusionOptions, NetworkOptions, TrainFlags, build
+from .words import as_flags, flags_of_command
 
 if TYPE_CHECKING:
     from ..data import FolderDataset
@@ -70,7 +71,7 @@ class Train:
             data = replace(data, **scaled_as_trained(spec_of_run(self.resume)))
         dataset = FolderDataset(source, options=data)
         if main:
-            print(dataset.report(), flush=True)
+            print(as_flags(dataset.report(), flags_of_command(Train)), flush=True)
         diffusion = self._model(dataset)
         trainer = Trainer(
             diffusion,

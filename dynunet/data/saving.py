@@ -105,7 +105,7 @@ def check_free(path: Path, overwrite: bool) -> None:
     if path.is_symlink() or not path.is_file():
         raise FileExistsError(f"path: {shown(path)} is there and is no regular file")
     if not overwrite:
-        raise FileExistsError(f"path: {shown(path)} exists; overwrite=True would replace it")
+        raise FileExistsError(f"path: {shown(path)} exists; overwrite would replace it")
 
 
 def check_result(path: Path, spec: DataSpec, like: Source, exact: bool = False) -> None:

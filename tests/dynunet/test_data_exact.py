@@ -323,7 +323,7 @@ def test_nothing_is_lost_of_what_is_accepted(kind: str, file: int, given: int, a
 
 def test_what_training_does_not_see_is_reported(tmp_path: Path) -> None:
     deep_colours(tmp_path / "a.png")
-    assert "lost      in 1 files, its 16 bits of each colour become 8" in FolderDataset(tmp_path).report()
+    assert "lost      in 1 file, its 16 bits of each colour become 8" in FolderDataset(tmp_path).report()
 
 
 def test_what_a_result_does_not_have_of_its_file_is_said(tmp_path: Path) -> None:

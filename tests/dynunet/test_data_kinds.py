@@ -178,7 +178,7 @@ def test_most_images_decide_the_channels(tmp_path: Path) -> None:
     png(tmp_path / "grey.png", GREY)
     data = FolderDataset(tmp_path, split="all")
     assert data.channels == 3
-    assert "1 files are converted" in data.report()
+    assert "1 file converted" in data.report()
     np.testing.assert_allclose(data[3]["x0"], np.stack([GREY] * 3) / 127.5 - 1, atol=1e-6)
 
 
