@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from .arguments import integer
 from .data.errors import UnreadableError, attempt, count, shown
@@ -17,7 +16,7 @@ from .data.loading import header_of, load
 from .data.saving import check_free, save
 from .data.spec import DataSpec
 from .diffusion import Diffusion
-from .progress import Interrupted
+from .progress import Bar, Interrupted
 from .runs import batch_size as fitting
 from .runs import called, check_memory, conditions, device_of, out_of_memory, trained, windows
 from .writing import replacing
@@ -142,7 +141,7 @@ class _Batches:
         batches = [range(first, min(first + batch, num)) for first in range(0, num, batch)]
         batches = [numbers for numbers in batches if not wanted.isdisjoint(numbers)]
         quiet = None if self.options["progress"] and len(batches) > 1 else True
-        for numbers in tqdm(batches, desc="batches", disable=quiet):
+        for numbers in Bar(batches, desc="batches", disable=quiet):
             with out_of_memory(f"a batch of {batch} samples"):
                 x = self._batch(numbers)
             yield from ((i, sample) for i, sample in zip(numbers, x, strict=True) if i in wanted)

@@ -11,13 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from .data.errors import count, shown
 from .data.files import search
 from .data.formats import SUFFIXES, to_write
 from .data.saving import check_free
-from .progress import Interrupted, say
+from .progress import Bar, Interrupted, say
 from .writing import DiskFull
 
 _NAMED = 10  # files that are named, of each thing that may become of them
@@ -133,7 +131,7 @@ class Results:
         outcome, taken = self.outcome, {}
         quiet = None if self.progress else True
         try:
-            for path, to in tqdm(self.files, desc=outcome.verb, unit="file", disable=quiet):
+            for path, to in Bar(self.files, desc=outcome.verb, unit="file", disable=quiet):
                 first = taken.setdefault(os.path.normcase(to), path)
                 if first != path:
                     self._fail(path, f"its result has the name of that for {shown(first)}, {shown(to)}")
