@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, suppress
 from importlib import import_module
+from importlib.metadata import version
 from io import StringIO, TextIOWrapper
 from typing import Any
 
@@ -45,6 +46,7 @@ _ABOUT = """U-Nets and diffusion models for folders of audio, images, volumes an
   dynunet denoise runs/voice recordings/ --out cleaned/
   dynunet train PICTURES --spatial-dims 2 --size 32 --out runs/cats        learns to make more of them
   dynunet sample runs/cats --num 16 --out samples/
+  dynunet --version
 """
 
 
@@ -60,6 +62,8 @@ def main(args: Sequence[str] | None = None) -> None:
     _print_any_name()
     args = list(sys.argv[1:] if args is None else args)
     name = args[0] if args else ""
+    if args[:1] == ["--version"]:
+        return print(f"dynunet {version('dynunet')}")
     try:
         command = _parsed(args)
         command.check()
