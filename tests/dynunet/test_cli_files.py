@@ -182,6 +182,33 @@ def test_more_samples_are_made_beside_those_that_are_there(painter: Path, tmp_pa
             np.testing.assert_allclose(one, other, atol=1)
 
 
+def test_samples_of_two_calls_are_not_mixed(painter: Path, tmp_path: Path, capsys: Any) -> None:
+    sample = ("sample", painter, "--steps", 1, "--out", tmp_path / "out", "--num")
+    run(*sample, 3)
+    run(*sample, 12)  # whose numbers are longer
+    names = [p.name for p in (tmp_path / "out").glob("sample-*")]
+    assert sorted(int(n.split("-")[1]) for n in names) == list(range(12))
+    before = contents(tmp_path / "out")
+    ends(2, *sample, 2, "--overwrite")
+    assert "holds 10 samples of an earlier call" in capsys.readouterr().err
+    assert contents(tmp_path / "out") == before
+    run(*sample, 12, "--overwrite")
+
+
+def test_a_picture_of_samples_has_a_column_for_each_class(
+    painter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[dict[str, Any]] = []
+
+    def pictures(x: Any, path: Path, rate: Any, **options: Any) -> None:
+        drawn.append(options)
+        path.touch()
+
+    monkeypatch.setattr("dynunet.plotting.pictures", pictures)
+    run("sample", painter, "--steps", 1, "--num", 3, "--out", tmp_path / "out")
+    assert drawn == [{"columns": 2, "labels": ["a", "b", "a"]}]
+
+
 def test_a_run_inside_its_own_source_is_resumed_on_the_same_data(tmp_path: Path, capsys: Any) -> None:
     for i in range(4):
         png(tmp_path / f"{i}.png")
