@@ -1,7 +1,7 @@
-"""``torch.fx.symbolic_trace`` of convnd gives one node for each layer and each call of a function.
+"""``torch.fx.symbolic_trace`` records each convnd layer and each call of a convnd function as one node.
 
-So it treats torch's own functions, and its layers, by the name of the module they are defined in. To trace on
-into the checks of arguments would fail: the shapes of a proxy are proxies.
+It does the same with torch's own functions, and with torch's layers by the name of their module. Tracing into
+convnd's argument checks would fail, because the shape of a proxy is itself a proxy.
 """
 
 from collections.abc import Callable, Iterable
@@ -27,11 +27,11 @@ def _proxy(values: Iterable[Any]) -> Proxy | None:
 
 
 def leaf_function(function: Callable[P, R]) -> Callable[P, R]:
-    """A function that is one node of a traced graph."""
+    """Make a function one node of a traced graph."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not tracing._is_fx_tracing_flag:  # first: this is asked of every call
+        if not tracing._is_fx_tracing_flag:  # first: this runs on every call
             return function(*args, **kwargs)
         proxy = _proxy((*args, *kwargs.values()))
         if proxy is None:
@@ -42,7 +42,7 @@ def leaf_function(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def leaf_module(layer: Layer) -> Layer:
-    """A layer that is one node of a traced graph, unless it is itself what is traced."""
+    """Make a layer one node of a traced graph, unless the layer itself is being traced."""
     forward = layer.forward
 
     @wraps(forward)

@@ -1,8 +1,8 @@
-"""Arguments, normalised once: for convnd's own functions and for networks built on it.
+"""Argument checks and normalisation, for convnd's own functions and for networks built on it.
 
-Every public function and module of convnd passes its arguments through this file, and only the
-normal forms below travel further: one ``int`` per axis, one ``(before, after)`` pair per axis, one
-padding mode per axis. An error names the argument, states the rule and repeats the value received.
+Every public function and module of convnd passes its arguments through this file; the rest of the code
+sees only the normal forms: one ``int`` per axis, one ``(before, after)`` pair per axis, one padding mode
+per axis. An error names the argument, states the rule and repeats the value received.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ PerAxis = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
-BORDER_MODES = PADDING_MODES[1:]  # that pad with entries of the data
+BORDER_MODES = PADDING_MODES[1:]  # modes that pad with entries of the data
 
 
 def _is_int(value: Any) -> bool:
@@ -26,11 +26,11 @@ def _is_int(value: Any) -> bool:
 
 
 def all_exact(values: Iterable[Any]) -> bool:
-    """True of arguments that may key a cache of checked ones: equal ints, names and tuples mean the same.
+    """True if the values can key a cache of checked arguments: equal ints, strings and tuples are identical.
 
-    Others are equal that do not: True or 1.0 to 1.
+    Values of other types can compare equal and yet differ, such as True or 1.0 and 1.
     """
-    for value in values:  # a loop: this is asked of every call
+    for value in values:  # a plain loop, for speed: this runs on every call
         kind = type(value)
         if kind is tuple:
             for entry in value:
@@ -42,7 +42,7 @@ def all_exact(values: Iterable[Any]) -> bool:
 
 
 def integer(value: Any, name: str, minimum: int | None = 1) -> int:
-    """Check one integer argument against its smallest legal value, None for any."""
+    """Check one integer argument against its smallest legal value; None allows any value."""
     if not _is_int(value):
         if isinstance(value, bool) or not hasattr(value, "__index__"):
             raise TypeError(f"{name} must be an int, got {value!r}")
@@ -53,7 +53,7 @@ def integer(value: Any, name: str, minimum: int | None = 1) -> int:
 
 
 def per_axis(value: Any, n: int, name: str, minimum: int | None = 1) -> Ints:
-    """One int for all axes, or a sequence with one int per axis, as a tuple of ``n`` ints."""
+    """Expand one int for all axes, or a sequence with one int per axis, to a tuple of ``n`` ints."""
     if _is_int(value):
         return (integer(value, name, minimum),) * n
     if not isinstance(value, Sequence) or isinstance(value, str):
@@ -71,7 +71,7 @@ def per_axis(value: Any, n: int, name: str, minimum: int | None = 1) -> Ints:
 
 
 def numbers(value: Any, n: int, name: str, limit: float = inf) -> tuple[float, ...]:
-    """One positive number below ``limit``, or a sequence with one per axis, as a tuple of ``n`` numbers."""
+    """Expand a positive number below ``limit``, or a sequence with one per axis, to ``n`` numbers."""
     single = isinstance(value, (int, float))
     if not single and (not isinstance(value, Sequence) or isinstance(value, str)):
         raise TypeError(f"{name} must be a number or a sequence of {n} numbers, got {value!r}")
@@ -85,7 +85,7 @@ def numbers(value: Any, n: int, name: str, limit: float = inf) -> tuple[float, .
 
 
 def rank(spatial_dims: Any, input: Tensor, *per_axis_arguments: Any) -> int:
-    """The number of spatial axes of a call whose weight does not tell it.
+    """The number of spatial axes of a call that has no weight to determine it.
 
     It comes from ``spatial_dims`` or from the length of an argument given per axis, and by default
     is ``input.ndim - 2``. Arguments that disagree are an error.
@@ -103,14 +103,14 @@ def rank(spatial_dims: Any, input: Tensor, *per_axis_arguments: Any) -> int:
 
 
 def tensor(value: Any, name: str = "input") -> Tensor:
-    """Refuse what is no tensor."""
+    """Refuse anything but a tensor."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
     return value
 
 
 def batched(input: Tensor, n: int) -> tuple[Tensor, bool]:
-    """View ``(C, *spatial)`` as ``(1, C, *spatial)``; says whether a batch axis was there."""
+    """View ``(C, *spatial)`` as ``(1, C, *spatial)``; also returns whether ``input`` had a batch axis."""
     tensor(input)
     if n < 1 or input.ndim not in (n + 1, n + 2):
         raise ValueError(
@@ -127,19 +127,19 @@ def require_floating(input: Tensor, name: str = "input") -> None:
 
 
 def choice(value: Any, known: Sequence[str], name: str) -> str:
-    """One of the known names."""
+    """Check that a value is one of the known names."""
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
     return value
 
 
 def padding_modes(mode: Any, n: int) -> tuple[str, ...]:
-    """One padding mode for all axes or one per axis."""
+    """Expand one padding mode for all axes, or one per axis, to a tuple of ``n``."""
     return per_axis_names(mode, n, "padding_mode", PADDING_MODES)
 
 
 def per_axis_names(value: Any, n: int, name: str, known: Sequence[str]) -> tuple[str, ...]:
-    """One of the known names for all axes, or one for each."""
+    """Expand one of the known names for all axes, or one per axis, to a tuple of ``n``."""
     names = (value,) * n if isinstance(value, str) else tuple(value)
     if len(names) != n:
         raise ValueError(f"{name} must be one name or one for each of the {n} spatial axes, got {value!r}")
@@ -147,7 +147,7 @@ def per_axis_names(value: Any, n: int, name: str, known: Sequence[str]) -> tuple
 
 
 def padding_rule(padding: Any, n: int) -> str | Pairs:
-    """``"same"``, or the (before, after) pairs that an int, ints, pairs or ``"valid"`` mean."""
+    """``"same"``, or the (before, after) pairs given by an int, ints, pairs or ``"valid"``."""
     if isinstance(padding, str):
         choice(padding, ("same", "valid"), "padding")
         return "same" if padding == "same" else ((0, 0),) * n
@@ -167,12 +167,12 @@ def padding_rule(padding: Any, n: int) -> str | Pairs:
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """Zeros before and after an axis so that the output has ``ceil(size / stride)`` entries.
+    """How many zeros to put before and after an axis so that the output has ``ceil(size / stride)`` entries.
 
-    The odd one goes after, as in torch (stride 1) and in JAX and TensorFlow (any stride).
+    If the total is odd, the extra zero goes after, as in torch (stride 1), JAX and TensorFlow (any stride).
     """
     extent = dilation * (kernel - 1) + 1
     total = extent - 1 if stride == 1 else (-(-size // stride) - 1) * stride + extent - size
-    if extent < stride:  # else it is never negative, which tracing a size cannot tell
+    if extent < stride:  # otherwise never negative, which tracing cannot know of a size
         total = max(total, 0)
     return total // 2, total - total // 2

@@ -1,7 +1,7 @@
-"""Losses of classes, for data of any rank: cross-entropy, focal loss and soft Dice.
+"""Classification losses for data of any rank: cross-entropy, focal loss and soft Dice.
 
 Outputs are ``(N, C, *spatial)``, where spatial may be empty. Targets are int64 ``(N, *spatial)``, or bool
-``(N, C, *spatial)`` where a position may have several labels; ``counted`` says which positions count.
+``(N, C, *spatial)`` if a position may have several labels; ``counted`` says which positions count.
 """
 
 import torch
@@ -16,15 +16,15 @@ FOCUS = 2.0  # gamma of the focal loss
 def cross_entropy(
     output: Tensor, target: Tensor, counted: Tensor, weight: Tensor | None, focus: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy as a sum over positions, and what to divide it by: torch's mean of weighted classes.
+    """Cross-entropy summed over positions, and the divisor that makes it torch's (class-weighted) mean.
 
     Args:
         output: logits ``(N, C, *spatial)``.
         target: int64 ``(N, *spatial)``, or bool ``(N, C, *spatial)`` for independent labels.
         counted: bool ``(N, *spatial)``.
-        weight: ``(C,)``, of the classes; None for 1.
-        focus: gamma of the focal loss (Lin et al. 2017, eq. 4): an entry whose truth has the probability p
-            counts ``(1 - p)^gamma`` times as much. The divisor stays.
+        weight: ``(C,)``, the class weights; None for 1.
+        focus: gamma of the focal loss (Lin et al. 2017, eq. 4): an entry whose true class is predicted with
+            probability p is weighted by ``(1 - p)^gamma``. The divisor does not change.
     """
     several = target.dtype == torch.bool
     if several:
@@ -50,18 +50,18 @@ def soft_dice(
     per_sample: bool = False,
     smooth: float = 1e-5,
 ) -> Tensor:
-    r"""Soft Dice loss (Milletari et al. 2016, Drozdzal et al. 2016), a mean over classes.
+    r"""Soft Dice loss (Milletari et al. 2016, Drozdzal et al. 2016), averaged over classes.
 
     .. math:: 1 - \frac{2 \sum p t + smooth}{\sum p + \sum t + smooth}
 
-    With ``per_sample`` these are MONAI's values (``DiceLoss(softmax=True, to_onehot_y=True)``, with
-    ``sigmoid=True`` for independent labels) and, less 1, nnU-Net's (``MemoryEfficientSoftDiceLoss``).
+    With ``per_sample`` the values are MONAI's (``DiceLoss(softmax=True, to_onehot_y=True)``, with
+    ``sigmoid=True`` for independent labels) and, minus 1, nnU-Net's (``MemoryEfficientSoftDiceLoss``).
 
     Args:
         output: logits ``(N, C, *spatial)``.
         target, counted: see :func:`cross_entropy`.
-        background: count class 0.
-        per_sample: the sums are those of each sample, else of the batch.
+        background: whether to include class 0.
+        per_sample: whether to sum over each sample by itself instead of over the batch.
         smooth: added to numerator and denominator.
     """
     dtype = torch.promote_types(output.dtype, torch.float32)
@@ -83,5 +83,5 @@ def soft_dice(
 
 
 def _per_channel(values: Tensor, x: Tensor) -> Tensor:
-    """``(C,)`` shaped to broadcast against ``(N, C, *spatial)``."""
+    """Reshape ``(C,)`` to broadcast against ``(N, C, *spatial)``."""
     return values.to(x.device).view(-1, *(1,) * (x.ndim - 2))

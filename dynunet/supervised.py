@@ -1,4 +1,4 @@
-"""Supervised: a network that segments, classifies or regresses, with a loss to learn from and predictions."""
+"""Supervised: a network for segmentation, classification or regression, with its loss and predictions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -24,26 +24,26 @@ _DEFAULTS = {"segmentation": "dice+ce", "classification": "ce", "regression": "l
 
 
 class Supervised(Checkpoint, nn.Module):
-    """A network with a loss to learn from targets, and predictions.
+    """A network with a training loss, prediction and metrics for a supervised task.
 
     Args:
         model: from ``(N, C, *spatial)`` to ``(N, classes, *spatial)`` for segmentation, ``(N, classes)`` for
             classification, either for regression: a :class:`dynunet.UNet`, a :class:`dynunet.Encoder`, or any
-            module. A tuple of outputs, as ``deep_supervision`` gives, is learnt from at every resolution.
+            module. If it returns a tuple, as with ``deep_supervision``, the loss covers every resolution.
         task: ``"segmentation"``, ``"classification"`` or ``"regression"``.
         loss: ``"ce"``, ``"dice"``, ``"dice+ce"`` or ``"focal"`` (gamma 2) for classes; ``"l2"``, ``"l1"``,
             ``"huber"`` or a function of output and target, entry by entry, for regression. By default
             ``"dice+ce"``, ``"ce"`` and ``"l2"``.
-        multilabel: classes do not exclude each other: a probability each, targets are bool with an axis of
-            classes.
-        include_background: whether Dice counts class 0. By default only with ``multilabel``: of
-            classes that exclude each other, the background is what the others leave.
-        dice_per_sample: Dice sums of each sample, as MONAI's and nnU-Net's (3-D) defaults. By default those
-            of the whole batch: a class that a small crop happens not to hold then does not count as missed.
+        multilabel: classes are not exclusive: each has its own probability, and targets are bool with a class
+            axis.
+        include_background: whether Dice counts class 0. By default only with ``multilabel``: with exclusive
+            classes, the background is whatever the other classes leave.
+        dice_per_sample: sum Dice over each sample, the default of MONAI and nnU-Net (3-D), instead of over
+            the whole batch. With sums over the batch, a class absent from a small crop is not penalised.
         ignore_index: label of positions that do not count.
         class_weights: one number per class, for the cross-entropy and the focal loss.
-        classes: names of the classes, or the value of each in the files that it came from; see ``classes``.
-        data: the units of the data, as of :class:`dynunet.Diffusion`.
+        classes: names of the classes, or a mapping from names to their values in the data files.
+        data: the units of the data, as in :class:`dynunet.Diffusion`.
 
     >>> import torch
     >>> from dynunet import Supervised, UNet
@@ -95,7 +95,7 @@ class Supervised(Checkpoint, nn.Module):
 
     @property
     def per_batch(self) -> bool:
-        """True if the loss of a batch is no mean over its entries."""
+        """True if the loss of a batch is not a mean over its entries."""
         return self.loss_name in ("dice", "dice+ce")
 
     def loss(self, x0: Tensor, *, target: Tensor, mask: Tensor | None = None, **conditions: Any) -> Tensor:
@@ -104,11 +104,11 @@ class Supervised(Checkpoint, nn.Module):
         Args:
             x0: data ``(N, C, *spatial)``.
             target: for segmentation ``(N, *spatial)`` integers, for classification ``(N,)``; with
-                ``multilabel`` bool ``(N, classes, *spatial)`` or ``(N, classes)``; for regression of the
-                shape of the output, where entries that are NaN do not count.
-            mask: bool, broadcasts against x0, False where its entries are missing: the network sees 0 there,
-                and positions without any entry do not count.
-            conditions: of the network, such as ``cond``, one entry per sample.
+                ``multilabel`` bool ``(N, classes, *spatial)`` or ``(N, classes)``; for regression like the
+                output, where NaN entries do not count.
+            mask: bool, broadcast against x0, False where entries are missing: the network gets 0 there, and
+                positions with no entry at all do not count.
+            conditions: conditions of the network, such as ``cond``, one entry per sample.
 
         Returns:
             A differentiable scalar: 0 if nothing counts.
@@ -134,16 +134,16 @@ class Supervised(Checkpoint, nn.Module):
     def loss_sum(
         self, x0: Tensor, *, target: Tensor, mask: Tensor | None = None, **conditions: Any
     ) -> tuple[Tensor, Tensor]:
-        """The loss as a sum over entries, and the count of these: both add up over batches.
+        """The loss summed over entries, and the number of entries; both can be added over batches.
 
         Raises:
-            ValueError: for a loss with Dice, which is no sum over entries.
+            ValueError: for a loss with Dice, which is not a sum over entries.
         """
         if self.per_batch:
             raise ValueError(f"loss must be a mean over entries to be summed, got {self.loss_name!r}")
         outputs = list(self._outputs(x0, target, mask, conditions))
         sums = [(weight, *self._sum(*rest)) for weight, *rest in outputs]
-        count = sums[0][2]  # of the finest output; the means of the others count by their weights
+        count = sums[0][2]  # count of the finest output; coarser outputs add their weighted means
         total: Any = 0.0
         for weight, error, number in sums:
             total = total + weight * error * (count / torch.where(number == 0, 1, number))
@@ -158,7 +158,7 @@ class Supervised(Checkpoint, nn.Module):
         return cross_entropy(output, target, counted, self.class_weights, focus)
 
     def _outputs(self, x0: Tensor, target: Tensor, mask: Tensor | None, conditions: Mapping[str, Any]) -> Any:
-        """Weight, output, target and what counts, at every resolution that the network has an output for."""
+        """Weight, output, target and mask of counted positions, for each resolution with an output."""
         check_data(x0, "x0", self.model)
         known = None
         if mask is not None:
@@ -175,7 +175,7 @@ class Supervised(Checkpoint, nn.Module):
             yield 2.0**-i / total, output, _resized(target, sizes), _resized(counted, sizes)
 
     def _checked(self, target: Any, output: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The target on the device of the output, and where it counts."""
+        """The target on the device of the output, and a mask of the positions that count."""
         if not isinstance(target, Tensor):
             raise TypeError(f"target must be a tensor, got {type(target).__name__}")
         classes = output.shape[1]
@@ -218,11 +218,11 @@ class Supervised(Checkpoint, nn.Module):
     def metric_sums(
         self, x0: Tensor, *, target: Tensor, mask: Tensor | None = None, **conditions: Any
     ) -> Tensor:
-        """Sums that :meth:`metrics` are made of, which add up over batches; the arguments of :meth:`loss`.
+        """Sums from which :meth:`metrics` are computed, additive over batches; arguments as in :meth:`loss`.
 
         Returns:
-            Of classes how often each is found rightly, is found, and is there, ``(3, classes)``; of a
-            regression the sum of the squared errors and their number, ``(2,)``.
+            For classes, how often each is predicted correctly, predicted, and present: ``(3, classes)``. For
+            regression, the sum of squared errors and their number: ``(2,)``.
         """
         _, output, target, counted = next(iter(self._outputs(x0, target, mask, conditions)))
         if self.task == "regression":
@@ -237,11 +237,11 @@ class Supervised(Checkpoint, nn.Module):
         return torch.stack([(part & counted.unsqueeze(1)).sum(axes) for part in parts]).double()
 
     def metrics(self, sums: Tensor) -> dict[str, float]:
-        """Figures of held-out data, by name, from the sums of :meth:`metric_sums`.
+        """Metrics of held-out data, by name, from the sums of :meth:`metric_sums`.
 
-        Segmentation: ``dice``, a mean over classes, of the background as in the loss; a class that is neither
-        found nor there has none. Classification: ``accuracy``; with ``multilabel``, ``dice``. Regression:
-        ``rmse``.
+        Segmentation: ``dice``, averaged over classes, with the background included as in the loss; classes
+        that are neither predicted nor present are left out. Classification: ``accuracy``; with
+        ``multilabel``, ``dice``. Regression: ``rmse``.
         """
         if self.task == "regression":
             return {"rmse": float((sums[0] / sums[1]).sqrt())}
@@ -253,14 +253,14 @@ class Supervised(Checkpoint, nn.Module):
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """Names of the :meth:`metrics`; the first is the one to judge by."""
+        """Names of the :meth:`metrics`; the first one decides which model is best."""
         if self.task == "regression":
             return ("rmse",)
         return ("accuracy",) if self.task == "classification" and not self.multilabel else ("dice",)
 
     @property
     def lower_is_better(self) -> bool:
-        """True if the metric to judge by is an error."""
+        """True if the first metric is an error."""
         return self.task == "regression"
 
     def _run(self, x: Tensor, conditions: Mapping[str, Any]) -> Any:
@@ -283,24 +283,25 @@ class Supervised(Checkpoint, nn.Module):
     ) -> Tensor:
         """Predict in evaluation mode.
 
-        In windows, the outputs are averaged with a Gaussian weight, an eighth of the window wide, as nnU-Net
-        and MONAI do. Their sum lives on the CPU; the network's memory is that of a few windows.
+        With ``window``, outputs are averaged with Gaussian weights (std: an eighth of the window size),
+        as in nnU-Net and MONAI. Their sum is kept on the CPU; the network needs the memory of a few windows.
 
         Args:
             x: ``(N, C, *spatial)``, on any device.
-            window: size of the windows, one int or one per axis; None for the whole at once.
-            overlap: of neighbouring windows, less than ``window``; a quarter of it by default.
-            mirror: average over all reflections: True for those of all axes, or the axes, from 0.
-            probabilities: of the classes, in place of labels.
+            window: size of the windows, one int or one per axis; None to process x as a whole.
+            overlap: overlap of neighbouring windows, less than ``window``; a quarter of it by default.
+            mirror: average over reflections of all axes (True) or of the given axes, counted from 0.
+            probabilities: whether to return class probabilities instead of labels.
             mask: as in :meth:`loss`.
-            batch_size: windows at once.
+            batch_size: number of windows per call.
             progress: whether to show a progress bar.
-            conditions: of the network; those with the spatial axes of x are cut and reflected like it.
+            conditions: conditions of the network; those with the spatial axes of x are cut and reflected
+                like x.
 
         Returns:
             Segmentation: labels ``(N, *spatial)`` int64, with ``multilabel`` bool ``(N, classes, *spatial)``;
-            classification: ``(N,)`` or ``(N, classes)``. Probabilities and values of a regression have the
-            shape of the output. On the device of x, or in windows on the CPU.
+            classification: ``(N,)`` or ``(N, classes)``. Probabilities and regression values are shaped like
+            the output. The result is on the device of x, or with ``window`` on the CPU.
         """
         check_data(x, "x", self.model)
         if mask is not None:
@@ -323,7 +324,7 @@ class Supervised(Checkpoint, nn.Module):
         return output.softmax(1) if probabilities else output.argmax(1)
 
     def _mirrored(self, x: Tensor, conditions: Mapping[str, Any], axes: Sequence[int]) -> Tensor:
-        """The mean of the outputs for all reflections, each reflected back."""
+        """The mean of the outputs over all reflections, each reflected back."""
         flips = list(chain.from_iterable(combinations(axes, n) for n in range(len(axes) + 1)))
         total: Any = 0.0
         for flip in flips:
@@ -351,7 +352,7 @@ def _flipped(value: Any, x: Tensor, axes: Sequence[int]) -> Any:
 
 
 def _resized(x: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Targets and masks at the sizes of a coarser output: the entry nearest to each of its centres."""
+    """Resize targets and masks to a coarser output: the entry nearest to the centre of each position."""
     n = len(sizes)
     for axis, size in enumerate(sizes, start=x.ndim - n):
         length = x.shape[axis]

@@ -1,13 +1,14 @@
-"""Closed forms to test samplers against: data whose denoiser, E[x_0 | x_t], is known exactly.
+"""Exact references to test samplers against: data whose denoiser E[x_0 | x_t] is known in closed form.
 
 With x_t = alpha x_0 + sigma noise and Gaussian data of mean m and variance v, entry by entry,
 
     E[x_0 | x] = m + alpha v / (alpha^2 v + sigma^2) (x - alpha m),
 
-and a mixture of such has the mean of its components' estimates, weighted by how likely each is given x. The
-probability-flow ODE of a single Gaussian keeps (x - alpha m) / sqrt(alpha^2 v + sigma^2), so its solution is
-exact; any other is integrated finely by :func:`probability_flow`. :func:`gaussian_law` gives the exact law of
-a sampler's result, stochastic samplers included, without Monte Carlo.
+and for a mixture of Gaussians it is the mean of the components' estimates, weighted by their posterior
+probabilities given x. Along the probability-flow ODE of a single Gaussian, (x - alpha m) / sqrt(alpha^2 v +
+sigma^2) is constant, which gives the exact solution; :func:`probability_flow` integrates any other ODE in
+small steps. :func:`gaussian_law` gives the exact mean and variance of a sampler's result without Monte Carlo,
+also for stochastic samplers.
 
 >>> import torch
 >>> from dynunet.diffusion.samplers import dpmpp_2m
@@ -33,7 +34,7 @@ __all__ = ["Gaussian", "GaussianMixture", "gaussian_law", "probability_flow"]
 
 
 def _scales(schedule: ScheduleLike, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """alpha and sigma at times ``(N,)``, to broadcast against x."""
+    """alpha and sigma at times ``(N,)``, shaped to broadcast against x."""
     alpha, sigma = schedule(widened(t))
     shape = (-1, *(1,) * (x.ndim - 1))
     return alpha.to(x).view(shape), sigma.to(x).view(shape)
@@ -41,7 +42,7 @@ def _scales(schedule: ScheduleLike, t: Tensor, x: Tensor) -> tuple[Tensor, Tenso
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Data of independent normal entries.
+    """Data with independent, normally distributed entries.
 
     Args:
         mean, std: numbers, or tensors that broadcast against ``(N, ...)``; std positive.
@@ -73,12 +74,12 @@ class Gaussian:
 
 @dataclass(frozen=True, eq=False)
 class GaussianMixture:
-    """Data from one of K normal distributions, each of one standard deviation in all entries.
+    """Data from a mixture of K normal distributions, each with the same standard deviation in all entries.
 
     Args:
         means: ``(K, ...)``, the mean of each component, in the shape of one sample.
         stds: ``(K,)``, positive.
-        weights: ``(K,)``, positive, their sum does not matter; equal by default.
+        weights: ``(K,)``, positive, need not sum to 1; equal by default.
     """
 
     means: Tensor
@@ -94,7 +95,11 @@ class GaussianMixture:
         object.__setattr__(self, "means", means)
         for name in ("stds", "weights"):
             given = getattr(self, name)
-            value = means.new_ones(len(means)) if given is None else torch.as_tensor(given).to(means)
+            value = (
+                means.new_ones(len(means))
+                if given is None
+                else torch.as_tensor(given, dtype=means.dtype, device=means.device)
+            )
             if value.shape != means.shape[:1] or not bool((value > 0).all()):
                 raise ValueError(f"{name} must be ({len(means)},) and positive, as means has it, got {given}")
             object.__setattr__(self, name, value)
@@ -109,7 +114,7 @@ class GaussianMixture:
             means, flat = self.means.to(x).view(1, k, -1), x.reshape(n, 1, -1)
             variances = torch.as_tensor(self.stds).to(x).view(1, k, 1) ** 2
             alpha, sigma = _scales(schedule, t, flat)
-            total = alpha**2 * variances + sigma**2  # of x given the component
+            total = alpha**2 * variances + sigma**2  # the variance of x given the component
             away = flat - alpha * means
             log_likelihood = -0.5 * (away**2 / total + total.log()).sum(-1, keepdim=True)
             weights = torch.as_tensor(self.weights).to(x).view(1, k, 1)
@@ -122,21 +127,21 @@ class GaussianMixture:
 def probability_flow(
     denoise: Denoise, x: Tensor, schedule: ScheduleLike, start: float, stop: float, steps: int = 1000
 ) -> Tensor:
-    """A fine solution of the probability-flow ODE, by the classical Runge-Kutta method of order 4.
+    """An accurate solution of the probability-flow ODE, by the classical Runge-Kutta method of order 4.
 
-    It integrates dy / du = y - x_0 of y = x / alpha over u = log(sigma / alpha), four evaluations a step;
-    both ends must have finite u.
+    Integrates dy / du = y - x_0 with y = x / alpha over u = log(sigma / alpha), four evaluations per step;
+    u must be finite at both ends.
 
     Args:
         denoise, x, schedule: as for a sampler; use float64.
         start, stop: the times of x and of the result.
-        steps: of equal length in u.
+        steps: number of steps, equally long in u.
     """
     now, then = level(schedule, start), level(schedule, stop)
     u, length = -now.log_ratio, now.log_ratio - then.log_ratio
     if not isfinite(u) or not isfinite(length):
         raise ValueError(f"start and stop must have finite log-SNR, got times {start} and {stop}")
-    # Nodes and midpoints of the steps.
+    # End points and midpoints of the steps.
     grid = u + length * torch.linspace(0, 1, 2 * steps + 1, dtype=torch.float64)
     times = as_schedule(schedule).time(-2 * grid)
     times[0], times[-1] = start, stop
@@ -164,18 +169,19 @@ def gaussian_law(
     max_draws: int | None = None,
     **options: Any,
 ) -> tuple[float, float]:
-    """Mean and variance, in exact arithmetic, of what a sampler draws for Gaussian data.
+    """The exact mean and variance (up to rounding) of a sampler's result for Gaussian data.
 
-    With a Gaussian denoiser the result is an affine map of the start and of every noise drawn. Sample 0 of
-    one batch sees no noise at all and gives the mean; sample k sees one unit in its k-th draw only, so that
-    its difference to sample 0 is that draw's coefficient, and the variance is the sum of their squares.
+    With a Gaussian denoiser the result is an affine function of all noise drawn, the start included. In one
+    batch, sample 0 gets zero noise and gives the mean; sample k gets a one in the k-th draw and zeros in all
+    others, so its difference from sample 0 is the coefficient of that draw. The variance is the sum of the
+    squared coefficients.
 
     Args:
         sampler: any sampler that takes its noise from ``generator(shape)``.
         schedule, times: as for the sampler; x starts as sigma(times[0]) times noise.
-        data: with a mean and a std that are numbers.
-        max_draws: how often it draws noise at most, the start included; by default once a step.
-        options: of the sampler.
+        data: its mean and std must be numbers.
+        max_draws: largest number of noise draws, the start included; by default one per step.
+        options: options of the sampler.
     """
     draws = len(times) if max_draws is None else max_draws
     count = iter(range(draws))

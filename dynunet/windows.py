@@ -1,7 +1,7 @@
-"""Overlapping windows of ``(N, C, *spatial)``: where they are, and what a network is given in each of them.
+"""Overlapping windows of ``(N, C, *spatial)``: their positions, and the input of the network in each.
 
-Shared by :mod:`dynunet.diffusion.windows`, which blends the estimates of a sampler's steps, and by
-:meth:`dynunet.Supervised.predict`, whose outputs :func:`averaged` puts together.
+Used by :mod:`dynunet.diffusion.windows`, which blends the estimates of each sampling step, and by
+:meth:`dynunet.Supervised.predict`, whose outputs :func:`averaged` combines.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,10 +22,10 @@ _WITHOUT_AXES = (
     "features",
     "context",
 )  # conditions without spatial axes, whatever their shape
-_SIGMA = 1 / 8  # of Gaussian weights, over the size of the window
-_LEAST = 1e-3  # of these weights
+_SIGMA = 1 / 8  # std of the Gaussian weights, as a fraction of the window size
+_LEAST = 1e-3  # the smallest weight
 
-Place = tuple[int, tuple[slice, ...]]  # a window: its sample, and where it is along every axis
+Place = tuple[int, tuple[slice, ...]]  # a window: the index of its sample, and its slice of every axis
 
 
 def check_windows(window: Any, overlap: Any, spatial_dims: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -40,13 +40,13 @@ def check_windows(window: Any, overlap: Any, spatial_dims: int) -> tuple[tuple[i
 
 
 def starts(size: int, window: int, overlap: int) -> list[int]:
-    """First entries of the windows along an axis; the last window ends where the axis ends."""
+    """The start of each window along an axis; the last window ends where the axis ends."""
     window = min(window, size)
     return [*range(0, size - window, max(window - overlap, 1)), size - window]
 
 
 def fitted(conditions: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
-    """The conditions, with one named ``cond`` resized linearly to the spatial sizes of x, as networks do."""
+    """The conditions, with ``cond`` resized linearly to the spatial sizes of x, as the networks do."""
     cond = conditions.get("cond")
     if isinstance(cond, Tensor) and cond.ndim == x.ndim and cond.shape[2:] != x.shape[2:]:
         return {**conditions, "cond": F.interpolate(cond, tuple(x.shape[2:]), mode="linear")}
@@ -59,7 +59,7 @@ def stack(x: Tensor, places: Sequence[Place]) -> Tensor:
 
 
 def cut(conditions: Mapping[str, Any], x: Tensor, places: Sequence[Place]) -> dict[str, Any]:
-    """The conditions for a batch of windows: cut as x is, or the row of each one's sample."""
+    """The conditions for a batch of windows: cut like x, or else the row of each window's sample."""
 
     def of_windows(name: str, value: Any) -> Any:
         if not isinstance(value, Tensor) or value.ndim == 0:
@@ -71,7 +71,7 @@ def cut(conditions: Mapping[str, Any], x: Tensor, places: Sequence[Place]) -> di
 
 
 def rows(value: Tensor, places: Sequence[Place]) -> Tensor:
-    """What belongs to the sample of each window, of one row per sample."""
+    """For each window, the row of ``value`` (one row per sample) that belongs to its sample."""
     return value[torch.tensor([n for n, _ in places]).to(value.device, non_blocking=True)]
 
 
@@ -86,15 +86,15 @@ def averaged(
     device: torch.device | str,
     progress: bool = False,
 ) -> Tensor:
-    """The mean of a network's outputs in overlapping windows, with Gaussian weights (Isensee et al. 2021).
+    """The Gaussian-weighted mean of a network's outputs in overlapping windows (Isensee et al. 2021).
 
     Args:
-        run: ``run(x, conditions)`` to ``(N, channels, *spatial)``.
+        run: ``run(x, conditions)`` returns ``(N, channels, *spatial)``.
         x: ``(N, C, *spatial)``.
-        conditions: those with the spatial axes of x are cut like it, the others have a row for each sample.
-        window, overlap: see :func:`check_windows`. An axis that is no longer than the window is not cut.
-        batch_size: windows at once.
-        device: where the windows are moved to; the sums are on the CPU.
+        conditions: tensors with the spatial axes of x are cut like x; others have one row per sample.
+        window, overlap: see :func:`check_windows`. An axis not longer than the window is not cut.
+        batch_size: number of windows per call.
+        device: the device to run the windows on; the sums stay on the CPU.
         progress: whether to show a progress bar.
 
     Returns:
@@ -126,7 +126,7 @@ def averaged(
 
 
 def _gaussian(windows: Sequence[int]) -> Tensor:
-    """Weights of the entries of a window, greatest in its middle."""
+    """Gaussian weights of the entries of a window, largest in the middle."""
     weight = torch.ones(())
     for size in windows:
         place = torch.arange(size) - (size - 1) / 2

@@ -1,8 +1,8 @@
 """Convolution, transposed convolution and the weight gradient, over any number of axes.
 
-A call goes from :mod:`.dispatch`, which checks its arguments, straight to torch's kernel where that is the
-best, or through :mod:`.autograd` (the derivatives) to :mod:`.execution`, which chooses the algorithm, and
-:mod:`.pieces`, which cuts the work to the workspace limit and lets the algorithm do it.
+:mod:`.dispatch` checks the arguments of a call. If torch's kernel is the best, it is called directly.
+Otherwise the call goes through :mod:`.autograd` (derivatives) to :mod:`.execution`, which chooses the
+algorithm, and :mod:`.pieces`, which runs it on pieces that fit the workspace limit.
 """
 
 from .algorithms import registry

@@ -13,10 +13,10 @@ class Algorithm:
     Attributes:
         name: as :func:`convnd.algorithm` takes it and :func:`convnd.plan` reports it.
         old_name: another name that is accepted, or None.
-        margin: how many times faster than others it has to be estimated to be chosen.
-        spreads: whether NaN and infinity reach further in its results than they should. Chosen
-            automatically, it is replaced where they occur; forced, it is not.
-        copies_result: whether it puts together a transposed convolution with stride from parts.
+        margin: its estimated time is multiplied by this before algorithms are compared.
+        spreads: whether NaN and infinity spread to more outputs than the definition says. If the algorithm
+            was chosen automatically, another one replaces it where they occur; if forced, it stays.
+        copies_result: whether it assembles a strided transposed convolution from parts.
     """
 
     name: ClassVar[str]
@@ -26,21 +26,21 @@ class Algorithm:
     copies_result: ClassVar[bool] = True
 
     def applies(self, p: Problem) -> bool:
-        """True where it can compute this map; only then are the methods below called."""
+        """True if the algorithm can compute this map; only then are the methods below called."""
         raise NotImplementedError(f"{self.name}: applies")
 
     def considered(self, p: Problem) -> bool:
-        """True where its estimate takes part in the choice, beside that of a kernel of torch's."""
+        """True if its estimate is compared with the others', torch's kernel among them."""
         return False
 
     def beats_native(self, p: Problem) -> bool:
-        """True where it was measured to be faster than torch's kernel, whose place it then takes."""
+        """True where it was measured to be faster than torch's kernel; it then replaces that kernel."""
         return False
 
     def spreads_inputs(self, p: Problem) -> bool:
-        """True where NaN and infinity of the input, and no others, reach further than they should.
+        """True if NaN and infinity of the input (not of the weight) spread to more outputs than they should.
 
-        Also where the algorithm was asked for, it is then replaced.
+        Another algorithm then replaces this one, even if it was forced.
         """
         return False
 
@@ -49,28 +49,28 @@ class Algorithm:
         return 0
 
     def seconds(self, p: Problem) -> float:
-        """Estimated, by the rates of :mod:`.cost`."""
+        """Estimated time, from the rates in :mod:`.cost`."""
         raise NotImplementedError(f"{self.name}: seconds")
 
     def conv(self, p: Problem, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
-        """``y``, of operands that fit into the workspace."""
+        """Compute ``y`` from operands that fit into the workspace."""
         raise NotImplementedError(f"{self.name}: conv")
 
     def transpose(self, p: Problem, y: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
-        """``x``; not cut before, it keeps to the workspace limit itself."""
+        """Compute ``x``; operands are not cut beforehand, so this method must keep to the workspace limit."""
         raise NotImplementedError(f"{self.name}: transpose")
 
     def weight(self, p: Problem, x: Tensor, y: Tensor) -> Tensor:
-        """``w``, of operands that fit into the workspace."""
+        """Compute ``w`` from operands that fit into the workspace."""
         raise NotImplementedError(f"{self.name}: weight")
 
 
-# By name, in the order in which equal estimates are decided; filled by .algorithms.registry.
+# By name; of equal estimates the earlier algorithm wins. Filled by .algorithms.registry.
 ALGORITHMS: dict[str, Algorithm] = {}
-# The other names that are accepted.
+# Other accepted names.
 ALIASES: dict[str, str] = {}
 
 
 def named(name: str) -> Algorithm:
-    """The algorithm of a name or an old one."""
+    """The algorithm with this name or old name."""
     return ALGORITHMS[ALIASES.get(name, name)]

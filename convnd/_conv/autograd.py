@@ -1,8 +1,8 @@
 r"""The derivatives of the three bilinear maps are the three maps again.
 
-With ``<y, conv(x, w)> = <x, transpose(y, w)> = <w, weight(x, y)>``, the gradient of each map by one of
-its operands is another of them: every order of derivative exists, each pass has its own best algorithm,
-and what a convolution keeps for its gradients is its input, once, and its weight.
+Since ``<y, conv(x, w)> = <x, transpose(y, w)> = <w, weight(x, y)>``, the gradient of each map with respect to
+an operand is another of the three maps: derivatives of every order exist, each pass has its own best
+algorithm, and a convolution saves only its input (once) and its weight for the backward pass.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from .problem import GRADIENTS, Geometry, Op
 
 
 class _Bilinear(torch.autograd.Function):
-    """For eager tensors in reverse mode: all else sees the plain composition."""
+    """Used for eager tensors in reverse mode; everything else sees the composition of torch's operators."""
 
     @staticmethod
     def forward(
@@ -55,7 +55,7 @@ def _gradient(ctx: Any, operand: int, operands: tuple[Tensor, Tensor], grad: Ten
 
 
 def map_of(a: Tensor, b: Tensor, bias: Tensor | None) -> Callable[..., Tensor]:
-    """:func:`.execution.execute`, for these eager tensors: with derivatives where they are wanted."""
+    """:func:`.execution.execute` for these eager tensors, with derivatives where they are needed."""
     tensors = (a, b) if bias is None else (a, b, bias)
     wanted = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     return _Bilinear.apply if wanted else execute

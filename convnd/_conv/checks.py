@@ -1,4 +1,4 @@
-"""The arguments of a call, checked, as the geometry and the sizes of its result."""
+"""Checks the arguments of a call and turns them into a geometry and the sizes of the result."""
 
 from functools import lru_cache
 
@@ -50,7 +50,7 @@ def prepared(
 def geometry_of(
     op: Op, input: Shape, weight: Shape, bias: Shape | None, arguments: Arguments
 ) -> tuple[Geometry, Ints]:
-    """The geometry, and the spatial sizes of the result, of operands of these shapes, ``input`` batched."""
+    """The geometry and the spatial sizes of the result for operands of these shapes; ``input`` is batched."""
     input, weight = tuple(input), tuple(weight)
     kernel, groups = weight[2:], arguments.groups
     n = len(kernel)
@@ -74,7 +74,7 @@ _known_geometry = lru_cache(maxsize=4096)(geometry_of)
 
 
 def _check_shapes(op: Op, input: Shape, weight: Shape, bias: Shape | None, groups: int) -> None:
-    """Channels and groups; ``input`` is batched."""
+    """Check channels and groups; ``input`` is batched."""
     transposed = op == "transpose"
     integer(groups, "groups")
     if min(weight[2:]) < 1:
@@ -118,7 +118,7 @@ def _transposed_sizes(
                 f"with stride {s} and dilation {d}"
             )
     if isinstance(pads, str):
-        pads = tuple(map(same_padding, (0,) * len(stride), kernel, stride, dilation))  # of any multiple
+        pads = tuple(map(same_padding, (0,) * len(stride), kernel, stride, dilation))  # of any multiple of s
         sizes = tuple(i * s for i, s in zip(counts, stride, strict=True))
     else:
         rows = zip(counts, stride, pads, dilation, kernel, extra, strict=True)

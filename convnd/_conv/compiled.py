@@ -1,8 +1,8 @@
 """The three bilinear maps beyond three axes, each as one operator of a compiled graph.
 
-A compiler that saw their compositions would have to find out how products of a dozen varying sizes divide
-each other (minutes, or an error: torch 2.13). It sees one operator instead, which chooses its algorithm when
-it runs, as calls that are not compiled do, and keeps for the gradients what these keep.
+If the compiler saw the composition of torch's operators, it would have to work out how products of a dozen
+varying sizes divide each other (minutes, or an error: torch 2.13). Instead it sees one operator, which like
+an eager call chooses its algorithm at run time and saves the same tensors for the gradients.
 """
 
 from collections.abc import Sequence
@@ -79,7 +79,7 @@ _operator.register_autograd(_backward, setup_context=_setup)
 
 
 def compiled(op: Op, a: Tensor, b: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints) -> Tensor:
-    """As :func:`.execution.execute`, in a graph that is being compiled."""
+    """The same as :func:`.execution.execute`, in a graph that is being compiled."""
     a, inner_bias, zeros, inside = before_padding(op, a, bias, g, sizes)
     before, after = zip(*zeros.pads, strict=True)
     out: Tensor = _operator(

@@ -1,7 +1,7 @@
-"""The three maps by torch's differentiable operators, where calls are traced, transformed or dual.
+"""The three maps composed of torch's differentiable operators, for traced, transformed or dual tensors.
 
-The algorithm is chosen by rank, kernel and channels alone: one trace serves every size, and compilers,
-transforms and forward mode see through it.
+The algorithm depends only on rank, kernel and channels, so one trace serves every size; compilers, transforms
+and forward mode see through it.
 """
 
 from torch import Tensor
@@ -16,8 +16,8 @@ from .problem import Geometry, Op, after_padding, before_padding, map_of_nothing
 
 
 def composed(op: Op, a: Tensor, b: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints) -> Tensor:
-    """As :func:`.execution.execute`."""
-    if 0 in b.shape:  # of a, batch and sizes may vary
+    """The same as :func:`.execution.execute`."""
+    if 0 in b.shape:  # a is not asked: its batch and sizes may vary
         return map_of_nothing(op, a, b, bias, g, sizes)
     a, inner_bias, zeros, inside = before_padding(op, a, bias, g, sizes)
     if op == "conv":

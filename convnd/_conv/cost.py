@@ -1,7 +1,7 @@
-"""Estimated times and scratch memory of the algorithms, and the best of them.
+"""Estimated time and scratch memory of each algorithm, and the choice of the best.
 
-Costs are seconds on two threads of a present server; only their ratios matter. The rates were rounded from
-what ``python -m tests.benchmarks.calibrate`` prints.
+Costs are seconds on two threads of a current server; only their ratios matter. The rates are rounded from
+the output of ``python -m tests.benchmarks.calibrate``.
 """
 
 from functools import lru_cache
@@ -14,40 +14,40 @@ from ..arguments import Ints
 from .algorithm import ALGORITHMS, Algorithm
 from .problem import Problem
 
-RATE = 280e9  # multiply-adds of a matrix product, counted twice, per second
+RATE = 280e9  # operations per second of a matrix product; a multiply-add counts as two
 COPY = 8e9  # bytes written per second by a strided copy
-CACHED = 12e9  # bytes written per second by additions between convolutions, as far as caches hold them
-CALL = 1.5e-5  # seconds for the handful of operators around one native call
-FFT_RATE = 16e9  # 2.5 n log2 n operations of a real transform, per second
+CACHED = 12e9  # bytes written per second by additions between convolutions, while they fit in cache
+CALL = 1.5e-5  # seconds for the few operators around one native call
+FFT_RATE = 16e9  # operations per second, 2.5 n log2 n of them for a real transform
 DEPTHWISE_RATE = 150e9  # one channel per group, channels-last: bound by memory
 GROUPED_RATE = 60e9  # native kernels with several but few channels per group
-HALF_RATE_CHANNELS = 32  # with so many oneDNN's weight gradient has half its rate, without AVX-512
-FEW_POSITIONS, FEW_FLOPS = 1 << 13, 1 << 25  # up to three axes, with fewer torch's kernels always serve
+HALF_RATE_CHANNELS = 32  # without AVX-512, oneDNN's weight gradient has half its rate with so many
+FEW_POSITIONS, FEW_FLOPS = 1 << 13, 1 << 25  # below both, torch's kernels are always used up to three axes
 LANES = {"AVX512": 16, "AVX2": 8}  # float32 entries of a vector register
-FEW_CHANNELS = 9  # with no more, torch's backward kernels are slow, and oneDNN's own layouts fast
-CACHES = 4 << 20  # bytes that caches hold
+FEW_CHANNELS = 9  # up to this many, torch's backward kernels are slow and oneDNN's own layouts fast
+CACHES = 4 << 20  # bytes that fit in cache
 
 
 def lanes_of(dtype: torch.dtype) -> int:
-    """Entries of a vector register."""
+    """How many entries fit in a vector register."""
     lanes = LANES.get(torch.backends.cpu.get_cpu_capability(), 4)
     return lanes if dtype.itemsize <= 4 else lanes // 2
 
 
 def filled(channels: int, dtype: torch.dtype) -> float:
-    """Which part of the vectors that hold so many channels is used."""
+    """The fraction of the vector lanes that this many channels fill."""
     lanes = lanes_of(dtype)
     return channels / (-(-channels // lanes) * lanes)
 
 
 def waste(p: Problem, tiles: Ints) -> float:
-    """How many times the products of the definition tiles of output positions compute."""
+    """How many times more products tiles of output positions compute than the definition."""
     rows = zip(p.kernel, p.counts, tiles, strict=True)
     return prod((k + b - 1) / k * (-(-count // b) * b / count) for k, count, b in rows)
 
 
 def native_seconds(p: Problem, tiles: Ints) -> float:
-    """Seconds of the products by native calls, and of one call."""
+    """Seconds for the products in native calls, plus the overhead of one call."""
     groups = p.geometry.groups
     inputs, outputs = p.inputs // groups, p.outputs // groups
     if groups > 1 and inputs == outputs == 1:
@@ -64,34 +64,34 @@ def native_seconds(p: Problem, tiles: Ints) -> float:
 @lru_cache(maxsize=4096)
 def workspace(p: Problem, algorithm: Algorithm) -> int:
     """Bytes of scratch memory beside one copy of the input, before the work is cut."""
-    return algorithm.workspace(p) if p.flops else 0  # sums of nothing are not run
+    return algorithm.workspace(p) if p.flops else 0  # empty sums are not computed
 
 
 def seconds(p: Problem, algorithm: Algorithm) -> float:
-    """Estimated."""
+    """Estimated time."""
     return algorithm.seconds(p) if p.flops else CALL
 
 
 def copied_result(p: Problem, algorithm: Algorithm) -> int:
-    """Bytes that are never cut: a transposed convolution with stride is put together from parts."""
+    """Bytes that cannot be cut into pieces: the result of a strided transposed convolution made of parts."""
     if p.op != "transpose" or not algorithm.copies_result or max(p.geometry.stride) == 1:
         return 0
     return p.dtype.itemsize * p.batch * p.inputs * prod(p.sizes)
 
 
 def small(p: Problem) -> bool:
-    """True of calls over up to three axes that are over before another algorithm than torch's has begun."""
+    """True for calls so short that torch's kernel finishes before another algorithm could start."""
     return p.batch * max(prod(p.sizes), prod(p.counts)) < FEW_POSITIONS and p.flops < FEW_FLOPS
 
 
 def single_precision_on_cpu(p: Problem) -> bool:
-    """Where others were measured to beat torch's kernels for two and three axes."""
+    """True where other algorithms were measured to beat torch's kernels for two and three axes."""
     return p.device == "cpu" and p.dtype == torch.float32 and 1 < len(p.kernel) <= MAX_AXES
 
 
 @lru_cache(maxsize=4096)
 def estimates(p: Problem) -> dict[Algorithm, float]:
-    """Estimated seconds of the algorithms worth considering; the first of the least is chosen."""
+    """Estimated seconds of the algorithms worth considering; of equal minima the first is chosen."""
     algorithms = ALGORITHMS.values()
     considered = []
     if len(p.kernel) <= MAX_AXES:
@@ -104,6 +104,6 @@ def estimates(p: Problem) -> dict[Algorithm, float]:
 
 
 def estimated_best(p: Problem) -> Algorithm:
-    """The algorithm that is chosen where none is forced and none measured."""
+    """The algorithm chosen when none is forced and none was measured."""
     times = estimates(p)
     return min(times, key=times.__getitem__)

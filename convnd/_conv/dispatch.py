@@ -1,7 +1,7 @@
-"""From the arguments of a call to what computes it.
+"""Decides from the arguments of a call how to compute it.
 
-Python that runs beside kernels, in cold caches, costs several times what it seems to: short calls to torch's
-kernels are decided by one look-up, by all that the decision depends on.
+Python between kernels runs with cold caches and costs several times what a microbenchmark shows, so short
+calls of torch's kernels are decided by a single look-up, keyed by everything the decision depends on.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ from .problem import Arguments, Geometry, Op, problem_of
 
 
 class NativeCall(NamedTuple):
-    """A call of one of torch's kernels, and which of its operands have axes of one entry."""
+    """A call of one of torch's kernels, and which of its operands have axes of size 1."""
 
     kernel: Callable[..., Tensor]
     arguments: tuple[Any, ...]
@@ -40,7 +40,7 @@ class NativeCall(NamedTuple):
 def torch_result(
     op: Op, input: Tensor, weight: Tensor, bias: Tensor | None, arguments: Arguments
 ) -> Tensor | None:
-    """The result by torch's kernel, with as little before it as can be; None where it does not serve."""
+    """The result of torch's kernel with the least possible overhead; None if another way is needed."""
     if not eager(input, weight) or settings.benchmarking or settings.forced.get() is not None:
         return None
     if not all_exact(arguments):
@@ -62,7 +62,7 @@ def torch_result(
     if call is None:
         return None
     kernel, values, unit_axis_in_input, unit_axis_in_weight = call
-    weight = weight.contiguous()  # as of usual_weight
+    weight = weight.contiguous()  # as in usual_weight
     if unit_axis_in_input:
         input = usual_strides(input)
     if unit_axis_in_weight:
@@ -82,7 +82,7 @@ def _native_call(
     by_weight: bool,
     arguments: Arguments,
 ) -> NativeCall | None:
-    """The call of torch's kernel where it is the best, for the gradients as well, or None."""
+    """The call of torch's kernel if it is the best choice, also for the gradients; otherwise None."""
     n = len(weight) - 2
     if not 1 <= n <= kernels.MAX_AXES or len(input) not in (n + 1, n + 2) or len(set(dtypes)) > 1:
         return None
@@ -108,7 +108,7 @@ def _native_call(
 
 
 def convolve(op: Op, input: Tensor, weight: Tensor, bias: Tensor | None, arguments: Arguments) -> Tensor:
-    """Any convolution (``"conv"``) or transposed convolution (``"transpose"``), its arguments checked."""
+    """Check the arguments and compute a convolution (``"conv"``) or transposed one (``"transpose"``)."""
     x, has_batch, g, sizes = prepared(op, input, weight, bias, arguments)
     x, w, bias = autocast(x, weight, bias)
     if not (eager(x, w) if bias is None else eager(x, w, bias)):
@@ -151,7 +151,7 @@ def _torch_is_best(
     by_a: bool,
     by_b: bool,
 ) -> bool:
-    """True where torch's kernels are the best, also for the gradients by ``a`` and ``b``."""
+    """True if torch's kernels are the best, also for the gradients of ``a`` and ``b``."""
     if len(sizes) > kernels.MAX_AXES or 0 in a or 0 in b:
         return False
     if device != "cpu":
@@ -173,7 +173,7 @@ def _torch_is_best(
 
 
 def autocast(x: Tensor, w: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The operands in the dtype that autocast asks for."""
+    """The operands in autocast's dtype, if autocast is enabled."""
     device = x.device.type
     if not autocasting(device) or x.dtype not in (torch.float32, *LOW_PRECISION):
         return x, w, bias

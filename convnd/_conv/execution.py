@@ -1,4 +1,4 @@
-"""One bilinear map of eager tensors: pads it, chooses its algorithm and keeps NaN where it belongs."""
+"""Computes one bilinear map of eager tensors: pads, chooses the algorithm, keeps NaN from spreading."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -31,7 +31,7 @@ def execute(
 ) -> Tensor:
     """``conv(x, w)``, ``transpose(y, w)`` or ``weight(x, y)``, whose result has spatial ``sizes``.
 
-    By the best algorithm, or by the forced one where it applies.
+    Uses the forced algorithm where it applies, otherwise the best one.
     """
     if 0 in a.shape or 0 in b.shape:
         return map_of_nothing(op, a, b, bias, g, sizes)
@@ -53,13 +53,13 @@ def execute(
 
 
 def convolution(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, forced: Algorithm | None) -> Tensor:
-    """A convolution that another algorithm is made of; ``g`` has no padding but zeros."""
+    """A convolution as a step of another algorithm; ``g`` has zero padding only."""
     sizes = g.outputs(tuple(x.shape[2:]), tuple(w.shape[2:]))
     return execute("conv", x, w, bias, g, sizes, forced)
 
 
 def choose(p: Problem, forced: Algorithm | None, *operands: Any) -> Algorithm:
-    """The forced algorithm, where it applies, or the best: measured by the operands, or estimated."""
+    """The forced algorithm where it applies, otherwise the best, measured on the operands or estimated."""
     if forced is not None and forced.applies(p):
         return forced
     if not settings.benchmarking or not operands:
@@ -70,7 +70,7 @@ def choose(p: Problem, forced: Algorithm | None, *operands: Any) -> Algorithm:
 
 
 def candidates(p: Problem) -> list[Algorithm]:
-    """The algorithms that measuring tries: those that apply and are not hopeless."""
+    """The algorithms to measure: those that apply and are not hopelessly slow by their estimate."""
     times = {a: seconds(p, a) for a in ALGORITHMS.values() if a.applies(p)}
     return [a for a in times if times[a] < 10 * min(times.values()) + 1e-4]
 
@@ -86,12 +86,12 @@ def _seconds(run: Callable[[], Any], repeats: int = 3) -> float:
 
 
 def _faithful(p: Problem) -> Algorithm:
-    """The best that carries a NaN or an infinity no further than the definition says."""
+    """The best algorithm that spreads NaN and infinity no further than the definition says."""
     times = {a: t for a, t in estimates(p).items() if not (a.spreads or a.spreads_inputs(p))}
     return min(times, key=times.__getitem__)
 
 
 def _all_finite(x: Tensor) -> bool:
-    """Asks the sum of the entries; the rare overflow of a sum of finite ones does no harm here."""
+    """Looks at the sum of the entries; if a sum of finite entries overflows (rare), no harm is done here."""
     total = wide(x).sum().item()
     return total - total == 0

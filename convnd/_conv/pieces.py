@@ -1,4 +1,4 @@
-"""Runs one algorithm on one map, in pieces that keep to the workspace limit."""
+"""Runs one algorithm on one map, in pieces that fit the workspace limit."""
 
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ class Piece(NamedTuple):
 
 
 def run(p: Problem, algorithm: Algorithm, a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The map of ``a`` and ``b``; a transposed convolution is not cut, the convolutions it is made of are."""
+    """Apply the map to ``a`` and ``b``. Of a transposed convolution, only the convolutions inside are cut."""
     if p.op == "transpose":
         return algorithm.transpose(p, a, b, bias)
     pieces = halves(p, algorithm)
@@ -38,7 +38,7 @@ def run(p: Problem, algorithm: Algorithm, a: Tensor, b: Tensor, bias: Tensor | N
 
 
 def halves(p: Problem, algorithm: Algorithm) -> list[Piece] | None:
-    """The two halves of work that is too large: of the batch, or of the longest axis of ``y``."""
+    """Cut work that is too large into two halves: of the batch, or of the longest axis of ``y``."""
     if workspace(p, algorithm) <= settings.workspace_limit:
         return None
     if p.batch > 1:

@@ -1,4 +1,4 @@
-"""One bilinear map as data, and the arguments of a call that it comes from."""
+"""One bilinear map as plain data, and the arguments of the call it comes from."""
 
 from collections.abc import Sequence
 from math import prod
@@ -13,8 +13,8 @@ from .._torch.dtypes import emulated
 from ..arguments import Ints, Padding, Pairs, PerAxis
 
 Op = Literal["conv", "transpose", "weight"]
-# For each map and operand: the map that gives its gradient, and that map's operands, where 2 is the
-# gradient of the result.
+# For each map and operand: the map that computes the operand's gradient, and that map's two operands
+# (2 stands for the gradient of the result).
 GRADIENTS: dict[tuple[Op, int], tuple[Op, int, int]] = {
     ("conv", 0): ("transpose", 2, 1),
     ("conv", 1): ("weight", 0, 2),
@@ -26,7 +26,7 @@ GRADIENTS: dict[tuple[Op, int], tuple[Op, int, int]] = {
 
 
 class Arguments(NamedTuple):
-    """The six arguments of a call beside its tensors, as they were given."""
+    """The six arguments of a call other than its tensors, as given."""
 
     stride: PerAxis
     padding: Padding
@@ -37,9 +37,9 @@ class Arguments(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """Where a convolution reads: one entry per axis in each field.
+    """The positions that a convolution reads: each field has one entry per axis.
 
-    ``modes`` is None where all padding is zeros. Zero padding may be negative, which crops.
+    ``modes`` is None if all padding is zeros. Zero padding may be negative, which crops.
     """
 
     stride: Ints
@@ -53,7 +53,7 @@ class Geometry(NamedTuple):
         return tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, kernel, strict=True))
 
     def others(self, lead: int) -> "Geometry":
-        """Without the first ``lead`` axes."""
+        """The geometry without the first ``lead`` axes."""
         return self._replace(stride=self.stride[lead:], pads=self.pads[lead:], dilation=self.dilation[lead:])
 
     def outputs(self, sizes: Ints, kernel: Ints) -> Ints:
@@ -64,10 +64,10 @@ class Geometry(NamedTuple):
         )
 
     def reaching(self, sizes: Ints, counts: Ints, kernel: Ints) -> "Geometry":
-        """With no more than ``counts`` outputs.
+        """The geometry cropped to at most ``counts`` outputs.
 
-        Output padding of a transposed convolution may exceed its stride (up to the dilation); the plain
-        convolution over its result would then have more outputs than the transposed one had inputs.
+        The output padding of a transposed convolution may exceed its stride (up to the dilation); the plain
+        convolution of its result would then have more outputs than the transposed one had inputs.
         """
         if self.outputs(sizes, kernel) == counts:
             return self
@@ -75,23 +75,23 @@ class Geometry(NamedTuple):
         return self._replace(pads=tuple((a, (q - 1) * s + e - i - a) for i, q, s, e, (a, _) in rows))
 
     def even(self, x: Tensor) -> tuple[Tensor, "Geometry"]:
-        """``x`` padded so that the zeros that remain are the same on both sides, as native kernels want."""
+        """Pad ``x`` so that the remaining zero padding is equal on both sides, as native kernels require."""
         inside = evens(self.pads)
         x = zero_pad(x, tuple((a - i, b - i) for (a, b), i in zip(self.pads, inside, strict=True)))
         return x, self._replace(pads=tuple((i, i) for i in inside))
 
     def padded(self, x: Tensor) -> tuple[Tensor, "Geometry"]:
-        """``x`` with every padding that is not of zeros done, and the zeros that remain."""
+        """Apply every padding but zeros to ``x``; returns it with a geometry of the remaining zeros."""
         if self.modes is None:
             return x, self
         return pad_axes(x, self._gathered, self.modes), self._zeros
 
     def padded_adjoint(self, x: Tensor) -> Tensor:
-        """The adjoint of the padding that :meth:`padded` does."""
+        """The adjoint of the padding applied by :meth:`padded`."""
         return x if self.modes is None else pad_axes_adjoint(x, self._gathered, self.modes)
 
     def before_padding(self, sizes: Ints) -> tuple[Ints, "Geometry"]:
-        """Sizes and zeros of the convolution inside the padding, for an input of ``sizes``."""
+        """The sizes after :meth:`padded`, for an input of ``sizes``, and the geometry that remains."""
         if self.modes is None:
             return sizes, self
         return tuple(n + a + b for n, (a, b) in zip(sizes, self._gathered, strict=True)), self._zeros
@@ -131,21 +131,21 @@ class Problem(NamedTuple):
 
     @property
     def result_bytes(self) -> int:
-        """Those of ``y``."""
+        """The bytes of ``y``."""
         return self.dtype.itemsize * self.batch * self.outputs * prod(self.counts)
 
 
 def leading(n: int) -> int:
-    """How many leading axes are taken away of ``n``: what native kernels lack, at least one."""
+    """How many of ``n`` axes are not left to the native kernels: all but the last three, at least one."""
     return max(n - MAX_AXES, 1)
 
 
 def problem_of(
     op: Op, a: Ints, b: Ints, g: Geometry, sizes: Ints, dtype: torch.dtype, device: str
 ) -> Problem:
-    """The map of operands of shapes ``a`` and ``b``, whose result has spatial ``sizes``.
+    """The problem with operands of shapes ``a`` and ``b`` and a result of spatial ``sizes``.
 
-    ``g`` has no padding but zeros.
+    ``g`` has zero padding only.
     """
     if emulated(dtype, device):
         dtype = torch.float32
@@ -168,9 +168,9 @@ def rows_and_columns(op: Op, a: Tensor, b: Tensor, groups: int) -> tuple[int, in
 def before_padding(
     op: Op, a: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints
 ) -> tuple[Tensor, Tensor | None, Geometry, Ints]:
-    """``a``, bias, geometry and sizes of the map whose padding is zeros alone, inside one of any padding.
+    """Reduce a map with any padding to one with zero padding: its ``a``, bias, geometry and sizes.
 
-    Its result goes through :func:`after_padding`.
+    :func:`after_padding` turns its result into that of the original map.
     """
     if op != "transpose":
         a, g = g.padded(a)
@@ -180,7 +180,7 @@ def before_padding(
 
 
 def after_padding(op: Op, out: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
-    """The result of the map of geometry ``g`` from that of the one inside it."""
+    """The result of the map with geometry ``g``, from the result of the map with zero padding."""
     if op != "transpose" or g.modes is None:
         return out
     out = g.padded_adjoint(out)
@@ -188,8 +188,8 @@ def after_padding(op: Op, out: Tensor, bias: Tensor | None, g: Geometry) -> Tens
 
 
 def map_of_nothing(op: Op, a: Tensor, b: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints) -> Tensor:
-    """A map of an empty batch or of no channels: sums of no products are zero, and so are gradients."""
+    """The result for an empty batch or no channels: empty sums are zero, and so are their gradients."""
     rows, columns = rows_and_columns(op, a, b, g.groups)
-    zero = a.narrow(0, 0, 0).sum() + b.narrow(0, 0, 0).sum()  # of no entries, that autograd finds both in it
+    zero = a.narrow(0, 0, 0).sum() + b.narrow(0, 0, 0).sum()  # empty, so that autograd records both
     y = zero.to(a.dtype).expand(rows, columns, *sizes)  # sums of integers are int64
     return y.clone() if bias is None else y + bias.view(-1, *(1,) * len(sizes))

@@ -1,4 +1,4 @@
-"""The choices of :mod:`.cost` and their price, reported before anything is computed."""
+"""Reports which algorithms a convolution will use and what they cost, before anything is computed."""
 
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ class Step(NamedTuple):
             older name ``"channels"``).
         flops: multiplications and additions of the definition (not of the algorithm).
         workspace: bytes of scratch memory beside one copy of the input.
-        estimates: estimated seconds of the algorithms that were considered.
+        estimates: estimated seconds of each algorithm considered.
     """
 
     algorithm: str
@@ -63,20 +63,21 @@ def plan(
 ) -> Plan:
     """Which algorithms :func:`~convnd.functional.conv` will use for these tensors, and at what cost.
 
-    Nothing is computed: tensors on the ``meta`` device will do, for which the plan is that of the CPU.
-    Whether forced (:func:`convnd.algorithm`) or estimated, it is what an eager call would do; under
-    :func:`convnd.benchmark` a call measures instead.
+    Nothing is computed, so tensors on the ``meta`` device will do; they get the plan for the CPU. The plan is
+    what an eager call would do, with a forced algorithm (:func:`convnd.algorithm`) or by estimates. With
+    :func:`convnd.benchmark` on, a call measures instead.
 
     Args:
         input, weight, bias, stride, padding, dilation, groups, padding_mode: as in
             :func:`~convnd.functional.conv`.
-        output_padding, transposed: True plans :func:`~convnd.functional.conv_transpose` with them.
+        output_padding: as in :func:`~convnd.functional.conv_transpose`.
+        transposed: plan :func:`~convnd.functional.conv_transpose` instead.
 
     Returns:
         The three steps, printed as a table: ``forward``, ``input_gradient``, ``weight_gradient``.
 
     Raises:
-        ValueError, TypeError: as the convolution itself, also for a forced algorithm that does not apply.
+        ValueError, TypeError: as the convolution itself, also if a forced algorithm does not apply.
 
     >>> import torch, convnd
     >>> x, w = torch.empty(1, 64, 9, 9, 9, 9, device="meta"), torch.empty(64, 64, 3, 3, 3, 3, device="meta")

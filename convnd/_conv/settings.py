@@ -1,4 +1,4 @@
-"""The user's wishes: one algorithm, a bound on scratch memory, measuring instead of estimating."""
+"""User settings: a forced algorithm, a limit on scratch memory, measuring instead of estimating."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +16,13 @@ benchmarking = False
 
 @contextmanager
 def algorithm(name: str) -> Iterator[None]:
-    """Convolve by one algorithm inside the ``with`` block.
+    """Force one convolution algorithm inside the ``with`` block.
 
-    It also serves the gradients of what was computed inside, where it applies to them. Calls that are
-    compiled, exported or under a :mod:`torch.func` transform do not look at it.
+    It also computes the gradients of results from inside the block, where it applies to them. Calls that are
+    compiled, exported or under a :mod:`torch.func` transform ignore it.
 
     Args:
-        name: the literature's, or in brackets an older one of this package:
+        name: the name in the literature, or the older name in brackets:
 
             - ``"native"``: torch's kernel, up to three axes.
             - ``"onednn"``: oneDNN's kernel, for one small sample that torch would not give it.
@@ -30,15 +30,15 @@ def algorithm(name: str) -> Iterator[None]:
             - ``"tiles"`` (``"blocks"``): torch's kernel with neighbouring output positions as channels, up to
               three axes.
             - ``"im2col"`` (``"channels"``): the taps of leading axes as input channels.
-            - ``"kn2row"`` (``"outputs"``): those taps as output channels, where the axes have stride one.
-            - ``"shift_add"`` (``"taps"``): a sum over those taps of shifted inputs.
-            - ``"winograd"``: two thirds of the products, for three taps along the first axis.
+            - ``"kn2row"`` (``"outputs"``): those taps as output channels, if these axes have stride one.
+            - ``"shift_add"`` (``"taps"``): one convolution of a shifted input for each of those taps, summed.
+            - ``"winograd"``: two thirds of the products, if there are three taps along the first axis.
             - ``"gemm"``: one matrix product.
-            - ``"polyphase"`` (``"phases"``): transposed convolution as plain ones.
+            - ``"polyphase"`` (``"phases"``): a transposed convolution as several plain ones.
             - ``"fft"``: in the frequency domain.
 
-            When forced, winograd spreads NaN and infinity over a pair of outputs and fft over all; chosen
-            automatically they are checked, and replaced where that happens.
+            If forced, winograd spreads NaN and infinity to a pair of outputs and fft to all of them. If
+            chosen automatically, they are replaced by another algorithm where NaN or infinity occurs.
 
     Raises:
         ValueError: for an unknown name; and from a convolution to which the algorithm does not apply.
@@ -57,10 +57,10 @@ def algorithm(name: str) -> Iterator[None]:
 
 
 def set_workspace_limit(limit: int | None) -> None:
-    """Bound the scratch memory of a convolution; larger work is cut into pieces, never refused.
+    """Limit the scratch memory of a convolution; work that needs more is cut into pieces, never refused.
 
-    Not bounded: one (padded) copy of the input, what a transposed convolution with stride is put together
-    from (as large as its result), and a piece that is one output position of one sample.
+    The limit does not count one (padded) copy of the input or the parts of a strided transposed convolution
+    (together as large as its result), and pieces are never smaller than one output position of one sample.
 
     Args:
         limit: bytes, at least 1; None for the default of 512 MiB.
@@ -70,9 +70,9 @@ def set_workspace_limit(limit: int | None) -> None:
 
 
 def benchmark(enabled: bool) -> None:
-    """Time the algorithms once for each shape instead of estimating, as ``torch.backends.cudnn.benchmark``.
+    """Time the algorithms once per shape instead of estimating, like ``torch.backends.cudnn.benchmark``.
 
-    Results are kept for the life of the process.
+    Results are kept until the process ends.
     """
     global benchmarking
     if not isinstance(enabled, bool):

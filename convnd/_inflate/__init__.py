@@ -1,4 +1,4 @@
-"""A network for more axes out of a trained one for fewer."""
+"""Builds a network for more axes from a trained network for fewer."""
 
 from .networks import inflate
 

@@ -1,16 +1,16 @@
-"""A network for more axes out of a trained one for fewer (Carreira and Zisserman 2017, section 2.3).
+"""Builds a network for more axes from a trained one for fewer (Carreira and Zisserman 2017, section 2.3).
 
-Every spatial layer of the network becomes the convnd layer with new axes beside its old ones. Along
-a new axis a kernel w of the old layer becomes w_t with
+Every spatial layer is replaced by the convnd layer with new axes besides the old ones. Along a new axis
+the kernel w of the old layer becomes w_t with
 
     average   w_t = w / k               for each of the k taps t
     center    w_t = w if t = (k - 1) // 2 else 0
 
-so that both sum to w, and an input that does not change along the new axes is treated as before. A
-transposed convolution gets k = stride taps w_t = w: each output entry then has one tap, borders too.
+Both sum to w, so an input that is constant along the new axes gives the same result as before. A
+transposed convolution gets k = stride taps w_t = w: each output entry then has one tap, also at borders.
 
 One table says how each layer is rebuilt; its rules give the arguments of the new layer, and one
-function makes it and moves the state over.
+function builds it and moves the state over.
 """
 
 import copy
@@ -39,7 +39,7 @@ def _is_lazy(module: Any) -> bool:
 
 
 def _refusal(module: Any) -> str | None:
-    """Why a module is spatial and yet cannot be rebuilt; None if it can be, or is not spatial."""
+    """Why a spatial module cannot be rebuilt; None if it can be, or is not spatial."""
     kind = type(module)
     named = re.search("[123]d$", kind.__name__) is not None and next(module.children(), None) is None
     ours = kind.__module__.startswith(f"{modules.__name__}.")
@@ -72,14 +72,14 @@ def _rank(module: Any) -> int | None:
 
 
 def _shown(name: str) -> str:
-    """The dotted name of a module in messages; the network itself is the argument ``module``."""
+    """The dotted name of a module for messages; the network itself is called ``module``."""
     return name or "module"
 
 
 def _old_dims(found: dict[str, nn.Module], spatial_dims: int) -> int:
     """The number of axes all modules agree on, less than ``spatial_dims``."""
     ranks = {name: rank for name, m in found.items() if (rank := _rank(m)) is not None}
-    # Beside layers of more axes, BatchNorm1d serves features (N, C) and says nothing.
+    # In a network with layers of more axes, BatchNorm1d acts on features (N, C) and tells no rank.
     firm = [name for name in ranks if not isinstance(found[name], nn.BatchNorm1d)] or list(ranks)
     if not firm:
         raise ValueError("module must have spatial layers that tell their number of axes, found none")
@@ -114,7 +114,7 @@ def _weight(layer: Any, axes: NewAxes) -> Tensor:
 
 
 class _Inflation:
-    """One run: makes the new layers, and keeps in ``memo`` (that of deepcopy) what replaces what."""
+    """One run: builds the new layers and records in deepcopy's ``memo`` which replaces which."""
 
     def __init__(self, axes: NewAxes) -> None:
         self.axes = axes
@@ -123,7 +123,7 @@ class _Inflation:
 
     def replace(self, layer: Any) -> nn.Module:
         make, rule = LAYERS[type(layer)]
-        with torch.device("meta"):  # the values come from the old layer: no random numbers are drawn
+        with torch.device("meta"):  # values come from the old layer, so draw no random numbers
             new = make(self.axes.spatial_dims, **rule(layer, self.axes))
         if isinstance(layer, _ConvNd):
             self._share_weight(layer)
@@ -133,7 +133,7 @@ class _Inflation:
         return new
 
     def _share_weight(self, layer: Any) -> None:
-        """Make the new weight, once for all layers that have the same."""
+        """Make the new weight, once for all layers that share it."""
         weight, taps = layer.weight, self.axes.taps(layer)
         kernel = (taps, prod(taps) > 1 and layer.transposed)
         if self.kernels.setdefault(id(weight), kernel) != kernel:
@@ -143,7 +143,7 @@ class _Inflation:
 
 
 def _update(module: Any, axes: NewAxes) -> str | None:
-    """Bring the attributes of a container up to date; what was done."""
+    """Update the attributes of a container; returns a description of the change."""
     if hasattr(module, "_inflate_"):
         module._inflate_(axes)
         return f"{type(module).__name__}._inflate_"
@@ -163,47 +163,47 @@ def inflate(
     weights: str = "average",
     padding_mode: str = "replicate",
 ) -> M:
-    """A copy of a 1-D, 2-D or 3-D network that works on ``spatial_dims`` axes and starts from its weights.
+    """Copy a network to work on ``spatial_dims`` axes, starting from its trained weights.
 
-    Spatial layers of torch.nn, and convnd's own, are replaced: convolutions, transposed convolutions,
-    max, average, power-average and adaptive pools, batch and instance norms, channel dropout, padding
-    and ``Upsample``. Modules without a notion of axes stay. **Only modules are replaced:** functional
-    calls and shapes written inside a ``forward`` stay as they are.
+    Spatial layers of torch.nn and of convnd are replaced: convolutions, transposed convolutions, max,
+    average, power-average and adaptive pools, batch and instance norms, channel dropout, padding and
+    ``Upsample``. Modules that do not depend on axes stay. **Only modules are replaced:** functional calls and
+    shapes hard-coded in a ``forward`` stay as they are.
 
-    An input that is constant along the new axes gives the output of the old network, constant along
-    them: with ``"average"`` in modes replicate and circular, with ``"center"`` in every mode.
+    For an input that is constant along the new axes, the output is that of the old network, repeated along
+    them: with ``"average"`` in padding modes replicate and circular, with ``"center"`` in every mode.
 
     Args:
         module: the network, or a single layer. It is not changed.
         spatial_dims: number of spatial axes of the copy, more than ``module`` has.
         new_axes: ``"leading"``: the new axes come before the old spatial ones; ``"trailing"``: after.
-        kernel_size: of convolutions on the new axes, int or one per new axis, padded to keep the size;
-            transposed convolutions and pools go by ``stride`` alone.
-        stride: on the new axes, int or one per new axis, of the layers that change the resolution on an
+        kernel_size: size of convolution kernels on the new axes, int or one per new axis, padded to keep the
+            size; transposed convolutions and pools follow ``stride`` instead.
+        stride: stride on the new axes, int or one per new axis, of layers that change the resolution of an
             old axis. Transposed convolutions, max and average pools have windows of this size there.
-        weights: ``"average"``: the old kernel over the number of taps, at each; ``"center"``: the old
-            kernel at tap ``(k - 1) // 2``, zeros at the others.
-        padding_mode: of convolutions on the new axes: ``"zeros"``, ``"reflect"``, ``"replicate"`` or
-            ``"circular"``; old axes keep theirs.
+        weights: ``"average"``: the old kernel divided by the number of taps, at every tap; ``"center"``: the
+            old kernel at tap ``(k - 1) // 2``, zeros at the others.
+        padding_mode: padding mode of convolutions on the new axes: ``"zeros"``, ``"reflect"``,
+            ``"replicate"`` or ``"circular"``; old axes keep theirs.
 
     Returns:
-        The copy, with a list of strings ``inflated``, one for each change:
+        The copy, with an attribute ``inflated``: a list of strings, one for each change, such as
         ``"layer1.conv: Conv2d(...) -> ConvNd(...)"``. Sharing of modules and parameters, training mode,
         dtype, device, buffers and ``requires_grad`` are kept; hooks on replaced layers are not. An
-        adaptive pool leaves the size of the new axes, and makes it 1 where that of all old ones is 1.
+        adaptive pool keeps the size of the new axes, but reduces them to 1 if it does so with all old axes.
         A ``BatchNorm1d`` stays in networks of more axes, where it normalises features ``(N, C)``.
 
-    Containers: an attribute ``spatial_dims`` of a module that is no layer is updated. A module with a
-    method ``_inflate_`` is not replaced itself; the method is called on the copy, once its children are
-    replaced, with one argument that has the fields ``old_dims``, ``spatial_dims``, ``new_axes``,
+    Containers: the attribute ``spatial_dims`` of a module that is not a layer is updated. A module with a
+    method ``_inflate_`` is not replaced itself; the method is called on the copy after its children have
+    been replaced, with one argument that has the fields ``old_dims``, ``spatial_dims``, ``new_axes``,
     ``kernel_size``, ``stride`` (one entry per new axis), ``weights``, ``padding_mode`` and the method
-    ``extend(old, new)``, which puts entries of the new axes on the right side of those of the old.
+    ``extend(old, new)``, which puts the entries of the new axes before or after those of the old ones.
 
     Raises:
-        ValueError: ``cannot inflate 'layer1.conv': ...`` for layers with as many axes already, of
-            different rank than others, lazy, parametrized or compiled ones, subclasses, and those
-            without a counterpart (unfold, pixel shuffle, unpooling, pools with indices, ``Upsample``
-            to a fixed size, ...); when there is nothing to replace.
+        ValueError: ``cannot inflate 'layer1.conv': ...`` for a layer that already has as many axes, has
+            another rank than the others, is lazy, parametrized, compiled or a subclass, or has no
+            counterpart (unfold, pixel shuffle, unpooling, pools with indices, ``Upsample`` to a fixed
+            size, ...); also if there is nothing to replace.
         ValueError, TypeError: naming the argument, the rule and the value received.
 
     >>> import torch
@@ -237,7 +237,7 @@ def inflate(
 
 
 def _inflate(module: M, found: dict[str, nn.Module], axes: NewAxes) -> M:
-    """Make the new layers, and copy the network around them."""
+    """Build the new layers and copy the network around them."""
     inflation, changes = _Inflation(axes), {}
     for name, layer in found.items():
         if type(layer) not in LAYERS or _rank(layer) not in (None, axes.old_dims):
@@ -248,7 +248,7 @@ def _inflate(module: M, found: dict[str, nn.Module], axes: NewAxes) -> M:
             raise ValueError(f"cannot inflate {_shown(name)!r}: {type(layer).__name__}: {error}") from error
     result = copy.deepcopy(module, inflation.memo)
     updates = {}
-    for name in reversed(found):  # children before what holds them
+    for name in reversed(found):  # children before their parents
         done = None if name in changes else _update(result.get_submodule(name), axes)
         if done:
             updates[name] = done

@@ -1,4 +1,4 @@
-"""How each spatial layer is rebuilt with more axes: one table, and a rule for each kind of layer."""
+"""How each spatial layer is rebuilt with more axes: a rule for each kind of layer, and a table of them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from ..arguments import Ints, padding_modes, padding_rule, per_axis
 
 @dataclass(frozen=True)
 class NewAxes:
-    """The treatment of the new axes, handed to the ``_inflate_`` method of modules that have one.
+    """How to treat the new axes; passed to the ``_inflate_`` method of modules that have one.
 
     ``kernel_size`` and ``stride`` have one entry per new axis.
     """
@@ -27,13 +27,13 @@ class NewAxes:
     padding_mode: str
 
     def extend(self, old: Sequence[Any], new: Sequence[Any] | Any) -> tuple[Any, ...]:
-        """One entry per axis: those of the old axes joined by those (or one for all) of the new ones."""
+        """Join the entries of the old axes and those (or one for all) of the new axes, in axis order."""
         if not isinstance(new, (list, tuple)):
             new = (new,) * len(self.stride)
         return (*new, *old) if self.new_axes == "leading" else (*old, *new)
 
     def strides(self, old: Sequence[float]) -> Ints:
-        """Strides on the new axes of a layer with these on the old ones: 1 unless it resamples itself."""
+        """Strides on the new axes for a layer with strides ``old``: 1 unless it changes the resolution."""
         return self.stride if any(s > 1 for s in old) else (1,) * len(self.stride)
 
     def taps(self, layer: Any) -> Ints:
@@ -41,7 +41,7 @@ class NewAxes:
         return self.strides(layer.stride) if layer.transposed else self.kernel_size
 
 
-# Rules: the arguments of the new layer, by name. A ValueError is the reason why there is none.
+# Rules return the arguments of the new layer, by name. A ValueError says why a layer has no counterpart.
 
 
 def _convolution(layer: Any, axes: NewAxes) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def _convolution(layer: Any, axes: NewAxes) -> dict[str, Any]:
     arguments = {name: getattr(layer, name) for name in names}
     taps, modes = axes.taps(layer), padding_modes(layer.padding_mode, axes.old_dims)
     pads = [(0, 0) if layer.transposed else ((k - 1) // 2, k - 1 - (k - 1) // 2) for k in taps]
-    # An axis without padding takes a mode that is there already, which keeps torch's own kernels in use.
+    # An axis without padding gets a mode already in use, so that torch's own kernels still apply.
     new_modes = [axes.padding_mode if any(p) else modes[0] for p in pads]
     rule = padding_rule(layer.padding, axes.old_dims)
     if layer.transposed:
@@ -57,7 +57,7 @@ def _convolution(layer: Any, axes: NewAxes) -> dict[str, Any]:
     return arguments | {
         "kernel_size": axes.extend(layer.kernel_size, taps),
         "stride": axes.extend(layer.stride, axes.strides(layer.stride)),
-        # "same" pads the new axes by these very pairs, or by what a stride leaves of them.
+        # "same" pads the new axes by the same pairs, or by less with a stride.
         "padding": rule if isinstance(rule, str) else axes.extend(rule, pads),
         "dilation": axes.extend(layer.dilation, 1),
         "bias": layer.bias is not None,
@@ -88,7 +88,7 @@ def _pool(layer: Any, axes: NewAxes) -> dict[str, Any]:
 def _avg_pool(layer: Any, axes: NewAxes) -> dict[str, Any]:
     arguments = _pool(layer, axes)
     divisor = getattr(layer, "divisor_override", None)
-    if divisor is not None:  # it stands for the taps on the old axes
+    if divisor is not None:  # it counts the taps on the old axes
         old = per_axis(layer.kernel_size, axes.old_dims, "kernel_size")
         divisor *= prod(arguments["kernel_size"]) // prod(old)
     return arguments | {"count_include_pad": layer.count_include_pad, "divisor_override": divisor}
@@ -122,7 +122,7 @@ _PAD_MODES = {"ReflectionPad": "reflect", "ReplicationPad": "replicate", "Circul
 
 def _pad(layer: Any, axes: NewAxes) -> dict[str, Any]:
     none = (0, 0) * len(axes.stride)
-    # Flat, and the last axis comes first.
+    # A flat sequence, the last axis first.
     padding = (*layer.padding, *none) if axes.new_axes == "leading" else (*none, *layer.padding)
     mode = getattr(layer, "mode", None) or _PAD_MODES.get(type(layer).__name__[:-2], "constant")
     return {"padding": padding, "mode": mode, "value": getattr(layer, "value", 0.0)}
@@ -150,7 +150,7 @@ def _upsample(layer: Any, axes: NewAxes) -> dict[str, Any]:
 
 Rule = Callable[[Any, NewAxes], dict[str, Any]]
 
-# The convnd layer, its rule, and the torch layers it replaces ("?" stands for 1, 2 and 3).
+# The convnd layer, its rule, and the torch layers that it replaces ("?" stands for 1, 2 and 3).
 _TABLE: dict[type[nn.Module], tuple[Rule, str]] = {
     modules.ConvNd: (_convolution, "Conv?d"),
     modules.ConvTransposeNd: (_convolution, "ConvTranspose?d"),
@@ -165,7 +165,7 @@ _TABLE: dict[type[nn.Module], tuple[Rule, str]] = {
     modules.PadNd: (_pad, "ZeroPad?d ConstantPad?d ReflectionPad?d ReplicationPad?d CircularPad?d"),
     modules.InterpolateNd: (_upsample, "Upsample UpsamplingNearest2d UpsamplingBilinear2d"),
 }
-# The same by the class of the old layer: the class of the new one, and the rule.
+# The same table by class of the old layer: the class of the new one, and the rule.
 LAYERS: dict[type, tuple[type[nn.Module], Rule]] = {
     old: (new, rule)
     for new, (rule, patterns) in _TABLE.items()

@@ -1,1 +1,1 @@
-"""Pooling, padding, resampling and rearranging, on arguments in their normal forms."""
+"""Pooling, padding, resampling and rearranging, for arguments in normal form."""

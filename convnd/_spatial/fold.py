@@ -1,4 +1,4 @@
-"""Windows as columns and back, and the exchange of channels for resolution.
+"""Windows as columns and back, and pixel shuffles.
 
 ``unfold`` lists the entries of every window; ``fold`` is its adjoint and adds them back. Both go axis
 by axis: entry ``t`` of window ``o`` lies at ``o * stride + t * dilation`` of the padded axis.
@@ -21,17 +21,17 @@ def unfold(x: Tensor, windows: Windows) -> Tensor:
         x = open_windows(x, axis, k, s, d)
     n = len(windows.kernel)
     x = x.permute(0, 1, *range(n + 2, 2 * n + 2), *range(2, n + 2))
-    # Copied once in any case: no view of the input, and no question of it where sizes are traced.
+    # Always copy, once: the result is never a view of the input, and traced sizes raise no question about it.
     return x.clone(memory_format=torch.contiguous_format).flatten(1, n + 1).flatten(2)
 
 
 def fold(columns: Tensor, sizes: Ints, counts: Ints, windows: Windows) -> Tensor:
-    """``(N, C * taps, windows)`` to ``(N, C, *sizes)``: entries that several windows hold add up."""
+    """``(N, C * taps, windows)`` to ``(N, C, *sizes)``: entries in several windows are summed."""
     n = len(sizes)
     channels = columns.shape[1] // prod(windows.kernel)
     x = columns.reshape(columns.shape[0], channels, *windows.kernel, *counts)
     for axis, (size, k, s, p, d) in enumerate(zip(sizes, *windows, strict=True)):
-        # Axis 2 is the taps and axis 2 + n - axis the windows of this spatial axis; it goes to the end.
+        # Axis 2 has the taps and axis 2 + n - axis the windows of this spatial axis, which moves to the end.
         at_tap = torch.arange(k, device=x.device) * d
         at_window = torch.arange(counts[axis], device=x.device) * s
         positions = (at_tap[:, None] + at_window).flatten()

@@ -1,14 +1,14 @@
-"""Sampling at given places, and grids of such places, for any number of axes.
+"""Sampling at given points, and affine grids of points, for any number of axes.
 
-A place is a coordinate per axis from -1 to 1, the last axis first. Along an axis of ``n`` entries it is the
-entry number
+A point has one coordinate per axis, from -1 to 1, the last axis first. Along an axis of ``n`` entries
+coordinate c is at the (fractional) entry number
 
     i(c) = (c + 1) (n - 1) / 2          with align_corners: -1 and 1 are the centres of the outermost entries
     i(c) = ((c + 1) n - 1) / 2          without: they are the outer edges of these
 
-and every mode is a short list of entries around it with their weights, which multiply along several axes.
-What is outside the entries follows from the padding of each axis: ``zeros``; ``border``, the outermost entry;
-``reflection``, about the places -1 and 1; ``circular``, where entry ``i + n`` is entry ``i``.
+and every mode is a short list of entries around it with their weights, which multiply over several axes.
+The padding of each axis defines the values outside: ``zeros``; ``border``, the outermost entry;
+``reflection``, about -1 and 1; ``circular``, where entry ``i + n`` is entry ``i``.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ PADDINGS = ("zeros", "border", "reflection", "circular")
 
 
 def affine_grid(theta: Tensor, sizes: Ints, align_corners: bool) -> Tensor:
-    """``theta (N, n, n + 1)`` applied to the places of all entries, ``(N, *sizes, n)``."""
+    """Apply ``theta (N, n, n + 1)`` to the points of all entries: ``(N, *sizes, n)``."""
     places = [_places(theta, size, align_corners) for size in sizes]
     ones = theta.new_ones(sizes)
     base = torch.stack([*reversed(torch.meshgrid(*places, indexing="ij")), ones], -1)
@@ -40,7 +40,7 @@ def affine_grid(theta: Tensor, sizes: Ints, align_corners: bool) -> Tensor:
 
 
 def _places(like: Tensor, size: int, align_corners: bool) -> Tensor:
-    """Those of the entries of one axis."""
+    """Coordinates of the entries of one axis."""
     if size == 1:
         return like.new_zeros(1)
     reach = 1.0 if align_corners else (size - 1) / size
@@ -48,7 +48,7 @@ def _places(like: Tensor, size: int, align_corners: bool) -> Tensor:
 
 
 def grid_sample(x: Tensor, grid: Tensor, mode: str, padding: Sequence[str], align_corners: bool) -> Tensor:
-    """``(N, C, *sizes)`` at the places ``grid (N, *out, n)``: ``(N, C, *out)``."""
+    """Sample ``(N, C, *sizes)`` at the points ``grid (N, *out, n)``: ``(N, C, *out)``."""
     dtype = x.dtype
     if x.is_floating_point():
         real = torch.promote_types(wide(x).dtype, wide(grid).dtype)
@@ -66,7 +66,7 @@ def grid_sample(x: Tensor, grid: Tensor, mode: str, padding: Sequence[str], alig
 
 
 class _Native(torch.autograd.Function):
-    """torch's kernel, whose gradient has no derivatives: where they are wanted, that of the composition."""
+    """torch's kernel; its gradient is not differentiable, so second derivatives use the composition."""
 
     @staticmethod
     def forward(
@@ -89,15 +89,15 @@ class _Native(torch.autograd.Function):
 
 
 def _gradient(out: Tensor, by: Tensor, y: Tensor) -> Tensor:
-    """Of ``<y, out>``, with derivatives."""
-    if not out.requires_grad:  # the nearest entry is the same nearby
+    """The gradient of ``<y, out>``, itself differentiable."""
+    if not out.requires_grad:  # nearest mode is locally constant in the grid
         return torch.zeros_like(by)
     options = {"create_graph": True, "retain_graph": True, "materialize_grads": True}
     return torch.autograd.grad(out, by, y, **options)[0]
 
 
 def _composed(x: Tensor, grid: Tensor, mode: str, padding: Sequence[str], align_corners: bool) -> Tensor:
-    """``x (N, C, *sizes)`` at places ``(N, K, n)`` by torch's differentiable operators: ``(N, C, K)``."""
+    """Sample ``x (N, C, *sizes)`` at points ``(N, K, n)`` by differentiable operators: ``(N, C, K)``."""
     sizes = tuple(x.shape[2:])
     strides = [prod(sizes[i + 1 :]) for i in range(len(sizes))]
     axes = zip(sizes, strides, padding, grid.flip(-1).unbind(-1), strict=True)
@@ -105,7 +105,7 @@ def _composed(x: Tensor, grid: Tensor, mode: str, padding: Sequence[str], align_
         _taps(_entry(c, size, align_corners), size, stride, mode, pad, align_corners)
         for size, stride, pad, c in axes
     ]
-    # One entry more, zero, is what lies outside.
+    # One more entry, zero, stands for everything outside.
     entries, outside = torch.nn.functional.pad(x.flatten(2), (0, 1)), prod(sizes)
     total = None
     for combination in product(*taps):
@@ -127,7 +127,7 @@ def _entry(c: Tensor, size: int, align_corners: bool) -> Tensor:
 def _taps(
     at: Tensor, size: int, stride: int, mode: str, padding: str, align_corners: bool
 ) -> list[tuple[Tensor, Tensor, Tensor | None]]:
-    """Flat positions along one axis, where they are among the entries, and their weights."""
+    """For each tap along one axis: flat positions, a mask of those inside, and weights."""
     if mode != "cubic":
         at = _inside(at, size, padding, align_corners)
     left = at.floor()
@@ -146,12 +146,12 @@ def _found(
     i = i.detach()
     if padding == "circular":
         i = i.remainder(size)
-    inside = (i >= 0) & (i < size)  # not where a place is NaN
+    inside = (i >= 0) & (i < size)  # False where a coordinate is NaN
     return torch.where(inside, i, 0).long() * stride, inside, weight
 
 
 def _inside(at: Tensor, size: int, padding: str, align_corners: bool) -> Tensor:
-    """Where along an axis to read instead; as in torch, no gradient at and beyond the outermost entries."""
+    """Map positions to where the axis is read; as in torch, no gradient from the outermost entries on."""
     if padding == "reflection":
         at = _reflected(at, size, align_corners)
     if padding in ("border", "reflection"):

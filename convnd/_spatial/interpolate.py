@@ -2,7 +2,7 @@
 
 Output position ``o`` lies at ``c(o) = (o + 1/2) * scale - 1/2`` of the input (at ``o * scale`` with
 ``align_corners``), where ``scale`` is input size over output size. Every mode is a short list of
-input positions around ``c`` and their weights; along several axes the weights multiply.
+input positions around ``c`` and their weights; over several axes the weights multiply.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from .pool import adaptive_avg_pool
 from .windows import last_axes
 
 MODES = ("nearest", "nearest-exact", "linear", "cubic", "area")
-INTERPOLATING = ("linear", "cubic")  # the modes that know align_corners
+INTERPOLATING = ("linear", "cubic")  # the modes that have align_corners
 
 Scales = tuple[float | None, ...]
 Taps = list[tuple[Tensor, Tensor | None]]  # input positions, weights; one entry per output position
@@ -34,19 +34,19 @@ def resample(
 ) -> Tensor:
     """Resample ``(N, C, *spatial)`` to ``sizes``.
 
-    ``scales``, output over input, override the ratio of sizes; those that are whole numbers are ints.
+    ``scales`` (output over input) override the ratio of sizes; whole numbers must be ints.
     """
     if mode == "area":
         return adaptive_avg_pool(x, sizes)
     dtype, n = x.dtype, len(sizes)
     in_bytes = dtype == torch.uint8 and mode in INTERPOLATING
     undecided = False
-    # Torch's kernels (2.13, on CPU) take some fractions for the whole numbers that give the same size.
+    # torch's kernels (2.13, on CPU) replace some fractions by the whole numbers that give the same size.
     if mode == "linear" or in_bytes or antialias:
         scales = _taken(x.shape[2:], sizes, scales, (1,))
     elif mode == "nearest":
         taken = _taken(x.shape[2:], sizes, scales, (1, 2))
-        undecided = n != 2 and taken != scales  # from one memory format to another
+        undecided = n != 2 and taken != scales  # depends on the memory format
         scales = taken if n == 2 else scales
     options = mode, align_corners, antialias
     if in_bytes:
@@ -54,10 +54,10 @@ def resample(
     low_precision = dtype in LOW_PRECISION
     last = kernels.interpolated_axes(mode, n) if x.is_floating_point() else 0
     if antialias and (n != 2 or low_precision or sizes[-1] == 1):
-        # torch has it for two axes in single and double precision, and (2.13, on CPU) gets it wrong where
-        # the last axis shrinks to one entry.
+        # torch supports it for two axes in single and double precision, and (2.13, on CPU) gets it wrong
+        # if the last axis shrinks to one entry.
         last = 0
-    if undecided or (eager(x) and x.numel() == 0):  # torch's kernels on CUDA refuse to do nothing
+    if undecided or (eager(x) and x.numel() == 0):  # torch's CUDA kernels refuse empty tensors
         last = 0
     if mode == "cubic" and last and _copied(x.shape[-last:], sizes[-last:], scales[-last:]):
         last = 0
@@ -74,7 +74,7 @@ def resample(
         ]
         x = sum(terms[1:], terms[0])
     if last:
-        # Their entries lie next to each other, which torch's kernels are for; the other axes are channels.
+        # torch's kernels are best for the last axes, contiguous in memory; the other axes become channels.
         corners = align_corners if mode in INTERPOLATING else None
         resized = kernels.interpolate(
             last_axes(x, last), sizes[n - last :], scales[n - last :], mode, corners, antialias
@@ -84,7 +84,7 @@ def resample(
 
 
 def _taken(inputs: Sequence[int], outputs: Sequence[int], scales: Scales, factors: Sequence[int]) -> Scales:
-    """The scales, but one of ``factors`` for a fraction that gives the same size."""
+    """The scales, with a fraction replaced by one of ``factors`` if that gives the same size."""
 
     def take(n: int, size: int, scale: float | None) -> float | None:
         equal = [f for f in factors if size == f * n] if isinstance(scale, float) else []
@@ -94,13 +94,13 @@ def _taken(inputs: Sequence[int], outputs: Sequence[int], scales: Scales, factor
 
 
 def _copied(inputs: Sequence[int], outputs: Sequence[int], scales: Scales) -> bool:
-    """True where torch's cubic kernel takes a gradient for the identity's by sizes alone (2.13)."""
+    """True if torch's cubic kernel (2.13), looking only at sizes, uses the gradient of the identity."""
     same = all(known(n == size) for n, size in zip(inputs, outputs, strict=True))
     return same and any(scale not in (None, 1) for scale in scales)
 
 
 def _kept(n: int, size: int, scale: float | None) -> bool:
-    """True of an axis that stays as it is; of a traced size that may change, it is not asked."""
+    """True if an axis certainly stays as it is; a traced size that may vary is not guarded on."""
     if scale is None:
         return known(size == n)
     return scale == 1
@@ -109,12 +109,12 @@ def _kept(n: int, size: int, scale: float | None) -> bool:
 def _resample_bytes(
     x: Tensor, sizes: tuple[int, ...], scales: Scales, mode: str, align_corners: bool, antialias: bool
 ) -> Tensor:
-    """Linear and cubic resampling of bytes by torch's rule for two axes, which is that of Pillow.
+    """Linear and cubic resampling of bytes by torch's rule for two axes, which is Pillow's.
 
-    Weights are multiples of the largest power of two by which all fit into 16 bits, and every axis, the last
-    one first, is rounded to bytes.
+    Weights are integers: scaled by the largest power of two with which all fit into 16 bits, then rounded.
+    The result is rounded to bytes after each axis, the last axis first.
     """
-    if len(sizes) == 2 and max(sizes) > 1 and eager(x):  # torch (2.13) may fail where one entry is left
+    if len(sizes) == 2 and max(sizes) > 1 and eager(x):  # torch (2.13) may fail if one entry is left
         x = x.contiguous()
         return kernels.interpolate(x, sizes, scales, mode, align_corners, antialias)
     for axis in range(x.ndim - 1, 1, -1):
@@ -148,7 +148,7 @@ def _taps(
     if antialias:
         return _antialiased_taps(n, size, scale, mode, align_corners, real, device)
     if mode not in INTERPOLATING:
-        real = torch.float32  # as torch finds them, in any precision of the data
+        real = torch.float32  # as torch computes them, whatever the dtype of the data
     o = torch.arange(size, device=device, dtype=real)
     step = _step(n, size, scale, align_corners)
     if mode == "nearest":
@@ -183,7 +183,7 @@ def _antialiased_taps(
     real: torch.dtype,
     device: torch.device,
 ) -> Taps:
-    """As :func:`_taps`, with a kernel widened to the step when that is longer than one entry."""
+    """As :func:`_taps`, with the kernel widened to the step if that is longer than one entry."""
     step = _step(n, size, scale, align_corners)
     widening = max(step, 1.0)
     support = (1 if mode == "linear" else 2) * widening

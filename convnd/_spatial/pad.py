@@ -1,16 +1,15 @@
 """Padding over any number of axes, and its exact adjoint.
 
-The padded axis repeats entries of the axis it came from: position ``j`` takes entry ``i(j)``, with
+The padded axis repeats entries of the original axis: position ``j`` is a copy of entry ``i(j)``, with
 
     circular   i = j mod n
     replicate  i = min(max(j, 0), n - 1)
     reflect    i = (n - 1) - |(n - 1) - |j||
 
-so that padding is a gather along each axis, and its adjoint adds back into the entries it read.
+so padding is a gather along each axis, and its adjoint adds back into the entries that were read.
 
-Negative amounts crop. What is reflected and replicated are entries of the whole axis, those that the other
-end crops too. The period of a circular axis is what the crop leaves: it is cropped, then wrapped. Both rules
-are torch's.
+Negative amounts crop. Reflection and replication read the whole axis, also entries that the other end crops.
+A circular axis is first cropped, then wrapped: its period is what the crop leaves. Both rules are torch's.
 """
 
 import torch
@@ -27,7 +26,7 @@ _LIMITS = {"reflect": "less than", "circular": "at most"}
 
 
 def flat(pairs: Pairs) -> list[int]:
-    """The amounts as torch takes them: the last axis first."""
+    """The amounts in torch's order: flat, the last axis first."""
     return [amount for pair in reversed(pairs) for amount in pair]
 
 
@@ -36,19 +35,19 @@ def _none(pairs: Pairs) -> bool:
 
 
 def evens(pairs: Pairs) -> Ints:
-    """The padding of axes that have the same on both sides, as native kernels want it; of others 0."""
+    """Padding in the form of native kernels: one int per axis, 0 if the two sides differ."""
     return tuple(a if known(a == b) and known(a >= 0) else 0 for a, b in pairs)
 
 
 def zero_pad(input: Tensor, pairs: Pairs) -> Tensor:
-    """Zeros around the last ``len(pairs)`` axes; negative amounts crop."""
+    """Pad the last ``len(pairs)`` axes with zeros; negative amounts crop."""
     if _none(pairs):
         return input
     return F.pad(input, flat(cropped(input, pairs)))
 
 
 def cropped(x: Tensor, pairs: Pairs) -> Pairs:
-    """The same amounts, where a crop that goes on beyond the entries shortens the padding behind them."""
+    """The same amounts, but a crop longer than the axis also shortens the padding at the other end."""
     if not any(known(amount < 0) for pair in pairs for amount in pair):
         return pairs
 
@@ -61,7 +60,7 @@ def cropped(x: Tensor, pairs: Pairs) -> Pairs:
 
 
 def surrounded(x: Tensor, pairs: Pairs) -> Tensor:
-    """As :func:`zero_pad`, faster where no graph is wanted; contiguous wherever anything is padded."""
+    """As :func:`zero_pad`, but faster without autograd; contiguous if anything is padded."""
     if _none(pairs):
         return x
     wanted = torch.is_grad_enabled() and x.requires_grad
@@ -69,7 +68,7 @@ def surrounded(x: Tensor, pairs: Pairs) -> Tensor:
 
 
 def bordered(x: Tensor, pairs: Pairs) -> Tensor:
-    """As :func:`zero_pad` of a tensor that is not traced; always contiguous, and written but once."""
+    """As :func:`zero_pad`, for tensors that are not traced; always contiguous, and written only once."""
     n, pairs = x.ndim - len(pairs), cropped(x, pairs)
     out = inside = x.new_empty(
         [*x.shape[:n], *(s + a + b for s, (a, b) in zip(x.shape[n:], pairs, strict=True))]
@@ -87,7 +86,7 @@ def bordered(x: Tensor, pairs: Pairs) -> Tensor:
 
 
 def check_fits(sizes: tuple[int, ...], pairs: Pairs, modes: tuple[str, ...], name: str) -> None:
-    """Refuse more padding than an axis can supply."""
+    """Refuse padding that is too large for the size of an axis in its mode."""
     for axis, (size, pair, mode) in enumerate(zip(sizes, pairs, modes, strict=True)):
         limit = {"reflect": size - 1, "circular": size}.get(mode)
         if limit is not None and max(pair) > limit:
@@ -105,10 +104,10 @@ def check_fits(sizes: tuple[int, ...], pairs: Pairs, modes: tuple[str, ...], nam
 
 
 def _source(mode: str, size: int, pair: tuple[int, int], device: torch.device) -> Tensor:
-    """The entry that each entry of a padded axis is a copy of."""
+    """For each entry of a padded axis, the index of the entry that it copies."""
     j = torch.arange(-pair[0], size + pair[1], device=device)
     if mode == "circular":
-        start = max(-pair[0], 0)  # what is cropped is not part of the period
+        start = max(-pair[0], 0)  # cropped entries are not part of the period
         return (j - start).remainder(size - start - max(-pair[1], 0)) + start
     if mode == "replicate":
         return j.clamp(0, size - 1)
@@ -118,7 +117,7 @@ def _source(mode: str, size: int, pair: tuple[int, int], device: torch.device) -
 
 
 def _native_axes(x: Tensor, pairs: Pairs, modes: tuple[str, ...]) -> int:
-    """How many of the last axes torch pads in one call, 0 for none."""
+    """How many of the last axes torch can pad in one call, 0 for none."""
     n = len(pairs)
     last = min(n, MAX_AXES)
     if x.ndim != n + 2 or len(set(modes[n - last :])) > 1 or x.shape[1] == 0:
@@ -126,9 +125,9 @@ def _native_axes(x: Tensor, pairs: Pairs, modes: tuple[str, ...]) -> int:
     if modes[-1] not in _TORCH_MODES:
         return 0
     if modes[-1] == "circular" and min(map(min, pairs[n - last :])) < 0:
-        return 0  # torch (2.13) reads memory that it has not written
+        return 0  # torch (2.13) reads uninitialised memory
     if modes[-1] == "replicate" and not eager(x):
-        return 0  # inductor (2.13) mistakes the strides of torch's gradient
+        return 0  # inductor (2.13) gets the strides of torch's gradient wrong
     return last
 
 
@@ -144,7 +143,7 @@ def pad_axes(x: Tensor, pairs: Pairs, modes: tuple[str, ...]) -> Tensor:
         if mode != "zeros" and any(pair):
             x = x.index_select(axis, _source(mode, x.shape[axis], pair, x.device))
     if last and modes[-1] != "zeros":
-        # Their entries lie next to each other, which torch's kernels are for; the other axes are channels.
+        # torch's kernels are best for the last axes, contiguous in memory; the other axes become channels.
         outside = x.shape[1 : x.ndim - last]
         x = F.pad(x if last == n else x.flatten(1, n + 1 - last), flat(pairs[-last:]), mode=modes[-1])
         if last == n:

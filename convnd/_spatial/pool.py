@@ -1,11 +1,11 @@
 """Pooling over any number of spatial axes.
 
-A maximum or a sum over a box is the maximum or sum over some axes of the one over the others. Large
-tensors on the CPU go axis by axis and in place (:mod:`.separable_pool`), unless torch's kernel is as fast.
-For all others, sums go axis by axis and are divided once; maxima go over a few axes at a time, last axes
-first, in torch's own kernels. There, positions compose: the flat index of the winner along the outer axes
-picks the flat index along the inner ones. The first of equal maxima in row-major order wins and a NaN
-wins over everything, as in torch, since each step keeps that rule.
+The maximum or sum over a box can be taken over some axes first and then over the others. Large tensors on
+the CPU are reduced axis by axis and in place (:mod:`.separable_pool`), unless torch's kernel is as fast. In
+all other cases sums are taken axis by axis and divided once; maxima are taken over a few axes at a time, last
+axes first, by torch's own kernels. Their indices compose: the flat index of the maximum along the outer axes
+selects the flat index along the inner ones. As in torch, the first of equal maxima in row-major order wins
+and NaN wins over everything, since each step keeps that rule.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,24 +24,24 @@ from . import separable_pool as separable
 from .pad import zero_pad
 from .windows import Windows, every, open_windows, output_size
 
-SMALL = 2**14  # entries; below, the calls of a separable reduction cost more than its arithmetic
-OVERLAP = 3  # taps per entry of the input; with fewer, torch finds the places of maxima as fast
+SMALL = 2**14  # entries; below this, the calls of a separable reduction cost more than its arithmetic
+OVERLAP = 3  # taps per entry of the input; with fewer, torch finds the indices of maxima as fast
 
 
 def _axis_groups(n: int, most: int) -> Iterator[slice]:
-    """The spatial axes, last first, in groups of at most so many."""
+    """The spatial axes, last first, in groups of at most ``most``."""
     for stop in range(n, 0, -most):
         yield slice(max(stop - most, 0), stop)
 
 
 def _along(group: slice, op: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
-    """Apply ``op`` on ``(1, batch, *axes)`` to some spatial axes; all other axes are batch."""
+    """Apply ``op``, which takes ``(1, batch, *axes)``, to some spatial axes; all others become batch."""
     axes = tuple(range(2 + group.start, 2 + group.stop))
     last = tuple(range(-len(axes), 0))
     moved = [t.movedim(axes, last) for t in tensors]
     lead = moved[0].shape[: -len(axes)]
     planes = prod(lead)
-    batch = (1, planes) if planes else (0, 1)  # native kernels allow an empty batch only
+    batch = (1, planes) if planes else (0, 1)  # native kernels allow only N to be 0
     results = op(*(m.reshape(*batch, *m.shape[-len(axes) :]) for m in moved))
     return tuple(r.reshape(*lead, *r.shape[2:]).movedim(last, axes) for r in results)
 
@@ -52,7 +52,7 @@ def _maxima(
     some_axes: Callable[[Tensor, slice], tuple[Tensor, ...]],
     most: int = MAX_AXES,
 ) -> tuple[Tensor, ...]:
-    """``(values,)`` or ``(values, positions)`` over all axes from those over groups of axes.
+    """Combine maxima over groups of axes: ``(values,)`` or ``(values, positions)`` over all axes.
 
     ``some_axes(x, group)`` gives values and, if positions are wanted, flat positions along the group.
     """
@@ -90,7 +90,7 @@ def max_pool(x: Tensor, windows: Windows, ceil_mode: bool, indices: bool) -> tup
 
 
 def _dense(x: Tensor) -> Tensor:
-    """``x`` in a memory format that torch's kernels know, and give back."""
+    """``x`` in a memory format that torch's kernels support and keep."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     kept = x.ndim in formats and x.is_contiguous(memory_format=formats[x.ndim])
     return x if kept else x.contiguous()
@@ -98,7 +98,7 @@ def _dense(x: Tensor) -> Tensor:
 
 @lru_cache(maxsize=4096)
 def _separable_outputs(sizes: Ints, windows: Windows, ceil_mode: bool) -> Ints | None:
-    """The sizes of the result where it is to be had axis by axis."""
+    """The sizes of the result if it can be computed axis by axis, otherwise None."""
     outputs = windows.outputs(sizes, ceil_mode)
     return outputs if separable.applies(sizes, windows, outputs) else None
 
@@ -106,7 +106,7 @@ def _separable_outputs(sizes: Ints, windows: Windows, ceil_mode: bool) -> Ints |
 def _separable_max_pool(
     x: Tensor, windows: Windows, ceil_mode: bool, indices: bool
 ) -> tuple[Tensor, ...] | None:
-    """None where it does not apply, or where torch's kernels are as fast."""
+    """Maxima axis by axis; None if that does not apply or torch's kernels are as fast."""
     n, sizes = len(windows.kernel), tuple(x.shape[2:])
     outputs = _separable_outputs(sizes, windows, ceil_mode)
     if x.dtype not in separable.REDUCED or outputs is None:
@@ -143,7 +143,7 @@ def fractional_max_pool(x: Tensor, kernel: Ints, sizes: Ints, samples: Tensor) -
 
     def some_axes(x: Tensor, group: slice) -> tuple[Tensor, ...]:
         chosen = samples[..., group]
-        if len(sizes) > kernels.MAX_FRACTIONAL_AXES:  # repeat the choice along the other axes
+        if len(sizes) > kernels.MAX_FRACTIONAL_AXES:  # repeat the samples along the other axes
             planes = prod(x.shape[:2]) // max(prod(chosen.shape[:2]), 1)
             chosen = chosen.flatten(0, 1).repeat_interleave(planes, 0).view(*x.shape[:2], chosen.shape[-1])
         return kernels.fractional_max_pool(x, kernel[group], sizes[group], chosen)
@@ -152,7 +152,7 @@ def fractional_max_pool(x: Tensor, kernel: Ints, sizes: Ints, samples: Tensor) -
 
 
 def max_unpool(x: Tensor, indices: Tensor, sizes: Ints) -> Tensor:
-    """Zeros everywhere but at ``indices``, flat over the spatial axes of the output; the last entry stays."""
+    """Scatter ``x`` into zeros at flat spatial ``indices``; of entries with equal index the last stays."""
     x, indices = x.flatten(2), indices.flatten(2)
     order = torch.arange(x.shape[2], device=x.device).expand_as(indices)
     nobody = torch.full((*x.shape[:2], prod(sizes)), -1, device=x.device)
@@ -177,7 +177,7 @@ def avg_pool(
         if outputs is not None:
             counts = _divisor(x, outputs, sizes, windows, ceil_mode, count_include_pad, divisor_override)
             return separable.means(_dense(wide(x)), windows, outputs, counts).to(x.dtype)
-    # Inductor (2.13) divides the gradients of windows cut off by ceil_mode by the size of whole ones.
+    # Inductor (2.13) divides gradients of windows cut off by ceil_mode by the size of full windows.
     if has_native and (eager(x) or not (ceil_mode or whole)):
         (kernel, stride, padding, _), options = windows, (count_include_pad, divisor_override)
         return kernels.avg_pool(x, kernel, stride, padding, ceil_mode, *options)
@@ -190,7 +190,7 @@ def avg_pool(
 def _padded_sums(x: Tensor, windows: Windows, ceil_mode: bool) -> Tensor:
     for axis, (k, s, p, d) in enumerate(zip(*windows, strict=True), start=2):
         count = output_size(x.shape[axis], k, s, p, d, ceil_mode)
-        # The same amounts for any size, which a traced program may leave open.
+        # Amounts that do not depend on the size, which may be dynamic in a traced program.
         x = zero_pad(x, ((p, p + (s - 1 if ceil_mode else 0)), *((0, 0),) * (x.ndim - 1 - axis)))
         x = every(open_windows(x, axis, k, s, d).sum(-1), axis, 0, 1, count)
     return x
@@ -205,7 +205,7 @@ def _divisor(
     count_include_pad: bool,
     override: int | None,
 ) -> Tensor | int:
-    """How many entries of each window count: the product of those along the axes."""
+    """How many entries of each window count: the product over the axes."""
     if override is not None:
         return override
     if not ceil_mode and (count_include_pad or not any(windows.padding)):
@@ -221,7 +221,7 @@ def _divisor(
 
 
 def adaptive_avg_pool(x: Tensor, sizes: Ints) -> Tensor:
-    """Mean over windows ``[floor(o n / size), ceil((o + 1) n / size))``, which multiply over the axes."""
+    """Mean over windows ``[floor(o n / size), ceil((o + 1) n / size))`` of each axis."""
     n = len(sizes)
     if n <= MAX_AXES:
         return kernels.adaptive_avg_pool(x, sizes)

@@ -1,15 +1,15 @@
 r"""Maxima and sums over boxes on the CPU: axis by axis, in place, without padding in memory.
 
-Maximum and sum are associative and commutative, so that the reduction of a box of ``prod(k)`` entries is
-one of ``k`` entries along each axis in turn. Tap ``t`` of an axis is a strided slice of it,
+Maximum and sum are associative and commutative, so a box of ``prod(k)`` entries can be reduced along one axis
+after the other, ``k`` entries at a time. Tap ``t`` of an axis is a strided slice of it,
 
     out[o] = op_t x[o s + t d - p],     for those o with 0 <= o s + t d - p < size,
 
-and is combined into the narrow part of ``out`` that it covers. One tap that covers all of ``out`` begins.
+and is combined into the part of ``out`` that it covers. A tap that covers all of ``out`` comes first.
 
-The *place* of a maximum is no reduction of values, but one of pairs (value, place), ordered by falling
-value and then by rising flat place: its minimum over a box is the first of the equal maxima, whatever the
-order of the axes. A pair is one 64-bit key with the place in its low half.
+The *index* of a maximum is a reduction of pairs (value, flat index), ordered by falling value and then by
+rising index: the minimum over a box is the first of the equal maxima, whatever the order of the axes. A pair
+is one 64-bit key with the index in its low half.
 """
 
 from collections.abc import Callable
@@ -27,17 +27,17 @@ from .windows import Windows, every
 KEYED = (torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int16, torch.int8, torch.uint8)
 REDUCED = (*KEYED, torch.float64, torch.int64)
 
-PIECE = 1 << 20  # bytes of the planes whose means are taken at a time
+PIECE = 1 << 20  # bytes of the planes averaged at a time
 MAX_PLACES = 1 << 32  # in the low half of a key
 
 
 def _first_inside(padding: int, dilation: int) -> int:
-    """The first tap that does not reach into the left pad of at most ``k / 2``; none covers more outputs."""
+    """The first tap that never reads the left pad (at most ``k / 2``); no tap covers more outputs."""
     return -(-padding // dilation)
 
 
 def applies(sizes: Ints, windows: Windows, outputs: Ints) -> bool:
-    """True where along each axis some tap covers all outputs, and anything is left to combine with it."""
+    """True if on each axis some tap covers all outputs, and there is something to combine with it."""
     several = False
     for n, count, k, s, p, d in zip(sizes, outputs, *windows, strict=True):
         first = _first_inside(p, d)
@@ -49,7 +49,7 @@ def applies(sizes: Ints, windows: Windows, outputs: Ints) -> bool:
 
 @lru_cache(maxsize=4096)
 def _taps(n: int, count: int, k: int, s: int, p: int, d: int) -> tuple[tuple[int, int, int], ...]:
-    """``(first, last + 1, start)`` of each tap: the outputs it covers, and where it starts to read."""
+    """``(first, last + 1, start)`` of each tap: the outputs it covers, and the first input it reads."""
     taps = []
     for offset in range(-p, k * d - p, d):
         low, high = max(-(offset // s), 0), min((n - 1 - offset) // s + 1, count)
@@ -61,7 +61,7 @@ def _taps(n: int, count: int, k: int, s: int, p: int, d: int) -> tuple[tuple[int
 def _reduce_axis(
     op: Callable[..., Any], x: Tensor, axis: int, count: int, *window: int, room: Tensor | None = None
 ) -> Tensor:
-    """In ``room``, where there is one and anything to combine."""
+    """Reduce one axis, into ``room`` if it is given and there is anything to combine."""
     _, s, p, d = window
     first = _first_inside(p, d) * d - p
     whole = every(x, axis, first, s, count)
@@ -73,7 +73,7 @@ def _reduce_axis(
         part = whole.narrow(axis, low, high - low)
         if out is None:
             out = torch.empty_like(whole) if room is None else room
-            if axis == x.ndim - 1 and high - low < count:  # a column alone costs as much as all
+            if axis == x.ndim - 1 and high - low < count:  # one column costs as much as all
                 part = out.copy_(whole).narrow(axis, low, high - low)
             for a, b in ((0, low), (high, count)):
                 if a < b and axis < x.ndim - 1:
@@ -88,27 +88,27 @@ def _reduce_axis(
 def _reduce(
     op: Callable[..., Any], x: Tensor, windows: Windows, outputs: Ints, room: Tensor | None = None
 ) -> Tensor:
-    """First axes first, so that strides have thinned the entries out when the costly last one comes."""
+    """Reduce the first axes first, so that strides leave fewer entries for the costly last axis."""
     for axis, (count, *window) in enumerate(zip(outputs, *windows, strict=True), start=2):
         x = _reduce_axis(op, x, axis, count, *window, room=room if axis == x.ndim - 1 else None)
     return x
 
 
 def maxima(x: Tensor, windows: Windows, outputs: Ints) -> Tensor:
-    """The largest entry of each window; any NaN wins, and either of two zeros."""
+    """The largest entry of each window; NaN wins, and of 0 and -0 either may be returned."""
     return _reduce(torch.maximum, x, windows, outputs)
 
 
 def winners(x: Tensor, windows: Windows, outputs: Ints) -> Tensor | None:
-    """The flat place of the first largest entry of each window; None where there is a NaN."""
+    """The flat index of the first largest entry of each window; None if there is any NaN."""
     if x.is_floating_point():
         if x.amax().isnan():
             return None
-        falling = torch.rsub(x.float(), 0.0).view(torch.int32)  # -x, and one zero for both
-        # The bits of a float order as an integer does, but in reverse below zero.
+        falling = torch.rsub(x.float(), 0.0).view(torch.int32)  # -x, with a single zero
+        # The bits of floats are ordered like integers, but reversed below zero.
         falling ^= (falling >> 31).bitwise_and_(0x7FFFFFFF)
     else:
-        falling = x.bitwise_not()  # -x - 1, or 255 - x: without overflow
+        falling = x.bitwise_not()  # -x - 1, or 255 - x for bytes: no overflow
     sizes = x.shape[2:]
     keys = falling.to(torch.int64).bitwise_left_shift_(32)
     keys += torch.arange(prod(sizes)).view(sizes)
@@ -116,7 +116,7 @@ def winners(x: Tensor, windows: Windows, outputs: Ints) -> Tensor | None:
 
 
 class _Linear(torch.autograd.Function):
-    """A linear map and its adjoint, each the derivative of the other: derivatives of all orders."""
+    """A linear map and its adjoint, each the other's gradient, so derivatives of all orders exist."""
 
     @staticmethod
     def forward(x: Tensor, apply: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor]) -> Tensor:
@@ -141,15 +141,15 @@ class _Linear(torch.autograd.Function):
 
 
 def _add(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
-    if is_legacy_batchedtensor(a):  # of is_grads_batched, which has no out=
+    if is_legacy_batchedtensor(a):  # from is_grads_batched, which does not support out=
         return out.copy_(a + b)
     return torch.add(a, b, out=out)
 
 
 def _in_pieces(apply: Callable[..., Tensor], x: Tensor, sizes: Ints) -> Tensor:
-    """``apply(x)`` for some planes at a time, which the caches hold from one axis to the next.
+    """``apply(x)`` for a few planes at a time, which stay in cache from one axis to the next.
 
-    ``apply`` takes a keyword ``room``, where its result may be, and gives its result.
+    ``apply`` takes a keyword ``room``, memory that its result may use, and returns its result.
     """
     if is_legacy_batchedtensor(x) or not x.is_contiguous() or x.nbytes <= 2 * PIECE:
         return apply(x)
@@ -173,7 +173,7 @@ def means(x: Tensor, windows: Windows, outputs: Ints, counts: Tensor | int) -> T
     def adjoint(y: Tensor, room: Tensor | None = None) -> Tensor:
         return _spread(y / counts, windows, sizes, room)
 
-    if max(windows.stride) > 1:  # which thins the entries out after the first axis
+    if max(windows.stride) > 1:  # fewer entries remain after the first axis
         return _Linear.apply(x, apply, adjoint)
     return _Linear.apply(
         x, partial(_in_pieces, apply, sizes=outputs), partial(_in_pieces, adjoint, sizes=sizes)
@@ -181,7 +181,7 @@ def means(x: Tensor, windows: Windows, outputs: Ints, counts: Tensor | int) -> T
 
 
 def _spread(y: Tensor, windows: Windows, sizes: Ints, room: Tensor | None) -> Tensor:
-    """The adjoint of the sums: every tap adds back where it was read."""
+    """The adjoint of the sums: every tap adds back to where it was read."""
     for axis in range(y.ndim - 1, 1, -1):
         n, window = sizes[axis - 2], windows.along(slice(axis - 2, axis - 1))
         (k,), (s,), (p,), (d,) = window

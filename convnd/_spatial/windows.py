@@ -1,4 +1,4 @@
-"""Parts of one axis: every so many entries, windows, and entries spaced out."""
+"""Views of one axis: strided slices, windows, and entries with zeros between them."""
 
 from typing import Any, NamedTuple
 
@@ -26,11 +26,11 @@ class Windows(NamedTuple):
 
 
 def output_size(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
-    """torch's rule; with ``ceil_mode`` the last window must start inside the input or its left pad."""
+    """torch's output size; in ``ceil_mode`` the last window must start in the input or its left pad."""
     span = size + 2 * padding - dilation * (kernel - 1) - 1
     if not ceil_mode:
         return span // stride + 1
-    # Dynamo knows how min is computed of open sizes, and in torch 2.11 cannot call sym_min itself.
+    # Dynamo can trace min of dynamic sizes, but in torch 2.11 cannot call sym_min.
     least: Any = min if torch.compiler.is_dynamo_compiling() else torch.sym_min
     last: Any = least((span + stride - 1) // stride, (size + padding - 1) // stride)
     return last + 1
@@ -44,12 +44,12 @@ def every(x: Tensor, axis: int, start: int, step: int, count: int) -> Tensor:
 
 
 def windows(x: Tensor, axis: int, kernel: int, stride: int, dilation: int) -> Tensor:
-    """The axis becomes the windows; their entries are a new last axis."""
+    """Replace an axis by its windows; their entries are a new last axis."""
     return x.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
 
 
 def open_windows(x: Tensor, axis: int, kernel: int, stride: int, dilation: int) -> Tensor:
-    """As :func:`windows`, but copied for export, which would ask of open sizes whether a view is dense."""
+    """As :func:`windows`, but copied under export, which would guard on whether a view is dense."""
     if not torch.compiler.is_exporting():
         return windows(x, axis, kernel, stride, dilation)
     count = (x.shape[axis] - dilation * (kernel - 1) - 1) // stride + 1
@@ -57,12 +57,12 @@ def open_windows(x: Tensor, axis: int, kernel: int, stride: int, dilation: int) 
 
 
 def last_axes(x: Tensor, n: int) -> Tensor:
-    """``(N, C, *spatial)`` with all but the last ``n`` axes among the channels."""
+    """``(N, C, *spatial)`` with all but the last ``n`` spatial axes merged into the channels."""
     return x if x.ndim == n + 2 else x.flatten(1, x.ndim - n - 1)
 
 
 def spaced(x: Tensor, axis: int, step: int) -> Tensor:
-    """The entries of an axis ``step`` apart, with zeros between them."""
+    """Spread the entries of an axis ``step`` apart, with zeros between them."""
     if step == 1:
         return x
     size = (x.shape[axis] - 1) * step + 1

@@ -1,6 +1,6 @@
-"""torch's convolutions by number of axes, and what has to be done for them to be right, and fast.
+"""torch's convolutions by number of axes, and what has to be done to get correct and fast results from them.
 
-They are called by :mod:`convnd._conv.algorithms.native`, which does it.
+:mod:`convnd._conv.algorithms.native` calls them with these precautions.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -24,12 +24,11 @@ CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transp
 def misread(
     dtype: torch.dtype, device: str, sizes: Iterable[int], kernel: Sequence[int], stride: Ints, dilation: Ints
 ) -> bool:
-    """True where oneDNN's kernels may read or write outside their operands (torch 2.13, processors with AMX).
+    """True if oneDNN's kernels may read or write outside their operands (torch 2.13, processors with AMX).
 
-    ``sizes`` are those of the side of a convolution that its kernel moves over. Seen in half precision alone:
-    with stride or dilation, in the convolution and both gradients; with neither, in the gradient by the
-    weight, where an axis is shorter than the kernel. Such calls are made in single precision and rounded
-    once.
+    ``sizes`` are those of the tensor that the kernel slides over. Seen only in half precision: with stride or
+    dilation in the convolution and both gradients; without them in the weight gradient, if an axis is shorter
+    than the kernel. Such calls are computed in single precision and rounded once.
     """
     if device != "cpu" or dtype not in LOW_PRECISION:
         return False
@@ -40,30 +39,30 @@ def misread(
 def needs_wider_type(
     dtype: torch.dtype, device: str, sizes: Iterable[int], kernel: Sequence[int], stride: Ints, dilation: Ints
 ) -> bool:
-    """True for calls made in a wider type: for speed, because the kernel errs, or for want of a kernel."""
+    """True if a call needs a wider dtype: for speed, or because the kernel is wrong or missing."""
     if dtype in SMALL_INTEGERS or emulated(dtype, device):
         return True
     return misread(dtype, device, sizes, kernel, stride, dilation)
 
 
 def in_wider_type(kernel: Callable[..., Tensor], *args: Any) -> Tensor:
-    """The kernel on tensors in a precision to add in, its result rounded to the type of the first one."""
+    """Call a kernel with its tensors in the dtype of :func:`.wide`; the result gets the first one's dtype."""
     with torch.autocast("cpu", enabled=False):
         wider = [wide(a) if isinstance(a, Tensor) else a for a in args]
         return kernel(*wider).to(args[0].dtype)
 
 
 def usual_weight(weight: Tensor) -> Tensor:
-    """Contiguous: by the strides of others some kernels convolve wrongly, refuse or crash (torch 2.13).
+    """The weight made contiguous: with other strides some kernels give wrong results, refuse or crash (2.13).
 
-    One takes a weight for channels-last which the next does not, and groups are cut from it in the wrong
-    places. Which layout a kernel works in, it is to take from the input.
+    Kernels disagree on whether a weight is channels-last, and then slice its groups in the wrong places. The
+    layout of the computation should be decided by the input alone.
     """
     return usual_strides(weight.contiguous())
 
 
 def dilation_between_taps(dilation: Ints, kernel: Sequence[int]) -> Ints:
-    """A single tap has no dilation: oneDNN reads outside short axes by it (torch 2.13)."""
+    """Set the dilation of single taps to 1: oneDNN uses it to read outside short axes (torch 2.13)."""
     if max(dilation) == 1:
         return dilation
     return tuple(1 if k == 1 else d for d, k in zip(dilation, kernel, strict=True))
@@ -78,7 +77,7 @@ def conv_one_axis(
     dilation: Ints,
     groups: int,
 ) -> Tensor:
-    """By the kernel for two axes where channels lie last in memory, which only that one keeps."""
+    """1-D convolution; channels-last inputs use the 2-D kernel, the only one that keeps that layout."""
     if not channels_lie_last(input):
         return CONV[1](input, weight, bias, stride, padding, dilation, groups)
     window = (1, *stride), (0, *padding), (1, *dilation)
@@ -86,6 +85,6 @@ def conv_one_axis(
 
 
 def onednn_skipped(batch: int, channels: int, sizes: Ints, dtype: torch.dtype) -> bool:
-    """True where torch convolves one small sample by a slow kernel though it has oneDNN (torch 2.13)."""
+    """True if torch uses a slow kernel for one small sample although oneDNN is available (torch 2.13)."""
     few = batch == 1 and channels * prod(sizes[:2]) <= 20480
     return few and dtype == torch.float32 and len(sizes) > 1 and torch.backends.mkldnn.is_available()

@@ -1,4 +1,4 @@
-"""The kinds of numbers: which torch's kernels lack, and which they are slow in."""
+"""Dtypes: those that torch's kernels lack, and those they are slow in."""
 
 import torch
 from torch import Tensor
@@ -15,25 +15,25 @@ def _slow() -> tuple[torch.dtype, ...]:
     return tuple(dtype for dtype, known in zip(LOW_PRECISION, fast, strict=True) if not known)
 
 
-# What this processor has no instructions for: torch's convolutions take some thirty times as long on it as in
-# single precision (torch 2.13, AVX2).
+# The dtypes that this processor has no instructions for: torch's convolutions take some thirty times as long
+# as in single precision (torch 2.13, AVX2).
 SLOW = _slow()
 
 
 def wide(x: Tensor) -> Tensor:
-    """``x`` in a precision to add in, which is rounded (of integers: wrapped) once, at the end."""
+    """``x`` in a dtype wide enough for sums, to be rounded (integers: wrapped) once, at the end."""
     if x.dtype in LOW_PRECISION:
         return x.float()
     return x.long() if x.dtype in SMALL_INTEGERS else x
 
 
 def is_numeric(dtype: torch.dtype) -> bool:
-    """True of floating-point, complex and integer types."""
+    """True for floating-point, complex and integer types."""
     return dtype.is_floating_point or dtype.is_complex or dtype in INTEGERS
 
 
 def emulated(dtype: torch.dtype, device: str) -> bool:
-    """True where single precision is so much faster that calls are made in it, and rounded once.
+    """True if single precision is so much faster that calls use it and round once.
 
     The ``meta`` device stands for the CPU.
     """

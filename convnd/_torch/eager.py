@@ -1,4 +1,4 @@
-"""Tells calls that may look at their tensors and write in place from those that are traced or transformed."""
+"""Tells eager calls, which may read values and write in place, from traced or transformed ones."""
 
 from typing import Any
 
@@ -7,34 +7,34 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
-# Kinds of devices that have autocast; asked here once, since torch 2.11 cannot compile the question.
+# Device types with autocast; determined once, since torch 2.11 cannot compile the query.
 _DEVICES = ("cpu", "cuda", "xpu", "mps", "hpu", "xla", "mtia", "maia")
 _OTHER = torch._C._get_privateuse1_backend_name()
 AUTOCAST = frozenset(filter(torch.amp.is_autocast_available, (*_DEVICES, _OTHER)))
 
 
 def eager(*tensors: Tensor) -> bool:
-    """Ordinary tensors, outside every compiler, tracer, functorch transform and forward-mode level."""
+    """True for ordinary tensors outside any compiler, tracer, functorch transform or forward-mode level."""
     if torch.compiler.is_compiling():
         return False
     transformed = torch._C._get_tracing_state() or torch._C._are_functorch_transforms_active()
     if transformed or forward_ad._current_level >= 0:
         return False
-    for t in tensors:  # a loop: this is asked of every call
+    for t in tensors:  # a plain loop, for speed: this runs on every call
         if type(t) is not Tensor and type(t) is not Parameter:
             return False
     return True
 
 
 def compiling() -> bool:
-    """True while a graph is compiled for this process: no export, no transform inside the function."""
+    """True while a graph is being compiled to run in this process: not exported, and not transformed."""
     if not torch.compiler.is_compiling() or torch.compiler.is_exporting():
         return False
     return not torch._C._are_functorch_transforms_active() and forward_ad._current_level < 0
 
 
 def known(condition: Any) -> bool:
-    """True where a condition holds for all sizes that a traced program may be given; guards none."""
+    """True if a condition holds for all sizes that a traced program may get; adds no guard."""
     if not torch.compiler.is_compiling():
         return bool(condition)
     from torch.fx.experimental.symbolic_shapes import statically_known_true
@@ -47,5 +47,5 @@ def autocasting(device: str) -> bool:
 
 
 def readable(*tensors: Tensor) -> bool:
-    """As :func:`eager`, and on the CPU, where reading a value costs nothing."""
+    """True for tensors that are :func:`eager` and on the CPU, where reading a value is free."""
     return eager(*tensors) and all(t.device.type == "cpu" for t in tensors)

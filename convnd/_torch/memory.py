@@ -1,4 +1,4 @@
-"""How the entries of a tensor lie in memory."""
+"""Memory layouts of tensors."""
 
 from collections.abc import Sequence
 
@@ -7,30 +7,30 @@ from torch import Tensor
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """``(N, C, *spatial)`` with the channels next to each other in memory."""
+    """Copy ``(N, C, *spatial)`` to channels-last memory, if it is not there already."""
     return x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def in_layout(x: Tensor, last: bool) -> Tensor:
-    """With channels ``last`` in memory, or contiguous."""
+    """``x`` in channels-last memory with ``last``, otherwise contiguous."""
     return channels_last(x) if last else x.contiguous()
 
 
 def empty(x: Tensor, shape: Sequence[int], last: bool) -> Tensor:
-    """Room for a result ``(N, C, *spatial)`` with channels ``last`` in memory, or contiguous."""
+    """An empty tensor ``(N, C, *spatial)``, in channels-last memory with ``last``, otherwise contiguous."""
     return x.new_empty(shape[0], *shape[2:], shape[1]).movedim(-1, 1) if last else x.new_empty(shape)
 
 
 def channels_lie_last(x: Tensor) -> bool:
-    """True where one axis has its channels next to each other, which only kernels for two axes keep."""
+    """True for a channels-last tensor with one spatial axis, a layout that only 2-D kernels keep."""
     return x.ndim == 3 and x.device.type == "cpu" and x.stride(1) == 1 < x.shape[1]
 
 
 def usual_strides(x: Tensor) -> Tensor:
-    """The strides of a contiguous tensor where it is one, also along axes of one entry, which may have any.
+    """Give a contiguous tensor the usual strides along axes of size 1 too, where any stride is allowed.
 
-    Those of one channel, or of a kernel of one tap, read channels-last; then some of oneDNN's kernels return
-    what lies outside their operands (torch 2.13).
+    With one channel or a kernel of one tap, unusual strides look like channels-last; some of oneDNN's kernels
+    then return values from outside their operands (torch 2.13).
     """
     if 1 not in x.shape[1:] or torch.compiler.is_compiling() or not x.is_contiguous():
         return x

@@ -26,7 +26,7 @@ _ADAPTIVE_MAX_POOL: dict[int, Any] = {
 
 
 def on_planes(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """A kernel to which no planes ``(N, C)`` are always an empty batch, the one kind that torch allows."""
+    """Wrap a kernel so that zero planes ``(N, C)`` become an empty batch, the only form that torch allows."""
 
     @wraps(kernel)
     def call(input: Tensor, *args: Any) -> Any:
@@ -56,15 +56,15 @@ def max_pool(
     options = {"ceil_mode": ceil_mode, "return_indices": return_indices}
     if len(kernel) > 1 or (input.is_floating_point() and eager(input)):
         return _MAX_POOL[len(kernel)](input, *args, **options)
-    # Only the kernels for two and three axes take integers, and sizes that a traced program leaves open.
+    # Only the kernels for two and three axes accept integers and dynamic sizes.
     out = F.max_pool2d(input.unsqueeze(-2), *_with_unit_axis(*args), **options)
     return tuple(o.squeeze(-2) for o in out) if return_indices else out.squeeze(-2)
 
 
 def averages(device: str, sizes: Ints, kernel: Ints) -> bool:
-    """True where torch averages over as many axes at once, and well.
+    """True if torch can average over this many axes at once, correctly and fast.
 
-    Its kernel for three is slow on the CPU, and refuses inputs shorter than a window without their padding.
+    Its 3-D kernel is slow on the CPU, and refuses inputs that without padding are shorter than a window.
     """
     if len(kernel) < 3 or device in ("cpu", "meta"):
         return len(kernel) < 3
@@ -77,14 +77,14 @@ def avg_pool(input: Tensor, kernel: Ints, stride: Ints, padding: Ints, *args: An
         lifted = input.unsqueeze(-2), *_with_unit_axis(kernel, stride, padding)
         return avg_pool(*lifted, *args).squeeze(-2)
     if input.device.type == "cuda" and any(padding):
-        # The kernel of the gradient in channels-last memory takes all padding for zero (torch 2.11).
+        # In channels-last memory the backward kernel ignores all padding (torch 2.11).
         input = input.contiguous()
     return _AVG_POOL[len(kernel)](input, kernel, stride, padding, *args)
 
 
 @on_planes
 def adaptive_avg_pool(input: Tensor, sizes: Ints) -> Tensor:
-    if len(sizes) == 1:  # as torch does, but with sizes that a traced program leaves open
+    if len(sizes) == 1:  # as torch does, but it also works with dynamic sizes
         return F.adaptive_avg_pool2d(input.unsqueeze(-2), (1, *sizes)).squeeze(-2)
     return _ADAPTIVE_AVG_POOL[len(sizes)](input, sizes)
 
@@ -96,8 +96,8 @@ def adaptive_max_pool(input: Tensor, sizes: Ints, return_indices: bool) -> Any:
 
 @on_planes
 def fractional_max_pool(input: Tensor, kernel: Ints, sizes: Ints, samples: Tensor) -> tuple[Tensor, Tensor]:
-    """One or two axes: the kernel for three refuses windows that just fit. ``samples`` in axis order."""
-    if len(kernel) == 2:  # torch's takes the last axis first
+    """One or two axes, since the 3-D kernel refuses windows that just fit. ``samples`` are in axis order."""
+    if len(kernel) == 2:  # torch expects the last axis first
         samples = samples.flip(-1)
         return F.fractional_max_pool2d_with_indices(input, kernel, sizes, _random_samples=samples)
     lifted = input.unsqueeze(-2), (1, *kernel), (1, *sizes), samples.expand(*samples.shape[:2], 2)

@@ -1,4 +1,4 @@
-"""torch's kernels that read between the entries, by number of axes."""
+"""torch's interpolation and grid-sampling kernels by number of axes."""
 
 from collections.abc import Sequence
 
@@ -51,19 +51,19 @@ def interpolated_axes(mode: str, n: int) -> int:
 
 
 def samples_grids(mode: str, padding: Sequence[str]) -> bool:
-    """True where torch samples at given places in this mode on as many axes, with this padding of each."""
+    """True if torch can sample grids in this mode, on this many axes, with this padding on each."""
     one = len(set(padding)) == 1 and padding[0] in _GRID_PADDINGS
     return one and len(padding) in ((2,) if mode == "cubic" else (2, 3))
 
 
 def grid_sample(x: Tensor, grid: Tensor, mode: str, padding: str, align_corners: bool) -> Tensor:
-    """``x (N, C, *sizes)`` at places ``(N, K, n)``: ``(N, C, K)``."""
+    """Sample ``x (N, C, *sizes)`` at points ``(N, K, n)``: ``(N, C, K)``."""
     options = _GRID_MODES[mode], _GRID_PADDINGS[padding], align_corners
     return torch.grid_sampler(x, _with_unit_axes(grid), *options).flatten(2)
 
 
 def _with_unit_axes(places: Tensor) -> Tensor:
-    """``(N, K, n)`` as a grid of as many axes as there are coordinates."""
+    """View ``(N, K, n)`` as a grid with n spatial axes."""
     return places.view(places.shape[0], *(1,) * (places.shape[-1] - 1), *places.shape[1:])
 
 

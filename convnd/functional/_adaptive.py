@@ -1,4 +1,4 @@
-"""Public pooling to a given size, and unpooling: arguments checked, then the algorithm."""
+"""The public functions of adaptive and fractional pooling, and unpooling: argument checks and dispatch."""
 
 from collections.abc import Sequence
 from math import prod
@@ -15,7 +15,7 @@ Sizes = int | Sequence[int | None] | None
 
 
 def sizes_or_none(output_size: Sizes, n: int) -> tuple[int | None, ...]:
-    """One size per axis, None where the axis keeps its own."""
+    """One size per axis; None where the axis keeps its size."""
     if output_size is None or (isinstance(output_size, Sequence) and None in output_size):
         given = (None,) * n if output_size is None else tuple(output_size)
         given = given * n if len(given) == 1 else given
@@ -112,8 +112,8 @@ def fractional_max_pool(
         output_size: int, or one per axis; or give ``output_ratio``.
         output_ratio: output over input size, between 0 and 1, a number or one per axis.
         return_indices: also the position of each maximum, flat over the spatial axes.
-        _random_samples: ``(N, C, axes)`` in [0, 1) instead of drawn ones; in the order of the axes, but
-            for two axes the last one comes first, as in torch.
+        _random_samples: ``(N, C, axes)`` in [0, 1), used instead of drawing; in the order of the axes, except
+            that with two axes the last one comes first, as in torch.
         spatial_dims: number of axes, where no argument tells; ``input.ndim - 2`` by default.
 
     Returns:
@@ -163,7 +163,7 @@ def fractional_max_pool(
             f"got {tuple(samples.shape)} and {samples.dtype}"
         )
     else:
-        samples = samples[: x.shape[0]]  # torch takes more than it needs, too
+        samples = samples[: x.shape[0]]  # torch also accepts more than it needs
     out = pool.fractional_max_pool(x, kernel, sizes, samples.flip(-1) if n == 2 else samples)
     out = out if has_batch else tuple(o.squeeze(0) for o in out)
     return out if return_indices else out[0]
@@ -182,13 +182,13 @@ def max_unpool(
 ) -> Tensor:
     """Put maxima back where :func:`max_pool` found them; zero elsewhere.
 
-    Of several entries with one index the last stays, and it alone has a gradient.
+    If several entries have the same index, the last one is kept and only it has a gradient.
 
     Args:
         input: ``(N, C, *spatial)`` or ``(C, *spatial)``.
         indices: positions from ``max_pool(..., return_indices=True)``, of the shape of ``input``.
         kernel_size, stride, padding: those of the pooling.
-        output_size: spatial size of the output, within ``stride`` of the default, or a whole shape.
+        output_size: spatial size of the output, within ``stride`` of the default, or its full shape.
         spatial_dims: number of axes, where no argument tells; ``input.ndim - 2`` by default.
 
     Returns:

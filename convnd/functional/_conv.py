@@ -1,4 +1,4 @@
-"""Public convolution and transposed convolution."""
+"""The public functions of convolution and transposed convolution."""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ def conv(
     Args:
         input: ``(N, C, *spatial)`` or ``(C, *spatial)``, floating-point, complex or integer; integers wrap
             around on overflow. Batch and channels may be empty: a sum over no channels is the bias.
-        weight: ``(O, C / groups, *kernel)``; its number of axes is that of the convolution.
+        weight: ``(O, C / groups, *kernel)``; it determines the number of spatial axes.
         bias: ``(O,)`` or None.
         stride, dilation: int, or one per axis.
         padding: int, one int per axis, one ``(before, after)`` pair per axis, ``"valid"`` (none) or
@@ -75,10 +75,10 @@ def conv_transpose(
         weight: ``(C, O / groups, *kernel)``.
         bias: ``(O,)`` or None.
         stride, dilation: int, or one per axis.
-        padding: as in :func:`conv`, whose adjoint this is; ``"same"`` gives ``size * stride``.
+        padding: that of the :func:`conv` whose adjoint this is; ``"same"`` gives ``size * stride``.
         output_padding: entries added after each axis, less than stride or dilation.
         groups: channels are split into this many independent convolutions.
-        padding_mode: as in :func:`conv`; what the padded convolution read twice is added up.
+        padding_mode: as in :func:`conv`; contributions to entries that padding repeats are summed.
 
     Returns:
         ``(N, O, *out)`` with ``out = (size - 1) * stride - before - after + dilation * (kernel - 1)
@@ -104,7 +104,7 @@ def transposed_same(
     stride: Sequence[int],
     dilation: Sequence[int],
 ) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...]]:
-    """Padding and output padding that make ``"same"`` the adjoint of a "same" convolution."""
+    """Padding and output padding with which ``"same"`` is the adjoint of a "same" convolution."""
     pads = tuple(map(same_padding, outputs, kernel, stride, dilation))
     reach = (
         (i - 1) * s + d * (k - 1) + 1 for i, k, s, d in zip(inputs, kernel, stride, dilation, strict=True)

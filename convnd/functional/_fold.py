@@ -1,4 +1,4 @@
-"""Public unfold, fold and pixel shuffles: arguments checked, then the algorithm."""
+"""The public functions of unfold, fold and pixel shuffles: argument checks and dispatch."""
 
 from collections.abc import Sequence
 from math import prod
@@ -44,7 +44,7 @@ def unfold(
     *,
     spatial_dims: int | None = None,
 ) -> Tensor:
-    """The entries of every window as a column (im2col).
+    """Extract the entries of every window as a column (im2col).
 
     Args:
         input: ``(N, C, *spatial)`` or ``(C, *spatial)``; padding is with zeros.
@@ -83,12 +83,12 @@ def fold(
     *,
     spatial_dims: int | None = None,
 ) -> Tensor:
-    """Add columns up to a tensor (col2im): the adjoint of :func:`unfold`.
+    """Sum columns into a tensor (col2im): the adjoint of :func:`unfold`.
 
     Args:
         input: ``(N, C * prod(kernel_size), L)`` or without N.
-        output_size: spatial size of the output, one int per axis (one int for all, as in torch, with
-            ``spatial_dims`` or an argument per axis; two axes otherwise).
+        output_size: spatial size of the output, one int per axis. As in torch, one int for all axes is
+            allowed; their number is then ``spatial_dims``, or that of an argument given per axis, or two.
         kernel_size, dilation, padding, stride: those of the unfolding.
         spatial_dims: number of axes, where no argument tells.
 
@@ -124,7 +124,7 @@ def fold(
 
 @leaf_function
 def pixel_shuffle(input: Tensor, upscale_factor: PerAxis, *, spatial_dims: int | None = None) -> Tensor:
-    """Channels become resolution (Shi et al. 2016).
+    """Rearrange channels into resolution (Shi et al. 2016).
 
     Args:
         input: ``(N, C * prod(upscale_factor), *spatial)``; with ``spatial_dims`` any leading axes.
@@ -158,7 +158,7 @@ def pixel_shuffle(input: Tensor, upscale_factor: PerAxis, *, spatial_dims: int |
 
 @leaf_function
 def pixel_unshuffle(input: Tensor, downscale_factor: PerAxis, *, spatial_dims: int | None = None) -> Tensor:
-    """Resolution becomes channels: the inverse of :func:`pixel_shuffle`.
+    """Rearrange resolution into channels: the inverse of :func:`pixel_shuffle`.
 
     Args:
         input: ``(N, C, *(spatial * downscale_factor))``; with ``spatial_dims`` any leading axes.

@@ -1,4 +1,4 @@
-"""Public sampling at given places: arguments checked, then the algorithm."""
+"""The public functions of grid sampling: argument checks and dispatch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ def grid_sample(
     padding_mode: str | Sequence[str] = "zeros",
     align_corners: bool | None = None,
 ) -> Tensor:
-    r"""Values of ``input`` at the places that ``grid`` names, interpolated.
+    r"""Interpolate ``input`` at the points of ``grid``.
 
     Args:
         input: ``(N, C, *spatial)``, floating-point (any dtype for the mode nearest).
@@ -28,14 +28,14 @@ def grid_sample(
             Coordinates should be finite.
         mode: ``"linear"`` (torch's ``"bilinear"`` means the same), ``"nearest"`` (halves to the even entry)
             or ``"cubic"`` (``"bicubic"``; Keys 1981 with a = -0.75).
-        padding_mode: what lies outside: ``"zeros"``, ``"border"`` (the outermost entry), ``"reflection"``
+        padding_mode: values outside: ``"zeros"``, ``"border"`` (the outermost entry), ``"reflection"``
             (about the ends) or, beyond torch, ``"circular"`` (entry ``i + size`` is entry ``i``); one name
             for all axes or one for each, the first axis first.
         align_corners: whether the ends are the centres of the outermost entries, or (by default) their edges.
 
     Returns:
-        ``(N, C, *out)`` in the dtype of ``input``. Half precision is rounded once, and may take a grid of
-        float32, whose coordinates are exact enough to tell entries apart.
+        ``(N, C, *out)`` in the dtype of ``input``. Half precision is rounded once. Its grid may be float32,
+        to have coordinates precise enough to tell entries apart.
 
     Raises:
         ValueError, TypeError: naming the argument, the rule and the value received.
@@ -75,14 +75,14 @@ def _places(input: Any, grid: Any) -> int:
 
 @leaf_function
 def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None = None) -> Tensor:
-    r"""The places that an affine map makes of those of all entries, for :func:`grid_sample`.
+    r"""Apply an affine map to the points of all entries, as a grid for :func:`grid_sample`.
 
     .. math:: grid[b, o] = \theta[b, :, :n] \, c(o) + \theta[b, :, n]
 
     Args:
         theta: ``(N, n, n + 1)``, floating-point: matrix and shift, on coordinates with the last axis first.
-        size: ``(N, C, *spatial)``, of the wanted result of :func:`grid_sample`.
-        align_corners: as there.
+        size: ``(N, C, *spatial)``, the shape of the result of :func:`grid_sample`.
+        align_corners: as in :func:`grid_sample`.
 
     Returns:
         ``(N, *spatial, n)``.

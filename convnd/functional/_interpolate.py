@@ -1,4 +1,4 @@
-"""Public resampling: arguments checked, then the algorithm."""
+"""The public function of resampling: argument checks and dispatch."""
 
 from collections.abc import Sequence
 
@@ -26,13 +26,13 @@ def interpolate(
 ) -> Tensor:
     """Resample to a size or by a factor.
 
-    A factor counts as it is, not as the ratio of the rounded sizes, with torch's exceptions where it leaves
-    the size of an axis as it is: linear resampling then copies that axis, and so does nearest on two axes,
-    which also repeats the entries of an axis that a factor doubles.
+    A factor is used as given, not replaced by the ratio of the rounded sizes, with torch's exceptions: if the
+    size of an axis stays the same, linear resampling copies that axis, and so does nearest on two axes, which
+    also repeats every entry once if the size of an axis doubles.
 
     Args:
-        input: ``(N, C, *spatial)``, floating-point; also uint8 for linear and cubic, which rounds after
-            every axis, the last one first, and any dtype for the nearest modes.
+        input: ``(N, C, *spatial)``, floating-point; any dtype for the nearest modes; also uint8 for linear
+            and cubic, rounded after every axis, the last one first.
         size: output size, int or one per axis.
         scale_factor: output size over input size, a number or one per axis; the size is rounded down.
         mode: ``"nearest"``, ``"nearest-exact"``, ``"linear"``, ``"cubic"`` or ``"area"``; torch's
@@ -78,7 +78,7 @@ def interpolate(
             raise ValueError("recompute_scale_factor must be left out when size is given, got True")
         outputs = per_axis(size, n, "size")
     else:
-        # Whole numbers as ints: the sizes they give are products where these are traced.
+        # Whole numbers become ints, so that traced sizes are plain products.
         factors = tuple(int(f) if f == int(f) else f for f in numbers(scale_factor, n, "scale_factor"))
         outputs = tuple(torch.sym_int(s * f) for s, f in zip(sizes, factors, strict=True))
         outputs = per_axis(outputs, n, "size * scale_factor")

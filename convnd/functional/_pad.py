@@ -1,4 +1,4 @@
-"""Public padding: arguments checked, then the algorithm."""
+"""The public function of padding: argument checks and dispatch."""
 
 from collections.abc import Sequence
 
@@ -21,15 +21,15 @@ def pad(
 ) -> Tensor:
     """Pad the last axes of a tensor; negative amounts crop.
 
-    An axis that is cropped at one end and padded at the other reflects or replicates entries of the whole
-    axis, but circular padding repeats what the crop leaves.
+    If an axis is cropped at one end and padded at the other, reflection and replication read the whole axis,
+    circular padding only what the crop leaves.
 
     Args:
         input: a tensor of any rank and dtype.
         pad: ``(before, after)`` of the last axis, then of the one before it, and so on, flat (torch's order).
         mode: ``"constant"``, ``"reflect"``, ``"replicate"`` or ``"circular"``.
-        value: what ``"constant"`` fills in; 0 by default.
-        spatial_dims: if given, ``pad`` must have two entries for each of so many axes.
+        value: the fill value of ``"constant"``; 0 by default.
+        spatial_dims: if given, ``pad`` must have two entries for each of this many axes.
 
     Returns:
         The padded tensor; each padded axis grows by its two amounts.

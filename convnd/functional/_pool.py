@@ -1,4 +1,4 @@
-"""Public pooling: arguments checked, then the algorithm."""
+"""The public functions of pooling: argument checks and dispatch."""
 
 from functools import lru_cache
 from math import prod
@@ -14,7 +14,7 @@ from ..arguments import Ints, PerAxis, all_exact, batched, integer, per_axis, ra
 
 
 def _empty(stride: Any) -> bool:
-    return isinstance(stride, (list, tuple)) and not stride  # torch's other way to leave it out
+    return isinstance(stride, (list, tuple)) and not stride  # in torch another way to leave it out
 
 
 def _pool_arguments(
@@ -154,7 +154,7 @@ def avg_pool(
 
 
 def exponent(norm_type: Any) -> float:
-    """Refuse what is no exponent of a mean."""
+    """Check the exponent of a power mean."""
     if not isinstance(norm_type, (int, float)):
         raise TypeError(f"norm_type must be a number, got {norm_type!r}")
     if norm_type == 0:
@@ -174,18 +174,18 @@ def lp_pool(
     dilation: PerAxis = 1,
     spatial_dims: int | None = None,
 ) -> Tensor:
-    r"""Sum of the powers of each window, and its root.
+    r"""Root of the sum of powers of each window.
 
     .. math:: out[n, c, o] = (\sum_t input[n, c, o s + t d - p]^{norm})^{1 / norm}
 
-    As in torch, it is the entries themselves that are raised, not their magnitudes (but for infinite
-    exponents): with an odd or fractional exponent, take ``input.abs()`` for the norm of each window. A root
-    of a negative sum, or a fractional power of a negative entry, is NaN. Windows cut off by ``ceil_mode`` are
+    As in torch, the powers are those of the entries, not of their magnitudes (except for infinite exponents).
+    With an odd or fractional exponent, pass ``input.abs()`` to get the norm of each window. A root of a
+    negative sum, or a fractional power of a negative entry, is NaN. Windows cut off by ``ceil_mode`` are
     scaled up to full ones.
 
     Args:
         input: ``(N, C, *spatial)`` or ``(C, *spatial)``, floating-point.
-        norm_type: the exponent, not zero; infinity for the largest magnitude, minus infinity for the least.
+        norm_type: the exponent, not zero; infinity for the largest magnitude, -infinity for the smallest.
         kernel_size, stride, padding, dilation: int, or one per axis; stride is kernel_size by default.
         ceil_mode: also windows that reach past the end, if they start inside the input or its left pad.
         spatial_dims: number of axes, where no argument tells; ``input.ndim - 2`` by default.

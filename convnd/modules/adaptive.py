@@ -156,7 +156,7 @@ class FractionalMaxPoolNd(nn.Module):
 
 @leaf_module
 class MaxUnpoolNd(nn.Module):
-    """Maxima back in their places, ``torch.nn.MaxUnpool2d`` for any number of axes.
+    """Puts maxima back in their places, ``torch.nn.MaxUnpool2d`` for any number of axes.
 
     Args:
         spatial_dims: number of spatial axes, at least 1.

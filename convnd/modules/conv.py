@@ -37,7 +37,7 @@ def _initialise(
         if integer(channels, name, 0) % groups:
             raise ValueError(f"groups must divide {name} = {channels}, got {groups}")
     zeros = (0,) * n
-    # torch's own __init__ knows fewer paddings and modes: it gets neutral ones, ours are set afterwards.
+    # torch's own __init__ accepts fewer paddings and modes: it gets neutral ones, ours are set afterwards.
     _ConvNd.__init__(
         module,
         in_channels,
@@ -67,9 +67,9 @@ def _initialise(
 
 @leaf_module
 class ConvNd(_ConvNd):
-    """Convolution layer over ``spatial_dims`` axes, ``torch.nn.Conv2d`` for any number of them.
+    """Convolution layer, ``torch.nn.Conv2d`` for any number of axes.
 
-    State dicts are exchanged with torch's layers unchanged, and the same seed gives the same weights.
+    State dicts are interchangeable with those of torch's layers, and the same seed gives the same weights.
 
     Args:
         spatial_dims: number of spatial axes, at least 1.
@@ -152,14 +152,14 @@ class ConvNd(_ConvNd):
 class ConvTransposeNd(nn.ConvTranspose1d):
     """Transposed convolution layer, ``torch.nn.ConvTranspose2d`` for any number of axes.
 
-    It is an instance of ``torch.nn.ConvTranspose1d`` on any number of axes: torch's spectral normalisations
-    ask for its classes to know that the outputs are axis 1 of the weight, and ask no more of this one.
+    It subclasses ``torch.nn.ConvTranspose1d`` for any number of axes, because torch's spectral normalisations
+    recognise by torch's classes that the output channels are axis 1 of the weight.
 
     Args:
         spatial_dims: number of spatial axes, at least 1.
         in_channels, out_channels: channels of input and output, at least 0.
         kernel_size, stride, dilation: int, or one per axis.
-        padding: as in :class:`ConvNd`, whose adjoint this is; ``"same"`` gives ``size * stride``.
+        padding: that of the :class:`ConvNd` whose adjoint this is; ``"same"`` gives ``size * stride``.
         output_padding: entries added after each axis, less than stride or dilation.
         groups: channels are split into this many independent convolutions.
         bias: whether to add a learned bias.

@@ -1,4 +1,4 @@
-"""Windows as columns and back; channels to resolution and back."""
+"""Unfold, fold and pixel shuffle layers."""
 
 from torch import Tensor, nn
 
@@ -10,14 +10,14 @@ from .pool import checked_windows
 
 @leaf_module
 class UnfoldNd(nn.Module):
-    """The entries of every window as a column, ``torch.nn.Unfold`` for any number of axes.
+    """Extracts the entries of every window as a column, ``torch.nn.Unfold`` for any number of axes.
 
     Args:
         spatial_dims: number of spatial axes, at least 1.
         kernel_size, dilation, padding, stride: int, or one per axis.
 
     Shape:
-        ``(N, C, *spatial)`` or ``(C, *spatial)`` to ``(N, C * prod(kernel_size), L)``, without N too.
+        ``(N, C, *spatial)`` or ``(C, *spatial)`` to ``(N, C * prod(kernel_size), L)``, or without N.
 
     Raises:
         ValueError, TypeError: naming the argument, the rule and the value received.
@@ -60,7 +60,7 @@ class UnfoldNd(nn.Module):
 
 @leaf_module
 class FoldNd(UnfoldNd):
-    """Columns added up to a tensor, ``torch.nn.Fold`` for any number of axes; the adjoint of UnfoldNd.
+    """Sums columns into a tensor, ``torch.nn.Fold`` for any number of axes; the adjoint of UnfoldNd.
 
     Args:
         spatial_dims: number of spatial axes, at least 1.
@@ -68,7 +68,7 @@ class FoldNd(UnfoldNd):
         kernel_size, dilation, padding, stride: int, or one per axis.
 
     Shape:
-        ``(N, C * prod(kernel_size), L)`` to ``(N, C, *output_size)``, also without N.
+        ``(N, C * prod(kernel_size), L)`` to ``(N, C, *output_size)``, or both without N.
 
     Raises:
         ValueError, TypeError: naming the argument, the rule and the value received.
@@ -109,7 +109,7 @@ class FoldNd(UnfoldNd):
 
 @leaf_module
 class PixelShuffleNd(nn.Module):
-    """Channels to resolution (Shi et al. 2016), ``torch.nn.PixelShuffle`` for any number of axes.
+    """Channels to resolution (Shi et al. 2016): ``torch.nn.PixelShuffle`` for any number of axes.
 
     Args:
         spatial_dims: number of spatial axes, at least 1.
@@ -142,7 +142,7 @@ class PixelShuffleNd(nn.Module):
 
 @leaf_module
 class PixelUnshuffleNd(nn.Module):
-    """Resolution to channels, ``torch.nn.PixelUnshuffle`` for any number of axes.
+    """Resolution to channels: ``torch.nn.PixelUnshuffle`` for any number of axes.
 
     Args:
         spatial_dims: number of spatial axes, at least 1.

@@ -1,4 +1,4 @@
-"""Convolutions that take the number of their input channels from the first input."""
+"""Convolutions that infer the number of input channels from the first input."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from .conv import ConvNd, ConvTransposeNd
 
 
 def _forget_inputs(module: Any, bias: bool, device: Any, dtype: torch.dtype | None) -> None:
-    """Replace the parameters by ones that wait for the number of input channels."""
+    """Replace the parameters by uninitialised ones, to be made when the input channels are known."""
     module.in_channels = 0
     waiting: Any = UninitializedParameter
     module.weight = waiting(device=device, dtype=dtype)
@@ -22,7 +22,7 @@ def _forget_inputs(module: Any, bias: bool, device: Any, dtype: torch.dtype | No
 
 
 class _Lazy(_LazyConvXdMixin):
-    """The input channels, learnt from the first input or from the weight of a state dict."""
+    """Infers the input channels from the first input or from the weight of a state dict."""
 
     def initialize_parameters(self, input: Tensor, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
         super().initialize_parameters(input, *args, **kwargs)  # type: ignore[misc]
@@ -35,7 +35,7 @@ class _Lazy(_LazyConvXdMixin):
 
 @leaf_module
 class LazyConvNd(_Lazy, ConvNd):  # type: ignore[misc]
-    """:class:`ConvNd` that takes ``in_channels`` from its first input, and then is a ``ConvNd``.
+    """A :class:`ConvNd` that infers ``in_channels`` from its first input and then becomes a ``ConvNd``.
 
     Args:
         spatial_dims: number of spatial axes, at least 1.
@@ -92,7 +92,7 @@ class LazyConvNd(_Lazy, ConvNd):  # type: ignore[misc]
 
 @leaf_module
 class LazyConvTransposeNd(_Lazy, ConvTransposeNd):  # type: ignore[misc]
-    """:class:`ConvTransposeNd` that takes ``in_channels`` from its first input, and then is one.
+    """A lazy layer that infers ``in_channels`` from its first input, then becomes a :class:`ConvTransposeNd`.
 
     Args:
         spatial_dims: number of spatial axes, at least 1.

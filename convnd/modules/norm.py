@@ -17,7 +17,7 @@ from ..arguments import batched, integer, tensor
 
 
 class _OptionalShift:
-    """An affine layer without a shift, which torch's own norm layers take only in later versions."""
+    """Option of an affine layer without a shift, which torch's norm layers have only in later versions."""
 
     spatial_dims: int
 
@@ -41,7 +41,7 @@ class _OptionalShift:
 
 
 def _check_axes(input: Tensor, n: int) -> None:
-    """One axis may be left out, as in torch."""
+    """Check the number of axes; a single spatial axis may be left out, as in torch."""
     if tensor(input).ndim != n + 2 and (n, input.ndim) != (1, 2):
         raise ValueError(
             f"input must be (N, C, *spatial) with {n} spatial axes, got shape {tuple(input.shape)}"
@@ -57,9 +57,9 @@ def _check_channels(module: Any, channels: int, input: Tensor) -> None:
 
 
 def _over_few_axes(x: Tensor, n: int, norm: Callable[[Tensor], Tensor]) -> Tensor:
-    """``norm(x)``, to which all positions are alike, with as many of the n axes as torch's kernels take.
+    """``norm(x)`` with the n axes merged into as few as torch's kernels take, since positions are all alike.
 
-    Over three axes these keep channels-last memory as it is.
+    Over three axes torch's kernels keep channels-last memory.
     """
     if n <= MAX_AXES:
         return norm(x)
@@ -117,7 +117,7 @@ class BatchNormNd(_OptionalShift, _BatchNorm):
         self.spatial_dims = spatial_dims
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Nothing: ``forward`` has checked the input before torch's, which calls this, got it flattened."""
+        """Does nothing: torch calls this with the flattened input, which ``forward`` has checked before."""
 
     def forward(self, input: Tensor) -> Tensor:
         n = self.spatial_dims
@@ -132,7 +132,7 @@ class BatchNormNd(_OptionalShift, _BatchNorm):
 
 @leaf_module
 class LazyBatchNormNd(_LazyNormBase, _OptionalShift, _BatchNorm):
-    """:class:`BatchNormNd` that takes ``num_features`` from its first input.
+    """A :class:`BatchNormNd` that infers ``num_features`` from its first input.
 
     Args:
         spatial_dims: number of spatial axes, at least 1.
@@ -174,13 +174,13 @@ class LazyBatchNormNd(_LazyNormBase, _OptionalShift, _BatchNorm):
     def initialize_parameters(self: Any, input: Tensor) -> None:
         _check_axes(input, self.spatial_dims)
         without = self.affine and self.bias is None and self.has_uninitialized_params()
-        if without:  # torch without that option expects one
+        if without:  # torch versions without that option expect one
             made: Any = UninitializedParameter
             self.bias = made(device=self.weight.device, dtype=self.weight.dtype)
         super().initialize_parameters(input)
         if without:
             self.bias = None
-        if self.num_features == 0:  # what is learned and kept was loaded, or there is none
+        if self.num_features == 0:  # parameters and statistics were loaded, or there are none
             known = [t for t in (self.weight, self.running_mean) if t is not None]
             self.num_features = known[0].shape[0] if known else input.shape[1]
 
@@ -241,17 +241,17 @@ class InstanceNormNd(_OptionalShift, _InstanceNorm):
         return min(self.spatial_dims, MAX_AXES) + 1
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Nothing: ``forward`` has checked the input before torch's, which calls this, got it flattened."""
+        """Does nothing: torch calls this with the flattened input, which ``forward`` has checked before."""
 
     def forward(self, input: Tensor) -> Tensor:
         x, has_batch = batched(input, self.spatial_dims)
-        if self.affine or self.track_running_stats:  # torch warns where the number means nothing
+        if self.affine or self.track_running_stats:  # otherwise num_features is unused, and torch only warns
             _check_channels(self, x.shape[1], input)
         if (self.training or not self.track_running_stats) and prod(x.shape[2:]) == 1:
             raise ValueError(
                 f"input must have more than one spatial entry in training, got shape {tuple(input.shape)}"
             )
-        if x.shape[0] == 0 and self.running_mean is not None:  # which torch's kernel cannot
+        if x.shape[0] == 0 and self.running_mean is not None:  # torch's kernel fails on this
             args = self.running_mean, self.running_var, self.weight, self.bias
             return nn.functional.batch_norm(x, *args, eps=self.eps)
         out = _over_few_axes(x, self.spatial_dims, super().forward)
@@ -271,8 +271,8 @@ class DropoutNd(nn.modules.dropout._DropoutNd):
 
     Args:
         spatial_dims: number of spatial axes, at least 1.
-        p: probability of a channel to become zero; the others are scaled by ``1 / (1 - p)``.
-        inplace: whether to change the input itself.
+        p: probability that a channel becomes zero; the others are scaled by ``1 / (1 - p)``.
+        inplace: whether to modify the input.
 
     Shape:
         ``(N, C, *spatial)`` or ``(C, *spatial)`` to the same.

@@ -130,11 +130,11 @@ class AvgPoolNd(_AvgPoolNd):
 
 @leaf_module
 class LPPoolNd(nn.Module):
-    """Power sum of each window and its root, ``torch.nn.LPPool2d`` for any number of axes.
+    """Root of the sum of powers of each window, ``torch.nn.LPPool2d`` for any number of axes.
 
     Args:
         spatial_dims: number of spatial axes, at least 1.
-        norm_type: the exponent, not zero; plus or minus infinity for the largest or least magnitude.
+        norm_type: the exponent, not zero; plus or minus infinity for the largest or smallest magnitude.
         kernel_size, stride, padding, dilation: int, or one per axis; stride is kernel_size by default.
         ceil_mode: also windows that reach past the end.
 
@@ -191,7 +191,7 @@ class LPPoolNd(nn.Module):
 def checked_windows(
     spatial_dims: int, kernel_size: PerAxis, stride: PerAxis | None, padding: PerAxis, dilation: PerAxis
 ) -> tuple[PerAxis, PerAxis, PerAxis, PerAxis]:
-    """The arguments as they came, as torch's layers keep them, refused now and not at the first call."""
+    """Check the arguments at construction and return them unchanged, as torch's layers keep them."""
     n = integer(spatial_dims, "spatial_dims")
     stride = kernel_size if stride is None else stride
     per_axis(kernel_size, n, "kernel_size")

@@ -25,7 +25,7 @@ class PadNd(nn.Module):
         padding: int, or ``(before, after)`` of the last axis, then of the one before it and so on, flat
             (torch's order).
         mode: ``"constant"``, ``"reflect"``, ``"replicate"`` or ``"circular"``.
-        value: what ``"constant"`` fills in.
+        value: the fill value of ``"constant"``.
 
     Shape:
         ``(N, C, *spatial)`` or ``(C, *spatial)``; each axis grows by its two amounts.

@@ -1,7 +1,7 @@
-"""Property-testing kit for convolution and pooling: does an implementation do what it should?
+"""Property-testing kit for implementations of convolution and pooling.
 
 An implementation is any function of NumPy arrays or of tensors that takes torch's arguments. The
-shortest test there is draws a hundred cases, compares each with plain loops, tries the laws, and fails
+shortest possible test draws a hundred cases, compares each with plain loops, checks the laws, and fails
 with the smallest case that is wrong, printed as code:
 
 >>> import torch
@@ -10,22 +10,22 @@ with the smallest case that is wrong, printed as code:
 
 - :func:`check_conv`, :func:`check_conv_transpose`, :func:`check_pool`: whole checks. Keywords say what
   the implementation does not support: ``dims=(2,)``, ``groups=False``, ``padding="none"`` and so on.
-- :mod:`~convnd.testing.laws`: what must hold whatever the values are (adjointness, translation,
-  linearity, permuted axes, ...), one function each; needs no reference, so it also serves where there is
-  none. ``laws.LAWS`` lists those of each operator.
+- :mod:`~convnd.testing.laws`: properties that hold for all values (adjointness, translation, linearity,
+  permuted axes, ...), one function each; they need no reference implementation. ``laws.LAWS`` lists those
+  of each operator.
 - ``conv_cases, conv_transpose_cases, pool_cases, pad_cases, interpolate_cases, spatial_shapes``:
   Hypothesis strategies that draw a :class:`Case`, a valid input with its arguments, on 1 to 6 axes.
   ``invalid_conv_cases, invalid_pool_cases`` draw calls that must be refused, with the reason.
-- :func:`layouts`: memory layouts to apply to the operands, which no result may depend on.
+- :func:`layouts`: memory layouts to apply to the operands; no result may depend on them.
 - :mod:`~convnd.testing.reference`: the operators as plain NumPy loops that never call convnd.
 
-With a test of your own around the strategies::
+A test of your own, using the strategies::
 
     @given(conv_cases(dims=(2,), padding_modes=False))
     def test_my_conv(case):
         np.testing.assert_array_equal(call(my_conv, case), reference.evaluate(case))
 
-It needs hypothesis and numpy: ``pip install 'dynunet[testing]'``.
+Requires hypothesis and numpy: ``pip install 'dynunet[testing]'``.
 """
 
 try:

@@ -1,4 +1,4 @@
-"""Ranks, arguments per axis and values, which all strategies draw alike."""
+"""Draws ranks, arguments per axis and values; shared by all strategies."""
 
 from collections.abc import Collection
 from math import prod
@@ -28,7 +28,7 @@ def ranks(min_dims: int, max_dims: int, dims: Collection[int] | None = None) -> 
 
 
 def choice(value: str, known: Collection[str], name: str) -> str:
-    """One of the known names."""
+    """Check that a value is one of the known names."""
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
     return value
@@ -40,7 +40,7 @@ def axes(draw: Draw, n: int, low: int, high: int) -> tuple[int, ...]:
 
 
 def axes_or_ones(draw: Draw, n: int, high: int, varied: bool) -> tuple[int, ...]:
-    """One int from 1 per axis, all 1 unless ``varied``."""
+    """One int per axis from 1 to ``high``, or all 1 unless ``varied``."""
     return axes(draw, n, 1, high) if varied else (1,) * n
 
 
@@ -67,8 +67,8 @@ def pair(padding: Any) -> tuple[int, int]:
 def values(draw: Draw, shape: tuple[int, ...], elements: str = "integers", nonfinite: bool = False) -> Array:
     """Entries in [-4, 4], integers unless ``elements`` is ``"floats"``; simple ones come first.
 
-    Number 0 is all ones, then a few unit impulses, then 1, 2, 3, ...; the others are random, so that no
-    two positions can be confused for long. A search through numbers is short, whatever the shape.
+    The array is drawn by number: 0 is all ones, then come a few unit impulses, then 1, 2, 3, ...; the others
+    are random, so that confusing two positions is soon detected. Shrinking a number is quick for any shape.
     """
     choice(elements, ELEMENTS, "elements")
     number = draw(st.integers(0, 255))

@@ -1,4 +1,4 @@
-"""One call of a spatial operator as a value: its operands, its arguments, and how to print it."""
+"""A call of a spatial operator as a value: its operands, its arguments, and how to print it."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ class Case:
     """One call: operands and keyword arguments, each argument in full (one entry per axis).
 
     ``input`` is ``(N, C, *spatial)``; a pool has no ``weight``. ``kwargs`` are in torch's order, so that
-    they can also be passed by position. ``operator`` says what is called: ``"conv"``,
+    they can also be passed by position. ``operator`` is the operator called: ``"conv"``,
     ``"conv_transpose"``, ``"max_pool"``, ``"avg_pool"``, ``"pad"`` or ``"interpolate"``.
 
     >>> Case(np.ones((1, 1, 2)), np.ones((1, 1, 1)), kwargs={"stride": (2,)})
@@ -56,13 +56,13 @@ class Case:
         return tuple((p, p) if isinstance(p, int) else (p[0], p[1]) for p in self.per_axis("padding"))
 
     def replace(self, **changes: Any) -> "Case":
-        """Another case: operands by name, and of the other names those that this case passes."""
+        """A copy with changed operands and arguments; arguments that this case does not pass are ignored."""
         operands = {k: v for k, v in changes.items() if k in ("input", "weight", "bias", "operator")}
         kwargs = {k: changes.get(k, v) for k, v in self.kwargs.items()}
         return _replace(self, kwargs=kwargs, **operands)
 
     def snippet(self, name: str | None = None) -> str:
-        """Lines of Python that make the call ``name(...)``; arrays of many entries are shown by shape."""
+        """Lines of Python that make the call ``name(...)``; large arrays are shown by their shape."""
         operands = {"input": self.input}
         if self.weight is not None:
             operands |= {"weight": self.weight, "bias": self.bias}  # type: ignore[dict-item]
@@ -84,7 +84,7 @@ class Case:
 
 
 def array_code(array: Any) -> str:
-    """An array as code, or its shape where it has many entries.
+    """An array as code, or its shape if it has many entries.
 
     >>> array_code(np.array([[1.0, -2.5, np.nan]]))
     'np.array([[1., -2.5, np.nan]])'
@@ -104,7 +104,7 @@ def array_code(array: Any) -> str:
 
 
 def torch_on_arrays(fn: Implementation) -> Implementation:
-    """A function of torch tensors as one of NumPy arrays, for the laws.
+    """Turn a function of torch tensors into one of NumPy arrays, for the laws.
 
     >>> import torch
     >>> torch_on_arrays(torch.exp)(np.zeros(2))
@@ -124,9 +124,9 @@ def torch_on_arrays(fn: Implementation) -> Implementation:
 
 
 def call(fn: Implementation, case: Case) -> Array:
-    """``fn(input[, weight, bias], *arguments)`` in torch's order; ``padding_mode`` goes by name.
+    """Call ``fn(input[, weight, bias], *arguments)`` in torch's order; ``padding_mode`` is passed by name.
 
-    ``fn`` gets copies, and may not write to them: that is an AssertionError.
+    ``fn`` gets copies; if it writes to them, an AssertionError is raised.
     """
     operands = [case.input] if case.weight is None else [case.input, case.weight, case.bias]
     copies = [None if a is None else np.array(a, order="C") for a in operands]
@@ -140,7 +140,7 @@ def call(fn: Implementation, case: Case) -> Array:
 
 
 class Counterexample(AssertionError):
-    """A case that an implementation gets wrong; ``case`` is that case, ``laws`` the laws it breaks."""
+    """Raised for a case that an implementation gets wrong: ``case``, and the ``laws`` that it breaks."""
 
     def __init__(self, message: str, case: Case, laws: Sequence[str] = ()) -> None:
         super().__init__(message)

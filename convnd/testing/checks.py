@@ -1,24 +1,24 @@
 """Whole checks: draw many cases, compare with the reference and the laws, report the smallest failure.
 
 ``fn`` is any callable. It gets NumPy arrays, or tensors with ``array="torch"``, and torch's arguments by
-position in torch's order, one entry per axis; ``padding_mode``, if asked for, goes by name. Keywords
-switch off what ``fn`` does not support. Such an argument is neutral in every case, and is not passed at
-all if every argument after it is off as well: with ``dilation=False, groups=False`` a convolution is
-called as ``fn(input, weight, bias, stride, padding)``.
+position in torch's order, one entry per axis; ``padding_mode``, if enabled, is passed by name. Keywords
+switch off arguments that ``fn`` does not support. Such an argument is neutral in every case, and is not
+passed at all if every argument after it is off as well: with ``dilation=False, groups=False`` a convolution
+is called as ``fn(input, weight, bias, stride, padding)``.
 
 Common keywords:
     array: ``"numpy"`` or ``"torch"``, what ``fn`` takes and returns.
-    dims, min_dims, max_dims: which numbers of spatial axes, from 1 to 6.
-    max_examples: how many cases.
-    reference: compare with plain loops.
+    dims, min_dims, max_dims: numbers of spatial axes to test, from 1 to 6.
+    max_examples: number of cases.
+    reference: whether to compare with plain loops.
     laws: True for all laws of the operator, False for none, or some of their names.
     atol: largest difference to accept. Values are small integers, so 0 (equality) is the default; 1e-12
         for averages, which are not integers. Give more to an implementation that rounds (FFT, float32).
-    derandomize: the same cases in every run; False for others every time.
-    others: switches of the strategy of the operator.
+    derandomize: draw the same cases in every run; False for new ones each time.
+    others: switches of the operator's strategy.
 
-A wrong answer, or an error from ``fn``, is a :class:`~convnd.testing.Counterexample` (AssertionError)
-that shows the smallest case found as code, with the expected and the actual output.
+A wrong result, or an error in ``fn``, raises :class:`~convnd.testing.Counterexample` (an AssertionError),
+which shows the smallest case found as code, with the expected and the actual output.
 """
 
 from collections.abc import Callable, Collection
@@ -41,7 +41,7 @@ def check_conv(
 
     Args:
         padding: ``"symmetric"``, one int per axis; ``"asymmetric"``, one pair per axis; or ``"none"``.
-        padding_modes: also call it with ``padding_mode=(...)``, one name per axis.
+        padding_modes: also call ``fn`` with ``padding_mode=(...)``, one name per axis.
         keywords: the common ones, and ``stride``, ``dilation``, ``groups``, ``bias`` (all True).
 
     >>> import torch
@@ -72,7 +72,7 @@ def check_conv_transpose(fn: Implementation, *, padding: str = "symmetric", **ke
 
 
 def check_pool(fn: Implementation, kind: str = "max", *, padding: str = "symmetric", **keywords: Any) -> None:
-    """Check a pool, ``kind`` ``"max"`` or ``"avg"``.
+    """Check a pooling function; ``kind`` is ``"max"`` or ``"avg"``.
 
     Maximum pooling is called as ``fn(input, kernel_size, stride, padding, dilation, ceil_mode)``, average
     pooling as ``fn(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)``.
@@ -93,13 +93,13 @@ def check_pool(fn: Implementation, kind: str = "max", *, padding: str = "symmetr
     _check(fn, cases, off | ({"padding"} if padding == "none" else set()), operator=f"{kind}_pool", **options)
 
 
-# Implementations may be slow, and nothing here is filtered.
+# Implementations may be slow; no drawn case is filtered out.
 _ALL_HEALTH_CHECKS: tuple[Any, ...] = tuple(HealthCheck)
 _OPTIONS = ("array", "max_examples", "reference", "laws", "atol", "derandomize")
 
 
 def _split(keywords: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Keywords of the check itself, and those of the strategy."""
+    """Split the keywords into those of the check itself and those of the strategy."""
     options = {k: v for k, v in keywords.items() if k in _OPTIONS}
     switches = {k: v for k, v in keywords.items() if k not in _OPTIONS}
     dims = switches.get("dims") or range(switches.get("min_dims", 1), switches.get("max_dims", 5) + 1)
@@ -131,7 +131,7 @@ def _check(
     def broken(case: Case) -> dict[str, str]:
         return _broken(on_arrays, case, chosen, dims, atol)
 
-    # Wrong values are easier to read than a broken law, so that they are looked for first.
+    # Wrong values are easier to read than a broken law, so look for them first.
     searches: list[Callable[[Case], str]] = []
     searches += [lambda case: _wrong_values(on_arrays, case, atol)] if reference else []
     searches += [lambda case: "".join(broken(case).values())] if chosen else []
@@ -197,7 +197,7 @@ def _smallest_failure(
 
 
 def _wrong_values(fn: Implementation, case: Case, atol: float) -> str:
-    """The fault of the answer to a case, or nothing."""
+    """What is wrong with the result for a case, or an empty string."""
     expected = evaluate(case)
     try:
         actual = call(fn, case)
@@ -215,7 +215,7 @@ def _show(array: Array) -> str:
 def _broken(
     fn: Implementation, case: Case, laws: Collection[Law], dims: Collection[int], atol: float
 ) -> dict[str, str]:
-    """The messages of the laws that a case breaks; NaN and infinities obey none."""
+    """The laws that a case breaks, with messages; none for a case with NaN or infinities."""
     if not np.isfinite(case.input).all():
         return {}
     problems = {}

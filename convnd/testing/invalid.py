@@ -6,7 +6,7 @@
         with pytest.raises(ValueError):
             call(conv, case)        # reason says why, for the message of a failure
 
-Each is a valid case with one thing broken, so it shrinks to the simplest call with that fault.
+Each is a valid case with one thing broken, so it shrinks to the simplest call with that error.
 """
 
 from typing import Any
@@ -42,9 +42,9 @@ _POOL_FAULTS = (
 
 @st.composite
 def invalid_conv_cases(draw: Draw, transposed: bool = False, **keywords: Any) -> tuple[Case, str]:
-    """A convolution, or a transposed one, to be refused, and the reason.
+    """An invalid call of a convolution, or a transposed one, and the reason why it must be refused.
 
-    Keywords are those of :func:`conv_cases` or :func:`conv_transpose_cases` for the case that is broken.
+    Keywords are those of :func:`conv_cases` or :func:`conv_transpose_cases`, for the case before breaking it.
     """
     faults = _CONV_FAULTS + (_TRANSPOSE_FAULTS if transposed else (_KERNEL_TOO_LONG,))
     reason = draw(st.sampled_from(faults))
@@ -67,7 +67,7 @@ def _with_broken_operands(case: Case, reason: str, axis: int) -> Case:
     if reason == "input has a channel too many":
         return case.replace(input=np.concatenate([x, x[:, :1]], axis=1))
     if reason == "groups does not divide the channels":
-        rows = np.concatenate([weight[:1]] * 3)  # of channels out, or in for a transposed convolution
+        rows = np.concatenate([weight[:1]] * 3)  # output channels, or input channels if transposed
         inputs = 3 if case.operator == "conv_transpose" else 2 * weight.shape[1]
         x = np.concatenate([x[:, :1]] * inputs, axis=1)
         return case.replace(input=x, weight=rows, bias=None, groups=2)
@@ -93,7 +93,7 @@ def _with_broken_operands(case: Case, reason: str, axis: int) -> Case:
 
 @st.composite
 def invalid_pool_cases(draw: Draw, average: bool = False, **keywords: Any) -> tuple[Case, str]:
-    """A maximum or average pool to be refused, and the reason; keywords are those of :func:`pool_cases`."""
+    """An invalid call of a pool, and the reason; keywords are those of :func:`pool_cases`."""
     extra = ("divisor_override is zero",) if average else ("dilation is zero",)
     reason = draw(st.sampled_from(_POOL_FAULTS + extra))
     case = draw(pool_cases(average=average, **keywords))
@@ -108,7 +108,7 @@ def invalid_pool_cases(draw: Draw, average: bool = False, **keywords: Any) -> tu
     if reason == "padding is more than half of kernel_size":
         return case.replace(padding=_changed(case, "padding", axis, kernel[axis] // 2 + 1)), reason
     if reason == _KERNEL_TOO_LONG:
-        # ceil_mode also takes windows that overhang by less than a stride
+        # ceil_mode also allows windows that reach past the end by less than a stride
         length = case.input.shape[2 + axis] + 2 * case.per_axis("padding")[axis]
         longer = _changed(case, "kernel_size", axis, length + case.per_axis("stride")[axis])
         return case.replace(kernel_size=longer), reason

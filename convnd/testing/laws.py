@@ -1,10 +1,11 @@
-"""Laws of spatial operators, each as a function of an implementation and a case.
+"""Laws of spatial operators, each a function of an implementation and a case.
 
 An implementation is a function of NumPy arrays, called with torch's arguments in torch's order
 (:func:`~convnd.testing.torch_on_arrays` makes one from a function of tensors). A law calls it on the
-case and on variations of it, and raises :class:`~convnd.testing.Counterexample`, an AssertionError that
-reproduces the case, where the answers do not fit together. No expected values are needed. Laws that do
-not concern a case (permuting a single axis, say) pass. ``atol`` is the largest difference to accept.
+case and on variations of it. If the results are inconsistent, it raises
+:class:`~convnd.testing.Counterexample`, an AssertionError that reproduces the case. No expected values are
+needed. A law that does not apply to a case (permuting a single axis, say) passes. ``atol`` is the largest
+difference to accept.
 
 ``LAWS`` lists the laws of each operator:
 
@@ -42,7 +43,7 @@ Law = Callable[..., None]
 
 
 def differs(left: Array, right: Array, atol: float) -> bool:
-    """True where shapes differ, or values by more than ``atol``; NaN equals NaN."""
+    """True if shapes differ, or values by more than ``atol``; NaN equals NaN."""
     if left.shape != right.shape:
         return True
     with np.errstate(invalid="ignore"):  # infinity minus infinity
@@ -51,7 +52,7 @@ def differs(left: Array, right: Array, atol: float) -> bool:
 
 
 def _require(law: str, case: Case, left: Array, right: Array, atol: float) -> None:
-    """Both sides of a law are equal, in shape and in values."""
+    """Require both sides of a law to be equal, in shape and in values."""
     if differs(left, right, atol):
         _fail(law, case, left, right)
 
@@ -68,7 +69,7 @@ def _fail(law: str, case: Case, left: Array, right: Array) -> None:
 
 
 def _another(like: Array) -> Array:
-    """Small integers, the same for the same shape, that have nothing to do with the case."""
+    """Small integers unrelated to the case, the same for equal shapes."""
     return np.random.default_rng(like.size).integers(-3, 4, like.shape).astype(np.float64)
 
 
@@ -77,12 +78,12 @@ def _insert(values: tuple, at: int, value: object) -> tuple:
 
 
 def _neutral(name: str, like: object) -> object:
-    """The neutral entry of an argument: for padding given in pairs, a pair."""
+    """The neutral entry of an argument; for padding given in pairs, a pair."""
     return (0, 0) if isinstance(like, tuple) else NEUTRAL[name]
 
 
 def _entrywise(case: Case, axis: int) -> Case:
-    """The case with every argument but those of one axis neutral."""
+    """The case with all arguments neutral except on one axis."""
     changes = {
         name: tuple(v if i == axis else _neutral(name, v) for i, v in enumerate(value))
         for name, value in case.kwargs.items()
@@ -92,7 +93,7 @@ def _entrywise(case: Case, axis: int) -> Case:
 
 
 def size_one_axis(fn: Implementation, case: Case, *, atol: float = 0.0) -> None:
-    """An axis of size 1 with neutral arguments, inserted anywhere, changes nothing."""
+    """Inserting an axis of size 1 with neutral arguments anywhere changes nothing."""
     expected = call(fn, case)
     for at in range(case.spatial_dims + 1):
         changes = {
@@ -142,7 +143,7 @@ def linear_in_weight(fn: Implementation, case: Case, *, atol: float = 0.0) -> No
 
 
 def bias_added_once(fn: Implementation, case: Case, *, atol: float = 0.0) -> None:
-    """The output with a bias is the output without, plus the bias of each channel."""
+    """The output with a bias is the output without it plus the bias of each channel."""
     if case.bias is not None:
         plain = call(fn, case.replace(bias=None))
         bias = case.bias.reshape(-1, *[1] * case.spatial_dims)
@@ -150,14 +151,15 @@ def bias_added_once(fn: Implementation, case: Case, *, atol: float = 0.0) -> Non
 
 
 def translation(fn: Implementation, case: Case, *, atol: float = 0.0) -> None:
-    """Moving an input that has zeros around it moves the output, on every axis.
+    """Shifting an input surrounded by zeros shifts the output, on every axis.
 
-    One output of a convolution with stride s is s inputs, one input of a transposed one s outputs.
+    With stride s, a shift by s inputs is one output of a convolution, and a shift by one input is s outputs
+    of a transposed convolution.
     """
     transposed = case.operator == "conv_transpose"
     triples = zip(case.per_axis("stride"), case.padding_pairs, case.per_axis("padding_mode"), strict=True)
     for axis, (s, pads, mode) in enumerate(triples, start=2):
-        margin = 0 if mode == "zeros" else max(pads) + 1  # so that what is padded is zero in any mode
+        margin = 0 if mode == "zeros" else max(pads) + 1  # so that padding is zero in any mode
         step, moved = (1, s) if transposed else (s, 1)
         outputs = []
         for before, after in [(0, step), (step, 0)]:
@@ -187,7 +189,7 @@ def separable(fn: Implementation, case: Case, *, atol: float = 0.0) -> None:
 
 
 def strided(fn: Implementation, case: Case, *, atol: float = 0.0) -> None:
-    """Stride s is stride 1 subsampled (a pool without ``ceil_mode``)."""
+    """The output with stride s is every s-th output with stride 1 (for pools, without ``ceil_mode``)."""
     if "stride" in case.kwargs:
         case_ = case.replace(ceil_mode=False)
         dense = call(fn, case_.replace(stride=(1,) * case.spatial_dims))
@@ -197,7 +199,7 @@ def strided(fn: Implementation, case: Case, *, atol: float = 0.0) -> None:
 
 
 def zero_stuffed(fn: Implementation, case: Case, *, atol: float = 0.0) -> None:
-    """A transposed convolution with stride s is one with stride 1 of the input with zeros between."""
+    """Stride s of a transposed convolution equals stride 1 on the input with zeros inserted."""
     if "stride" in case.kwargs:
         strides, extra = case.per_axis("stride"), case.per_axis("output_padding")
         sizes = [(i - 1) * s + 1 + e for i, s, e in zip(case.input.shape[2:], strides, extra, strict=True)]
@@ -212,10 +214,10 @@ def zero_stuffed(fn: Implementation, case: Case, *, atol: float = 0.0) -> None:
 def adjointness(
     fn: Implementation, case: Case, *, adjoint: Implementation | None = None, atol: float = 0.0
 ) -> None:
-    """``<conv x, y> = <x, conv_transpose y>`` with the same weight, for either of the two.
+    """``<conv x, y> = <x, conv_transpose y>`` with the same weight; ``fn`` may be either operator.
 
-    ``adjoint`` is the implementation of the other one, on NumPy arrays; without it the plain loops of
-    the reference are, which know zero padding only.
+    ``adjoint`` is the implementation of the other operator, on NumPy arrays; by default the plain loops of
+    the reference, which support zero padding only.
     """
     modes = {m for m in case.per_axis("padding_mode") if m != "zeros"}
     if modes and (adjoint is None or case.operator == "conv_transpose"):
@@ -226,7 +228,7 @@ def adjointness(
         _fail("adjointness", case, out, case.input)
         return
     back = reference.evaluate(other) if adjoint is None else call(adjoint, other)
-    # An output_padding above the stride leaves room for windows the input knows nothing of.
+    # With an output_padding above the stride, the output has room for windows beyond the input.
     back = back[tuple(slice(None if axis < 2 else size) for axis, size in enumerate(case.input.shape))]
     if back.shape != case.input.shape:
         _fail("adjointness", case, case.input, back)
@@ -235,7 +237,7 @@ def adjointness(
 
 
 def _adjoint_case(case: Case, out: Array, with_modes: bool) -> Case | None:
-    """The call of the other convolution on an input shaped like ``out``; None if no such call exists."""
+    """The case of the adjoint operator on an input shaped like ``out``; None if there is none."""
     assert case.weight is not None
     s, p, d = case.per_axis("stride"), case.padding_pairs, case.per_axis("dilation")
     kernel, groups = case.weight.shape[2:], case.kwargs.get("groups", 1)
@@ -261,7 +263,7 @@ def _adjoint_case(case: Case, out: Array, with_modes: bool) -> Case | None:
 
 
 def constant(fn: Implementation, case: Case, *, atol: float = 0.0) -> None:
-    """Pooling a constant gives the constant, where no padding is counted."""
+    """Pooling a constant gives the constant, if no padding is counted."""
     value, sizes = -3.0, case.input.shape[2:]
     uncounted = case.replace(divisor_override=None, count_include_pad=False)
     if case.operator == "avg_pool" and "count_include_pad" not in case.kwargs:
@@ -278,7 +280,7 @@ def adds_constant(fn: Implementation, case: Case, *, atol: float = 0.0) -> None:
 
 
 def monotone(fn: Implementation, case: Case, *, atol: float = 0.0) -> None:
-    """Maximum pooling of a larger input is no smaller, entry by entry."""
+    """Increasing the input of maximum pooling does not decrease the output, entry by entry."""
     low = call(fn, case)
     high = call(fn, case.replace(input=case.input + np.maximum(_another(case.input), 0)))
     _require("monotone", case, np.maximum(high, low) if high.shape == low.shape else low, high, atol)

@@ -1,7 +1,7 @@
-"""Memory layouts: the same values, differently laid out in memory.
+"""Memory layouts: tensors with equal values and different strides.
 
-What an operator computes must not depend on where its operands' entries lie. A layout is drawn for each
-operand and applied to it; a test compares the call with that on contiguous copies:
+The result of an operator must not depend on the memory layout of its operands. A layout is drawn for each
+operand and applied to it; a test compares the call with one on contiguous copies:
 
     @given(conv_cases(), layouts(), layouts())
     def test_my_conv(case, of_input, of_weight):
@@ -25,13 +25,13 @@ KINDS = ("contiguous", "channels_last", "permuted", "gaps", "offset", "stepped",
 
 @dataclass(frozen=True)
 class Layout:
-    """How the entries of a tensor lie in memory; called with a tensor, returns it so laid out.
+    """A memory layout; called with a tensor, it returns the tensor in that layout.
 
     ``kind`` is ``"contiguous"``; ``"channels_last"`` (axis 1 varies fastest); ``"permuted"`` (the axes in
     another order); ``"gaps"`` (permuted, a part of a larger tensor); ``"offset"`` (not at the start of its
     memory); ``"stepped"`` (every other entry of each axis); ``"expanded"`` and ``"overlapping"`` (entries
-    share memory, so that some take the values of others: compare with a copy of the result). Strides of
-    axes of one entry, which mean nothing, are any number where ``odd`` is given. ``seed`` orders the axes.
+    share memory, so some values change: compare with a copy of the returned tensor). Strides of axes of
+    size 1, which have no meaning, are set to ``odd`` if it is given. ``seed`` determines the axis order.
     """
 
     kind: str
@@ -64,7 +64,7 @@ class Layout:
 
 
 def _ordered(x: "Tensor", axes: Sequence[int], gap: int) -> "Tensor":
-    """With ``axes`` from the slowest to the fastest in memory, each ``gap`` entries longer there."""
+    """Order ``axes`` from the slowest to the fastest in memory, each padded by ``gap`` unused entries."""
     moved = x.permute(*axes)
     larger = x.new_full([size + gap for size in moved.shape], 9)
     part = larger[tuple(slice(size) for size in moved.shape)]
@@ -78,7 +78,7 @@ def _filled(x: "Tensor", room: "Tensor") -> "Tensor":
 
 @st.composite
 def layouts(draw: Draw, kinds: Sequence[str] = KINDS) -> Layout:
-    """A :class:`Layout` of one of the ``kinds``; contiguous ones come first."""
+    """Draw a :class:`Layout` of one of the ``kinds``; shrinks towards contiguous."""
     kind = draw(st.sampled_from(tuple(kinds)))
     odd = draw(st.none() | st.sampled_from((0, 1, 2, 64)))
     return Layout(kind, draw(st.integers(0, 7)) if kind in ("permuted", "gaps", "expanded") else 0, odd)

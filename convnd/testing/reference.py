@@ -1,7 +1,7 @@
 """Spatial operators as plain NumPy loops: slow, short, and written from the definitions alone.
 
 Arguments are in normal form: one value per axis, padding as one ``(before, after)`` pair per axis;
-``padding`` of a pool is one int per axis. Arrays are ``(N, C, *spatial)``. :func:`evaluate` answers a
+``padding`` of a pool is one int per axis. Arrays are ``(N, C, *spatial)``. :func:`evaluate` computes a
 whole case.
 """
 
@@ -40,7 +40,7 @@ NUMPY_MODES = {
 
 
 def evaluate(case: Case) -> Array:
-    """The right answer to a case; arguments that the case does not pass are neutral."""
+    """The correct result of a case; arguments that the case does not pass are neutral."""
     k, groups = case.kwargs, case.kwargs.get("groups", 1)
     stride, dilation, modes = map(case.per_axis, ("stride", "dilation", "padding_mode"))
     padding, extra = case.padding_pairs, case.per_axis("output_padding")
@@ -63,7 +63,7 @@ def evaluate(case: Case) -> Array:
 def pad(x: Array, pairs: Pairs, modes: Sequence[str]) -> Array:
     """Pad the last axes, one after the other, each in its own mode; negative amounts crop.
 
-    Entries that are cropped are still reflected and replicated, but no longer part of a circle.
+    Reflection and replication still read entries that are cropped; circular padding does not.
     """
     for axis, (pair, mode) in enumerate(zip(pairs, modes, strict=True), start=x.ndim - len(pairs)):
         cropped = x.take(range(max(-pair[0], 0), x.shape[axis] + min(pair[1], 0)), axis)
@@ -139,7 +139,7 @@ def conv_transpose(
 def _windows(
     sizes: Ints, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil_mode: bool
 ) -> list[list[list[int]]]:
-    """For each axis the input positions of each window, those in the padding included."""
+    """For each axis, the input positions of each window, including those in the padding."""
     axes = []
     for n, k, s, p, d in zip(sizes, kernel, stride, padding, dilation, strict=True):
         windows, start = [], -p
@@ -151,14 +151,14 @@ def _windows(
 
 
 def _overhangs(start: int, n: int, k: int, s: int, p: int, d: int) -> bool:
-    """True of a window past the end that still counts, since the one before it left entries over."""
+    """True if a window past the end still counts because the window before it left entries over."""
     return start - s + d * (k - 1) < n + p - 1
 
 
 def max_pool(
     x: Array, kernel_size: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil_mode: bool
 ) -> tuple[Array, NDArray[np.int64]]:
-    """Values and flat positions; of equal maxima the first in row-major order, the last NaN before all."""
+    """Values and flat positions: the last NaN, else the first of equal maxima in row-major order."""
     sizes = x.shape[2:]
     axes = _windows(sizes, kernel_size, stride, padding, dilation, ceil_mode)
     shape = (*x.shape[:2], *map(len, axes))
@@ -204,8 +204,8 @@ def interpolate(
 ) -> Array:
     """Resample the spatial axes one after the other; ``scales`` override output over input size.
 
-    As torch, linear resampling ignores a scale that leaves the size as it is; so does nearest on two axes,
-    and there it also ignores one that doubles the size.
+    As in torch, linear resampling ignores a scale that does not change the size; nearest on two axes does
+    the same, and also ignores a scale that doubles the size.
     """
     ignored = {"linear": (1,), "nearest": (1, 2) if len(sizes) == 2 else ()}.get(mode, ())
     for axis, (size, scale) in enumerate(zip(sizes, scales, strict=True), start=2):

@@ -2,9 +2,9 @@
 
 Every strategy covers 1 to 5 spatial axes (``min_dims`` to ``max_dims``, at most 6, or one of ``dims``)
 with bounded sizes and shrinks towards one axis, size one, neutral arguments and simple values. Values
-are small integers, exact in every floating-point type, so that implementations can be compared without
-a tolerance; ``elements="floats"`` draws real numbers, and ``nonfinite=True`` also puts NaN and
-infinities into the input.
+are small integers, exact in every floating-point type, so implementations can be compared without a
+tolerance; ``elements="floats"`` draws real numbers, and ``nonfinite=True`` also puts NaN and infinities
+into the input.
 """
 
 from collections.abc import Collection
@@ -28,7 +28,7 @@ def spatial_shapes(
     min_dims: int = 1,
     dims: Collection[int] | None = None,
 ) -> tuple[int, ...]:
-    """Sizes of ``min_dims`` to ``max_dims`` spatial axes, smaller where there are more of them."""
+    """Sizes of ``min_dims`` to ``max_dims`` spatial axes; the more axes, the smaller."""
     n = draw(ranks(min_dims, max_dims, dims))
     return axes(draw, n, min_side, max(min_side, max_side or MAX_SIDE[n]))
 
@@ -68,7 +68,7 @@ def conv_cases(
     """Valid calls of a convolution.
 
     ``padding`` is one (before, after) pair per axis when ``"asymmetric"``, one int per axis when
-    ``"symmetric"``, and zeros when ``"none"``. An argument switched off is neutral in every case.
+    ``"symmetric"``, and zeros when ``"none"``. An argument that is switched off is always neutral.
     """
     n = draw(ranks(min_dims, max_dims, dims))
     kernel, strides = _kernels(draw, n), axes_or_ones(draw, n, 3, stride)
@@ -139,8 +139,8 @@ def pool_cases(
 ) -> Case:
     """Valid calls of maximum pooling, or of average pooling; ``padding`` is one int per axis.
 
-    Switched off, ``stride`` and ``dilation`` are 1, ``padding`` (``"none"``) is 0, ``ceil_mode`` is False,
-    ``count_include_pad`` True and ``divisor_override`` None.
+    If switched off, ``stride`` and ``dilation`` are 1, ``padding`` (``"none"``) is 0, ``ceil_mode`` is False,
+    ``count_include_pad`` is True and ``divisor_override`` is None.
     """
     if padding not in ("symmetric", "none"):
         raise ValueError(f"padding of a pool must be 'symmetric' or 'none', got {padding!r}")
@@ -180,7 +180,7 @@ def pad_cases(
     for size in reversed(sizes):
         most = min({"circular": size, "reflect": size - 1}.get(mode, 3), 3)
         before = draw(st.integers(-min(size - 1, 3) if crops else 0, most))
-        least = -min(size - 1 + min(before, 0), 3)  # an entry is left
+        least = -min(size - 1 + min(before, 0), 3)  # at least one entry is left
         amounts += [before, draw(st.integers(least if crops else 0, most))]
     kwargs = {"pad": tuple(amounts), "mode": mode}
     return Case(values(draw, (1, 2, *sizes)), kwargs=kwargs, operator="pad")
@@ -190,7 +190,7 @@ def pad_cases(
 def interpolate_cases(
     draw: Draw, max_dims: int = 5, *, min_dims: int = 1, dims: Collection[int] | None = None
 ) -> Case:
-    """Valid calls of resampling, by size or by factors, some of which leave or double a size by rounding."""
+    """Valid calls of resampling, by size or by factors, some of which keep or double a size by rounding."""
     sizes = draw(spatial_shapes(max_dims, min_dims=min_dims, dims=dims))
     mode = draw(st.sampled_from(("nearest", "nearest-exact", "linear", "cubic", "area")))
     kwargs: dict[str, Any] = {"mode": mode}

@@ -1,7 +1,7 @@
-"""Diffusion models: a schedule, a prediction and a sampler, three separate things.
+"""Diffusion models, made of three independent parts: a schedule, a prediction and a sampler.
 
-Schedules and predictions know nothing of samplers, samplers nothing of networks. Guidance, restoration and
-windows are functions of a denoiser or a sampler, and :class:`Diffusion` joins what was chosen.
+Schedules and predictions do not depend on samplers, nor samplers on networks. Guidance, restoration and
+windows are functions of a denoiser or a sampler. :class:`Diffusion` combines the chosen parts.
 """
 
 from .guidance import guided, threshold

@@ -1,4 +1,4 @@
-"""Checks of what a diffusion model is given: each error names the argument, the rule and the value."""
+"""Checks of the arguments of a diffusion model; each error names the argument, the rule and the value."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from .noise import moved
 
 
 def look_up(value: Any, known: Mapping[Any, Any], name: str) -> Any:
-    """An object by its name, or as it is."""
+    """Look up an object by name; anything but a string is returned as it is."""
     if isinstance(value, str) or (value is None and None in known):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
@@ -28,7 +28,7 @@ def look_up(value: Any, known: Mapping[Any, Any], name: str) -> Any:
 
 
 def check_object(value: Any, name: str) -> None:
-    """Refuse what a damaged configuration may have in the place of a name."""
+    """Refuse values that a damaged configuration may have in place of a name."""
     if isinstance(value, (bool, int, float, Mapping, Sequence)) and not isinstance(value, str):
         raise TypeError(f"{name} must be a name or an object, got {value!r}")
 
@@ -41,7 +41,7 @@ def check_model(model: Any) -> None:
 
 
 def check_data(x: Any, name: str, model: Any) -> None:
-    """Refuse what is not ``(N, C, *spatial)`` in floating point, or not for this network."""
+    """Refuse data that is not floating-point ``(N, C, *spatial)`` or does not fit this network."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = f"dtype {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"{name} must be a floating-point tensor, got {got}")
@@ -49,7 +49,7 @@ def check_data(x: Any, name: str, model: Any) -> None:
 
 
 def check_shape(shape: Any, name: str, model: Any) -> tuple[int, ...]:
-    """``(N, C, *spatial)`` with the channels and the number of axes of the network, if it tells them."""
+    """``(N, C, *spatial)`` with the channels and number of axes of the network, if it states them."""
     if isinstance(shape, str) or not (isinstance(shape, Sequence) or getattr(shape, "ndim", 0) == 1):
         raise TypeError(f"{name} must be a sequence of ints (N, C, *spatial), got {shape!r}")
     sizes = tuple(integer(size, f"{name}[{i}]", min(i, 1)) for i, size in enumerate(shape))  # N may be 0
@@ -81,7 +81,7 @@ def positive_time(value: Any, name: str) -> float:
 
 
 def times_of(value: Any, n: int) -> Tensor:
-    """``(n,)`` times in [0, 1] in at least float32, of one for all or one for each."""
+    """Expand one time for all samples, or one for each, to ``(n,)`` in [0, 1] in at least float32."""
     t = torch.as_tensor(value)
     t = t.to(torch.promote_types(t.dtype, torch.float32))
     if t.is_complex() or t.shape not in ((), (n,)):
@@ -94,12 +94,12 @@ def times_of(value: Any, n: int) -> Tensor:
 
 
 def with_labels(cond: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
-    """The conditions, with class labels as ``(N,)`` int64 where x is, of one for all or one for each."""
+    """The conditions, with class labels (one for all or one each) as int64 ``(N,)`` on the device of x."""
     given = cond.get("class_labels")
     if given is None:
         return dict(cond)
     labels = torch.as_tensor(given)
-    labels = labels if labels.numel() else labels.long()  # of an empty list
+    labels = labels if labels.numel() else labels.long()  # an empty list is a float tensor
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"class_labels must be integers, got dtype {labels.dtype}")
     if labels.shape not in ((), x.shape[:1]):
@@ -107,12 +107,12 @@ def with_labels(cond: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
             f"class_labels must be one label or have shape ({len(x)},), one per sample, "
             f"got {tuple(labels.shape)}"
         )
-    labels = moved(labels.to(torch.int64), x.device)  # of an unsigned type there is no -1
+    labels = moved(labels.to(torch.int64), x.device)  # unsigned types have no -1
     return {**cond, "class_labels": labels.expand(len(x))}
 
 
 def check_quantiles(value: Any, n: int) -> None:
-    """``(n,)`` in (0, 1)."""
+    """Require shape ``(n,)`` with values in (0, 1)."""
     if not isinstance(value, Tensor) or value.shape != (n,) or not value.is_floating_point():
         got = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r}"
         raise ValueError(f"quantiles must be a floating-point tensor ({n},), one per sample, got {got}")
@@ -123,7 +123,7 @@ def check_quantiles(value: Any, n: int) -> None:
 def check_guidance(
     scale: Any, rescale: Any, interval: Any, cond: Mapping[str, Any]
 ) -> tuple[float, float, Interval | None]:
-    """The options of :func:`dynunet.diffusion.guidance.guided`."""
+    """Check the options of :func:`dynunet.diffusion.guidance.guided`."""
     scale, rescale = number(scale, "guidance_scale", -inf, inf), number(rescale, "guidance_rescale", 0, 1)
     if scale != 1 and not can_guide(cond):
         raise ValueError(f"guidance_scale must be 1 without class_labels or context to guide by, got {scale}")
@@ -152,7 +152,7 @@ def check_clip(clip: Any) -> float | str | None:
 
 
 def warn_of_scale(x0: Tensor) -> None:
-    """Warn of data that is far from unit scale, which the schedules assume."""
+    """Warn if the data is far from unit scale, which the schedules assume."""
     if x0.is_meta or not x0.numel():
         return
     low, high = x0.min().item(), x0.max().item()

@@ -1,14 +1,15 @@
 """Guidance: how strongly an estimate follows its condition, and thresholds that keep it in range.
 
-An *estimate* is a function ``estimate(x, t, cond) -> x_0``, ``cond`` a dict of conditions. Classifier-free
-guidance (Ho and Salimans 2022, eq. 6) evaluates it with and without the condition and extrapolates:
+An *estimate* is a function ``estimate(x, t, cond) -> x_0`` with a dict ``cond`` of conditions.
+Classifier-free guidance (Ho and Salimans 2022, eq. 6) evaluates it with and without the condition and
+extrapolates:
 
     guided = without + scale (with - without)
 
-A large scale makes the estimate too large. Against that ``rescale`` mixes in what has the standard deviation
-of the estimate with the condition (Lin et al. 2024, eq. 14 to 16), and an ``interval`` of noise levels leaves
-guidance out where it harms (Kynkaanniemi et al. 2024, eq. 5), which also saves half of the work there. All of
-it is done on estimates of the data, so that it does not depend on what the network predicts.
+A large scale makes the estimate too large. To counter that, ``rescale`` mixes in the guided estimate rescaled
+to the standard deviation of the conditional one (Lin et al. 2024, eq. 14 to 16), and an ``interval`` of noise
+levels turns guidance off where it harms (Kynkaanniemi et al. 2024, eq. 5), which also halves the work there.
+All of this acts on estimates of the data, so it does not depend on what the network predicts.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,8 +25,8 @@ from .schedules import widened
 Estimate = Callable[[Tensor, Tensor, Mapping[str, Any]], Tensor]
 Interval = tuple[float, float]
 
-NOTHING = {"class_labels": -1, "context": 0}  # what stands for "no condition"; others are always kept
-_QUANTILE = 0.995  # of dynamic thresholding
+NOTHING = {"class_labels": -1, "context": 0}  # mean "no condition"; all other conditions are always kept
+_QUANTILE = 0.995  # quantile of dynamic thresholding
 
 
 def can_guide(cond: Mapping[str, Any]) -> bool:
@@ -34,7 +35,7 @@ def can_guide(cond: Mapping[str, Any]) -> bool:
 
 
 def unconditional(cond: Mapping[str, Any]) -> dict[str, Any]:
-    """The conditions with labels -1 and a context of zeros, which mean that none is given."""
+    """The conditions with class labels -1 and a context of zeros, which mean "no condition"."""
     return {
         name: torch.full_like(value, NOTHING[name]) if name in NOTHING and _tensor(value) else value
         for name, value in cond.items()
@@ -42,7 +43,7 @@ def unconditional(cond: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def dropped(cond: Mapping[str, Any], drop: Tensor) -> dict[str, Any]:
-    """Conditions of training: those of the samples in ``drop``, ``(N,)`` bool, become none, all together."""
+    """Drop all conditions of the samples marked in ``drop``, bool ``(N,)``, for training."""
     nothing = unconditional(cond)
 
     def mixed(name: str, value: Any) -> Any:
@@ -56,14 +57,14 @@ def dropped(cond: Mapping[str, Any], drop: Tensor) -> dict[str, Any]:
 def guided(
     estimate: Estimate, schedule: Any, scale: float, rescale: float = 0.0, interval: Interval | None = None
 ) -> Estimate:
-    """An estimate with classifier-free guidance. It evaluates twice as many samples.
+    """An estimate with classifier-free guidance, which evaluates twice as many samples.
 
     Args:
         estimate: ``estimate(x, t, cond)``.
         schedule: ``alpha, sigma = schedule(t)``, for the interval.
         scale: 1 for no guidance.
         rescale: in [0, 1], how much of the rescaled estimate to mix in (phi of Lin et al. 2024).
-        interval: ``(low, high)``: guide where ``low < sigma / alpha <= high`` only.
+        interval: ``(low, high)``: guide only where ``low < sigma / alpha <= high``.
     """
     if scale == 1:
         return estimate
@@ -86,7 +87,7 @@ def guided(
 
 
 def rescaled(guided: Tensor, with_cond: Tensor, rescale: float) -> Tensor:
-    """Mix in the estimate at the standard deviation of the unguided one (Lin et al. 2024, eq. 15 and 16)."""
+    """Mix in the estimate rescaled to the std of the unguided one (Lin et al. 2024, eq. 15 and 16)."""
     if rescale == 0:
         return guided
     std, wanted = _std(guided), _std(with_cond)
@@ -111,7 +112,7 @@ def threshold(x0: Tensor, clip: float | str | None) -> Tensor:
 
 
 def _quantile(x: Tensor, q: float) -> Tensor:
-    """Per row, with linear interpolation; ``torch.quantile`` refuses more than 2^24 entries."""
+    """Quantile per row, with linear interpolation; ``torch.quantile`` refuses more than 2^24 entries."""
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     at = q * (x.shape[1] - 1)
     below, above = (x.kthvalue(1 + k, dim=1).values for k in (floor(at), ceil(at)))
@@ -119,15 +120,15 @@ def _quantile(x: Tensor, q: float) -> Tensor:
 
 
 def _std(x: Tensor) -> Tensor:
-    """Of each sample; torch's own warns where there are none."""
+    """Standard deviation of each sample; unlike torch's, without a warning for empty samples."""
     axes = tuple(range(1, x.ndim))
     return (x - x.mean(axes, keepdim=True)).square().mean(axes, keepdim=True).sqrt()
 
 
 def _inside(schedule: Any, t: Tensor, interval: Interval) -> Tensor:
-    """``(N,)`` bool: True for the samples at a noise level that is to be guided."""
+    """``(N,)`` bool: True for samples whose noise level is inside the guidance interval."""
     alpha, sigma = schedule(widened(t))
-    level = sigma / alpha  # infinite where no signal is left
+    level = sigma / alpha  # infinite in pure noise
     return (interval[0] < level) & (level <= interval[1])
 
 
@@ -136,5 +137,5 @@ def _tensor(value: Any) -> bool:
 
 
 def _per_sample(value: Tensor, x: Tensor) -> Tensor:
-    """``(N,)`` shaped to broadcast against ``x``."""
+    """Reshape ``(N,)`` to broadcast against ``x``."""
     return value.view(-1, *(1,) * (x.ndim - 1))

@@ -1,9 +1,9 @@
-"""Losses: at which times the network is trained, how much each counts, and how far is far.
+"""Losses: the times at which the network is trained, their weights, and the distance of output and target.
 
-The loss of a network is the expectation of ``w(t) d(output, target)`` over times, data and noise. An
-output error is an error of x_0 scaled by the prediction's gain g (see
-:meth:`dynunet.diffusion.predictions.Prediction.gains`), so a weighting that is meant for errors of x_0
-becomes one of the output, the same objective whatever the network predicts:
+The loss is the expectation of ``w(t) d(output, target)`` over times, data and noise. The error of x_0 is the
+error of the output times the prediction's gain g, see
+:meth:`dynunet.diffusion.predictions.Prediction.gains`. So a weight of errors of x_0 translates to a weight of
+the output, with the same objective whatever the network predicts:
 
     name        weight of an error of x_0               weight w of the output
     None        1 / g^2                                 1
@@ -11,7 +11,7 @@ becomes one of the output, the same objective whatever the network predicts:
     min_snr     min(alpha^2 / sigma^2, gamma)           min(n^2, gamma g^2)
     edm         alpha^2 / sigma^2 + 1 / sigma_data^2    n^2 + g^2 / sigma_data^2
 
-with ``n = g alpha / sigma``, the gain of the noise: finite wherever the product is.
+with ``n = g alpha / sigma``, the gain of the noise, in a form that avoids 0 times infinity.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,22 +32,22 @@ Elementwise = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Weighting(Data):
-    """No weighting: every time and every output error counts alike."""
+    """No weighting: all times and output errors count equally."""
 
     def times(self, quantiles: Tensor, schedule: ScheduleLike) -> Tensor:
-        """Times to train at, by their quantiles in (0, 1): here uniform on [0, 1]."""
+        """Training times for quantiles in (0, 1) of their distribution: here uniform on [0, 1]."""
         return quantiles
 
     def weight(self, alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
-        """The weight of a squared error of the output, of the shape of ``alpha``."""
+        """The weight of a squared error of the output, in the shape of ``alpha``."""
         return torch.ones_like(alpha)
 
 
 @dataclass(frozen=True)
 class SNR(Weighting):
-    """Errors of x_0 count by their signal-to-noise ratio (Salimans and Ho 2022, section 4).
+    """Weights errors of x_0 by the signal-to-noise ratio (Salimans and Ho 2022, section 4).
 
-    This is the plain loss of a network that predicts the noise (Ho et al. 2020, eq. 14).
+    This equals the unweighted loss of a network that predicts the noise (Ho et al. 2020, eq. 14).
     """
 
     def weight(self, alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
@@ -73,8 +73,8 @@ class LogNormal(Weighting):
     """EDM's noise levels and weights (Karras et al. 2022, table 1), with any schedule and prediction.
 
     ``log(sigma / alpha)`` is normal with ``mean`` and ``std``; levels beyond the schedule become its end.
-    The weight is ``(s^2 + sigma_data^2) / (s sigma_data)^2`` at ``s = sigma / alpha``, so that of an EDM
-    network with the same sigma_data is 1.
+    The weight is ``(s^2 + sigma_data^2) / (s sigma_data)^2`` at ``s = sigma / alpha``; for the output of an
+    EDM network with the same sigma_data this is a weight of 1.
     """
 
     mean: float = -1.2
@@ -116,20 +116,20 @@ def loss_sum(
     mask: Tensor | None = None,
     loss: Elementwise = l2,
 ) -> tuple[Tensor, Tensor]:
-    """The sum of ``weight * loss(output, target)`` over the entries that count, and how many these are.
+    """The sum of ``weight * loss(output, target)`` over the entries that count, and their number.
 
-    Sums of parts can be added, and divided by their counts in all: the mean over several batches or devices.
-    Errors are taken and added in float32 at least: in half precision a sum ends at 65,504.
+    For the mean over several batches or devices, add the sums and divide by the total count. Errors are
+    computed and summed in at least float32: in half precision a sum overflows at 65,504.
 
     Args:
         output, target: ``(N, C, *spatial)``.
         weight: broadcasts against them.
-        mask: bool, of as many axes as ``output`` and its sizes or 1; entries where it is False are missing:
-            they have no influence, not even if they are NaN. A sample without any entry counts for nothing.
+        mask: bool, with as many axes as ``output``, each of its size or 1. Entries where it is False are
+            missing and have no influence, not even if they are NaN. A sample without any entry is ignored.
         loss: ``loss(output, target)`` entry by entry.
 
     Returns:
-        A differentiable scalar, and an integer one.
+        A differentiable scalar, and an integer scalar.
 
     Raises:
         ValueError, TypeError: naming the argument, the rule and the value received.
@@ -164,7 +164,7 @@ def mean_loss(
 def expanded_mask(
     mask: Tensor, x: Tensor, name: str = "mask", of: str = "the data", meaning: str = "an entry counts"
 ) -> Tensor:
-    """``mask`` in the shape of ``x``; refuses what is not bool or does not match axis by axis."""
+    """Expand ``mask`` to the shape of ``x``; refuses masks that are not bool or do not match axis by axis."""
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         got = f"dtype {mask.dtype}" if isinstance(mask, Tensor) else type(mask).__name__
         raise TypeError(f"{name} must be a bool tensor, True where {meaning}, got {got}")
@@ -177,12 +177,13 @@ def expanded_mask(
 
 
 def draw_quantiles(n: int, generator: Generators) -> Tensor:
-    """At which part of the distribution of times to train, ``(n,)`` in (0, 1) in float64 on the CPU.
+    """Quantiles of the training times, ``(n,)`` in (0, 1), float64 on the CPU.
 
-    One number in each of n equal intervals: one draw shifts a grid (Kingma et al. 2021, appendix I.1), so
-    that each number is uniform and their mean varies less. Generators of the samples each draw their own.
+    There is one number in each of n equal intervals: a single draw shifts a grid (Kingma et al. 2021,
+    appendix I.1), so each number is uniform and their mean varies less. With one generator per sample, each
+    number is drawn independently.
     """
-    tiny = 2.0**-53  # neither end: the weight of an error there may be infinite
+    tiny = 2.0**-53  # excludes both ends, where weights may be infinite
     if isinstance(generator, Sequence):
         return rand(n, generator).clamp(tiny, 1 - tiny)
     shift = rand(1, generator)

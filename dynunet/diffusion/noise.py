@@ -1,4 +1,4 @@
-"""One place that draws noise, so that a result can be reproduced or its noise injected."""
+"""The one place that draws noise, so that results can be reproduced and noise can be supplied."""
 
 from collections.abc import Callable, Sequence
 
@@ -37,14 +37,14 @@ def randn(
 
 
 def moved(value: Tensor, device: torch.device | str) -> Tensor:
-    """A tensor on a device, without waiting for it to arrive; on the CPU it has arrived."""
+    """Move a tensor to a device without synchronising; a move to the CPU waits until it is complete."""
     return value.to(device, non_blocking=torch.device(device).type != "cpu")
 
 
 def rand(n: int, generator: Generators) -> Tensor:
-    """One uniform number on [0, 1) per sample, ``(n,)`` in float64 on the CPU.
+    """One uniform number in [0, 1) per sample, ``(n,)`` in float64 on the CPU.
 
-    A generator elsewhere draws in float32, as not every device has more, and is waited for.
+    A generator on another device draws in float32, since not every device has float64, and is synchronised.
     """
     if isinstance(generator, Sequence):
         _check_one_each(generator, n)

@@ -1,4 +1,4 @@
-"""Predictions: what the network outputs, and how the clean data is recovered from it.
+"""Predictions: what the network outputs, and how to recover the clean data from it.
 
 With ``x_t = alpha x_0 + sigma noise`` each prediction is a training target and its inverse:
 
@@ -10,8 +10,9 @@ With ``x_t = alpha x_0 + sigma noise`` each prediction is a training target and 
     edm             (sigma x_0 / d - alpha d noise) / s         (alpha d^2 x_t / s + sigma d output) / s
 
 with ``d = sigma_data`` and ``s^2 = sigma^2 + alpha^2 d^2``. No denominator but epsilon's is ever 0: where
-alpha is 0 the noise tells nothing about the data, and epsilon gives 0, the mean of centred data.
-``alpha`` and ``sigma`` broadcast against the data; they need not lie on a circle or a line.
+alpha is 0 the noise contains no information about the data, and epsilon gives 0, the mean of centred data.
+``alpha`` and ``sigma`` broadcast against the data; they need not satisfy alpha^2 + sigma^2 = 1 or
+alpha + sigma = 1.
 """
 
 from abc import ABC, abstractmethod
@@ -27,18 +28,18 @@ from ..config import Data
 class Prediction(Data, ABC):
     @abstractmethod
     def target(self, x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The output that the network is to learn, of the shape of ``x0``."""
+        """The training target of the network, in the shape of ``x0``."""
 
     @abstractmethod
     def denoised(self, output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The estimate of x_0 that an output means."""
+        """The estimate of x_0 from an output of the network."""
 
     @abstractmethod
     def gains(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """The size of the derivatives of the estimates of x_0 and of the noise by the output.
+        """Absolute derivatives of the estimates of x_0 and of the noise with respect to the output.
 
-        The second is the first times alpha / sigma, written so that neither is 0 times infinity; loss
-        weightings are made of them. inf where the output does not determine the estimate.
+        The second is the first times alpha / sigma, computed without 0 times infinity. Loss weightings use
+        both. They are inf where the output does not determine the estimate.
         """
 
     def scaled(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -109,7 +110,7 @@ class EDMPrediction(Prediction):
     """EDM's preconditioned network (Karras et al. 2022, eq. 7 and table 1) at any alpha and sigma.
 
     The paper's ``D = c_skip y + c_out F(c_in y)`` at noise level sigma / alpha with ``y = x / alpha``,
-    multiplied out so that nothing is divided by alpha or sigma. Input and target have unit variance.
+    multiplied out to avoid division by alpha or sigma. Input and target have unit variance.
 
     Args:
         sigma_data: standard deviation of the data.

@@ -1,4 +1,4 @@
-"""Schedules made of other schedules: without signal at the end, or shifted for another resolution."""
+"""Schedules derived from others: with zero terminal SNR, or shifted for another resolution."""
 
 from dataclasses import dataclass
 from math import log
@@ -14,7 +14,8 @@ from .schedules import Discrete, Numerical, Schedule
 class ZeroTerminalSNR(Schedule):
     """A variance-preserving schedule whose last time is pure noise; see :func:`zero_terminal_snr`.
 
-    In ``p = 1 - alpha`` the rescaling is a division by p(1), and ``sigma^2 = p (1 + alpha)`` does not cancel.
+    In terms of ``p = 1 - alpha`` the rescaling is a division by p(1), and ``sigma^2 = p (1 + alpha)`` has no
+    cancellation.
     """
 
     schedule: Schedule
@@ -33,7 +34,7 @@ class ZeroTerminalSNR(Schedule):
         alpha, sigma = self.scales(log_snr)
         last = self._last(log_snr)
         p = sigma**2 / (1 + alpha) * (1 - last)
-        alpha = alpha * (1 - last) + last  # 1 - p would cancel where little signal is left
+        alpha = alpha * (1 - last) + last  # 1 - p would cancel if little signal is left
         return self.schedule.time(2 * alpha.log() - p.log() - torch.log1p(alpha))
 
 
@@ -58,11 +59,11 @@ def zero_terminal_snr(schedule: Schedule) -> Schedule:
     """The schedule with alpha shifted and scaled to be 0 at t = 1 and unchanged at the first time.
 
     ``alpha' = (alpha - alpha(1)) alpha(0) / (alpha(0) - alpha(1))``, ``sigma'^2 = 1 - alpha'^2`` (Lin et al.
-    2024, algorithm 1). Of a table it keeps the first entry, as the paper does. A schedule that already
-    ends in pure noise is returned as it is.
+    2024, algorithm 1). For a table the first entry is kept, as in the paper. A schedule that already ends in
+    pure noise is returned unchanged.
 
     Raises:
-        ValueError: if the schedule does not preserve variance, as ``EDM``, whose alpha is 1 throughout.
+        ValueError: if the schedule is not variance preserving, such as ``EDM``, whose alpha is always 1.
     """
     _check_shiftable(schedule)
     alpha, sigma = (s.item() for s in schedule(torch.ones((), dtype=torch.float64)))
@@ -82,8 +83,8 @@ def shifted(schedule: Schedule, shift: float) -> Schedule:
     """The schedule with sigma / alpha multiplied by ``shift``, for data of another resolution.
 
     ``l'(t) = l(t) - 2 log shift`` (Hoogeboom et al. 2023, section 3.1): with ``shift = size / 64`` a larger
-    image loses as much of its coarse structure as one of 64 pixels. On ``Flow`` it is the shift of time
-    ``shift t / (1 + (shift - 1) t)`` (Esser et al. 2024, eq. 23). The family of the scales stays.
+    image loses as much of its coarse structure as one of 64 pixels. For ``Flow`` this is the time shift
+    ``shift t / (1 + (shift - 1) t)`` (Esser et al. 2024, eq. 23). The family of scales does not change.
     """
     _check_shiftable(schedule)
     positive(shift, "shift")

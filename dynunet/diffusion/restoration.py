@@ -1,10 +1,10 @@
-"""Restoration: what a sampler does for data that is there already, noisy, incomplete or to be changed.
+"""Restoration: using a sampler on given data that is noisy, incomplete or to be varied.
 
-Each is a start, a condition on the estimates, or both; the sampler and the network stay as they are.
+Each task needs a start, a constraint on the estimates, or both; sampler and network stay as they are.
 
     denoise     y = x_0 + sigma noise: alpha y is x at the time whose sigma / alpha is that sigma
-    sdedit      alpha x_0 + sigma noise at some time, then down from there (Meng et al. 2022, algorithm 1)
-    inpaint     the estimate is known at some entries; resampled as RePaint does (Lugmayr et al. 2022)
+    sdedit      alpha x_0 + sigma noise at some time, then sample from there (Meng et al. 2022, algorithm 1)
+    inpaint     the estimate is known at some entries; with RePaint's resampling (Lugmayr et al. 2022)
 """
 
 from functools import wraps
@@ -25,7 +25,7 @@ def time_of(schedule: ScheduleLike, sigma: float) -> float:
 
     Raises:
         ValueError: if there is no such time.
-        TypeError: if it is not a number.
+        TypeError: if sigma is not a number.
     """
     sigma = real(sigma, "sigma")
     most = level(schedule, 1.0).ratio
@@ -38,27 +38,27 @@ def time_of(schedule: ScheduleLike, sigma: float) -> float:
 
 
 def noised(x0: Tensor, schedule: ScheduleLike, t: float, generator: Noise) -> Tensor:
-    """Data with the noise of a time."""
+    """Add noise to data at the level of time ``t``."""
     at = level(schedule, t)
     return at.alpha * x0 + at.sigma * randn(x0.shape, generator, x0.device, x0.dtype)
 
 
 def inpainting(sampler: Sampler, y: Tensor, known: Tensor, resamplings: int = 1, jump: int = 1) -> Sampler:
-    """A sampler that keeps what is known.
+    """A sampler that keeps known entries.
 
-    The estimate of known entries is replaced by what they are, so that every sampler moves them as a perfect
-    denoiser would. Every ``jump`` steps are taken ``resamplings`` times, with noise put back in between, so
-    that the rest takes notice of them (Lugmayr et al. 2022, algorithm 1 and section 4.2).
+    The estimate at known entries is replaced by their values, so every sampler moves them as with a perfect
+    denoiser. Each group of ``jump`` steps is taken ``resamplings`` times, with noise added back in between,
+    so that the other entries adapt to the known ones (Lugmayr et al. 2022, algorithm 1 and section 4.2).
 
     Args:
         sampler: any sampler.
-        y: ``(N, C, *spatial)``; what it is at unknown entries does not matter.
-        known: bool, broadcasts against y.
-        resamplings: how often each step is taken; more costs as many times the evaluations.
-        jump: steps that are repeated together. Within them a sampler keeps its order.
+        y: ``(N, C, *spatial)``; its values at unknown entries do not matter.
+        known: bool, broadcast against y.
+        resamplings: how often each step is taken; multiplies the number of evaluations.
+        jump: number of steps that are repeated together. Within them a sampler keeps its order.
 
     Returns:
-        A sampler, whose x at the start is pure noise. Its callback is called after a step's last repetition.
+        A sampler that starts from pure noise. Its callback is called after the last repetition of a step.
     """
     y = torch.where(known, y, 0)
 
@@ -72,7 +72,7 @@ def inpainting(sampler: Sampler, y: Tensor, known: Tensor, resamplings: int = 1,
         callback: Callback | None = None,
         **options: Any,
     ) -> Tensor:
-        @wraps(denoise)  # with its wishes
+        @wraps(denoise)  # with its attributes, such as time_device
         def conditioned(x: Tensor, t: Tensor) -> Tensor:
             return torch.where(known, y, denoise(x, t))
 
@@ -92,7 +92,7 @@ def inpainting(sampler: Sampler, y: Tensor, known: Tensor, resamplings: int = 1,
 
 
 def _back(x: Tensor, schedule: ScheduleLike, t: float, t_noisier: float, generator: Noise) -> Tensor:
-    """x at a noisier time, given x at this one: the forward process."""
+    """Draw x at a noisier time given x at this time: the forward process."""
     now, noisier = level(schedule, t), level(schedule, t_noisier)
     ratio = noisier.alpha / now.alpha
     std = sqrt(max(noisier.sigma**2 - (ratio * now.sigma) ** 2, 0.0))

@@ -1,24 +1,24 @@
-"""Samplers: ways to walk from noise to data, given an estimate of the data at every step.
+"""Samplers: algorithms that go from noise to data, given an estimate of the data at every step.
 
 A sampler is a pure function ``sampler(denoise, x, schedule, times, generator=None, callback=None)``:
 
     denoise     ``denoise(x, t) -> x_0`` estimate, with ``t`` of shape ``(N,)``
     x           the noisy start at ``times[0]``, ``(N, ...)`` with any number of axes
     schedule    ``alpha, sigma = schedule(t)``
-    times       ``(steps + 1,)``, falling strictly, usually from 1 to 0; see :func:`..spacing.spaced`
+    times       ``(steps + 1,)``, strictly decreasing, usually from 1 to 0; see :func:`..spacing.spaced`
     generator   source of noise, see :func:`..noise.randn`
-    callback    ``callback(step, t, x, x_0)`` after every step: x at the time t it reached, and the last
-                estimate that led there; or None
+    callback    ``callback(step, t, x, x_0)`` after every step, with x at the time t that the step reached
+                and the last estimate x_0 used in it; or None
 
-It returns x at ``times[-1]``. With lambda = log(alpha / sigma) and h the step in lambda, each step goes from
-noise level (a, s) to the less noisy (a', s'). A step into sigma = 0 returns the estimate times a' exactly;
-a step from alpha = 0 (pure noise), where h is infinite, extrapolates nothing.
+It returns x at ``times[-1]``. Each step goes from noise level (a, s) to the less noisy (a', s'); h is its
+length in lambda = log(alpha / sigma). A step to sigma = 0 returns exactly a' times the estimate; a step from
+alpha = 0 (pure noise), where h is infinite, does not extrapolate.
 
-The deterministic ones solve the probability-flow ODE, which in y = x / alpha over r = sigma / alpha reads
+Deterministic samplers solve the probability-flow ODE, which for y = x / alpha over r = sigma / alpha is
 
     dy / dr = (x - alpha x_0(x, t)) / sigma        (Karras et al. 2022, eq. 3; Song et al. 2021, eq. 14)
 
-for every schedule. One step costs one evaluation of the denoiser, of ``heun`` two.
+for every schedule. One step costs one evaluation of the denoiser, with ``heun`` two.
 """
 
 from math import exp, expm1, inf, log, sqrt
@@ -106,7 +106,7 @@ def euler(
 ) -> Tensor:
     """Euler's method: y' = y + (r' - r) dy/dr, which is ``ddim`` with eta 0 in any schedule.
 
-    Multiplied by a', with y = x_0 + r dy/dr, that is x' = a' x_0 + s' dy/dr, finite at a = 0 as well.
+    Multiplied by a', with y = x_0 + r dy/dr, this is x' = a' x_0 + s' dy/dr, which is finite even at a = 0.
     """
     for i, now, then in walk(x, schedule, times):
         x0 = estimate(denoise, x, now.t)
@@ -130,16 +130,16 @@ def heun(
 ) -> Tensor:
     """Heun's method, optionally with churn (Karras et al. 2022, algorithms 1 and 2).
 
-    After Euler's step the slope is looked at again, and its mean with the first one is taken instead: y moves
-    by ``(r - r') / 2`` times what the slope has changed. That holds as far as the slope is linear in r. High
-    above the data's spread it is ``noise + c / r^2``, whose integral from r' on, even from pure noise, is
-    exactly r' times the change; so this is the most that is taken, which matters where ``r > 3 r'`` alone.
-    Without it the first of a few steps overshoots by up to ``0.2 r / r'``, a factor of thousands.
+    After Euler's step the slope is evaluated again and replaced by the mean of both: y changes by another
+    ``(r - r') / 2`` times the change of slope. This is accurate if the slope is linear in r. Far above the
+    spread of the data the slope is ``noise + c / r^2``, whose integral from r' on, even from pure noise, is
+    exactly r' times the change; so the factor is at most r', which matters only if ``r > 3 r'``. Without this
+    limit the first of a few steps overshoots by up to ``0.2 r / r'``, a factor of thousands.
 
     Args:
-        churn: S_churn: how much fresh noise is added over all steps; r grows by at most a factor
-            sqrt(2) in each, and never beyond the schedule's largest.
-        churn_range: S_tmin and S_tmax, the values of r = sigma / alpha at which there is churn.
+        churn: S_churn, the amount of fresh noise over all steps; in each step r grows by at most a factor
+            sqrt(2), and never beyond the schedule's largest value.
+        churn_range: S_tmin and S_tmax, the range of r = sigma / alpha in which there is churn.
         churn_noise: S_noise, the scale of that noise.
 
     Raises:
@@ -171,7 +171,7 @@ def heun(
 
 
 def _noisier(schedule: ScheduleLike, now: Level, factor: float) -> Level:
-    """The level whose ratio sigma / alpha is larger by a factor, or the schedule's noisiest finite one."""
+    """The level with sigma / alpha larger by ``factor``, at most the schedule's noisiest finite level."""
     log_snr = -2 * log(now.ratio * factor)
     t = as_schedule(schedule).time(torch.tensor([log_snr], dtype=torch.float64)).item()
     there = level(schedule, max(t, now.t))

@@ -1,16 +1,16 @@
-"""Schedulers of diffusers as samplers, so that UniPC, DEIS and the rest sample here too.
+"""diffusers' schedulers as samplers, which makes UniPC, DEIS and others available here.
 
-A scheduler of diffusers holds a noise table of its own, walks its own timesteps, keeps x in one of three
-scalings and asks the network for one kind of output. Each evaluation is translated both ways: with
-(alpha_k, sigma_k) the scheduler's scales at its k-th evaluation,
+A diffusers scheduler has its own noise table and timesteps, keeps x in one of three scalings and expects one
+kind of network output. Each evaluation is translated both ways: with (alpha_k, sigma_k) the scheduler's
+scales at its k-th evaluation,
 
     time        t with alpha(t) / sigma(t) = alpha_k / sigma_k in the schedule of the model
     x           x_k times |(alpha, sigma)| / |(alpha_k, sigma_k)|, which is exact as the ratios agree
-    output      what the scheduler's own formula turns back into the x_0 estimate
+    output      the value that the scheduler's own formula converts back to the x_0 estimate
 
-so the model's schedule and prediction need not be the scheduler's. Nothing of diffusers is imported: any
-object with ``set_timesteps`` and ``step`` that keeps its ``sigmas`` or ``alphas_cumprod`` as diffusers does
-will do. Whether it does is tried out before every run, see :func:`_check_law`.
+so the model's schedule and prediction need not be the scheduler's. diffusers is not imported: any object with
+``set_timesteps`` and ``step`` whose ``sigmas`` or ``alphas_cumprod`` are like those of diffusers will do.
+This is tested before every run, see :func:`_check_law`.
 """
 
 import copy
@@ -28,42 +28,42 @@ from .schedules import ScheduleLike, as_schedule
 from .steps import Callback, Denoise, Level, Sampler, check_times, estimate, level, report
 from .translation import Scales, scales_of, step_ends, walk
 
-_MEAN, _STDS = 0.5, (0.0, 0.3)  # of the data that a scheduler is tried on: within [-1, 1], where many clip
-_TRIED = 1024  # entries of x there
+_MEAN, _STDS = 0.5, (0.0, 0.3)  # of the data that a scheduler is tested on: within [-1, 1], where many clip
+_TRIED = 1024  # entries of x in that test
 _TOLERANCE = 0.4  # of mean and std of x there over |(alpha, sigma)|: Heun's overshoots as much in 4 steps
-_FIRST_RATIO = 3.0  # sigma / alpha at the start, where x is taken to be nothing but noise
+_FIRST_RATIO = 3.0  # least sigma / alpha at the start, where x is taken to be pure noise
 
 
 def is_scheduler(value: Any) -> bool:
-    """True if a value looks like a scheduler object of diffusers."""
+    """True if a value looks like a diffusers scheduler."""
     return not isinstance(value, type) and all(
         callable(getattr(value, n, None)) for n in ("set_timesteps", "step")
     )
 
 
 def from_scheduler(scheduler: Any, **step_options: Any) -> Sampler:
-    """A sampler that runs a scheduler object of diffusers.
+    """A sampler that runs a diffusers scheduler.
 
-    The number of steps is that of the times; the times themselves are the scheduler's, so they must go from 1
-    to 0. Noise levels beyond the model's schedule are taken as its ends. What the scheduler is configured to
-    do it does: DDPM's and DDIM's ``clip_sample=True``, their default, limits every estimate to [-1, 1].
-    Schedulers of second order, such as Heun's, evaluate the denoiser about twice in a step. Those of
-    consistency models (LCM's) are right for a network that was distilled into one: it estimates where the
-    probability flow ends, not the mean.
+    Only the number of steps is taken from ``times``, which must go from 1 to 0; the times themselves are the
+    scheduler's. Noise levels beyond the model's schedule become its ends. The scheduler's own configuration
+    applies: ``clip_sample=True``, the default of DDPM and DDIM, limits every estimate to [-1, 1].
+    Second-order schedulers, such as Heun's, evaluate the denoiser about twice per step. Consistency
+    schedulers (LCM) are meant for networks distilled for them, which estimate the end of the probability
+    flow, not the mean.
 
     Args:
-        scheduler: the object; each run works on a copy of it.
-        step_options: further arguments of its ``step``, such as ``eta=0.5`` of DDIM or ``s_churn`` of Euler.
+        scheduler: the scheduler object; each run works on a copy of it.
+        step_options: further arguments of its ``step``, such as DDIM's ``eta=0.5`` or Euler's ``s_churn``.
 
     Returns:
         ``sampler(denoise, x, schedule, times, generator=None, callback=None)``. The noise of the scheduler's
-        step is drawn from torch generators; a function as generator is for schedulers whose step takes
-        ``variance_noise``. It raises ValueError, before the first evaluation, if the scheduler with its
-        options cannot be served in this number of steps: that is tried out with its arithmetic alone.
+        step is drawn from torch generators; a function as generator needs a scheduler whose step takes
+        ``variance_noise``. It raises ValueError before the first evaluation if the scheduler with these
+        options does not work in this number of steps, which is tested without the network.
 
     Raises:
-        TypeError: if it is not such an object or takes none of these options.
-        ValueError: if its network output is of a kind that x_0 does not determine.
+        TypeError: if it is not such an object or does not take these options.
+        ValueError: if it needs a kind of network output that x_0 does not determine.
     """
     if not is_scheduler(scheduler):
         raise TypeError(
@@ -113,14 +113,14 @@ def _tried(
     """A copy of a scheduler, ready for a run, and its scales at every evaluation and at the end.
 
     Raises:
-        ValueError: if it cannot be served, naming it, its options and what is wrong.
+        ValueError: if the scheduler cannot be used; names it, its options and the reason.
     """
     try:
         runner = copy.deepcopy(scheduler)
-        runner.set_timesteps(steps)  # on the CPU, so that nothing is read back from a device
+        runner.set_timesteps(steps)  # on the CPU, so nothing is read back from a device
         scales = scales_of(runner)
         _check_levels(runner, scales)
-        # Noise that was given is for the run: it has the shape of x, or would be drawn twice.
+        # Noise given by the user is for the run: tensors have the shape of x, generators must not draw twice.
         settings = {k: v for k, v in step_options.items() if not isinstance(v, Tensor | torch.Generator)}
         for std in _STDS:
             _check_law(copy.deepcopy(runner), scales, std, ndim, settings)
@@ -142,7 +142,7 @@ def _called(scheduler: Any) -> str:
 
 
 def _check_levels(scheduler: Any, scales: Sequence[Scales]) -> None:
-    """Refuse noise levels that do not fall from noise, and those where its output does not tell x_0."""
+    """Refuse noise levels that do not fall from pure noise, or at which the output does not determine x_0."""
     for alpha, sigma in scales:
         if not (0 <= alpha < inf and 0 <= sigma < inf and hypot(alpha, sigma) > 0):
             raise ValueError(f"its scales must be finite and not negative, got {alpha:.4g} and {sigma:.4g}")
@@ -165,13 +165,13 @@ def _check_levels(scheduler: Any, scales: Sequence[Scales]) -> None:
 def _check_law(
     runner: Any, scales: Sequence[Scales], data_std: float, ndim: int, step_options: Mapping[str, Any]
 ) -> None:
-    """Try a scheduler on Gaussian data, N(m, s^2) entry by entry, whose exact estimate is known.
+    """Test a scheduler on Gaussian data, N(m, s^2) entry by entry, whose exact estimate is known.
 
-    After each evaluation x should be N(alpha_k m, alpha_k^2 s^2 + sigma_k^2). For s = 0 the estimate is m,
-    whatever x is, and solvers of the flow or of the reverse process, of one step or several, get there in
-    any number of steps, since they err by how much the estimate and the noise in x vary. One that reads its
-    input or output in another way, or is elsewhere than its scales say, does not. For s > 0 few steps give
-    too narrow a law; one that is far too wide is that of a solver which is not stable.
+    After each evaluation x should be N(alpha_k m, alpha_k^2 s^2 + sigma_k^2). For s = 0 the estimate is m for
+    every x, and single- or multistep solvers of the flow or the reverse process are exact in any number of
+    steps, since their error depends on how much the estimate and the noise in x vary. A scheduler that treats
+    its input or output differently, or has other scales than it says, fails. For s > 0 few steps give too
+    small a variance; one that is far too large shows an unstable solver.
     """
     places = (torch.arange(_TRIED, dtype=torch.float64) + 0.5) / _TRIED
     x = (hypot(*scales[0]) * torch.special.ndtri(places)).view(-1, *(1,) * (ndim - 1))
@@ -196,7 +196,7 @@ def _check_law(
 
 
 def _matching(schedule: ScheduleLike, scales: Scales) -> Level:
-    """The level of a schedule with the given ratio of the scales."""
+    """The level of a schedule with the same ratio sigma / alpha as the scheduler's scales."""
     alpha, sigma = scales
     log_snr = -inf if alpha == 0 else inf if sigma == 0 else 2 * log(alpha / sigma)
     t = as_schedule(schedule).time(torch.tensor([log_snr], dtype=torch.float64))
@@ -204,7 +204,7 @@ def _matching(schedule: ScheduleLike, scales: Scales) -> Level:
 
 
 def _factor(at: Level, scales: Scales) -> float:
-    """x of the scheduler over x of the schedule."""
+    """The ratio of the scheduler's x to the schedule's x."""
     return hypot(*scales) / hypot(at.alpha, at.sigma)
 
 

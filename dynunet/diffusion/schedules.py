@@ -1,22 +1,22 @@
-"""Schedules: how much signal and how much noise there is at each time.
+"""Schedules: the amounts of signal and noise at each time.
 
 A schedule maps a time t in [0, 1] to the signal scale alpha(t) and the noise scale sigma(t) of
 
     x_t = alpha(t) x_0 + sigma(t) noise,        noise ~ N(0, 1).
 
-Time 0 is data (sigma = 0), time 1 is (nearly) noise. What matters about a time is its log-SNR
+Time 0 is data (sigma = 0), time 1 is (nearly) pure noise. The log-SNR
 
     l(t) = log(alpha^2 / sigma^2),
 
-which falls strictly from l(0) = inf (Kingma et al. 2021, section 3.2): a schedule is the curve l(t),
-its inverse t(l), and a family that turns l into scales:
+is strictly decreasing from l(0) = inf (Kingma et al. 2021, section 3.2). A schedule is the curve l(t), its
+inverse t(l), and a family that maps l to the scales:
 
     variance preserving     alpha^2 = sigmoid(l),   sigma^2 = sigmoid(-l)       alpha^2 + sigma^2 = 1
     rectified flow          alpha = sigmoid(l / 2), sigma = sigmoid(-l / 2)     alpha + sigma = 1
     variance exploding      alpha = 1,              sigma = exp(-l / 2)
 
 Any callable ``alpha, sigma = schedule(t)`` is a schedule too (:func:`as_schedule` finds its inverse by
-bisection). Arithmetic is in the dtype of ``t``, element by element, so ``t`` has any shape.
+bisection). Arithmetic is elementwise in the dtype of ``t``, which may have any shape.
 """
 
 from abc import ABC, abstractmethod
@@ -37,7 +37,7 @@ class Schedule(Data, ABC):
     """A curve of log-SNR over time, its inverse, and scales; variance preserving unless overridden."""
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The scales alpha and sigma at times ``t``, each of its shape."""
+        """The scales alpha and sigma at times ``t``, each in the shape of ``t``."""
         return self.scales(self.log_snr(t))
 
     @abstractmethod
@@ -46,7 +46,7 @@ class Schedule(Data, ABC):
 
     @abstractmethod
     def _invert(self, log_snr: Tensor) -> Tensor:
-        """The time of a log-SNR strictly between those of the ends."""
+        """The time of a log-SNR that lies strictly between those of the ends."""
 
     def time(self, log_snr: Tensor) -> Tensor:
         """The inverse of :meth:`log_snr`; values beyond an end of the schedule give that end's time."""
@@ -83,7 +83,7 @@ class Linear(Schedule):
         return _log_snr_of_decay(t * (self.beta_min + 0.5 * (self.beta_max - self.beta_min) * t))
 
     def _invert(self, log_snr: Tensor) -> Tensor:
-        # The root of the quadratic in the form that does not cancel for small B.
+        # The root of the quadratic, in the form without cancellation for small B.
         decay, growth = _decay(log_snr), self.beta_max - self.beta_min
         return 2 * decay / (self.beta_min + (self.beta_min**2 + 2 * growth * decay).sqrt())
 
@@ -107,7 +107,7 @@ class ScaledLinear(Schedule):
         return _log_snr_of_decay(t * (r**2 + r * slope * t + slope**2 / 3 * t**2))
 
     def _invert(self, log_snr: Tensor) -> Tensor:
-        # (c - r) / slope with c = r(t), without the cancellation: c^3 - r^3 = 3 slope B.
+        # (c - r) / slope with c = r(t), without cancellation: c^3 - r^3 = 3 slope B.
         r, slope = self.beta_min**0.5, self.beta_max**0.5 - self.beta_min**0.5
         decay = _decay(log_snr)
         c = (r**3 + 3 * slope * decay) ** (1 / 3)
@@ -200,8 +200,8 @@ class EDM(Schedule):
     """``alpha = 1`` and the noise levels of Karras et al. 2022, eq. 5, as a function of time.
 
     ``sigma^(1 / rho)`` is linear in t from sigma_min at t = 0.001 to sigma_max at t = 1; below t = 0.001
-    sigma is proportional to t, so that time 0 is clean data as in every schedule and the log-SNR stays
-    invertible down to it. Uniform times are then Karras's steps, and so is their last one, to sigma = 0.
+    sigma is proportional to t, so that time 0 is clean data as in every schedule and the log-SNR is
+    invertible everywhere. Uniform times then give Karras's steps, including the last one to sigma = 0.
     """
 
     sigma_min: float = 0.002
@@ -245,7 +245,7 @@ class Discrete(Schedule):
     """The table of a model trained with T discrete steps: entry i is time ``(i + 1) / T``.
 
     Between entries the log-SNR is linear in time. From clean data at t = 0 to the first entry the power
-    ratio sigma^2 / alpha^2 grows linearly from 0; to a last entry of 0 alpha / sigma falls linearly.
+    ratio sigma^2 / alpha^2 grows linearly from 0. If the last entry is 0, alpha / sigma falls to it linearly.
 
     Args:
         alphas_cumprod: T values of ``alpha^2 = 1 - sigma^2``, at least two, strictly decreasing, in (0, 1)
@@ -300,7 +300,7 @@ class Discrete(Schedule):
 
 @dataclass(frozen=True)
 class Numerical(Schedule):
-    """Any callable ``alpha, sigma = function(t)`` with falling log-SNR; its inverse is found by bisection."""
+    """Any callable ``alpha, sigma = function(t)`` with decreasing log-SNR, inverted by bisection."""
 
     function: ScheduleLike
 
@@ -320,21 +320,21 @@ class Numerical(Schedule):
         return (low + high) / 2
 
     def scales(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
-        """The scales at the time of a log-SNR, so none beyond the schedule's ends."""
+        """The scales at the time of a log-SNR; values beyond an end of the schedule give that end."""
         return self(self.time(log_snr))
 
 
 def as_schedule(schedule: ScheduleLike) -> Schedule:
-    """A :class:`Schedule` as it is, any other callable with a numerical log-SNR and inverse."""
+    """Return a :class:`Schedule` as it is, and wrap any other callable in :class:`Numerical`."""
     if not callable(schedule):
         raise TypeError(f"schedule must be a callable alpha, sigma = schedule(t), got {schedule!r}")
     return schedule if isinstance(schedule, Schedule) else Numerical(schedule)
 
 
 def widened(t: Tensor) -> Tensor:
-    """Times in the precision that scales are computed in: float64 on the CPU, which every machine has.
+    """Times in the precision for computing scales: float64 on the CPU.
 
-    On another device they stay there, in float32 at least: to read them back would wait for it.
+    On another device they stay there, in at least float32, since reading them back would synchronise.
     """
     return t.double() if t.device.type == "cpu" else t.to(torch.promote_types(t.dtype, torch.float32))
 
@@ -345,7 +345,7 @@ def _log_snr_of_decay(decay: Tensor) -> Tensor:
 
 
 def _decay(log_snr: Tensor) -> Tensor:
-    """B = log(1 + exp(-l)), the inverse of the above (torch's softplus is linear beyond 20)."""
+    """B = log(1 + exp(-l)), inverse of :func:`_log_snr_of_decay` (torch's softplus is linear above 20)."""
     return torch.logaddexp(-log_snr, torch.zeros_like(log_snr))
 
 

@@ -1,18 +1,18 @@
-"""Spacings: at which times a sampler evaluates the network.
+"""Spacings: the times at which a sampler evaluates the network.
 
-Every spacing starts at the first time, evaluates ``steps`` times, and ends with a step to t = 0. With
-r = sigma / alpha, the noise of x / alpha:
+Every spacing starts at the first time, has ``steps`` evaluations, and ends with a step to t = 0. With
+r = sigma / alpha, the noise level of x / alpha:
 
     uniform     equal steps of time
-    trailing    the same, each rounded to a step the model was trained at (Lin et al. 2024, table 2), where
+    trailing    the same, each rounded to a step the model was trained at (Lin et al. 2024, table 2), if
                 the schedule is a table; otherwise equal to uniform
     karras      r^(1 / rho) equally spaced, rho = 7 (Karras et al. 2022, eq. 5)
     log_snr     log r equally spaced (Lu et al. 2022)
 
 The last two need finite bounds of r. The smallest is r(0.001): the first of DDPM's thousand steps, and
-``sigma_min`` of the ``edm`` schedule. The largest is r at the first time or, where that is infinite, Karras's
-80; the first evaluation is then at the first time itself, in pure noise. The last step, from r to 0, errs by
-about r^2 / (2 std^2) of the data's spread, so their error falls with the steps down to that only.
+``sigma_min`` of the ``edm`` schedule. The largest is r at the first time or, if that is infinite, Karras's
+80; the first evaluation is then still at the first time, in pure noise. The error of the last step, from r to
+0, is about r^2 / (2 std^2) of the data's standard deviation; more steps do not reduce the error below that.
 """
 
 from math import isfinite, log
@@ -38,10 +38,10 @@ def spaced(schedule: ScheduleLike, steps: int, spacing: str = "uniform", *, star
         schedule: ``alpha, sigma = schedule(t)``.
         steps: number of steps, at least 1.
         spacing: ``"uniform"``, ``"trailing"``, ``"karras"`` or ``"log_snr"``, see the module.
-        start: the first time, in (0, 1]; below 1 for data that is noised only in part.
+        start: the first time, in (0, 1]; below 1 for data that is only partly noised.
 
     Returns:
-        ``(steps + 1,)``, float64, falling strictly from ``start`` to 0.
+        ``(steps + 1,)``, float64, strictly decreasing from ``start`` to 0.
 
     Raises:
         TypeError, ValueError: naming the argument, the rule and the value received.

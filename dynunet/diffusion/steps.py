@@ -1,7 +1,7 @@
-"""The steps of every sampler: the noise levels it walks through, and one evaluation of the denoiser.
+"""Common code of the samplers: their noise levels, and one evaluation of the denoiser.
 
-All scales are computed in float64 on the CPU, once per run, and reach the tensors as Python numbers, so
-that the dtype and the device of the data have no part in the schedule's arithmetic.
+All scales are computed in float64 on the CPU, once per run, and multiply tensors as Python numbers, so the
+schedule's arithmetic does not depend on the dtype and device of the data.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ class Level(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """sigma / alpha, the noise of x / alpha: inf for pure noise."""
+        """sigma / alpha, the noise level of x / alpha: inf for pure noise."""
         return inf if self.log_ratio == -inf else self.sigma / self.alpha
 
 
@@ -48,11 +48,11 @@ def level(schedule: ScheduleLike, t: float) -> Level:
 
 
 def walk(x: Tensor, schedule: ScheduleLike, times: Tensor) -> Iterator[tuple[int, Level, Level]]:
-    """The steps of a sampler: number, level it starts from, level it reaches.
+    """Iterate over the steps of a sampler: step number, start level, end level.
 
     Args:
         x: the noisy start, ``(N, ...)``.
-        times: ``(steps + 1,)``, falling strictly within [0, 1].
+        times: ``(steps + 1,)``, strictly decreasing within [0, 1].
 
     Raises:
         TypeError, ValueError: naming ``x`` or ``times``, the rule and the value received.
@@ -70,8 +70,8 @@ def walk(x: Tensor, schedule: ScheduleLike, times: Tensor) -> Iterator[tuple[int
 
 
 def check_times(times: Tensor) -> Tensor:
-    """The times of a sampler in float64 on the CPU, or an error that names them."""
-    times = torch.as_tensor(times).to("cpu", torch.float64)
+    """Check the times of a sampler and return them in float64 on the CPU."""
+    times = torch.as_tensor(times, dtype=torch.float64, device="cpu")
     if times.ndim != 1 or len(times) < 2:
         raise ValueError(f"times must be (steps + 1,) with at least 1 step, got shape {tuple(times.shape)}")
     if not ((times.diff() < 0).all() and times[0] <= 1 and times[-1] >= 0):
@@ -80,9 +80,9 @@ def check_times(times: Tensor) -> Tensor:
 
 
 def estimate(denoise: Denoise, x: Tensor, t: float) -> Tensor:
-    """The denoiser's x_0 at one time, which it takes as ``(N,)`` in at least float32.
+    """The denoiser's x_0 at one time, passed as ``(N,)`` in at least float32.
 
-    Times are on the device of x, or where a denoiser wants them by its attribute ``time_device``.
+    Times are on the device of x, or on the denoiser's ``time_device`` if it has that attribute.
     """
     dtype, device = torch.promote_types(x.dtype, torch.float32), getattr(denoise, "time_device", x.device)
     x0 = denoise(x, torch.full(x.shape[:1], t, dtype=dtype, device=device))
@@ -92,7 +92,7 @@ def estimate(denoise: Denoise, x: Tensor, t: float) -> Tensor:
 
 
 def add_noise(x: Tensor, std: float, generator: Noise) -> Tensor:
-    """x with fresh noise; none is drawn where there is none to add."""
+    """Add fresh noise to x; none is drawn if ``std`` is 0."""
     return x + std * randn(x.shape, generator, x.device, x.dtype) if std > 0 else x
 
 

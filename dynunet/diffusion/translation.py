@@ -1,6 +1,6 @@
-"""The loop of a scheduler of diffusers, with an estimate of x_0 in the place of its network's output.
+"""The loop of a diffusers scheduler, driven by estimates of x_0 instead of network outputs.
 
-See :mod:`dynunet.diffusion.schedulers` for how it is translated, and for what is made of it.
+See :mod:`dynunet.diffusion.schedulers` for the translation and its use.
 """
 
 import inspect
@@ -24,14 +24,14 @@ def walk(
     generator: Noise,
     step_options: Mapping[str, Any],
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """The scheduler's loop: after the k-th evaluation k, x where the scheduler is then, and the estimate."""
+    """The scheduler's loop: yields k, x after the k-th evaluation (in its scaling), and the estimate."""
     takes = inspect.signature(runner.step).parameters
     for k, timestep in enumerate(runner.timesteps):
         x0 = x0_at(k, x)
-        if hasattr(runner, "scale_model_input"):  # its result is not needed, that it was called is
+        if hasattr(runner, "scale_model_input"):  # the result is unused, but schedulers require the call
             runner.scale_model_input(x, timestep)
         options = {**_noise(takes, generator, x), **step_options}
-        if "prev_timestep" in takes and k + 1 < len(runner.timesteps):  # UnCLIP's, which is asked for it
+        if "prev_timestep" in takes and k + 1 < len(runner.timesteps):  # UnCLIP's step needs it
             options.setdefault("prev_timestep", runner.timesteps[k + 1])
         output = _output(runner, x, x0, scales[k])
         x = runner.step(output, timestep, x, return_dict=False, **options)[0].to(x0.dtype)
@@ -39,11 +39,11 @@ def walk(
 
 
 def step_ends(scheduler: Any, scales: Sequence[Scales]) -> list[bool]:
-    """For each evaluation, True if a step ends with it: x is at that level for the last time, not halfway.
+    """For each evaluation, True if it completes a step, i.e. x is at its new level for the last time.
 
-    Solvers of second order evaluate twice at a level, the second time to get there better.
+    Second-order solvers evaluate twice at a level, the second time to improve x.
     """
-    whole = getattr(scheduler, "_timesteps", None)  # PNDM's, without those in the middle of a step
+    whole = getattr(scheduler, "_timesteps", None)  # PNDM's list, without the times within a step
     halfway = [whole is not None and t not in whole for t in (*scheduler.timesteps.tolist()[1:], 0)]
     halfway[-1] = False
     again = [now == then for now, then in zip(scales[1:], [*scales[2:], None], strict=True)]
@@ -51,13 +51,13 @@ def step_ends(scheduler: Any, scales: Sequence[Scales]) -> list[bool]:
 
 
 def is_flow(scheduler: Any) -> bool:
-    """True if x_k = (1 - sigma_k) x_0 + sigma_k noise; the flow-matching classes know nothing else."""
+    """True if x_k = (1 - sigma_k) x_0 + sigma_k noise, the only form of the flow-matching classes."""
     config = scheduler.config
     return bool(config.get("use_flow_sigmas")) or "prediction_type" not in config
 
 
 def scales_of(scheduler: Any) -> list[Scales]:
-    """alpha and sigma of the x that the network is evaluated at, each time, and then of the result."""
+    """alpha and sigma of the network's input at each evaluation, and finally of the result."""
     n = len(scheduler.timesteps)
     if not hasattr(scheduler, "sigmas"):
         powers = [float(scheduler.alphas_cumprod[int(t)]) for t in scheduler.timesteps]
@@ -73,7 +73,7 @@ def scales_of(scheduler: Any) -> list[Scales]:
 
 
 def _output(scheduler: Any, x: Tensor, x0: Tensor, scales: Scales) -> Tensor:
-    """The network output that the scheduler turns into the given estimate."""
+    """The network output that the scheduler converts to the given estimate."""
     alpha, sigma = scales
     kind = scheduler.config.get("prediction_type")
     if "sigma_data" in scheduler.config:  # EDM's preconditioning, Karras et al. 2022, table 1

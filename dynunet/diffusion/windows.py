@@ -1,17 +1,18 @@
-"""Windows: signals far longer and volumes far larger than the network was trained on.
+"""Windows: sampling signals far longer and volumes far larger than the network was trained on.
 
 At every step the estimate of the data is computed in overlapping windows and blended, so that all windows
-take part in one joint sample, without stitching afterwards (Bar-Tal et al. 2023, eq. 5; Jimenez 2023). The
-weight of a window along one axis, over the overlap with a neighbour::
+form one joint sample, without stitching afterwards (Bar-Tal et al. 2023, eq. 5; Jimenez 2023). The weight of
+a window along one axis, over the overlap with a neighbour::
 
     1 |-------.                    in the outer 3/8 of an overlap, where a window lacks its surroundings,
       |        \\                   it counts for nothing; in the middle quarter the weight falls as cos^2;
     0 |         '-------           at the border of the data itself it does not fall
 
-The weights of an axis add up to 1, those of several axes are products. A denoiser that is the same everywhere
-and looks at no more than 3/8 of the overlap to each side gives exactly what it gives without windows.
+The weights along an axis sum to 1; over several axes they are multiplied. A translation-invariant denoiser
+whose receptive field reaches at most 3/8 of the overlap to each side gives exactly the same result as without
+windows.
 
-A network that knows where it is gives a large volume anatomy instead of seamless texture: train it on
+To get anatomy in a large volume, not just seamless texture, condition the network on position: train it on
 :func:`random_crops` with their coordinates as condition, and sample with ``cond=coordinates(shape)``.
 """
 
@@ -33,17 +34,17 @@ from .noise import moved
 def windowed(
     estimate: Estimate, window: PerAxis, overlap: PerAxis | None = None, batch_size: int = 4
 ) -> Estimate:
-    """An estimate in overlapping windows, with the memory of a few windows.
+    """An estimate computed in overlapping windows, with the memory of a few windows.
 
     Args:
         estimate: ``estimate(x, t, cond) -> x_0``, with one entry per sample in ``t`` and every condition.
-        window: size of a window, one int or one per axis. An axis that is no longer is not cut.
-        overlap: of neighbouring windows, less than ``window``; a quarter of it by default.
-        batch_size: windows that are evaluated at once.
+        window: size of a window, one int or one per axis. An axis that is not longer is not cut.
+        overlap: overlap of neighbouring windows, less than ``window``; a quarter of it by default.
+        batch_size: number of windows evaluated at once.
 
     Returns:
-        ``estimate(x, t, cond)`` for x of any size. Conditions with the spatial axes of x are cut like it; one
-        named ``cond`` is first resized to x, as networks do.
+        ``estimate(x, t, cond)`` for x of any size. Conditions with the spatial axes of x are cut like x; the
+        one named ``cond`` is first resized to x, as the networks do.
 
     Raises:
         ValueError, TypeError: naming the argument, the rule and the value received.
@@ -71,7 +72,7 @@ def windowed(
 
 
 def coordinates(shape: Sequence[int], *, dtype: Any = None, device: Any = None) -> Tensor:
-    """The place of every entry: one channel per axis, from -1 at the first entry to 1 at the last.
+    """The coordinates of every entry: one channel per axis, from -1 at the first entry to 1 at the last.
 
     Args:
         shape: ``(N, C, *spatial)`` of the data.
@@ -93,12 +94,12 @@ def coordinates(shape: Sequence[int], *, dtype: Any = None, device: Any = None) 
 
 
 def random_crops(x: Tensor, size: PerAxis, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """One crop of every sample at a random place, and where it is in the whole.
+    """A random crop of every sample, and its coordinates in the whole.
 
     Args:
         x: ``(N, C, *spatial)``.
-        size: of the crops, one int or one per axis; an axis that is no longer is not cut.
-        generator: source of the places, on the CPU.
+        size: size of the crops, one int or one per axis; an axis that is not longer is not cut.
+        generator: random generator of the positions, on the CPU.
 
     Returns:
         crops ``(N, C, *size)`` and their :func:`coordinates` in x, ``(N, len(spatial), *size)``.
@@ -121,8 +122,8 @@ def random_crops(x: Tensor, size: PerAxis, generator: torch.Generator | None = N
     return torch.stack(crops), torch.stack(places)
 
 
-_Axis = tuple[list[int], Tensor]  # starts of its windows, and their weights (windows, size of a window)
-_Crop = tuple[Place, tuple[Tensor, ...]]  # a window, and its weights along every axis
+_Axis = tuple[list[int], Tensor]  # starts of its windows, and weights (windows, size of a window)
+_Crop = tuple[Place, tuple[Tensor, ...]]  # a window, and its weights along each axis
 
 
 def _axes(x: Tensor, window: PerAxis, overlap: PerAxis | None) -> list[_Axis]:

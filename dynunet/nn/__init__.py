@@ -1,8 +1,8 @@
-"""The networks: a U-Net and its encoder alone, from the options of :mod:`dynunet.nn.spec`.
+"""The networks: a U-Net and its encoder alone, built from the options of :mod:`dynunet.nn.spec`.
 
-Read downwards: ``spec`` (every option), ``unet`` and ``encoder``, ``network`` (what they share), ``levels``,
+Reading order: ``spec`` (every option), ``unet`` and ``encoder``, ``network`` (what they share), ``levels``,
 ``resampling`` between levels, ``blocks``, ``attention`` with ``gates`` and ``positions``, ``embeddings``.
-``interop`` takes over networks of other libraries.
+``interop`` converts networks of other libraries.
 """
 
 from typing import TYPE_CHECKING, Any

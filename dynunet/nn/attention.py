@@ -1,15 +1,15 @@
 """Attention over the positions, or the channels, of an N-dimensional tensor.
 
-Positions are tokens whatever the number of axes. With queries, keys and values of C / num_heads channels
-per head, made from the normed input,
+Positions are tokens, whatever the number of axes. With queries, keys and values of C / num_heads channels
+per head, computed from the normalised input,
 
-    full, axial, window   out_i = sum_j softmax_j(q_i . k_j / sqrt(D)) v_j      over all j, a line, a window
+    full, axial, window   out_i = sum_j softmax_j(q_i . k_j / sqrt(D)) v_j      j over all, a line, a window
     linear                out_i = softmax_D(q_i) . sum_j softmax_j(k_j) v_j^T
 
-They are ``x + W out`` and start as the identity. ``channel`` and ``spatial`` are :mod:`.gates`. In the
-costs below T is the number of positions, C of channels, D of channels per head. Softmax attention goes
-through ``scaled_dot_product_attention``, whose kernels have first derivatives only: for second ones use
-``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
+The layers return ``x + W out`` and start as the identity. ``channel`` and ``spatial`` are in :mod:`.gates`.
+In the costs below T is the number of positions, C that of channels, D that of channels per head. Softmax
+attention uses ``scaled_dot_product_attention``, whose kernels have first derivatives only: for second
+derivatives use ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
 """
 
 from functools import reduce
@@ -26,11 +26,11 @@ from .gates import ChannelAttention, SpatialAttention
 from .positions import Rotary, Sinusoidal, windows, within_windows
 from .spec import POSITIONS
 
-GRID_LIMIT = 65_535  # CUDA kernels of attention take no more samples, and no more heads, in one call
+GRID_LIMIT = 65_535  # most samples, and most heads, that CUDA attention kernels take in one call
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention of ``(N, heads, T, D)``, any number of samples and heads."""
+    """Softmax attention of ``(N, heads, T, D)``, for any number of samples and heads."""
     if not torch.compiler.is_compiling():
         for axis in (0, 1):
             if q.shape[axis] > GRID_LIMIT:
@@ -40,12 +40,12 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _attend_tokens(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The same of ``(N, T, heads, D)``."""
+    """Softmax attention of ``(N, T, heads, D)``."""
     return _attend(*(t.transpose(1, 2) for t in (q, k, v))).transpose(1, 2)
 
 
 class _TokenAttention(nn.Module):
-    """``x + W attend(q, k, v)`` with queries, keys and values from the normed input."""
+    """``x + W attend(q, k, v)`` with queries, keys and values from the normalised input."""
 
     takes: ClassVar[tuple[str, ...]] = ("num_heads", "positions")
 
@@ -65,21 +65,21 @@ class _TokenAttention(nn.Module):
         tokens = self.place(self.norm(x).movedim(1, -1))
         qkv = self.query_key_value(tokens.contiguous())  # no copy of channels-last memory
         qkv = rearrange(qkv, "n ... (three heads d) -> n ... three heads d", three=3, heads=self.num_heads)
-        qk, v = qkv.split((2, 1), -3)  # whose gradients are put together at once
+        qk, v = qkv.split((2, 1), -3)  # one split, so that the gradients are joined in one step
         q, k = self.rotate(qk).unbind(-3)
         out = rearrange(self.attend(q, k, v.squeeze(-3)), "n ... heads d -> n ... (heads d)")
         return x + self.projection(out).movedim(-1, 1)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """All are ``(N, *spatial, heads, D)``."""
+        """Attention; operands and result are ``(N, *spatial, heads, D)``."""
         raise NotImplementedError
 
 
 class SelfAttention(_TokenAttention):
     """``full``: between all positions (Vaswani et al. 2017; Ho et al. 2020).
 
-    Time ``T^2 C``; memory ``T C`` where ``scaled_dot_product_attention`` has a kernel that does not keep
-    the weights: on CPU, and on GPU for heads of a multiple of 8 channels.
+    Time ``T^2 C``; memory ``T C`` if ``scaled_dot_product_attention`` has a kernel that does not store the
+    attention weights: on the CPU, and on a GPU if the channels per head are a multiple of 8.
 
     Args:
         parts: makes the layers.
@@ -91,7 +91,7 @@ class SelfAttention(_TokenAttention):
         ``(N, C, *spatial)`` to the same, as for all attention here.
 
     Raises:
-        ValueError: where there are less than 2 channels (rotary: per head) to hold positions.
+        ValueError: if there are fewer than 2 channels (rotary: per head) to encode positions.
     """
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -102,8 +102,8 @@ class SelfAttention(_TokenAttention):
 class LinearAttention(_TokenAttention):
     """``linear``: between all positions, as ``q (k^T v)`` (Shen et al. 2021, "Efficient Attention").
 
-    The softmax of q runs over the channels of a head and that of k over positions, so that the weights
-    that a position gives to all others sum to one, as in full attention. Time ``T C D``, memory ``T C``.
+    The softmax of q is over the channels of a head and that of k over positions, so the weights of all
+    positions for a query sum to one, as in full attention. Time ``T C D``, memory ``T C``.
     """
 
     takes = ("num_heads",)
@@ -111,15 +111,15 @@ class LinearAttention(_TokenAttention):
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         shape = q.shape
         q, k, v = (rearrange(t, "n ... heads d -> n heads (...) d") for t in (q, k, v))
-        context = k.softmax(dim=-2).mT @ v  # an average of v for each channel of k: no sum to overflow
+        context = k.softmax(dim=-2).mT @ v  # an average of v for each channel of k, not a sum, so no overflow
         return (q.softmax(dim=-1) @ context).transpose(1, 2).reshape(shape)
 
 
 class AxialAttention(_TokenAttention):
-    """``axial``: along each axis by itself, summed over the axes (Ho et al. 2019; Wang et al. 2020).
+    """``axial``: along each axis separately, summed over the axes (Ho et al. 2019; Wang et al. 2020).
 
-    All axes share q, k and v, and one of size 1 adds nothing, so that permuting the axes permutes the
-    output. Time ``T C`` times the sum of the sizes of the axes, memory ``T C`` per axis.
+    All axes share q, k and v, and an axis of size 1 contributes nothing, so permuting the axes permutes the
+    output. Time ``T C`` times the sum of the axis sizes, memory ``T C`` per axis.
     """
 
     def __init__(self, parts: Parts, channels: int, num_heads: int, positions: str | None = None) -> None:
@@ -130,7 +130,7 @@ class AxialAttention(_TokenAttention):
         axes = [a for a, use in enumerate(self.along) if use and q.shape[1 + a] > 1]
         if not axes:
             return torch.zeros_like(q)
-        qkv = torch.stack((q, k, v))  # one copy, then the lines of every axis are a view
+        qkv = torch.stack((q, k, v))  # one copy; then the lines of each axis are a view
         return reduce(torch.add, (self._along(a, qkv).reshape(q.shape) for a in axes))
 
     def _along(self, axis: int, qkv: Tensor) -> Tensor:
@@ -140,22 +140,23 @@ class AxialAttention(_TokenAttention):
         return _attend_tokens(*rearrange(qkv, lines).unbind())
 
     def _inflate_(self, axes: Any) -> None:
-        # Along a new axis the old network repeats, and what attention adds there would change it.
+        # The old network is repeated along a new axis; attention along it would change the result.
         self.along = axes.extend(self.along, False)
 
 
 class WindowAttention(_TokenAttention):
     """``window``: inside windows of 8 entries on every axis (Liu et al. 2021, "Swin Transformer").
 
-    What is left at the end of an axis makes a smaller window. Shifted ones begin half a window later, on
-    axes longer than a window; there the first entries and the last make windows of their own, except on
-    a circular axis, where they are neighbours. No token is padded or masked: windows of equal size are
-    done in one call. Time ``T C 8^axes``, memory ``T C``.
+    A remainder at the end of an axis is a smaller window. On axes longer than a window, shifted windows begin
+    half a window later; the first and the last entries then form separate windows, except on a circular
+    axis, where they are neighbours. No token is padded or masked: windows of equal size are computed in one
+    call. Time ``T C 8^axes``, memory ``T C``.
 
     Args:
         parts, channels, num_heads, positions: as for :class:`SelfAttention`.
-        shifted: whether windows begin half a window later; to be alternated, so that windows overlap.
-        window: entries of a window on each axis.
+        shifted: whether windows begin half a window later; alternate it from layer to layer, so that windows
+            overlap.
+        window: size of a window on each axis.
     """
 
     takes = ("num_heads", "positions", "shifted")
@@ -193,16 +194,16 @@ class WindowAttention(_TokenAttention):
 class CrossAttention(nn.Module):
     """``x + W attention(norm(x), context)``: positions attend to given tokens (Rombach et al. 2022, eq. 3).
 
-    It starts as the identity. Time ``T C (C + tokens)``, memory ``(T + tokens) C``.
+    Starts as the identity. Time ``T C (C + tokens)``, memory ``(T + tokens) C``.
 
     Args:
         parts: makes the layers.
         channels: of the input and the output.
         num_heads: must divide the channels.
-        context_features: of each context token.
+        context_features: features of each context token.
 
     Shape:
-        x ``(N, C, *spatial)``, context ``(N, tokens, context_features)`` to that of x.
+        x ``(N, C, *spatial)``, context ``(N, tokens, context_features)`` to the shape of x.
     """
 
     def __init__(self, parts: Parts, channels: int, num_heads: int, context_features: int) -> None:
@@ -221,7 +222,7 @@ class CrossAttention(nn.Module):
         return x + self.projection(out).movedim(-1, 1)
 
 
-# The modules of each name; ``takes`` of each says which options it has.
+# The modules for each name; their attribute ``takes`` lists the options they accept.
 ATTENTIONS: dict[str, tuple[Any, ...]] = {
     "full": (SelfAttention,),
     "linear": (LinearAttention,),
@@ -241,14 +242,14 @@ def make_attention(
     positions: str | None = None,
     shifted: bool = False,
 ) -> nn.Module:
-    """The attention of these names, one after the other; the identity for none.
+    """The attention layers with these names, one after the other; the identity if there are none.
 
     Args:
         parts: makes the layers.
         channels: of the input and the output.
-        num_heads: of kinds that have heads; must divide the channels.
+        num_heads: for layers that have heads; must divide the channels.
         names: from :func:`dynunet.nn.spec.attention_names`.
-        positions: of kinds that look at them: ``"rotary"``, ``"sinusoidal"`` or None.
+        positions: for layers that use them: ``"rotary"``, ``"sinusoidal"`` or None.
         shifted: whether windows are shifted by half a window.
     """
     options = {"num_heads": num_heads, "positions": positions, "shifted": shifted}

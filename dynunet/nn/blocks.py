@@ -1,7 +1,7 @@
-"""The pieces a level is made of: normalisation, activation, convolution blocks.
+"""The building blocks of a level: normalisation, activation, convolution blocks.
 
 Everything here works on ``(N, C, *spatial)`` for any number of axes. A block is called as
-``block(x, embedding)``, where ``embedding`` (time, class, features) is ``(N, E)`` or None.
+``block(x, embedding)``, where ``embedding`` (of time, class and features) is ``(N, E)`` or None.
 """
 
 import copy
@@ -57,8 +57,8 @@ class Function(nn.Module):
 
 
 def make_activation(activation: str | Activation | type[nn.Module]) -> nn.Module:
-    """The layer of a known name, a module class, a module (copied, so that parameters are not shared) or a
-    function."""
+    """The layer for a known name, a module class, a module (copied, so that parameters are not shared) or
+    a function."""
     if isinstance(activation, str):
         return ACTIVATIONS[activation]()
     if isinstance(activation, type) and issubclass(activation, nn.Module):
@@ -77,8 +77,8 @@ class GroupNorm(nn.GroupNorm):
 
 
 class ChannelNorm(nn.Module):
-    """Normalisation over the channels at each position: layer norm (Ba et al. 2016), or without the mean
-    and the bias RMS norm (Zhang and Sennrich 2019)."""
+    """Normalisation over the channels at each position: layer norm (Ba et al. 2016), or RMS norm (Zhang and
+    Sennrich 2019), which has neither mean nor bias."""
 
     def __init__(self, channels: int, eps: float, centred: bool) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class ChannelNorm(nn.Module):
 
 @dataclass(frozen=True)
 class Parts:
-    """Makes the layers of one network: what they all have in common is said once."""
+    """Makes the layers of one network with the options that they share."""
 
     spatial_dims: int
     norm_name: str | None
@@ -135,7 +135,7 @@ class Parts:
         return nn.Identity()
 
     def forgets_shifts(self, channels: int) -> bool:
-        """Returns True if the norm takes away whatever is added to a whole channel of a sample."""
+        """True if the norm cancels whatever is added to a whole channel of a sample."""
         return self.norm_name in ("group", "instance") and self.groups(channels) == channels
 
     def activation(self) -> nn.Module:
@@ -158,14 +158,14 @@ class Parts:
         return ConvNd(self.spatial_dims, inputs, outputs, 1)
 
     def embedding(self, outputs: int) -> nn.Linear | None:
-        """To what a block adds to its channels and, if asked, multiplies them with."""
+        """The linear layer from the embedding to the shift (with ``scale_shift`` also scale) of channels."""
         if not self.embedding_features:
             return None
         return nn.Linear(self.embedding_features, outputs * (2 if self.modulation == "scale_shift" else 1))
 
 
 def zero_init(layer: Any) -> Any:
-    """A layer that starts at zero, so that its residual branch starts as the identity."""
+    """Set a layer's parameters to zero, so that its residual block starts as the identity."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -173,11 +173,11 @@ def zero_init(layer: Any) -> Any:
 
 
 class Block(nn.Module):
-    """Base of all blocks: the embedding of a sample reaches its channels.
+    """Base of all blocks: applies the embedding of a sample to its channels.
 
-    ``shift``: it is added before the norm, as in DDPM, or after one that would take it away again.
-    ``scale_shift``: it scales and shifts what the norm gives (FiLM, Perez et al. 2018; AdaGN, Dhariwal and
-    Nichol 2021, section 3).
+    ``shift``: it is added before the norm, as in DDPM, or after the norm if the norm would cancel it.
+    ``scale_shift``: it scales and shifts the output of the norm (FiLM, Perez et al. 2018; AdaGN, Dhariwal
+    and Nichol 2021, section 3).
     """
 
     def __init__(self, parts: Parts, channels: int, shift_first: bool = True) -> None:
@@ -220,7 +220,7 @@ class ResidualBlock(Block):
 
 
 class PlainBlock(Block):
-    """Convolution, norm, activation, twice (Ronneberger et al. 2015); the embedding joins after a norm."""
+    """Convolution, norm, activation, twice (Ronneberger et al. 2015); the embedding is added after a norm."""
 
     def __init__(
         self, parts: Parts, inputs: int, outputs: int, kernel_size: Sequence[int], dropout: float

@@ -1,4 +1,4 @@
-"""Gradient checkpointing of modules that keep statistics."""
+"""Gradient checkpointing for modules with running statistics."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -10,11 +10,11 @@ from torch.utils.checkpoint import checkpoint
 
 
 def checkpointed(module: nn.Module, function: Callable[..., Tensor], *args: Any) -> Tensor:
-    """``function(*args)``, whose inner results are not kept: the backward pass computes them again.
+    """``function(*args)`` without keeping intermediate results: the backward pass recomputes them.
 
-    It then finds the buffers of ``module`` as they were before, and leaves them as they are. So running
-    statistics (of batch norm) count a batch once, and what a step of power iteration (of spectral norm)
-    changes is not changed again. Compiled, statistics are written once anyway, at the end.
+    The recomputation starts from the buffers of ``module`` as they were before the forward pass, and does not
+    change them. So running statistics (batch norm) count a batch once, and power iteration (spectral norm)
+    takes one step. In a compiled graph statistics are written only once anyway, at the end.
     """
     if torch.compiler.is_compiling():
         return checkpoint(function, *args, use_reentrant=False)  # type: ignore[return-value]
@@ -25,9 +25,9 @@ def checkpointed(module: nn.Module, function: Callable[..., Tensor], *args: Any)
 
 
 class _Before:
-    """A context, entered once for every way back, with copies of buffers in the place of the module's own.
+    """A context, entered for each backward pass, in which a module has copies of its earlier buffers.
 
-    They change places: to write into the own ones would be seen by autograd, which may have saved them.
+    The buffers are swapped, not overwritten: autograd may have saved the originals and would detect a write.
     """
 
     def __init__(self, module: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""The values that options of a network can have: a check returns the normal form of one, or refuses it.
+"""Checks of option values: each returns the normal form of a value, or raises an error.
 
 An error names the option, states the rule and repeats the value received.
 """
@@ -11,13 +11,13 @@ from ..rules import shown
 
 
 class Check(Protocol):
-    """Called with a value, its name, and the number of spatial axes where that matters."""
+    """Called with a value, its name, and the number of spatial axes if it matters."""
 
     def __call__(self, value: Any, name: str, n: int = 0, /) -> Any: ...
 
 
 def whole(least: int = 1, most: int | None = None) -> Check:
-    """An int of these bounds, or what has an ``__index__`` that is one."""
+    """An int within these bounds, or an object whose ``__index__`` gives one."""
 
     def check(value: Any, name: str, n: int = 0) -> int:
         value = arguments.integer(value, name, least)
@@ -34,7 +34,7 @@ def positive(value: Any, name: str, n: int = 0) -> float:
 
 
 def probability(value: Any, name: str, n: int = 0) -> float:
-    """A number from 0 to 1, without 1 itself."""
+    """A number in [0, 1)."""
     value = arguments.real(value, name)
     if not 0 <= value < 1:
         raise ValueError(f"{name} must be in [0, 1), got {value:g}")
@@ -49,20 +49,20 @@ def flag(value: Any, name: str, n: int = 0) -> bool:
 
 
 def layer(value: Any, name: str, n: int = 0) -> Any:
-    """None, or a module or function that is run as a layer."""
+    """None, or a module or function to use as a layer."""
     if value is not None and not callable(value):
         raise TypeError(f"{name} must be None or a callable, got {value!r}")
     return value
 
 
 def choice(known: Sequence[str], otherwise: str = "") -> Check:
-    """One of the known names; ``otherwise`` says in an error what else is allowed."""
+    """One of the known names; ``otherwise`` is added to the error to say what else is allowed."""
 
     return lambda value, name, n=0: arguments.choice(value, known, name + otherwise)
 
 
 def optional(check: Check) -> Check:
-    """None, or what a check allows."""
+    """None, or a value that passes a check."""
     return lambda value, name, n=0: None if value is None else check(value, name, n)
 
 

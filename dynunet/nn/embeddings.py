@@ -1,4 +1,4 @@
-"""Embeddings of time, class and features, added up into one vector per sample."""
+"""Embeddings of time, class and features, summed to one vector per sample."""
 
 import math
 from typing import Any
@@ -15,7 +15,7 @@ def sinusoidal(t: Tensor, features: int, max_period: float = 10_000.0, inclusive
         t: ``(N,)``, any real numbers.
         features: length of the embedding, even.
         max_period: the longest period is just below ``2 pi`` times this.
-        inclusive: whether the longest period is exactly that, as in DDPM's code.
+        inclusive: whether the longest period is exactly ``2 pi max_period``, as in DDPM's code.
 
     Returns:
         ``(N, features)`` in float32 (float64 for float64 times): sines first.
@@ -32,11 +32,11 @@ def sinusoidal(t: Tensor, features: int, max_period: float = 10_000.0, inclusive
 
 
 class TimeEmbedding(nn.Module):
-    """Time ``(N,)`` to ``(N, features)``: waves of ``scale * t`` through two linear layers.
+    """Time ``(N,)`` to ``(N, features)``: sinusoids of ``scale * t``, then two linear layers.
 
-    ``sinusoidal`` and ``ddpm`` waves differ in their longest period, see :func:`sinusoidal`. ``fourier``
-    waves have random frequencies, fixed when built: normal, 16 periods per unit of t at a scale of 1000
-    (Tancik et al. 2020; Song et al. 2021, appendix C).
+    ``sinusoidal`` and ``ddpm`` differ in their longest period, see :func:`sinusoidal`. ``fourier`` has random
+    frequencies, drawn at construction from a normal distribution with a standard deviation of 16 periods per
+    unit of t at a scale of 1000 (Tancik et al. 2020; Song et al. 2021, appendix C).
     """
 
     def __init__(self, kind: str, frequencies: int, features: int, scale: float) -> None:
@@ -67,12 +67,12 @@ class ClassEmbedding(nn.Module):
         self.table = nn.Embedding(num_classes, features)
 
     def forward(self, labels: Tensor) -> Tensor:
-        labels = labels.long()  # an embedding looks up no others
+        labels = labels.long()  # embedding needs integer indices
         return self.table(labels.clamp(min=0)) * (labels >= 0).unsqueeze(1)
 
 
 class FeatureEmbedding(nn.Module):
-    """A free vector ``(N, cond_features)`` to ``(N, features)`` through two linear layers."""
+    """An arbitrary vector ``(N, cond_features)`` to ``(N, features)`` through two linear layers."""
 
     def __init__(self, inputs: int, features: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The encoder of a U-Net alone, with a pooled head: it classifies or regresses whole samples."""
+"""The encoder of a U-Net alone with a pooled head, to classify whole samples or regress values from them."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,21 +12,21 @@ from .spec import NetworkSpec
 
 
 class Encoder(Network):
-    """The way down of :class:`dynunet.UNet`, then norm, activation, mean over all positions, linear layer.
+    """The encoder of :class:`dynunet.UNet`, then norm, activation, mean over positions and linear layer.
 
     Args:
         spatial_dims: number of spatial axes, at least 1.
         in_channels: channels of the input.
         out_features: length of the output: classes, or values to regress.
 
-    The other arguments are those of :class:`dynunet.UNet`. Time and classes condition it, which makes it a
-    guide or a critic.
+    The other arguments are those of :class:`dynunet.UNet`. It can be conditioned on time and class, for use
+    as a guidance classifier or a critic.
 
     Shape:
         ``(N, in_channels, *spatial)`` to ``(N, out_features)`` for any spatial size.
 
     Raises:
-        ValueError, TypeError: when it is built; naming the option, the rule and the value received.
+        ValueError, TypeError: at construction, naming the option, the rule and the value received.
 
     A network like ResNet-18 (He et al. 2016), in any number of dimensions (its first convolution and pool are
     an ``in_layer``)::
@@ -118,7 +118,7 @@ class Encoder(Network):
         features: Tensor | None = None,
         context: Tensor | None = None,
     ) -> Tensor:
-        """``(N, out_features)``; the arguments are those of :meth:`dynunet.UNet.forward`."""
+        """Returns ``(N, out_features)``; the arguments are those of :meth:`dynunet.UNet.forward`."""
         self._check_input(x)
         embedding = self._embed(x, t, class_labels, features)
         x, _ = self._descend(self._inputs(x, cond), embedding, self._context(x, context))

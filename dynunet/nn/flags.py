@@ -1,7 +1,7 @@
-"""The options of a network as flags of a command line, each with the help of :mod:`dynunet.nn.spec`.
+"""The options of a network as command-line flags, with the help texts of :mod:`dynunet.nn.spec`.
 
-A flag has a plain type, so that it can be written as JSON: several values, for levels, transitions or axes,
-are a tuple; ``none`` is None; ``1x2x2`` is a value for each axis.
+Flags have plain types that can be written as JSON: a tuple for several values (levels, transitions or axes),
+``none`` for None, ``1x2x2`` for a value per axis.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from .spec import Option, option_fields
 
 
 def flag_names() -> list[str]:
-    """The options that are flags; the others are Python objects, or follow from the data."""
+    """Names of the options that are flags; the others are Python objects or follow from the data."""
     return [f.name for f in option_fields() if f.metadata["option"].kind is not None]
 
 
@@ -25,13 +25,13 @@ def with_flags(
     notes: Mapping[str, str] | None = None,
     frozen: bool = False,
 ) -> Any:
-    """A dataclass with flags for options of a network, behind the fields of another class.
+    """A dataclass with the fields of another class, followed by flags for options of a network.
 
     Args:
         base: the other class, a dataclass if it has fields.
-        defaults: by name of the option, in the order of the flags; ``...`` for the default of the network.
-        notes: what is added to the help of an option.
-        frozen: as ``base`` is.
+        defaults: default by option name, in the order of the flags; ``...`` for the network's own default.
+        notes: text to add to the help of an option, by name.
+        frozen: whether the dataclass is frozen; must be the same for ``base``.
 
     >>> from dataclasses import dataclass
     >>> @dataclass
@@ -57,7 +57,7 @@ def _flag(option_field: Field[Any], default: Any, note: str) -> tuple[str, Any, 
 
 
 def flag_help(option: Option) -> str:
-    """The help of a flag."""
+    """The help text of a flag."""
     text = option.help.rstrip(".").replace('"', "").replace("None", "none")
     as_text = ", per axis as 1x2x2" if len(option.per) == 2 and option.kind is str else ""
     return f"{text} (per {option.per[0]}{as_text})" if option.per else text
@@ -67,7 +67,7 @@ def network_options(given: Any) -> dict[str, Any]:
     """Arguments of a network from a dataclass with flags; a flag that is None is left out.
 
     Raises:
-        ValueError: if what should be numbers for each axis is not.
+        ValueError: if a per-axis value does not consist of numbers.
     """
     found = {}
     for option_field in option_fields():
@@ -88,7 +88,7 @@ def _value(option_field: Field[Any], value: Any) -> Any:
 
 
 def _sizes(text: Any, name: str) -> int | tuple[int, ...]:
-    """``2``, or per axis ``1x2x2``."""
+    """Parse ``2``, or per axis ``1x2x2``."""
     try:
         numbers = tuple(int(number) for number in str(text).split("x"))
     except ValueError:

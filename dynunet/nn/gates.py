@@ -1,6 +1,6 @@
-"""Attention that is a gate: ``x`` times a number in (0, 1) per channel or per position.
+"""Attention as a gate: ``x`` times a number in (0, 1) per channel or per position.
 
-Gates start at sigmoid(3), about 0.95. In the costs below T is the number of positions and C that of channels.
+Gates start at sigmoid(3), about 0.95. In the costs below T is the number of positions, C that of channels.
 """
 
 from typing import Any, ClassVar
@@ -13,11 +13,11 @@ from convnd import ConvNd
 
 from .blocks import Parts
 
-SPATIAL_KERNEL = 7  # of spatial attention, on every axis
+SPATIAL_KERNEL = 7  # kernel size of spatial attention on every axis
 
 
 def _open(layer: Any) -> Any:
-    """A layer before a sigmoid, whose gates start nearly open."""
+    """Initialise the layer before a sigmoid so that its gates start nearly open."""
     nn.init.constant_(layer.bias, 3.0)
     return layer
 
@@ -25,7 +25,7 @@ def _open(layer: Any) -> Any:
 class ChannelAttention(nn.Module):
     """``channel``: squeeze and excitation, ``x * sigmoid(W2 relu(W1 mean(x)))`` (Hu et al. 2018, eq. 2-4).
 
-    Inside there are C / 16 units, but at least 8 or as many as channels. Time and memory ``T C``.
+    The hidden layer has C / 16 units, but at least 8 (or C if C is smaller). Time and memory ``T C``.
     """
 
     takes: ClassVar[tuple[str, ...]] = ()
@@ -45,7 +45,7 @@ class ChannelAttention(nn.Module):
 class SpatialAttention(nn.Module):
     """``spatial``: ``x * sigmoid(conv([mean(x), max(x)]))`` over channels (CBAM, Woo et al. 2018, eq. 3).
 
-    The kernel has 7 entries on every axis, and an axis is padded in its own mode: reflect needs at least 4
+    The kernel has size 7 on every axis. Each axis is padded in its own mode: reflect needs at least 4
     entries, circular 3. Time ``T (C + 2 * 7^axes)`` at most, memory ``T C``.
     """
 
@@ -63,8 +63,8 @@ class SpatialAttention(nn.Module):
 class AttentionGate(nn.Module):
     """``skip * sigmoid(psi(relu(W skip + U gate)))``, one gate per position (Oktay et al. 2018, eq. 1-2).
 
-    The decoder's features say what of a skip matters. Inside there are half as many channels as in the
-    skip. Time ``T C^2``, memory ``T C``.
+    The decoder's features select what matters in a skip. The hidden layer has half the channels of the skip.
+    Time ``T C^2``, memory ``T C``.
 
     Args:
         parts: makes the layers.
@@ -72,7 +72,7 @@ class AttentionGate(nn.Module):
         gate_channels: of the gate.
 
     Shape:
-        skip ``(N, channels, *spatial)``, gate ``(N, gate_channels, *spatial)`` to that of skip.
+        skip ``(N, channels, *spatial)``, gate ``(N, gate_channels, *spatial)`` to the shape of skip.
     """
 
     def __init__(self, parts: Parts, channels: int, gate_channels: int) -> None:

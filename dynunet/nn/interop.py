@@ -1,21 +1,21 @@
 """Networks of other libraries as a :class:`~dynunet.UNet`: same weights, same output.
 
 diffusers' ``UNet2DModel`` and MONAI's ``DiffusionModelUNet`` are the network of DDPM (Ho et al. 2020,
-appendix B), as :class:`~dynunet.UNet` is. Each function here reads the configuration of a peer, builds the
-UNet that has it and copies the weights under our names. Outputs and gradients agree up to rounding. What
-our options cannot express is refused by name. Neither library is imported: a model brings its own.
+appendix B), as :class:`~dynunet.UNet` is. Each function here reads the configuration of such a model, builds
+the equivalent UNet and copies the weights under our names. Outputs and gradients agree up to rounding. An
+option that UNet lacks is refused by name. Neither library is imported here: passing a model implies it is
+installed.
 
-Time. The peers count timesteps from 0 to 999, ours is a float from 0 to 1 that ``time_scale=1000`` maps to
-the same numbers::
+Time: their timesteps run from 0 to 999, ours from 0 to 1; ``time_scale=1000`` maps ours to the same numbers::
 
     theirs(x, timesteps).sample == ours(x, timesteps / 1000)
 
-Three differences remain, none of them in the function that the weights define:
+Three differences remain, none of them in the function defined by the weights:
 
-- Ours takes any spatial size, theirs multiples of the product of the strides.
+- Our network takes any spatial size, theirs multiples of the product of the strides.
 - Ours also runs without class labels (None or -1), theirs needs them.
-- Where group norm has one channel to a group it removes the shift by the embedding, which the peers add
-  before it. Ours adds it after such a norm. It is zero in the copy, and can learn from there.
+- A group norm with one channel per group cancels the shift by the embedding, which the other libraries add
+  before it. Our UNet adds the shift after such a norm; in the copy it starts at zero and can be trained.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from .blocks import Block, zero_init
 from .unet import UNet
 
-# Parts of their names and what ours has instead, replaced in this order.
+# Parts of their names and the replacements in ours, applied in this order.
 _NAMES = {
     "conv_in.": "stem.",
     "class_embedding.": "class_embedding.table.",
@@ -65,7 +65,7 @@ _MONAI_NAMES = {
     "out.": "head.",
     **_NAMES,
 }
-# Fields of diffusers' configuration and the values that ours can have, theirs by default first.
+# Fields of diffusers' configuration and the values that UNet supports, diffusers' default first.
 _DIFFUSERS_FIELDS: dict[str, tuple[Any, ...]] = {
     "center_input_sample": (False,),
     "time_embedding_type": ("positional",),
@@ -75,20 +75,20 @@ _DIFFUSERS_FIELDS: dict[str, tuple[Any, ...]] = {
     "downsample_padding": (1,),
     "downsample_type": ("conv",),
     "upsample_type": ("conv",),
-    "act_fn": ("silu", "swish"),  # others leave the last activation at SiLU, and ours would not
+    "act_fn": ("silu", "swish"),  # with others diffusers keeps SiLU as the last activation, UNet would not
     "resnet_time_scale_shift": ("default", "scale_shift"),
     "class_embed_type": (None,),
 }
 
 
 def from_diffusers(model: nn.Module) -> UNet:
-    """The UNet that a diffusers ``UNet2DModel`` is, with a copy of its weights.
+    """Convert a diffusers ``UNet2DModel`` to an equivalent UNet with a copy of its weights.
 
     Args:
         model: a ``diffusers.UNet2DModel`` made of ``DownBlock2D`` or ``AttnDownBlock2D`` levels and the
-            same up-blocks in reverse, with SiLU and positional time embedding. Down-sampling has to be
-            padded on both sides (``downsample_padding=1``, the default): the checkpoints that were carried
-            over from DDPM's own code, such as ``google/ddpm-cifar10-32``, pad at the end alone.
+            same up-blocks in reverse, with SiLU and positional time embedding. Down-sampling must be padded
+            on both sides (``downsample_padding=1``, the default): checkpoints converted from DDPM's own code,
+            such as ``google/ddpm-cifar10-32``, pad only at the end.
 
     Returns:
         A UNet in the model's dtype, on its device and in its mode (training or not). Call it with
@@ -131,7 +131,7 @@ def from_diffusers(model: nn.Module) -> UNet:
 
 
 def from_monai(model: nn.Module) -> UNet:
-    """The UNet that a MONAI ``DiffusionModelUNet`` is, with a copy of its weights.
+    """Convert a MONAI ``DiffusionModelUNet`` to an equivalent UNet with a copy of its weights.
 
     Args:
         model: a ``monai.networks.nets.DiffusionModelUNet`` on any number of axes, without cross-attention
@@ -206,7 +206,7 @@ def _heads(
     attention: Sequence[str | None],
     middle: bool,
 ) -> list[int]:
-    """Heads of each level from the channels of a head: one where nothing attends, or for None."""
+    """Heads of each level from the channels per head: one for levels without attention, or for None."""
     widths = widths if isinstance(widths, Sequence) else [widths or c for c in channels]
     attends = [a is not None for a in attention]
     attends[-1] = attends[-1] or middle
@@ -241,21 +241,21 @@ def _fill(
             f"model must have the weights of its configuration and no others for a UNet, got also "
             f"{[origin.get(name, name) for name in unexpected]} and nothing for {missing}"
         )
-    for block in unet.modules():  # a shift that the peer's norm takes away
+    for block in unet.modules():  # a shift that the other model's norm cancels
         if isinstance(block, Block) and block.modulation == "shift" and not block.shift_first:
             zero_init(block.embedding)
     return unet.train(model.training)
 
 
 def _join_projections(state: dict[str, Tensor]) -> None:
-    """One layer for query, key and value where there are three."""
+    """Join separate query, key and value layers into one."""
     for name in [n for n in state if ".to_q." in n]:
         parts = [state.pop(name.replace(".to_q.", f".to_{part}.")) for part in "qkv"]
         state[name.replace(".to_q.", ".query_key_value.")] = torch.cat(parts)
 
 
 def _identities(unet: UNet) -> dict[str, Tensor]:
-    """Every projection of an attention as the identity."""
+    """The projection of every attention layer as the identity."""
     state = {}
     for name, parameter in unet.named_parameters():
         if name.endswith(".projection.weight"):

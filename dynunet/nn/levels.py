@@ -1,4 +1,4 @@
-"""The levels of a network: which blocks they hold, and which sizes they can take."""
+"""The levels of a network: their blocks, and the sizes they accept."""
 
 from collections.abc import Sequence
 from math import prod
@@ -15,7 +15,7 @@ from .spec import LevelSpec, NetworkSpec, attention_names
 
 
 def joined(x: Tensor, skip: Tensor) -> Tensor:
-    """The channels of both, next to each other in memory where they are in ``x``."""
+    """Concatenate the channels of both, in channels-last memory if ``x`` is."""
     if x.stride(1) == 1:
         return torch.cat((x.movedim(1, -1), skip.movedim(1, -1)), dim=-1).movedim(-1, 1)
     return torch.cat((x, skip), dim=1)
@@ -27,8 +27,8 @@ class Level(nn.Module):
     Args:
         parts: makes the layers.
         spec: the options of the network.
-        index: of the level, 0 for the finest.
-        inputs: input channels of each block, those of its skip included.
+        index: index of the level, 0 for the finest.
+        inputs: input channels of each block, including those of its skip.
         skips: channels of the skip of each block; empty in the encoder.
     """
 
@@ -77,7 +77,7 @@ class Level(nn.Module):
         context: Tensor | None,
         skip: Tensor | None = None,
     ) -> Tensor:
-        """Block ``i`` of the level, on ``x`` beside its skip, and what attends after it."""
+        """Run block ``i`` of the level on ``x``, joined with its skip, and the attention after it."""
         if self.checkpointing and self.training and torch.is_grad_enabled():
             return checkpointed(self, self._step, i, x, embedding, context, skip)
         return self._step(i, x, embedding, context, skip)
@@ -120,7 +120,7 @@ class Bottleneck(nn.Module):
 
 
 def check_sizes(spec: NetworkSpec, sizes: Sequence[int]) -> None:
-    """Refuse sizes of an input that cannot be padded at every level, naming the nearest that can."""
+    """Refuse input sizes that cannot be padded at every level; the error names the nearest valid size."""
     for axis, (size, mode) in enumerate(zip(sizes, spec.padding_mode, strict=True)):
         if mode in ("circular", "reflect") and not _fits(spec, axis, size):
             _refuse_size(spec, axis, size)
@@ -153,9 +153,9 @@ def _fits(spec: NetworkSpec, axis: int, size: int) -> bool:
 
 
 def _widest_kernel(spec: NetworkSpec, i: int, axis: int) -> int:
-    """The longest kernel along an axis that a level, its resampling and its attention have."""
+    """The longest kernel along an axis in a level, its resampling and its attention."""
     level = spec.levels[i]
-    around = spec.transitions[max(i - 1, 0) : i + 1]  # down-sampling out of the level, up-sampling out of it
+    around = spec.transitions[max(i - 1, 0) : i + 1]  # up-sampling and down-sampling out of the level
     kernels = [level.kernel_size[axis], *(resampling_kernel(level, step.strides)[axis] for step in around)]
     attention = [level.attention, level.skip_attention]
     if i == len(spec.levels) - 1:

@@ -1,4 +1,4 @@
-"""The way down of a U-Net and of an encoder alone, and everything that steers it."""
+"""The base of UNet and Encoder: the encoder levels and all conditioning."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -19,17 +19,17 @@ from .spec import LevelSpec, NetworkSpec
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """On the CPU the layers are fastest where the channels of a position lie next to each other."""
+    """Use channels-last memory on the CPU, where the layers are fastest with it."""
     return x.movedim(1, -1).contiguous().movedim(-1, 1) if x.device.type == "cpu" else x
 
 
 class Network(Checkpoint, nn.Module):
-    """The levels of the encoder, and the embeddings of what conditions it; a subclass adds its own layers.
+    """The encoder levels and the embeddings of the conditions; subclasses add their own layers.
 
-    Not for use by itself: see :class:`dynunet.UNet` and :class:`dynunet.Encoder`.
+    Not for direct use: see :class:`dynunet.UNet` and :class:`dynunet.Encoder`.
 
     Attributes:
-        spec: the options, checked; without the layers of the user, which are modules of the network.
+        spec: the checked options, without ``in_layer`` and ``out_layer``, which are modules of the network.
         parts: makes the layers.
     """
 
@@ -86,7 +86,7 @@ class Network(Checkpoint, nn.Module):
     def _descend(
         self, x: Tensor, embedding: Tensor | None, context: Tensor | None
     ) -> tuple[Tensor, list[Tensor]]:
-        """Down the levels: the deepest result, and every one that waits for the other side."""
+        """Run the encoder: returns the deepest result, and the list of skips for the decoder."""
         x = _channels_last(self.stem(x))
         skips = [x]
         for level in cast(Iterable[Level], self.encoder):
@@ -99,7 +99,7 @@ class Network(Checkpoint, nn.Module):
         return x, skips
 
     def _inputs(self, x: Tensor, cond: Tensor | None) -> Tensor:
-        """The input of the first convolution: ``x``, and the condition resized to it."""
+        """The input of the first convolution: ``x`` joined with the condition, resized to it."""
         if self.in_layer is not None:
             x = self.in_layer(x)
         check_sizes(self.spec, x.shape[2:])
@@ -122,7 +122,7 @@ class Network(Checkpoint, nn.Module):
     def _embed(
         self, x: Tensor, t: Tensor | None, labels: Tensor | None, features: Tensor | None
     ) -> Tensor | None:
-        """The sum of the embeddings, ``(N, E)``, or None without any."""
+        """The sum of the embeddings, ``(N, E)``, or None if there are none."""
         name, n = type(self).__name__, x.shape[0]
         if (t is None) != (self.time_embedding is None):
             rule = "takes no t: build it with time_embedding=True" if t is not None else "needs t"
@@ -154,7 +154,7 @@ class Network(Checkpoint, nn.Module):
         return sum(terms[1:], terms[0]) if terms else None
 
     def _context(self, x: Tensor, context: Tensor | None) -> Tensor | None:
-        """The context tokens; none given is one token of zeros, what a dropped condition becomes."""
+        """The context tokens; if None, a single token of zeros, which also stands for a dropped condition."""
         if self.context_features is None:
             if context is not None:
                 raise ValueError(
@@ -197,11 +197,11 @@ class Network(Checkpoint, nn.Module):
             raise ValueError(f"x must have at least one entry on every axis, got shape {tuple(x.shape)}")
 
     def summary(self, input_shape: Sequence[int], **inputs: Any) -> Summary:
-        """A drawing, and a table of shapes, parameters, FLOPs and activation memory. Nothing is computed.
+        """A diagram and a table of shapes, parameters, FLOPs and activation memory; nothing is computed.
 
         Args:
             input_shape: ``(N, in_channels, *spatial)``.
-            inputs: further arguments of the network, such as ``context``; t is made where it is needed.
+            inputs: further arguments of the network, such as ``context``; t is created if needed.
 
         >>> from dynunet import UNet
         >>> unet = UNet(4, 1, channels=(16, 32))
@@ -211,7 +211,7 @@ class Network(Checkpoint, nn.Module):
         return summarize(self, input_shape, **inputs)._replace(drawing=drawing(self))
 
     def _inflate_(self, axes: Any) -> None:
-        """The options of the new network, which :func:`convnd.inflate` cannot know."""
+        """Update the options of the new network, which :func:`convnd.inflate` cannot do."""
         spec = self.spec
         self.spec = replace(
             spec,

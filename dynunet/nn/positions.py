@@ -1,13 +1,13 @@
-"""Where tokens are on an N-dimensional grid: embeddings of their positions, and windows of neighbours.
+"""Positions of tokens on an N-dimensional grid: position embeddings, and windows of neighbours.
 
 Every pair of channels j has a phase that is linear in the position p of a token,
 
     phi_j(p) = sum_a F[a, j] p_a        F = base ** (-k / K) where axis a has its k-th of K rounds, else 0
 
 with base = 10000 ** (1 / axes): 10 000 on one axis, as in RoFormer (Su et al. 2021), and 100 on two, as in
-RoPE-ViT (Heo et al. 2024, section 3.2). The axes take the pairs in turns, and where there are fewer pairs
-than axes the pairs take the axes in turns, at different frequencies. On a circular axis the frequencies
-are rounded to whole turns, so that phases do not see where it is cut.
+RoPE-ViT (Heo et al. 2024, section 3.2). Pairs are assigned to the axes in turn; if there are fewer pairs
+than axes, axes are assigned to the pairs in turn, at different frequencies. On a circular axis the
+frequencies are rounded to whole turns, so that phases do not depend on where the circle is cut.
 
     sinusoidal  x + (sin phi(p), cos phi(p))       absolute (Vaswani et al. 2017, section 3.5)
     rotary      rotates pair j by phi_j(p)         <R(p) q, R(s) k> depends on s - p alone
@@ -23,7 +23,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-TOKENS = 10_000.0  # that frequencies span on all axes together: more would be too many for full attention
+TOKENS = 10_000.0  # tokens, over all axes, that the frequencies span: more is too many for full attention
 
 
 def frequencies(axes: int, pairs: int, like: Tensor) -> Tensor:
@@ -39,8 +39,8 @@ def frequencies(axes: int, pairs: int, like: Tensor) -> Tensor:
 class Positions(nn.Module):
     """Phases of the positions of tokens ``(N, *spatial, ..., channels)``; it has no parameters.
 
-    ``modes`` has the padding mode of each axis, or None for one whose positions do not count: one that
-    was added by :func:`convnd.inflate`, so that the network repeats along it what it did before.
+    ``modes`` has the padding mode of each axis, or None for an axis whose positions are ignored: one added
+    by :func:`convnd.inflate`, along which the network must act the same everywhere.
     """
 
     CHANNELS = "channels"
@@ -54,7 +54,7 @@ class Positions(nn.Module):
         self.pairs = channels // 2
 
     def phases(self, tokens: Tensor) -> Tensor:
-        """``(*spatial, pairs)``, with size 1 on axes that do not count."""
+        """Phases ``(*spatial, pairs)``, with size 1 on axes whose positions are ignored."""
         n = len(self.modes)
         like = torch.empty((), dtype=torch.promote_types(tokens.dtype, torch.float32), device=tokens.device)
         counted = [axis for axis, mode in enumerate(self.modes) if mode is not None]
@@ -75,20 +75,20 @@ class Positions(nn.Module):
 class Sinusoidal(Positions):
     """Adds sines and cosines of the phases to tokens ``(N, *spatial, C)``, ``C >= 2``.
 
-    Time and memory: those of one more addition; the phases are made once for the whole batch.
+    Time and memory: those of one addition; the phases are computed once for the whole batch.
     """
 
     def forward(self, tokens: Tensor) -> Tensor:
         phases = self.phases(tokens)
         waves = torch.cat([phases.sin(), phases.cos()], dim=-1)
-        waves = pad(waves, (0, tokens.shape[-1] - 2 * self.pairs))  # an odd channel is left as it is
+        waves = pad(waves, (0, tokens.shape[-1] - 2 * self.pairs))  # an odd last channel is unchanged
         return tokens + waves.to(tokens.dtype)
 
 
 class Rotary(Positions):
     """Rotates the heads of queries and keys ``(N, *spatial, 2, heads, D)``, ``D >= 2``.
 
-    Time and memory: linear in the size of its input, of which it makes a copy.
+    Time and memory: linear in the size of the input, which is copied.
     """
 
     CHANNELS = "channels per head"
@@ -102,13 +102,13 @@ class Rotary(Positions):
         return torch.cat([a * cos - b * sin, a * sin + b * cos, rest], dim=-1).to(tokens.dtype)
 
 
-Windows = tuple[int, int, int]  # where they begin on an axis, how many there are, and their length
+Windows = tuple[int, int, int]  # start on the axis, number of windows, and their length
 
 
 def windows(size: int, length: int, seam: int = 0) -> list[Windows]:
-    """An axis cut into windows of ``length``; what is left over makes a shorter one.
+    """Cut an axis into windows of ``length``; the remainder is a shorter window.
 
-    The last ``seam`` entries are no neighbours of those before them, and make windows of their own.
+    The last ``seam`` entries are not neighbours of those before them and form windows of their own.
     """
     full, rest = divmod(size - seam, length)
     cut = [(full, length), (2, rest)] if rest == seam else [(full, length), (1, rest), (1, seam)]
@@ -124,11 +124,11 @@ def within_windows(
 ) -> Tensor:
     """``attend`` on the tokens ``(B, T, heads, D)`` of each window of tensors ``(N, *spatial, heads, D)``.
 
-    ``cuts`` has the windows of each axis. Windows of one shape are done in one call, so that no token has
-    to be padded or masked.
+    ``cuts`` has the windows of each axis. Windows of equal shape are computed in one call, so no token has to
+    be padded or masked.
     """
     parts = {chosen: _within(attend, tensors, chosen) for chosen in product(*cuts)}
-    for axis in reversed(range(len(cuts))):  # the last axis of every part is joined first
+    for axis in reversed(range(len(cuts))):  # join the parts along the last axis first
         parts = {
             rest: _joined([parts[*rest, w] for w in cuts[axis]], 1 + axis) for rest in product(*cuts[:axis])
         }
@@ -136,7 +136,7 @@ def within_windows(
 
 
 def _within(attend: Callable[..., Tensor], tensors: Sequence[Tensor], chosen: tuple[Windows, ...]) -> Tensor:
-    """The same for the windows of one shape, one entry of the cuts for each axis."""
+    """``attend`` on windows of one shape; ``chosen`` has one entry of the cuts for each axis."""
     sizes = {f"count{a}": window[1] for a, window in enumerate(chosen)}
     sizes |= {f"length{a}": window[2] for a, window in enumerate(chosen)}
     names = list(sizes)

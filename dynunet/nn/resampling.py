@@ -1,8 +1,8 @@
 """Down-sampling to ``ceil(size / stride)`` entries, and up-sampling back to the size of a skip.
 
-Entry ``i`` of the coarse level belongs to the fine entries ``i * stride`` and after it: a convolution or a
-pool reads around or from there, and up-sampling writes there; what exceeds the size is cropped. So a
-cyclic shift of a periodic axis by the stride is one of the coarse level by one.
+Entry ``i`` of the coarse level corresponds to the fine entries from ``i * stride`` on: a convolution reads
+around that position, a pool reads from it and up-sampling writes from it; entries beyond the size are
+cropped. So a cyclic shift of a periodic axis by the stride shifts the coarse level by one.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ from .spec import LevelSpec, TransitionSpec
 
 
 def resampling_kernel(level: LevelSpec, stride: Sequence[int]) -> tuple[int, ...]:
-    """A resampling kernel reads every entry: it is at least as long as the stride."""
+    """The size of a resampling kernel: at least the stride, so that every entry is read."""
     return tuple(max(k, s) for k, s in zip(level.kernel_size, stride, strict=True))
 
 
 def downsample(parts: Parts, level: LevelSpec, step: TransitionSpec) -> nn.Module:
-    """A strided convolution, or a pool without parameters."""
+    """The down-sampling layer: a strided convolution, or a pool without parameters."""
     if step.downsample == "conv":
         kernel = resampling_kernel(level, step.strides)
         return parts.conv(level.channels, level.channels, kernel, step.strides)
@@ -34,7 +34,7 @@ def downsample(parts: Parts, level: LevelSpec, step: TransitionSpec) -> nn.Modul
 
 
 class _Upsample(nn.Module):
-    """``forward(x, size)`` gives ``size * stride`` entries and no more than are wanted."""
+    """``forward(x, size)`` up-samples by the stride and crops the result to ``size``."""
 
     def __init__(self, stride: Sequence[int]) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class _Upsample(nn.Module):
 
 def _cropped(x: Tensor, size: Sequence[int]) -> Tensor:
     for axis, n in enumerate(size, start=2):
-        if torch.compiler.is_exporting():  # which would ask of open sizes whether a view is dense
+        if torch.compiler.is_exporting():  # slicing would guard on whether a view is dense
             x = x.index_select(axis, torch.arange(n, device=x.device))
         else:
             x = x.narrow(axis, 0, n)
@@ -54,7 +54,7 @@ def _cropped(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 class Interpolate(_Upsample):
-    """Nearest or linear interpolation, then a convolution. Periodic axes are interpolated as such."""
+    """Nearest or linear interpolation, periodic on circular axes, then a convolution."""
 
     def __init__(self, parts: Parts, level: LevelSpec, step: TransitionSpec) -> None:
         super().__init__(step.strides)
@@ -80,7 +80,7 @@ class Interpolate(_Upsample):
 
 
 class Transpose(_Upsample):
-    """Transposed convolution whose kernel is the stride."""
+    """Transposed convolution with kernel size equal to the stride."""
 
     def __init__(self, parts: Parts, level: LevelSpec, step: TransitionSpec) -> None:
         super().__init__(step.strides)
@@ -92,7 +92,7 @@ class Transpose(_Upsample):
 
 
 class Shuffle(_Upsample):
-    """Sub-pixel convolution (Shi et al. 2016): a channel for each entry of a block, then its place."""
+    """Sub-pixel convolution (Shi et al. 2016): a convolution to more channels, then a pixel shuffle."""
 
     def __init__(self, parts: Parts, level: LevelSpec, step: TransitionSpec) -> None:
         super().__init__(step.strides)

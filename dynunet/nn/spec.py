@@ -1,8 +1,8 @@
-"""Every option of a network, said once: its type, default and help, what it may be, and what it is given per.
+"""The single definition of every option of a network: type, default, help, allowed values and scope.
 
 :class:`NetworkSpec` has a field for each argument of :class:`dynunet.UNet` and :class:`dynunet.Encoder`. It
-checks them all when it is made, and holds their normal forms from then on. The constructors, the command line
-and the examples read it; nothing here imports torch.
+checks them all at construction and then holds their normal forms. The constructors, the command line and the
+examples read it; nothing here imports torch.
 
 A per-level option is one value for all levels or a flat sequence with one value per level. A nested sequence
 is per level and per axis; a flat sequence is never read as axes.
@@ -28,7 +28,7 @@ BLOCKS = ("residual", "plain", "convnext")
 NORMS = ("group", "batch", "instance", "layer", "rms")
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "silu", "tanh")
 ATTENTIONS = ("full", "linear", "axial", "window", "channel", "spatial", "cbam")
-MULTI_HEAD = frozenset({"full", "linear", "axial", "window"})  # attention that has heads
+MULTI_HEAD = frozenset({"full", "linear", "axial", "window"})  # kinds of attention with heads
 DOWNSAMPLES = ("conv", "max", "avg")
 UPSAMPLES = ("nearest", "linear", "transpose", "shuffle")
 POSITIONS = ("rotary", "sinusoidal")
@@ -38,7 +38,7 @@ PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 def attention_names(value: Any, name: str = "attention") -> tuple[str, ...]:
-    """None, a name, or several in order joined by ``+``, as a tuple; ``cbam`` is ``channel+spatial``.
+    """Split None, a name, or several names joined by ``+`` into a tuple; ``cbam`` is ``channel+spatial``.
 
     Raises:
         ValueError: for anything else, naming the argument ``name``, the known names and the value.
@@ -58,7 +58,7 @@ def attention_names(value: Any, name: str = "attention") -> tuple[str, ...]:
 
 
 def needs_heads(names: Sequence[str]) -> bool:
-    """Returns True if any of these splits the channels into heads, which must divide them."""
+    """True if any of these splits the channels into heads, whose number must then divide the channels."""
     return not MULTI_HEAD.isdisjoint(names)
 
 
@@ -97,12 +97,12 @@ class Option(NamedTuple):
 
     Attributes:
         help: one sentence or less; the same as in the docstring of the constructor.
-        check: returns the normal form of one value, or refuses it.
-        per: ``"level"`` or ``"transition"`` where one value for each may be given, followed by ``"axis"``
-            where such a value may have an entry for each axis; ``"axis"`` alone where the network has one.
-        of: the class that has the option, if the other one has not.
-        kind: the type of one value on a command line, str for sizes such as ``1x2x2``; None for options
-            that are no flags there: they are Python objects, or follow from the data.
+        check: returns the normal form of one value, or raises an error.
+        per: ``"level"`` or ``"transition"`` if there may be one value for each, followed by ``"axis"`` if
+            such a value may have an entry per axis; ``"axis"`` alone for one value per axis of the network.
+        of: the class that has the option, if only one of the two has it.
+        kind: the type of one value on the command line, str for sizes such as ``1x2x2``; None for options
+            that are not flags, because they are Python objects or follow from the data.
     """
 
     help: str
@@ -113,7 +113,7 @@ class Option(NamedTuple):
 
     @property
     def scope(self) -> str:
-        """How several values are read, in words: ``"Per level, or nested per level and axis."``."""
+        """How several values are read, as a sentence: ``"Per level, or nested per level and axis."``."""
         if len(self.per) < 2:
             return f"Per {self.per[0]}." if self.per else ""
         return f"Per {self.per[0]}, or nested per {self.per[0]} and {self.per[1]}."
@@ -151,7 +151,7 @@ class LevelSpec:
 
 @dataclass(frozen=True)
 class TransitionSpec:
-    """How one level and the next are connected."""
+    """The options of the transition between one level and the next."""
 
     strides: tuple[int, ...]
     downsample: str
@@ -162,7 +162,7 @@ class TransitionSpec:
 class NetworkSpec:
     """The options of a :class:`dynunet.UNet`, or with ``out_features`` of a :class:`dynunet.Encoder`.
 
-    Fields are documented by their :class:`Option`, see :func:`options`. After the checks they hold normal
+    Fields are documented by their :class:`Option`, see :func:`options`. After construction they hold normal
     forms: tuples with one entry per level, transition or axis.
 
     Attributes:
@@ -446,22 +446,22 @@ class NetworkSpec:
                     level.check_heads(skip, f"level {i} (skip_attention)")
 
     def skips(self, i: int) -> list[int]:
-        """The channels of the skips that the decoder takes at level ``i``, in its order.
+        """The channels of the skips used by the decoder at level ``i``, in the decoder's order.
 
-        They are those of what entered the level in the encoder, and of what each of its blocks gave.
+        The skips are the input of the encoder level and the output of each of its blocks.
         """
         level = self.levels[i]
         return [level.channels] * level.num_blocks + [self.levels[max(i - 1, 0)].channels]
 
     @property
     def embedding_features(self) -> int:
-        """The length of the embedding of time, class and features; 0 where there is none."""
+        """The length of the embedding of time, class and features; 0 if there is none."""
         embedded = bool(self.time_embedding) or self.num_classes is not None or self.cond_features > 0
         return 4 * self.channels[0] if embedded else 0
 
 
 def options(of: str = "") -> Iterator[tuple[str, Option]]:
-    """Name and description of every option in order, or of those that a class has.
+    """Name and description of every option in order, or only of the options of a class.
 
     >>> [name for name, option in options("Encoder") if option.of]
     ['out_features']
@@ -471,6 +471,6 @@ def options(of: str = "") -> Iterator[tuple[str, Option]]:
 
 
 def option_fields(of: str = "") -> list[Field[Any]]:
-    """The fields of all options in order, or of those that a class has."""
+    """The fields of all options in order, or only of the options of a class."""
     found = [f for f in fields(NetworkSpec) if "option" in f.metadata]
     return [f for f in found if not of or f.metadata["option"].of in ("", of)]

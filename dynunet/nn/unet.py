@@ -1,7 +1,7 @@
 """A U-Net built from a list of channels, for any number of spatial axes.
 
 One entry of the list is one level. The encoder runs down the list, the decoder runs back up, and
-every encoder output waits on a stack until the decoder takes it at the same size::
+every encoder output stays on a stack until the decoder uses it at the same size::
 
     x -> [stem] -> o                                           o -> [head] -> y
                    | blocks -------------- skips -------------> | blocks
@@ -179,7 +179,7 @@ class UNet(Network):
         return nn.Sequential(self.parts.norm(level.channels), self.parts.activation(), out)
 
     def _build_decoder(self, spec: NetworkSpec) -> nn.ModuleList:
-        """The decoder levels, deepest first; every block takes the latest skip beside its input."""
+        """The decoder levels, deepest first; every block takes its input and the latest skip."""
         decoder, width = nn.ModuleList(), spec.levels[-1].channels
         for i, level in reversed(list(enumerate(spec.levels))):
             skips = spec.skips(i)
@@ -205,15 +205,15 @@ class UNet(Network):
 
         Args:
             x: ``(N, in_channels, *spatial)``.
-            t: ``(N,)``, float, in [0, 1] for diffusion; needed exactly with ``time_embedding``.
+            t: ``(N,)``, float, in [0, 1] for diffusion; required with ``time_embedding``, else not allowed.
             class_labels: ``(N,)``, int, from 0 to ``num_classes - 1``; -1 or None means unconditional.
             cond: ``(N, cond_channels, *any spatial size)``, resized linearly to the input.
             features: ``(N, cond_features)``; None for zeros.
             context: ``(N, tokens, context_features)``; None for a token of zeros.
 
         Returns:
-            ``(N, out_channels, *spatial)``; in training mode with ``deep_supervision`` a tuple of that and
-            the outputs of the levels below, each at its own size.
+            ``(N, out_channels, *spatial)``; in training mode with ``deep_supervision`` a tuple of that output
+            and the outputs of the levels below, each at its own size.
         """
         self._check_input(x)
         embedding = self._embed(x, t, class_labels, features)

@@ -1,15 +1,15 @@
 """The parts of a network and what they cost, before anything is computed.
 
-Counted for each part, from one run without values (:mod:`dynunet.summary.counting`):
+For each part, one run on the ``meta`` device (:mod:`dynunet.summary.counting`) counts
 
 - parameters, each once;
-- FLOPs: multiplications and additions, as convolutions and matrix products are defined, whatever algorithm
-  computes them. All else is small beside them;
-- activations: bytes that autograd keeps for the backward pass, each once. An estimate: it leaves out masks of
-  dropout and what algorithms and allocators take while they work.
+- FLOPs: multiplications and additions of convolutions and matrix products by definition, whatever algorithm
+  computes them. All other operations are small in comparison;
+- activations: bytes that autograd keeps for the backward pass, each once. This is an estimate without dropout
+  masks, scratch memory and the allocator's overhead.
 
-A training step computes about three times the FLOPs of the forward pass. Its memory is that of the
-activations, and with Adam four times that of the parameters (weights, gradients and two moments).
+A training step takes about three times the FLOPs of the forward pass. It needs the memory of the activations
+and, with Adam, four times that of the parameters (weights, gradients and two moments).
 """
 
 from .diagram import drawing

@@ -1,10 +1,11 @@
-"""Runs a network without values, and counts the FLOPs and the memory it would take.
+"""Runs a network on the ``meta`` device and counts the FLOPs and memory it would take.
 
-On torch's ``meta`` device a tensor is a shape and a dtype, so that no size of input costs time or memory.
+On torch's ``meta`` device a tensor has a shape and a dtype but no data, so even large inputs cost no time or
+memory.
 
-FLOPs are those of ``torch.utils.flop_counter``. Bytes kept for the backward pass are those of the tensors
-that autograd asks to save, each storage once, without parameters and buffers. Both are counted for the part
-of the network whose forward pass is active.
+FLOPs are counted by ``torch.utils.flop_counter``. Activations are the tensors that autograd saves, each
+storage once, without parameters and buffers. Both are attributed to the part of the network whose forward
+pass is running.
 """
 
 import copy
@@ -25,10 +26,10 @@ _ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
 def on_meta(network: nn.Module) -> nn.Module:
-    """A copy without values that trains all its parameters.
+    """Copy a network to the ``meta`` device, with gradients for all parameters.
 
-    In evaluation mode, so that a batch norm takes a single entry; but blocks that training computes a second
-    time, to keep less (``checkpointing``), do so.
+    The copy is in evaluation mode, so that batch norm accepts a single entry, but gradient checkpointing
+    behaves as in training.
     """
     memo: dict[int, Any] = {}
     for p in network.parameters():
@@ -43,9 +44,9 @@ def on_meta(network: nn.Module) -> nn.Module:
 
 
 class _Probe(Tensor):
-    """A subclass, so that convnd composes torch's operators as it does for traced tensors, and cuts nothing.
+    """A tensor subclass: convnd then composes torch's operators, as for traced tensors, and cuts no work.
 
-    Attention is one fused operator on it: the matrix of all pairs is never made.
+    Attention on it is one fused operator, without a matrix of all pairs.
     """
 
     @classmethod
@@ -56,12 +57,12 @@ class _Probe(Tensor):
 
 
 def probe(value: Any) -> Any:
-    """A tensor without its values, for a network that :func:`on_meta` copied; anything else as it is."""
+    """Turn a tensor into one for a network copied by :func:`on_meta`; anything else is returned as it is."""
     return value.detach().to("meta").as_subclass(_Probe) if isinstance(value, Tensor) else value
 
 
 def _fused_attention(q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Keeps its operands, its result and a number for each query."""
+    """Fused attention; saves its operands, its result and one number per query."""
     if q.ndim == 4:
         return _ATTENTION(q, k, v)[0]
     flat = (x.reshape(-1, 1, *x.shape[-2:]) for x in (q, k, v))
@@ -73,7 +74,7 @@ def _attention_flops(q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> int:
 
 
 class _Kept(torch.autograd.Function):
-    """Keeps the input of a convolution, as convnd does whatever its algorithm."""
+    """Saves the input of a convolution, as convnd does with every algorithm."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
@@ -104,7 +105,7 @@ class CostCounter:
         self.inside_convolution = False
         self.counted = 0
         own = [t.untyped_storage() for t in (*network.parameters(), *network.buffers())]
-        # By address. They are held, so that no other storage gets the address of one.
+        # By address; keeping a reference ensures that no other storage gets the same address.
         self.known = {storage._cdata: storage for storage in own}
         self.results: dict[int, tuple[Any, str]] = {}  # the storage and the part whose result it is
         self.counter = FlopCounterMode(display=False, custom_mapping={_ATTENTION: _attention_flops})
@@ -128,7 +129,7 @@ class CostCounter:
         self.stack.close()
 
     def rows(self) -> Iterator[tuple[str, tuple[int, ...] | None, int, int, int]]:
-        """Name, output shape, parameters, FLOPs and bytes of each part: first what ran, in order."""
+        """Name, output shape, parameters, FLOPs and bytes of each part; parts that ran first, in order."""
         parameters = dict.fromkeys(self.flops, 0)
         for name, p in self.network.named_parameters():
             parameters[self._part_of(name)] += p.numel()
@@ -162,7 +163,7 @@ class CostCounter:
         self._count()
         self.active.pop()
         if isinstance(output, Tensor):
-            self.shapes[part] = tuple(output.shape)  # the last one is what leaves the part
+            self.shapes[part] = tuple(output.shape)  # the last call gives the part's output
             storage = output.untyped_storage()
             self.results[storage._cdata] = storage, part
 
@@ -178,7 +179,7 @@ class CostCounter:
         if not self.inside_convolution and storage._cdata not in self.known:
             self.known[storage._cdata] = storage
             part = self.active[-1]
-            if part == _REST:  # kept between parts: what one of them gave, such as to a checkpointed block
+            if part == _REST:  # saved between parts: attribute to the part that made it
                 part = self.results.get(storage._cdata, (storage, _REST))[1]
             self.activations[part] += storage.nbytes()
         return x

@@ -9,7 +9,7 @@ _STEP = 2  # columns by which each level is drawn further inside
 
 
 def drawing(network: Any) -> str:
-    """The levels as boxes and the skips as arrows between them; of an encoder alone, its side.
+    """Draw levels as boxes and skips as arrows between them; for an encoder alone, only the left side.
 
     Args:
         network: a :class:`dynunet.UNet` or :class:`dynunet.Encoder`; it is drawn from its ``levels``
@@ -82,14 +82,14 @@ class _Page(NamedTuple):
 
 
 def _level(page: _Page, i: int, left: list[str], right: list[str], label: str) -> list[str]:
-    """Both boxes of a level, with its skips on the first line of their contents."""
+    """Both boxes of a level, with its skips beside the first line of their text."""
     arrow = f" {f' {label} '.center(page.space(i, left[0], right[0]) - 3, '-')}> "
     between = ["", arrow, *[""] * (len(left) - 2)]
     return [page.row(i, *cells) for cells in zip(left, right, between, strict=True)]
 
 
 def _bottom(page: _Page, i: int, box: list[str]) -> list[str]:
-    """The box in the middle, below the last level, and the way through it."""
+    """The bottleneck's box in the middle, below the last level, and the arrows through it."""
     (top, first, *others), space = box, page.space(i, "  +", "+  ", box[0])
     through = f"{'-' * (space // 2 - 2)}> {first} {'-' * (space - space // 2 - 1)}"
     rest = [page.row(i, "   ", "   ", line) for line in others]
@@ -103,7 +103,7 @@ def _box(lines: Sequence[str], inner: int, height: int = 0) -> list[str]:
 
 
 def _contents(level: Any, blocks: int, most: int) -> list[str]:
-    made_of = f"{_count(blocks, 'block')}, kernel_{_sizes(level.kernel_size)}"  # not to be torn apart
+    made_of = f"{_count(blocks, 'block')}, kernel_{_sizes(level.kernel_size)}"  # keep on one line
     lines = [_count(level.channels, "channel"), made_of, *_attention(level.attention)]
     return [line.replace("_", " ") for text in lines for line in wrap(text, most)]
 
@@ -120,7 +120,7 @@ def _attention(names: str | Sequence[str] | None) -> list[str]:
 
 
 def _skips(level: Any) -> str:
-    """A level's decoder takes what its encoder began with, and what each of its blocks gave."""
+    """Label of the skips: the input of the encoder level and the output of each of its blocks."""
     attention = getattr(level, "skip_attention", False)
     how = "" if not attention else ", gated" if attention is True else ", attended"
     return f"{level.num_blocks + 1} skips{how}"

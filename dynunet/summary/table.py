@@ -15,10 +15,10 @@ class Part(NamedTuple):
     """One row of a summary.
 
     Attributes:
-        name: of a module, which stands for all that is inside it.
-        shape: of its output; None if it did not run.
-        parameters: their number.
-        flops: of one forward pass.
+        name: name of a module, including everything inside it.
+        shape: shape of its output; None if it did not run.
+        parameters: number of parameters.
+        flops: FLOPs of one forward pass.
         activations: bytes kept for the backward pass.
     """
 
@@ -30,7 +30,7 @@ class Part(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """The parts of a network in the order in which they run; printed as a table, below a drawing if any."""
+    """The parts of a network in the order in which they run; printed as a table, below a diagram if any."""
 
     parts: tuple[Part, ...]
     drawing: str = ""
@@ -71,18 +71,18 @@ class Summary(NamedTuple):
 def summarize(network: nn.Module, input_shape: Sequence[int], **inputs: Any) -> Summary:
     """Shapes, parameters, FLOPs and activation memory of every part of a network; nothing is computed.
 
-    The parts are the children of the network, and of a ``ModuleList`` its entries. An entry that is never
-    called itself (a level) stands for the lists inside it, and its other children (``down``, ``up``) are
-    parts of their own. What is in no part is called ``(other)``.
+    The parts are the children of the network; a ``ModuleList`` is replaced by its entries. An entry that is
+    never called itself (a level) stands for the lists inside it, and its other children (``down``, ``up``)
+    are parts of their own. Everything outside these parts is called ``(other)``.
 
     Args:
-        network: a :class:`dynunet.UNet`, a :class:`dynunet.Encoder` or any other module. It stays as it is.
+        network: a :class:`dynunet.UNet`, a :class:`dynunet.Encoder` or any other module; it is not changed.
         input_shape: ``(N, C, *spatial)``, as long as ``network.spatial_dims`` (if it has that) plus 2.
-        inputs: further arguments of its ``forward``; tensors may be on any device. A time and a condition
-            beside the input are made for a network that needs them.
+        inputs: further arguments of its ``forward``; tensors may be on any device. A time and an image-like
+            condition are created if the network needs them.
 
     Returns:
-        The table, with its numbers as fields. Costs no time or memory that grows with the input.
+        The table, with its numbers as fields. Time and memory do not grow with the input.
 
     Raises:
         ValueError: if ``input_shape`` is not a sequence of so many positive ints.
@@ -122,13 +122,13 @@ def _checked(input_shape: Any, n: int | None) -> tuple[int, ...]:
 
 
 def _empty(network: nn.Module, shape: Sequence[int]) -> Tensor:
-    """In the dtype of the network."""
+    """An empty input in the dtype of the network."""
     floating = (p.dtype for p in network.parameters() if p.is_floating_point())
     return torch.empty(shape, dtype=next(floating, torch.get_default_dtype()), device="meta")
 
 
 def _arguments(network: nn.Module, shape: Sequence[int], given: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of ``forward`` beside ``x``: those given, and those the network needs."""
+    """The arguments of ``forward`` other than ``x``: those given and those the network needs."""
     n, _, *sizes = shape
     made: dict[str, Any] = {}
     if getattr(network, "time_embedding", None) is not None:
@@ -152,7 +152,7 @@ def _cells(part: Part) -> tuple[str, ...]:
 
 
 def _short(value: float, base: int, units: Sequence[str]) -> str:
-    """Three digits and a unit."""
+    """Format a value with three digits and a unit."""
     i = 0
     while value >= 999.5 and i < len(units) - 1:
         value, i = value / base, i + 1

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -618,10 +618,20 @@ def test_bad_arguments_are_refused_by_name(call: Any, error: type[Exception], me
         call(x, ok)
 
 
+def test_times_in_a_list_are_doubles() -> None:
+    times: Any = [1.0, 0.3, 0.1, 0.0]
+    x = torch.ones(1, 1, 1, dtype=torch.float64)
+    walks = [ddim(lambda x, t: x / 2, x, Cosine(), t) for t in (times, torch.tensor(times).double())]
+    exact = ddim(lambda x, t: x / 2, x, Cosine(), torch.tensor(times, dtype=torch.float64))
+    assert torch.equal(walks[0], exact)
+    assert not torch.equal(walks[1], exact)
+
+
 # testing -------------------------------------------------------------------------
 
 
 @given(st.integers(1, 4), st.floats(0.05, 0.95))
+@example(4, 0.375)  # tells the deviations from those rounded to single precision
 def test_closed_denoisers_are_conditional_means(rank: int, t: float) -> None:
     """Tweedie: x_0 = (x + sigma^2 grad log p(x)) / alpha, with the density's gradient by autograd."""
     alpha, sigma = scales(Linear(), t)

@@ -1,1 +1,1 @@
-"""One file for each algorithm, with all that is known of it; :mod:`.registry` lists them."""
+"""The algorithms, one self-contained file each; :mod:`.registry` lists them."""

@@ -1,4 +1,4 @@
-"""``channels_last``: torch's kernel on copies whose channels are next to each other in memory."""
+"""``channels_last``: torch's kernel on copies in channels-last memory format."""
 
 from torch import Tensor
 
@@ -11,7 +11,7 @@ from .native import native_conv, native_transpose, native_weight
 
 
 class ChannelsLast(Algorithm):
-    """Over two or three axes, whose kernels know that layout."""
+    """For two or three axes, whose kernels support that layout."""
 
     name = "channels_last"
     copies_result = False

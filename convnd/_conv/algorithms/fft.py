@@ -1,11 +1,10 @@
-r"""``fft``: in the frequency domain.
+r"""``fft``: convolution in the frequency domain.
 
-A circular convolution of length ``L`` is a product of spectra. With ``L`` no less than the input and
-its longer padding together, what wraps around falls on zeros. Transforms go axis by axis, last first,
-so that the zeros a short kernel is extended with are not transformed; on the way back only the wanted
-positions are kept after each axis. Output channels are worked off a few at a time, so that their spectra
-stay in one small buffer. Half precision is computed in single precision. Writes in place: for tensors
-that are not traced.
+A circular convolution of length ``L`` is a product of spectra. If ``L`` is at least the input size plus the
+larger padding, only zeros wrap around. Axes are transformed one by one, last first, so that the zeros that
+extend a short kernel are not transformed; on the way back only the positions needed are kept after each
+axis. A few output channels are computed at a time, so that their spectra fit in one small buffer. Half
+precision is computed in single precision. Writes in place, so it cannot be traced.
 """
 
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ CHUNK_BYTES = 1 << 24
 
 
 def fast_length(n: int) -> int:
-    """The least number no less than ``n`` whose prime factors are 2, 3, 5 and 7."""
+    """The smallest number from ``n`` on with no prime factors but 2, 3, 5 and 7."""
     while True:
         rest = n
         for factor in (2, 3, 5, 7):
@@ -40,13 +39,13 @@ def fast_length(n: int) -> int:
 
 
 def lengths(sizes: Ints, counts: Ints, kernel: Ints, g: Geometry) -> Ints:
-    """Of the transforms, for an input of ``sizes`` and an output of ``counts``."""
+    """Lengths of the transforms, for an input of ``sizes`` and an output of ``counts``."""
     rows = zip(sizes, counts, g.stride, g.extents(kernel), g.pads, strict=True)
     return tuple(fast_length(max(i + max(a, b, 0), (q - 1) * s + 1, e)) for i, q, s, e, (a, b) in rows)
 
 
 def spectrum(x: Tensor, length: Ints, steps: Ints, reverse: bool) -> Tensor:
-    """Transform of the spatial axes, reversed if asked, with entries ``steps`` apart."""
+    """Transform of the spatial axes, optionally reversed, with the entries ``steps`` apart."""
     # flip copies; MKL refuses some strides that a view may have.
     x = x.flip(tuple(range(2, x.ndim))) if reverse else x.clone(memory_format=torch.contiguous_format)
     for axis in range(len(length) - 1, -1, -1):
@@ -59,7 +58,7 @@ def spectrum(x: Tensor, length: Ints, steps: Ints, reverse: bool) -> Tensor:
 
 
 def signal(spectra: Tensor, length: Ints, starts: Ints, steps: Ints, counts: Ints, real: bool) -> Tensor:
-    """Back from ``(A, B, *frequencies)``, at positions ``start, start + step, ...`` of each axis."""
+    """Inverse transform of ``(A, B, *frequencies)`` at positions ``start, start + step, ...`` of an axis."""
     last = len(length) - 1
     for axis, (n, start, step, count) in enumerate(zip(length, starts, steps, counts, strict=True)):
         dim = 2 + axis
@@ -78,7 +77,7 @@ def signal(spectra: Tensor, length: Ints, starts: Ints, steps: Ints, counts: Int
 
 
 def _crop(x: Tensor, g: Geometry) -> tuple[Tensor, Geometry]:
-    """Negative padding crops."""
+    """Apply negative padding, which crops."""
     pairs = cropped(x, g.pads)
     pads = tuple((min(a, 0), min(b, 0)) for a, b in pairs)
     kept = tuple((max(a, 0), max(b, 0)) for a, b in pairs)
@@ -95,7 +94,7 @@ def fft_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
     # The reversed kernel starts extent - 1 before the position it belongs to.
     starts = tuple(e - 1 - p for e, (p, _) in zip(g.extents(kernel), g.pads, strict=True))
     y = x.new_zeros(x.shape[0], w.shape[0], *counts)
-    if x.numel():  # else the kernel sees nothing but padding
+    if x.numel():  # otherwise the kernel reads only padding
         a = spectrum(x, length, (1,) * n, False).unflatten(1, (g.groups, -1))
         per_group, step = w.shape[0] // g.groups, _chunk(w, length)
         for first, last in _ranges(w.shape[0], per_group, step):
@@ -121,7 +120,7 @@ def fft_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
     length = lengths(tuple(x.shape[2:]), counts, kernel, g)
     x, y = wide(x), wide(y)
     real = not x.is_complex()
-    if not x.numel():  # the kernel sees nothing but padding
+    if not x.numel():  # the kernel reads only padding
         return x.new_zeros(y.shape[1], x.shape[1] // g.groups, *kernel).to(dtype)
     a = spectrum(x, length, (1,) * n, False).unflatten(1, (g.groups, -1))
     b = spectrum(y, length, g.stride, True).unflatten(1, (g.groups, -1))
@@ -135,13 +134,13 @@ def fft_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
 
 
 def _chunk(w: Tensor, length: Ints) -> int:
-    """Output channels whose kernels' spectra take about as much as a buffer the allocator keeps."""
+    """How many output channels to compute at once: their kernels' spectra fill one reusable buffer."""
     size = 2 * max(w.dtype.itemsize, 4) * w.shape[1] * prod(length)
     return max(CHUNK_BYTES // size, 1)
 
 
 def _summed(a: Tensor, b: Tensor, dim: int) -> Tensor:
-    """Products summed over an axis."""
+    """Sum of products over an axis."""
     parts = zip(a.unbind(dim), b.unbind(dim), strict=True)
     one, other = next(parts)
     total = one * other
@@ -153,7 +152,7 @@ def _summed(a: Tensor, b: Tensor, dim: int) -> Tensor:
 def spectra_bytes(
     batch: int, inputs: int, outputs: int, length: Ints, groups: int, dtype: torch.dtype
 ) -> int:
-    """Bytes of the spectra that exist at one time."""
+    """Bytes of the spectra that are in memory at the same time."""
     half = length[-1] if dtype.is_complex else length[-1] // 2 + 1
     size = dtype.itemsize if dtype.is_complex else 2 * max(dtype.itemsize, 4)
     one = prod(length[:-1]) * half * size
@@ -161,10 +160,10 @@ def spectra_bytes(
 
 
 class FFT(ByConvolutions):
-    """Of any map; a transposed convolution is one of its entries with zeros between them."""
+    """For any map; a transposed convolution is a convolution of its input with zeros inserted."""
 
     name = "fft"
-    margin = 2.0  # its error is relative to the largest value: it has to be clearly faster
+    margin = 2.0  # its error is relative to the largest value, so it must be clearly faster
     spreads = True
 
     def applies(self, p: Problem) -> bool:

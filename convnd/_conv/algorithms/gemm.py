@@ -1,11 +1,11 @@
 r"""``gemm``: one matrix product.
 
-Of the convolution with all taps unfolded. Of the transposed convolution whose kernel equals the stride, where
-no two taps meet, with a shuffle of its result.
+A convolution unfolds all taps of the input. A transposed convolution whose kernel equals the stride, where no
+two taps overlap, is a matrix product and a shuffle of its result.
 
-Of the weight gradient with the taps of some axes unfolded on the side of ``y`` and those of the others on the
-side of ``x``: with K taps per axis each side is copied about ``K^(n/2)`` times instead of one side ``K^n``
-times. Unfolded in pieces that stay in cache; autograd does not see through it.
+The weight gradient unfolds the taps of some axes in ``y`` and those of the others in ``x``: with K taps per
+axis each is copied about ``K^(n/2)`` times, instead of ``x`` alone ``K^n`` times. It unfolds pieces that stay
+in cache; autograd cannot differentiate it.
 """
 
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def gemm_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
 
 
 def no_taps_meet(kernel: Ints, g: Geometry) -> bool:
-    """True where a transposed convolution adds nothing, since the kernel is as long as the stride."""
+    """True if the taps of a transposed convolution do not overlap: the kernel is as long as the stride."""
     ones = all(d == 1 or k == 1 for d, k in zip(g.dilation, kernel, strict=True))
     return ones and kernel == g.stride
 
@@ -61,9 +61,9 @@ def gemm_transpose(y: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, sizes
 
 
 def axes_unfolded_in_y(p: Problem) -> int:
-    """How many leading axes to unfold on the side of ``y`` so that the least is copied.
+    """How many leading axes to unfold in ``y`` so that the least is copied.
 
-    Only where the stride is one: there the sum runs over the input positions, elsewhere over the outputs.
+    Only axes of stride one: along them the sum runs over input positions, along the others over outputs.
     """
     best, least = 0, None
     for j in range(len(p.kernel) + 1):
@@ -76,21 +76,21 @@ def axes_unfolded_in_y(p: Problem) -> int:
 
 
 def _unfolded_entries(p: Problem, j: int) -> int:
-    """With ``j`` axes unfolded on the side of ``y``."""
+    """Entries to copy if ``j`` axes are unfolded in ``y``."""
     positions = p.batch * prod(p.sizes[:j]) * prod(p.counts[j:])
     return positions * (p.outputs * prod(p.kernel[:j]) + p.inputs * prod(p.kernel[j:]))
 
 
 def _unfolded_bytes(p: Problem) -> int:
-    """Bytes that the weight gradient unfolds, in pieces."""
+    """Bytes that the weight gradient unfolds in all, piece by piece."""
     return p.dtype.itemsize * _unfolded_entries(p, axes_unfolded_in_y(p))
 
 
 def gemm_weight(p: Problem, x: Tensor, y: Tensor) -> Tensor:
-    """``p`` has the shapes of ``x`` and ``y``."""
+    """The weight gradient; ``p`` describes ``x`` and ``y``."""
     g, kernel, sizes, counts = p.geometry, p.kernel, p.sizes, p.counts
     n, groups, extents, j = len(kernel), g.groups, g.extents(kernel), axes_unfolded_in_y(p)
-    # Position i of x meets tap t at position i + p - t d of y: the window of y runs backwards.
+    # Position i of x and tap t belong to position i + p - t d of y: the window of y runs backwards.
     y_pads = [(e - 1 - a, i + a - q) for e, (a, _), i, q in zip(extents, g.pads, sizes, counts, strict=True)]
     x_pads = [
         (a, (q - 1) * s + e - i - a)
@@ -118,11 +118,11 @@ def gemm_weight(p: Problem, x: Tensor, y: Tensor) -> Tensor:
 def _pieces(
     y: Tensor, x: Tensor, y_lead: int, x_lead: int, dtype: torch.dtype
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Contiguous pieces of both, cut along the positions they share, in two buffers."""
+    """Contiguous pieces of ``y`` and ``x``, cut along their common positions, in two reused buffers."""
     most = PIECE_BYTES // dtype.itemsize
     positions = y.shape[y_lead:]
     widest = max(prod(y.shape[:y_lead]), prod(x.shape[:x_lead]))
-    depth, tail = 0, prod(positions)  # positions before depth are walked one by one, that at depth in steps
+    depth, tail = 0, prod(positions)  # axes before depth go position by position, the axis at depth in steps
     while depth < len(positions) - 1 and tail // positions[depth] * widest >= most:
         tail //= positions[depth]
         depth += 1
@@ -143,7 +143,7 @@ def _pieces(
 
 
 class Gemm(ByConvolutions):
-    """Of any map; a transposed convolution whose taps meet is made of convolutions."""
+    """For any map; a transposed convolution whose taps overlap is made of convolutions."""
 
     name = "gemm"
 

@@ -1,9 +1,9 @@
 r"""``im2col`` over the leading axes: their taps become input channels of one native call over the others.
 
 Their output positions become batch entries, and the native kernel over the other axes does all the
-arithmetic. Where output channels are few, neighbouring positions along the last leading axis become channels
-as well (:mod:`.tiles`). Of a transposed convolution with stride the taps become output channels, and are
-added where they belong (:mod:`.kn2row`).
+arithmetic. If there are few output channels, neighbouring positions along the last leading axis become
+output channels too (:mod:`.tiles`). In a strided transposed convolution the taps become output channels,
+whose results are then added at their positions (:mod:`.kn2row`).
 """
 
 from functools import lru_cache, partial
@@ -39,7 +39,7 @@ from .transposed import ByConvolutions
 
 @lru_cache(maxsize=4096)
 def leading_tiles(p: Problem) -> Ints:
-    """Neighbouring output positions to make channels, along the last leading axis: no strides of a call."""
+    """How many neighbouring output positions become channels, along the last leading axis only."""
     return best_tiles(p, (leading(len(p.kernel)) - 1,))
 
 
@@ -59,7 +59,7 @@ def native_problem(p: Problem) -> Problem:
 
 
 def prefers_channels_last(p: Problem) -> bool:
-    """As :func:`.tiles.prefers_channels_last`; these tiles are in place."""
+    """As :func:`.tiles.prefers_channels_last`, for tiles that need no copy into place."""
     inside = native_problem(p)
     return not few_in_long_vectors(inside.inputs, inside.outputs, p.dtype)
 
@@ -67,10 +67,10 @@ def prefers_channels_last(p: Problem) -> bool:
 def taps_as_channels(
     x: Tensor, kernel: Ints, g: Geometry, last: bool = True
 ) -> tuple[Tensor, Ints, Geometry]:
-    """``(N * positions, groups * taps * C / groups, *others)``, the positions, and the geometry that is left.
+    """``(N * positions, groups * taps * C / groups, *others)``, the positions, and the remaining geometry.
 
-    Taps and positions are those of the leading axes. With channels ``last`` in memory, so that the copy
-    moves whole runs of channels and the native kernel finds its layout, or contiguous.
+    Taps and positions are those of the leading axes. With ``last`` the result is in channels-last memory, so
+    that the copy moves whole runs of channels and the native kernel gets its layout; otherwise contiguous.
     """
     n = len(g.stride)
     lead = leading(n)
@@ -89,18 +89,18 @@ def taps_as_channels(
 
 
 def outputs_of_taps(y: Tensor, batch: int, positions: Ints) -> Tensor:
-    """``(N * positions, O, *others)`` as ``(N, O, *outputs)``."""
+    """Reshape ``(N * positions, O, *others)`` to ``(N, O, *outputs)``."""
     return y.unflatten(0, (batch, *positions)).movedim(1 + len(positions), 1)
 
 
 def weight_of_taps(w: Tensor) -> Tensor:
-    """The kernel with the taps of the leading axes as channels."""
+    """The kernel with the taps of the leading axes as input channels."""
     lead = leading(w.ndim - 2)
     return w.movedim(1, 1 + lead).flatten(1, 1 + lead)
 
 
 def im2col_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
-    """Traceable."""
+    """The convolution; traceable."""
     batch = x.shape[0]
     x, positions, rest = taps_as_channels(x, tuple(w.shape[2:]), g)
     y = native_conv(channels_last(x), weight_of_taps(w), bias, rest)
@@ -108,7 +108,7 @@ def im2col_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tenso
 
 
 class Im2col(ByConvolutions):
-    """Over as many leading axes as native kernels lack, at least one."""
+    """For the leading axes beyond the last three, at least one."""
 
     name = "im2col"
     old_name = "channels"
@@ -117,8 +117,8 @@ class Im2col(ByConvolutions):
         return len(p.kernel) > 1
 
     def considered(self, p: Problem) -> bool:
-        # As parts, a transposed convolution is many small calls and one long shuffle; they round half
-        # precision but once.
+        # Made of parts, a transposed convolution is many small calls and one long shuffle, but rounds
+        # half precision only once.
         added = max(p.geometry.stride) > 1 and p.dtype not in LOW_PRECISION
         return len(p.kernel) > MAX_AXES and (p.op != "transpose" or added)
 
@@ -152,7 +152,7 @@ class Im2col(ByConvolutions):
         return join_tiles(outputs_of_taps(y, p.batch, positions), tiles, g.groups, p.counts, last)
 
     def transpose(self, p: Problem, y: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
-        """Its result is not cut, what is added to it is. Writes in place."""
+        """The result is not cut, but the terms added to it are. Writes in place."""
         g, n = p.geometry, len(p.kernel)
         if max(g.stride) == 1:
             return super().transpose(p, y, w, bias)

@@ -1,9 +1,9 @@
 r"""``kn2row`` over the leading axes: their taps become output channels of one native call over the others.
 
-What each tap gives is then added where it belongs, for a convolution whose leading axes have stride one, and
-for a transposed one with any (:mod:`.im2col`). So the input is read as it is, neither padded nor unfolded,
-and where channels are few the native kernel fills its vectors with taps. It goes in pieces, whose results
-stay in cache until they are added. Writes in place: for tensors that are not traced.
+The result of each tap is then added at its position. This works for a convolution whose leading axes have
+stride one, and for a transposed one with any stride (:mod:`.im2col`). The input is read as it is, neither
+padded nor unfolded, and with few channels the native kernel fills its vectors with taps. The work goes in
+pieces whose results stay in cache until they are added. Writes in place, so it cannot be traced.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,9 +31,9 @@ PIECE_BYTES = 10 << 20
 
 @lru_cache(maxsize=4096)
 def neighbours(p: Problem) -> int:
-    """How many neighbouring inputs along the last leading axis are made channels of one.
+    """How many neighbouring inputs along the last leading axis become channels of one position.
 
-    The outputs that several reach fill more of the vectors than those of one, and share what they read.
+    Together they reach more outputs, which fill the vectors better and share what is read.
     """
     axis, g = leading(len(p.kernel)) - 1, p.geometry
     alone = g.groups > 1 or g.dilation[axis] > 1 or not gains_by_tiles(p)
@@ -63,23 +63,23 @@ def _native_problem(p: Problem, several: int) -> Problem:
 
 
 def _added_seconds(p: Problem, outputs: int) -> float:
-    """Seconds of products whose output channels are taps, and to add these up."""
+    """Seconds to compute products with taps as output channels and to add them up."""
     taps = p.outputs // outputs
     return native_seconds(p, tiles_of(p)) + (6 + taps) * CALL + _wide_bytes(p) / 2 / CACHED
 
 
 def _wide_bytes(p: Problem) -> int:
-    """Those of the result of a convolution that is added up in at least single precision."""
+    """Bytes of the result of a convolution, in at least single precision for adding up."""
     return max(p.dtype.itemsize, 4) * p.batch * p.outputs * prod(p.counts)
 
 
 def prefers_channels_last(p: Problem) -> bool:
-    """As :func:`.tiles.prefers_channels_last`, before it is added: taps fill the vectors, in pieces."""
+    """As :func:`.tiles.prefers_channels_last`, for pieces whose taps fill the vectors."""
     return p.inputs > FEW_CHANNELS or p.inputs >= lanes_of(p.dtype)
 
 
 def piece_bytes(p: Problem) -> int:
-    """Bytes computed at once before they are added, also by :mod:`.im2col` of transposed convolutions."""
+    """Bytes computed at once before they are added, also for transposed convolution in :mod:`.im2col`."""
     lead = leading(len(p.kernel))
     if p.op == "conv":
         whole, first = _wide_bytes(native_problem(p)), p.sizes[0] // (neighbours(p) if lead == 1 else 1)
@@ -90,7 +90,7 @@ def piece_bytes(p: Problem) -> int:
 
 
 def _neighbours_as_channels(x: Tensor, lead: int, several: int, last: bool) -> Tensor:
-    """``(N, C, *sizes)`` as ``(N, *leading / several, several * C, *others)``."""
+    """Rearrange ``(N, C, *sizes)`` to ``(N, *leading / several, several * C, *others)``."""
     x = x.unflatten(1 + lead, (-1, several)).movedim(1, 2 + lead)
     if not last:
         return x.contiguous().flatten(1 + lead, 2 + lead)
@@ -101,7 +101,7 @@ def _neighbours_as_channels(x: Tensor, lead: int, several: int, last: bool) -> T
 def _taps_as_outputs(w: Tensor, lead: int, several: int, groups: int) -> Tensor:
     """The kernel as ``(groups, *taps, O / groups, several * C / groups, *others)``.
 
-    Along the last leading axis the first tap is of the last output that any of several inputs reaches.
+    Along the last leading axis the first tap belongs to the last output that any of the inputs reaches.
     """
     shifts = *(1,) * (lead - 1), several, *(1,) * (w.ndim - 2 - lead)
     w = at_shifts(w, shifts, 1).unflatten(0, (several, groups, -1))
@@ -119,16 +119,16 @@ def add_taps(
     call: Callable[[Tensor], Tensor],
     limit: int,
 ) -> None:
-    """Write into ``y`` the sum of the bias and of what ``call`` gives for ``x``.
+    """Write into ``y`` the bias plus the results of ``call`` for ``x``, each tap at its position.
 
-    Tap ``t`` of leading axis ``i`` takes entry ``q`` of ``x`` to ``q * stride[i] + offsets[i][t]``. ``call``
-    works over the other axes. A piece takes at most ``limit`` bytes, and ``PIECE_BYTES``, until it is added;
-    it is at least one entry of the first axis of a sample.
+    Tap ``t`` of leading axis ``i`` maps entry ``q`` of ``x`` to ``q * stride[i] + offsets[i][t]``. ``call``
+    works over the other axes. The result of a piece takes at most ``limit`` and ``PIECE_BYTES`` bytes, but a
+    piece is never smaller than one entry of the first axis of one sample.
 
     Args:
         y: ``(N, *leading, groups, *tiles, O / groups, *others)``.
         x: ``(N, *leading, C, *others)``, whose leading axes can be flattened without a copy.
-        call: ``(entries, C, *others)`` to ``(entries, groups * taps * tiles * O / groups, *others)``.
+        call: maps ``(entries, C, *others)`` to ``(entries, groups * taps * tiles * O / groups, *others)``.
     """
     lead, places = len(offsets), list(product(*offsets))
     (batch, count), (groups, *channels) = x.shape[:2], y.shape[1 + lead :]
@@ -161,7 +161,7 @@ def _reaches_all(y: Tensor, x: Tensor, stride: Ints, place: Ints) -> bool:
 
 
 def _overlap(y: Tensor, part: Tensor, stride: Ints, place: Ints) -> tuple[Tensor, ...]:
-    """The entries of ``y`` that entries of ``part`` go to, and these; nothing where there are none."""
+    """The entries of ``y`` to add to, and the entries of ``part`` to add; empty if there are none."""
     for axis, (o, s) in enumerate(zip(place, stride, strict=False), start=1):
         low, high = max(-(o // s), 0), min((y.shape[axis] - 1 - o) // s + 1, part.shape[axis])
         if low >= high:
@@ -172,13 +172,13 @@ def _overlap(y: Tensor, part: Tensor, stride: Ints, place: Ints) -> tuple[Tensor
 
 
 class Kn2row(ByConvolutions):
-    """Over as many leading axes as native kernels lack, at least one."""
+    """For the leading axes beyond the last three, at least one."""
 
     name = "kn2row"
     old_name = "outputs"
 
     def applies(self, p: Problem) -> bool:
-        n = len(p.kernel)  # a transposed convolution is made of some without stride
+        n = len(p.kernel)  # a transposed convolution is made of convolutions without stride
         ones = p.op == "transpose" or max(p.geometry.stride[: leading(n)]) == 1
         return n > 1 and p.op != "weight" and ones
 

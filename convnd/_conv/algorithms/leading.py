@@ -1,4 +1,4 @@
-"""Leading axes taken away from a convolution, so that native kernels serve the others."""
+"""Splits the leading axes off a convolution, so that native kernels can handle the others."""
 
 from torch import Tensor
 
@@ -7,10 +7,10 @@ from ..problem import Geometry
 
 
 def pad_leading(x: Tensor, g: Geometry, lead: int, last: bool = True) -> tuple[Tensor, Geometry]:
-    """``(N, C, *spatial)`` with the padding of the leading axes done, and the geometry of the others.
+    """Pad the leading axes of ``(N, C, *spatial)``; returns the result and the geometry of the other axes.
 
-    Where there is padding, this is the one copy of the input that padding takes anyway: with channels
-    ``last`` in memory, or contiguous.
+    If there is padding, the copy that it takes anyway is made in channels-last memory with ``last``,
+    otherwise contiguous.
     """
     even = evens(g.pads[lead:])
     others = tuple((a - i, b - i) for (a, b), i in zip(g.pads[lead:], even, strict=True))

@@ -11,7 +11,7 @@ from ..problem import Geometry, Problem
 
 
 def native_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
-    """``x`` with a batch or without; traceable."""
+    """Convolution of ``x``, batched or not; traceable."""
     x, g = g.even(x)
     kernel = w.shape[2:]
     if kernels.needs_wider_type(
@@ -25,13 +25,13 @@ def native_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tenso
 
 
 def native_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
-    """Autograd does not see through it."""
+    """The weight gradient; autograd cannot differentiate it."""
     x, g = g.even(x)
     shape = y.shape[1], x.shape[1] // g.groups, *kernel
     x, dilation = kernels.usual_strides(x), kernels.dilation_between_taps(g.dilation, kernel)
     if kernels.needs_wider_type(x.dtype, x.device.type, x.shape[2:], kernel, g.stride, dilation):
         return kernels.in_wider_type(native_weight, x, y, g, kernel)
-    if x.is_complex():  # torch's convolutions take these apart as well, but not their gradients
+    if x.is_complex():  # torch splits complex convolutions in the same way, but not their gradients
         parts = [[native_weight(a, b, g, kernel) for a in (x.real, x.imag)] for b in (y.real, y.imag)]
         (rr, ir), (ri, ii) = parts
         return torch.complex(rr - ii, ri + ir)
@@ -41,20 +41,20 @@ def native_weight(x: Tensor, y: Tensor, g: Geometry, kernel: Ints) -> Tensor:
 
 
 def transpose_arguments(counts: Ints, kernel: Ints, g: Geometry, sizes: Ints) -> tuple[Ints, Ints]:
-    """Padding and output padding of torch's kernel, whose result begins no later and ends no earlier."""
+    """Padding and output padding for torch's kernel, whose result must contain all the wanted positions."""
     both = tuple(max(min(pair), 0) for pair in g.pads)
     extra = []
     for q, s, p, e, size, (a, _) in zip(
         counts, g.stride, both, g.extents(kernel), sizes, g.pads, strict=True
     ):
         reach = (q - 1) * s + e - 2 * p
-        # What the crop on the left leaves is to be at least as long as what is wanted.
+        # What remains after cropping on the left must be at least as long as the wanted result.
         extra.append(max(a - p + size - reach, 0))
     return both, tuple(extra)
 
 
 def native_transpose(y: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints) -> Tensor:
-    """Traceable."""
+    """Transposed convolution; traceable."""
     counts, kernel = tuple(y.shape[2:]), tuple(w.shape[2:])
     both, extra = transpose_arguments(counts, kernel, g, sizes)
     rows = zip(counts, g.stride, both, g.extents(kernel), extra, strict=True)

@@ -1,6 +1,6 @@
-"""``onednn``: oneDNN's kernel where torch would not take it, for a single small sample.
+"""``onednn``: oneDNN's kernel for a single small sample, for which torch would not choose it.
 
-The weight gradient takes two halves of the sample, which torch gives to oneDNN.
+The weight gradient is that of a batch of two, the halves of the sample, which torch passes to oneDNN.
 """
 
 import torch
@@ -15,7 +15,7 @@ from .native import native_weight
 
 
 class OneDNN(Algorithm):
-    """Of convolutions up to three axes on the CPU, and of their weight gradients."""
+    """For convolutions up to three axes on the CPU and their weight gradients."""
 
     name = "onednn"
 
@@ -36,7 +36,7 @@ class OneDNN(Algorithm):
         return torch.ops.aten.mkldnn_convolution(x, w, bias, padding, g.stride, dilation, g.groups)
 
     def weight(self, p: Problem, x: Tensor, y: Tensor) -> Tensor:
-        """One sample as a batch of two: the halves of the longest axis of ``y``, and what they read."""
+        """One sample as a batch of two: the halves of the longest axis of ``y`` and the inputs they read."""
         g, kernel, counts = p.geometry, p.kernel, tuple(y.shape[2:])
         axis = max(range(len(counts)), key=counts.__getitem__)
         half, s, e = (counts[axis] + 1) // 2, g.stride[axis], g.extents(kernel)[axis]

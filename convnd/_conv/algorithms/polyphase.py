@@ -1,4 +1,4 @@
-"""``polyphase``: a transposed convolution as plain ones, each by the algorithm that is best for it."""
+"""``polyphase``: a transposed convolution as several plain ones, each by its own best algorithm."""
 
 from functools import partial
 from math import prod
@@ -25,7 +25,7 @@ from .transposed import convolutions_of, polyphase_transpose
 
 
 class Polyphase(Algorithm):
-    """Of transposed convolutions alone."""
+    """For transposed convolutions only."""
 
     name = "polyphase"
     old_name = "phases"
@@ -34,7 +34,7 @@ class Polyphase(Algorithm):
         return p.op == "transpose"
 
     def considered(self, p: Problem) -> bool:
-        instead = max(p.geometry.stride) == 1 or p.dtype in LOW_PRECISION  # of im2col
+        instead = max(p.geometry.stride) == 1 or p.dtype in LOW_PRECISION  # instead of im2col
         return len(p.kernel) > MAX_AXES and p.op == "transpose" and instead
 
     def beats_native(self, p: Problem) -> bool:

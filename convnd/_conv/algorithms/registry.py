@@ -1,4 +1,4 @@
-"""The algorithms: one line for each, in the order in which equal estimates are decided.
+"""The algorithms, one line each; of equal estimates the earlier algorithm wins.
 
 Each file defines ``ALGORITHM``, an :class:`~convnd._conv.algorithm.Algorithm`.
 """

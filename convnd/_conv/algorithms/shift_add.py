@@ -1,6 +1,6 @@
 """``shift_add``: a sum of native convolutions of shifted inputs, one for each tap of the leading axes.
 
-Sums are rounded once.
+The sum is rounded once.
 """
 
 from itertools import product
@@ -19,7 +19,7 @@ from .transposed import ByConvolutions
 
 
 def shift_add_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Tensor:
-    """Traceable."""
+    """The convolution; traceable."""
     n, kernel, dtype = len(g.stride), tuple(w.shape[2:]), x.dtype
     lead = leading(n)
     positions = g.outputs(tuple(x.shape[2:]), kernel)[:lead]
@@ -41,7 +41,7 @@ def shift_add_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Te
 
 
 class ShiftAdd(ByConvolutions):
-    """Over as many leading axes as native kernels lack, at least one."""
+    """For the leading axes beyond the last three, at least one."""
 
     name = "shift_add"
     old_name = "taps"

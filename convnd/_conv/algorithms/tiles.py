@@ -1,17 +1,17 @@
-r"""``tiles``: neighbouring output positions are made output channels, where channels are few.
+r"""``tiles``: neighbouring output positions become output channels, if there are few channels.
 
-A vector register of the processor holds more channels than there are, and is mostly empty. Output
-``q b + i`` of an axis, ``i < b``, reads the ``k`` taps from input ``q b + i - p`` on. So a kernel of
-``k + b - 1`` taps with stride ``b`` that holds the same ``k`` taps at each of the ``b`` shifts gives all
-``b`` of them, as ``b`` times the output channels. These are ``(k + b - 1) / k`` times the products in full
-vectors, and the native kernel reads the windows itself: nothing is copied but the result, into place.
+With few channels the processor's vector registers are mostly empty. Output ``q b + i`` of an axis, ``i < b``,
+reads ``k`` taps starting at input ``q b + i - p``. So a kernel of ``k + b - 1`` taps with stride ``b`` that
+holds the same ``k`` taps at each of ``b`` shifts computes all ``b`` outputs, as ``b`` times the output
+channels. This takes ``(k + b - 1) / k`` times the products, but in full vectors; the native kernel reads the
+windows itself, and only the result is copied into place.
 
-The weight gradient is the adjoint: that of the larger kernel, added up over the shifts. Its tiles must
-divide the outputs, so that it adds products of the definition only. In the convolution an infinity or a NaN
-reaches all outputs of its tiles. Where there are tiles, stride and dilation are one.
+The weight gradient is the adjoint: that of the larger kernel, summed over the shifts. Its tiles must divide
+the outputs, so that only products of the definition are added. In the convolution an infinity or NaN spreads
+to all outputs of its tiles. Tiled axes have stride and dilation one.
 
-Up to three axes the stride is the native call's; along a leading axis of :mod:`.im2col` it is that of the
-fold, and of contiguous results the tiles lie in place.
+Up to three axes the tile size is the stride of the native call; along a leading axis of :mod:`.im2col` it is
+the stride of the unfolding, and the tiles of a contiguous result need no copy.
 """
 
 from collections.abc import Sequence
@@ -31,27 +31,27 @@ from ..cost import CACHES, COPY, FEW_CHANNELS, LANES, filled, lanes_of, native_s
 from ..problem import Geometry, Problem
 from .native import native_conv, native_weight
 
-TILES = (1, 2, 4, 8, 16)  # of neighbouring positions, along an axis and in all
-TILE_FLOPS = 1 << 21  # below this a call is all overhead
+TILES = (1, 2, 4, 8, 16)  # possible sizes of a tile, along one axis and in total
+TILE_FLOPS = 1 << 21  # below this, overhead dominates a call
 
 
 @lru_cache(maxsize=4096)
 def tiles_of(p: Problem) -> Ints:
-    """Neighbouring output positions along each axis to make output channels.
+    """How many neighbouring output positions along each axis become output channels.
 
-    Tiles are strides of a native call, which half precision does not gain by
-    (:func:`convnd._torch.conv.misread`), and along the last of several axes slow it down.
+    Tiles make the native call strided, which is no gain in half precision
+    (:func:`convnd._torch.conv.misread`) and is slow along the last of several axes.
     """
     return best_tiles(p, () if p.dtype in LOW_PRECISION else range(max(len(p.kernel) - 1, 1)))
 
 
 def gains_by_tiles(p: Problem) -> bool:
-    """True of calls that are more than overhead."""
+    """True for calls whose time is more than overhead."""
     return p.flops >= TILE_FLOPS and p.device == "cpu"
 
 
 def best_tiles(p: Problem, axes: Sequence[int]) -> Ints:
-    """Those along some axes that leave the least of the vectors empty, for the fewest products.
+    """The tiles along the given axes with the best trade-off of full vectors and few extra products.
 
     A tile of ``b`` positions computes ``(b + k - 1) / k`` times the products. In the weight gradient tiles
     divide the positions, so that no zeros are multiplied.
@@ -66,15 +66,15 @@ def best_tiles(p: Problem, axes: Sequence[int]) -> Ints:
         for i in range(n)
     ]
     several = [tiles for tiles in product(*choices) if prod(tiles) <= TILES[-1]]
-    several.sort(reverse=True)  # rather along the first axes, whose positions lie far from each other
+    several.sort(reverse=True)  # prefer the first axes, whose positions are far apart in memory
     return min(several, key=lambda b: waste(p, b) / filled(prod(b) * p.outputs // g.groups, p.dtype))
 
 
 def prefers_channels_last(p: Problem) -> bool:
-    """True where native kernels are the fastest with the channels of a convolution next to each other.
+    """True if native kernels are fastest in channels-last memory.
 
-    With few channels in long vectors oneDNN's own layouts are, as long as caches hold what is copied from
-    them into place.
+    With few channels in long vectors oneDNN's own layouts are faster, as long as the result copied from them
+    fits in cache.
     """
     tiles = prod(tiles_of(p))
     moved = p.result_bytes if tiles > 1 else 0
@@ -82,29 +82,29 @@ def prefers_channels_last(p: Problem) -> bool:
 
 
 def few_in_long_vectors(inputs: int, outputs: int, dtype: torch.dtype) -> bool:
-    """True where one of the longest vectors holds the outputs of few inputs."""
+    """True if there are few inputs and one vector, of the longest kind, holds all outputs."""
     return inputs <= FEW_CHANNELS and outputs <= lanes_of(dtype) == max(LANES.values())
 
 
 def strided(g: Geometry, counts: Ints, tiles: Ints) -> Geometry:
-    """Of the native convolution that gives ``counts`` outputs in tiles; the last may reach further."""
+    """Geometry of the native convolution of ``counts`` outputs in tiles; the last tile may reach beyond."""
     rows = zip(g.pads, counts, tiles, strict=True)
     pads = tuple((low, high + -count % b) for (low, high), count, b in rows)
     return g._replace(stride=tuple(s * b for s, b in zip(g.stride, tiles, strict=True)), pads=pads)
 
 
 def kernel_at_shifts(kernel: Ints, tiles: Ints) -> Ints:
-    """The sizes of the kernel that holds the taps at each shift."""
+    """Sizes of the larger kernel that holds the taps at every shift."""
     return tuple(k + b - 1 for k, b in zip(kernel, tiles, strict=True))
 
 
 def whole_tiles(counts: Ints, tiles: Ints) -> Ints:
-    """The outputs of whole tiles."""
+    """The numbers of outputs, rounded up to whole tiles."""
     return tuple(-(-count // b) * b for count, b in zip(counts, tiles, strict=True))
 
 
 def _shifts(w: Tensor, kernel: Ints) -> Tensor:
-    """``(*, *tiles, O, C, *larger)`` as ``(*, O, C, *kernel, *tiles)``: what each shift holds."""
+    """View ``(*, *tiles, O, C, *larger)`` as ``(*, O, C, *kernel, *tiles)``, the taps at each shift."""
     n = len(kernel)
     lead, tiles, stride = w.ndim - 2 * n - 2, w.shape[-2 * n - 2 : -n - 2], w.stride()
     diagonal = (a + b for a, b in zip(stride[lead : lead + n], stride[-n:], strict=True))
@@ -113,7 +113,7 @@ def _shifts(w: Tensor, kernel: Ints) -> Tensor:
 
 
 def at_shifts(w: Tensor, tiles: Ints, groups: int) -> Tensor:
-    """``(*, O, C / groups, *kernel)`` to ``(*, prod(tiles) * O, C / groups, *larger)``."""
+    """The larger kernel: ``(*, O, C / groups, *kernel)`` to ``(*, prod(tiles) * O, C / groups, *larger)``."""
     n = len(tiles)
     if max(tiles) == 1:
         return w
@@ -135,14 +135,14 @@ def added_shifts(w: Tensor, kernel: Ints, tiles: Ints, groups: int) -> Tensor:
 
 
 def bias_at_shifts(bias: Tensor | None, tiles: Ints, groups: int) -> Tensor | None:
-    """The bias of every shift."""
+    """The bias, repeated for every shift."""
     if bias is None or max(tiles) == 1:
         return bias
     return bias.view(groups, 1, -1).expand(-1, prod(tiles), -1).flatten()
 
 
 def split_tiles(y: Tensor, tiles: Ints, groups: int) -> Tensor:
-    """``(*, C, *counts)`` as native calls have it: ``(*, groups, *tiles, C / groups, *counts / tiles)``."""
+    """View ``(*, C, *counts)`` as native calls do: ``(*, groups, *tiles, C / groups, *counts / tiles)``."""
     n = len(tiles)
     lead = y.ndim - n - 1
     channels, *counts = y.shape[lead:]
@@ -153,9 +153,9 @@ def split_tiles(y: Tensor, tiles: Ints, groups: int) -> Tensor:
 
 
 def join_tiles(y: Tensor, tiles: Ints, groups: int, counts: Ints, last: bool) -> Tensor:
-    """The inverse of :func:`split_tiles`, of ``counts``, with channels ``last`` in memory or contiguous.
+    """The inverse of :func:`split_tiles` for ``counts`` outputs, in channels-last memory or contiguous.
 
-    Tiles along the axis before which channels lie are in place already.
+    Tiles along the axis next to the channels in memory are in place already.
     """
     if max(tiles) == 1:
         return y
@@ -171,7 +171,7 @@ def join_tiles(y: Tensor, tiles: Ints, groups: int, counts: Ints, last: bool) ->
 
 
 def split_tiles_last(y: Tensor, tiles: Ints, groups: int) -> Tensor:
-    """As :func:`split_tiles`, with what are channels there last: ``(*, *counts / tiles, channels)``."""
+    """As :func:`split_tiles`, with all its channels last: ``(*, *counts / tiles, channels)``."""
     n = len(tiles)
     lead = y.ndim - n - 1
     y = split_tiles(y, tiles, groups)
@@ -180,7 +180,7 @@ def split_tiles_last(y: Tensor, tiles: Ints, groups: int) -> Tensor:
 
 
 class Tiles(Algorithm):
-    """In as many positions as leave the least of the vectors empty, for the fewest products."""
+    """With the tiles of :func:`best_tiles`."""
 
     name = "tiles"
     old_name = "blocks"

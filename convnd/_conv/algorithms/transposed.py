@@ -3,7 +3,7 @@ r"""Transposed convolution, and the weight gradient, as plain convolutions.
 .. math:: x[n, c, q s + t d - p] \mathrel{+}= w[o, c, t] \, y[n, o, q]
 
 For each residue of the position modulo the stride it is a plain convolution of stride 1 with every s-th tap,
-reversed; residues whose taps lie alike share one. Traceable where the convolution is.
+reversed; residues with taps at the same offsets share one convolution. Traceable if the convolution is.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ Convolution = Callable[[Tensor, Tensor, Tensor | None, Geometry], Tensor]
 
 
 def reversed_weight(w: Tensor, groups: int) -> Tensor:
-    """``(O, C / groups, *kernel)`` as the ``(C, O / groups, *kernel)`` of the reversed convolution."""
+    """The kernel ``(O, C / groups, *kernel)`` as ``(C, O / groups, *kernel)`` of the reversed convolution."""
     w = w.unflatten(0, (groups, w.shape[0] // groups)).transpose(1, 2)
     return w.flatten(0, 1).flip(tuple(range(2, w.ndim - 1)))
 
@@ -34,7 +34,7 @@ def reversed_weight(w: Tensor, groups: int) -> Tensor:
 def upsampled_transpose(
     y: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints, convolve: Convolution
 ) -> Tensor:
-    """Zeros between the entries of ``y``, then one convolution with the reversed kernel."""
+    """Insert zeros between the entries of ``y``, then convolve with the reversed kernel."""
     for axis, s in enumerate(g.stride, start=2):
         y = spaced(y, axis, s)
     extents = g.extents(tuple(w.shape[2:]))
@@ -52,20 +52,20 @@ def polyphase_transpose(
     """One convolution per residue of the position, interleaved.
 
     Position ``q * s + r`` of the uncropped result sums ``w[t] * y[q - (t * d - r) / s]`` over the taps
-    with ``t * d = r (mod s)``; these are every ``s / gcd(s, d)``-th one.
+    with ``t * d = r (mod s)``, every ``s / gcd(s, d)``-th tap.
     """
     stride, n_axes = g.stride, len(g.stride)
     if max(stride) == 1:
         return upsampled_transpose(y, w, bias, g, sizes, convolve)
     w = reversed_weight(w, g.groups)
     first = tuple(a // s for (a, _), s in zip(g.pads, stride, strict=True))
-    # Results beyond one for each entry of y, which a trace knows though it does not know the sizes.
+    # Results in excess of one per entry of y, which a trace knows even if it does not know the sizes.
     rows = zip(g.pads, sizes, stride, y.shape[2:], first, strict=True)
     more = tuple(-(-(a + int(size - q * s)) // s) - f for (a, _), size, s, q, f in rows)
     counts = tuple(q + m for q, m in zip(y.shape[2:], more, strict=True))
     axes = zip(w.shape[2:], stride, g.dilation, first, more, strict=True)
     residues = [[_residue(r, *axis) for r in range(axis[1])] for axis in axes]
-    # Residues whose taps lie alike share one convolution: all of them when the stride divides the kernel.
+    # Residues with taps at the same offsets share one convolution: all do if the stride divides the kernel.
     alike: dict[tuple[Any, ...], dict[int, tuple[slice, ...]]] = {}
     for i, chosen in enumerate(product(*residues)):
         parts = [part for part in chosen if part is not None]
@@ -80,7 +80,7 @@ def polyphase_transpose(
     }
     out = next(iter(results.values()))  # residue 0 always has a tap
     if len(out) < prod(stride):
-        # Where no tap reaches, the result is the bias.
+        # Positions that no tap reaches get the bias.
         fill = out.new_zeros(()) if bias is None else bias.to(out.dtype).view(-1, *(1,) * n_axes)
         blocks = [fill.expand(out.shape[1:])] * prod(stride)
         for members, result in results.items():
@@ -130,7 +130,7 @@ def _residue(
 
 
 def weight_by_convolution(x: Tensor, y: Tensor, g: Geometry, kernel: Ints, convolve: Convolution) -> Tensor:
-    """``x`` convolved with ``y``: batch and channels, stride and dilation exchanged."""
+    """Convolve ``x`` with ``y``, with batch and channels, and stride and dilation, exchanged."""
     x = x.unflatten(1, (g.groups, -1)).transpose(0, 2).flatten(1, 2)  # (C / groups, groups * N, *sizes)
     w = convolve(x, y.transpose(0, 1), None, g._replace(stride=g.dilation, dilation=g.stride))
     for axis, k in enumerate(kernel, start=2):
@@ -139,7 +139,7 @@ def weight_by_convolution(x: Tensor, y: Tensor, g: Geometry, kernel: Ints, convo
 
 
 def convolutions_of(p: Problem) -> Problem:
-    """The convolutions that a transposed convolution is made of, taken together."""
+    """All convolutions that a transposed convolution is made of, as one problem."""
     g = p.geometry
     taps = tuple(max(-(-k // s), 1) for k, s in zip(p.kernel, g.stride, strict=True))
     ones = (1,) * len(taps)
@@ -150,7 +150,7 @@ def convolutions_of(p: Problem) -> Problem:
 
 
 class ByConvolutions(Algorithm):
-    """An algorithm of convolutions, of which its transposed convolutions are made."""
+    """An algorithm for convolutions that composes transposed convolutions of them."""
 
     def workspace(self, p: Problem) -> int:
         return workspace(convolutions_of(p), self)

@@ -1,7 +1,7 @@
-r"""``winograd``: three taps along the first axis in two thirds of the products.
+r"""``winograd``: three taps along the first axis with two thirds of the products.
 
 Two neighbouring outputs read four inputs ``d``. Winograd's minimal filtering F(2, 3) (Lavin and Gray 2015,
-eq. 6 and 7) takes four products for them instead of six:
+eq. 6 and 7) needs four products for them instead of six:
 
 .. math::
     m_0 = (d_0 - d_2) g_0, \quad m_1 = (d_1 + d_2) (g_0 + g_1 + g_2) / 2, \quad
@@ -9,11 +9,11 @@ eq. 6 and 7) takes four products for them instead of six:
 
     y_0 = m_0 + m_1 + m_2, \quad y_1 = m_1 - m_2 + m_3
 
-Here a product is a convolution over the other axes, by whatever algorithm is best for it; where that
-computes tiles of output positions, the additions put them into place. The weight gradient is the adjoint
-of the same identity by ``g``. Its factors are 1 and 1/2, so that nothing is lost: fewer terms are rounded
-than by the definition. An infinity or a NaN reaches both outputs of its pair.
-Writes in place: for tensors that are not traced.
+Here a product is a convolution over the other axes, by whichever algorithm is best for it; if that computes
+tiles of output positions, the additions put them into place. The weight gradient is the adjoint of the same
+identity with respect to ``g``. The factors are 1 and 1/2, which are exact, and fewer terms are rounded than
+in the definition. An infinity or NaN spreads to both outputs of its pair.
+Writes in place, so it cannot be traced.
 """
 
 from collections.abc import Iterator
@@ -48,15 +48,15 @@ from .tiles import (
 )
 from .transposed import ByConvolutions
 
-DTYPES = (torch.float32, torch.float64)  # half precision would round what is transformed
+DTYPES = (torch.float32, torch.float64)  # half precision would round the transformed inputs
 TAPS = 3
 
-# Which of the four inputs, plus or minus which other, each product reads.
+# The two of the four inputs that each product reads, and the sign of the second.
 _READS = ((0, 2, -1), (1, 2, 1), (2, 1, -1), (3, 1, -1))
 
 
 def pairs(count: int) -> int:
-    """Of neighbouring outputs; the last one may stand alone."""
+    """The number of pairs of neighbouring outputs; the last may have one output only."""
     return (count + 1) // 2
 
 
@@ -76,20 +76,20 @@ def _reads(x: Tensor, g: Geometry, count: int, last: bool) -> Iterator[Tensor]:
 
 
 def _kernels(w: Tensor) -> Tensor:
-    """Those of the four products, stacked."""
+    """The kernels of the four products, stacked."""
     g0, g1, g2 = w.unbind(2)
     even, odd = (g0 + g2) / 2, g1 / 2
     return torch.stack((g0, even + odd, even - odd, g2))
 
 
 def one_product(p: Problem) -> Problem:
-    """The convolution over the other axes that is done four times."""
+    """The convolution over the other axes that is computed four times."""
     rest = {"sizes": p.sizes[1:], "counts": p.counts[1:], "kernel": p.kernel[1:]}
     return p._replace(batch=p.batch * pairs(p.counts[0]), geometry=p.geometry.others(1), **rest)
 
 
 def _inner(inside: Problem) -> Algorithm:
-    """The best for one product, whose tensors have the layout that tiles want already."""
+    """The best algorithm for one product; its tensors already have the layout of tiles."""
     best = estimated_best(inside)
     return TILES if TILES.applies(inside) and best is not ONEDNN else best
 
@@ -100,12 +100,12 @@ def _inner_tiles(inside: Problem, best: Algorithm) -> Ints:
 
 
 def _added_seconds(size: float) -> float:
-    """Seconds to add up to so many bytes."""
+    """Seconds to add up results of this many bytes."""
     return size / CACHED + max(size - CACHES, 0) / 2 / COPY
 
 
 class Winograd(ByConvolutions):
-    """Over at least two axes, with neither stride nor dilation along the first."""
+    """For at least two axes, with neither stride nor dilation along the first."""
 
     name = "winograd"
     spreads = True
@@ -133,7 +133,7 @@ class Winograd(ByConvolutions):
         entries = inside.batch * (p.inputs * prod(inside.sizes) + p.outputs * prod(inside.counts))
         best = _inner(inside)
         each = native_seconds(inside, tiles_of(inside)) if best is TILES else seconds(inside, best)
-        # Each entry that is moved is the sum of two.
+        # Each entry moved is the sum of two.
         return 8 * CALL + 4 * (3 * CALL + each + _added_seconds(1.5 * p.dtype.itemsize * entries))
 
     def conv(self, p: Problem, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
@@ -148,7 +148,7 @@ class Winograd(ByConvolutions):
         multiply = partial(native_conv, g=within) if best is TILES else partial(pieces.run, inside, best)
         reads = _reads(x, g, count, last)
         first = multiply(next(reads), kernels[0], None).view(y0.shape)
-        second = multiply(next(reads), kernels[1], bias).view(y0.shape)  # which both outputs hold
+        second = multiply(next(reads), kernels[1], bias).view(y0.shape)  # part of both outputs
         first += second
         third = multiply(next(reads), kernels[2], None).view(y0.shape)
         torch.add(first, third, out=y0)
@@ -165,7 +165,7 @@ class Winograd(ByConvolutions):
         weigh = in_tiles if best is TILES else partial(pieces.run, inside, best)
         y0, y1 = (split_tiles_last(y[:, :, i::2].transpose(1, 2), tiles, g.groups) for i in range(2))
         y0 = y0.contiguous()  # (N, pairs, *others, channels)
-        if y1.shape != y0.shape:  # the last output stands alone
+        if y1.shape != y0.shape:  # the last pair has one output only
             y1 = bordered(y1, ((0, 1), *((0, 0),) * (y1.ndim - 2)))
         y1, buffer = y1.contiguous(), torch.empty_like(y0)
         gradients = (  # of the four products

@@ -1,10 +1,10 @@
-"""Figures of quality: of a restoration beside the clean data, and of a set of samples beside real ones.
+"""Metrics: of restorations against clean data, and of a set of samples against real data.
 
-The figures of restorations take ``(N, C, *spatial)`` of any rank and give one value per sample, in float64:
-on the device of ``estimate``, or on the CPU where that device has none. Entries that do not count (``mask``
-False) may be anything, NaN too; the figure of a sample without any that counts is NaN. Definitions are those
-of torchmetrics, which computes SNR, SI-SDR and PSNR here (``pip install 'dynunet[train]'``). Its SSIM knows
-two and three axes; :func:`ssim` is the same for any number of them.
+Metrics of restorations take ``(N, C, *spatial)`` of any rank and return one value per sample in float64, on
+the device of ``estimate``, or on the CPU if that device lacks float64. Entries that do not count (``mask``
+False) may have any value, even NaN; the metric of a sample in which no entry counts is NaN. The definitions
+are those of torchmetrics, which computes SNR, SI-SDR and PSNR here (``pip install 'dynunet[train]'``). Its
+SSIM supports two and three axes; :func:`ssim` is the same for any number of axes.
 """
 
 from importlib import import_module
@@ -15,8 +15,8 @@ from torch import Tensor
 
 import convnd.functional as F
 
-from .arguments import positive
-from .diffusion.losses import expanded_mask
+from ..arguments import positive
+from ..diffusion.losses import expanded_mask
 
 __all__ = [
     "frechet_distance",
@@ -26,15 +26,15 @@ __all__ = [
     "ssim",
 ]
 
-_WITHOUT_FLOAT64 = ("mps",)  # kinds of devices
+_WITHOUT_FLOAT64 = ("mps",)  # device types
 
 
 def snr(estimate: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     r"""Signal-to-noise ratio ``10 log10(|target|^2 / |target - estimate|^2)`` in dB; more is better.
 
     Args:
-        estimate, target: ``(N, C, *spatial)``, the restored and the clean data, alike in shape.
-        mask: bool, broadcasts against them: True where an entry counts.
+        estimate, target: the restored and the clean data, ``(N, C, *spatial)``, of equal shape.
+        mask: bool, broadcast against them: True where an entry counts.
 
     Returns:
         ``(N,)``, over all channels of a sample together.
@@ -53,11 +53,11 @@ def si_sdr(
 ) -> Tensor:
     r"""Scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019, eq. 5); more is better.
 
-    The SNR beside the clean data times the factor that makes it largest, so that loudness does not count.
+    The SNR after scaling the clean data by the factor that maximises it, so that loudness does not matter.
 
     Args:
         estimate, target, mask: see :func:`snr`.
-        zero_mean: subtract its mean from every sample first, as is usual for recordings with an offset.
+        zero_mean: subtract the mean of every sample first, as usual for recordings with an offset.
 
     Returns:
         ``(N,)``, over all channels of a sample together.
@@ -77,10 +77,10 @@ def psnr(estimate: Tensor, target: Tensor, data_range: float = 2.0, mask: Tensor
 
     Args:
         estimate, target, mask: see :func:`snr`.
-        data_range: largest less smallest value that data can have: 2 for data in [-1, 1], 255 for bytes.
+        data_range: largest minus smallest possible value of the data: 2 for data in [-1, 1], 255 for bytes.
 
     Returns:
-        ``(N,)``; infinite where the two are equal.
+        ``(N,)``; infinite if estimate and target are equal.
     """
     estimate, target, counted = _checked(estimate, target, mask)
     data_range = positive(data_range, "data_range")
@@ -102,11 +102,11 @@ def ssim(
     r"""Structural similarity, at most 1 (Wang et al. 2004, eq. 13), for any number of axes.
 
     Local means, variances and covariance have Gaussian weights (11 entries along every axis by default), and
-    the data is reflected at its borders, as in torchmetrics, whose values in 2-D and 3-D these are. With a
-    mask only entries that count have weights, and the mean is that over them.
+    the data is reflected at its borders; values in 2-D and 3-D equal those of torchmetrics. With a mask,
+    only entries that count have weights, and the mean is taken over them.
 
     Args:
-        estimate, target, mask: see :func:`snr`; every axis longer than half a window (5).
+        estimate, target, mask: see :func:`snr`; every axis must be longer than half a window (5).
         data_range: see :func:`psnr`.
         sigma: standard deviation of the weights, in entries.
 
@@ -145,11 +145,11 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     .. math:: |\mu_a - \mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^{1/2})
 
     Args:
-        a, b: features ``(N, D)`` with at least two rows each; any feature extractor may have made them.
+        a, b: features ``(N, D)`` from any feature extractor, with at least two rows each.
 
     Returns:
         The squared distance, at least 0 up to rounding, in float64. It is biased upwards by the finite
-        number of samples, so compare only distances of sets of similar size.
+        number of samples, so compare distances only between sets of similar size.
 
     Raises:
         ValueError: if the sets are not ``(N, D)`` with the same D and N at least 2.
@@ -166,13 +166,13 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
         )
     a, b = _double(a), _double(b)
     cov_a, cov_b = (torch.cov(x.T).reshape(x.shape[1], x.shape[1]) for x in (a, b))
-    # The eigenvalues of a product of two covariances are real and not negative.
+    # The eigenvalues of a product of two covariances are real and nonnegative.
     root = torch.linalg.eigvals(cov_a @ cov_b).real.clamp(min=0).sqrt().sum()
     return ((a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * root).item()
 
 
 def _checked(estimate: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Both in float64, zero where they do not count, and where they count."""
+    """Estimate and target in float64, zero where they do not count, and the mask of entries that count."""
     if estimate.ndim < 3 or estimate.shape != target.shape or 0 in estimate.shape:
         raise ValueError(
             "estimate and target must be (N, C, *spatial), alike and with no size 0, "
@@ -193,7 +193,7 @@ def _double(x: Tensor) -> Tensor:
 
 
 def _blurred(x: Tensor, sigma: float, radius: int) -> Tensor:
-    """Gaussian means, axis by axis, of data reflected at its borders."""
+    """Gaussian-weighted local means, axis by axis, of data reflected at its borders."""
     place = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
     kernel = (-((place / sigma) ** 2) / 2).exp()
     kernel = (kernel / kernel.sum()).view(1, 1, -1)

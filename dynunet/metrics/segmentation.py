@@ -1,0 +1,215 @@
+"""Figures of quality of label maps, for any number of axes.
+
+Predictions and targets are int64 ``(N, *spatial)`` with labels from 0 to ``classes - 1``, or, where labels do
+not exclude each other, bool ``(N, classes, *spatial)``. A figure is one value per sample and class, ``(N,
+classes)`` in float64, and NaN where its definition has none, as Dice's of a class that is in neither.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..arguments import integer, number, positive
+
+__all__ = [
+    "average_surface_distance",
+    "confusion_matrix",
+    "dice",
+    "hausdorff_distance",
+    "iou",
+    "sensitivity",
+    "specificity",
+]
+
+
+def dice(prediction: Tensor, target: Tensor, classes: int, mask: Tensor | None = None) -> Tensor:
+    r"""Dice coefficient ``2 |P and T| / (|P| + |T|)``; NaN for a class that is in neither.
+
+    Args:
+        prediction, target: label maps alike in shape.
+        classes: number of classes.
+        mask: bool, ``(N, *spatial)``, True where a position counts.
+
+    Returns:
+        ``(N, classes)``.
+
+    >>> dice(torch.tensor([[0, 1, 1]]), torch.tensor([[0, 0, 1]]), 3)
+    tensor([[0.6667, 0.6667,    nan]], dtype=torch.float64)
+    """
+    both, found, there, _ = _counts(prediction, target, classes, mask)
+    return 2 * both / (found + there)
+
+
+def iou(prediction: Tensor, target: Tensor, classes: int, mask: Tensor | None = None) -> Tensor:
+    """Intersection over union (Jaccard index) ``|P and T| / |P or T|``; arguments as of :func:`dice`."""
+    both, found, there, _ = _counts(prediction, target, classes, mask)
+    return both / (found + there - both)
+
+
+def sensitivity(prediction: Tensor, target: Tensor, classes: int, mask: Tensor | None = None) -> Tensor:
+    """Share of a class that is found (recall), ``|P and T| / |T|``; arguments as of :func:`dice`."""
+    both, _, there, _ = _counts(prediction, target, classes, mask)
+    return both / there
+
+
+def specificity(prediction: Tensor, target: Tensor, classes: int, mask: Tensor | None = None) -> Tensor:
+    """Share of the rest that is not taken for a class, ``|not P and not T| / |not T|``; see :func:`dice`."""
+    both, found, there, total = _counts(prediction, target, classes, mask)
+    return (total - found - there + both) / (total - there)
+
+
+def confusion_matrix(prediction: Tensor, target: Tensor, classes: int, mask: Tensor | None = None) -> Tensor:
+    """How often each class was taken for each, over all samples.
+
+    Args:
+        prediction, target: label maps of classes that exclude each other.
+        classes, mask: as of :func:`dice`.
+
+    Returns:
+        ``(classes, classes)`` int64, rows by the target and columns by the prediction.
+
+    >>> confusion_matrix(torch.tensor([[0, 1, 1]]), torch.tensor([[0, 0, 1]]), 2)
+    tensor([[1, 1],
+            [0, 1]])
+    """
+    prediction, target, counted = _checked(prediction, target, classes, mask)
+    if target.dtype == torch.bool:
+        raise TypeError("target must have one label per position for a confusion matrix, got torch.bool")
+    index = (target * classes + prediction)[counted]
+    return torch.bincount(index, minlength=classes**2).view(classes, classes)
+
+
+def hausdorff_distance(
+    prediction: Tensor,
+    target: Tensor,
+    classes: int,
+    *,
+    spacing: float | Sequence[float] = 1.0,
+    percentile: float = 95.0,
+) -> Tensor:
+    """Hausdorff distance of the surfaces: the farthest that one lies from the other, or nearly so.
+
+    The greater of the percentiles of the distances from either surface to the other. A surface is made of the
+    entries of a class that lie at the border or have a neighbour along an axis that is not of the class.
+
+    Args:
+        prediction, target, classes: as of :func:`dice`.
+        spacing: of the entries, one number or one per axis; distances have its unit.
+        percentile: of the distances, 100 for the farthest.
+
+    Returns:
+        ``(N, classes)``: NaN for a class that is in neither, infinite for one that is in one of them.
+    """
+    share = number(percentile, "percentile", 0, 100)
+    return _by_distances(
+        prediction,
+        target,
+        classes,
+        spacing,
+        lambda there, back: max(np.percentile(there, share), np.percentile(back, share)),
+    )
+
+
+def average_surface_distance(
+    prediction: Tensor, target: Tensor, classes: int, *, spacing: float | Sequence[float] = 1.0
+) -> Tensor:
+    """Mean distance of the entries of either surface from the other; as :func:`hausdorff_distance`."""
+    return _by_distances(
+        prediction, target, classes, spacing, lambda there, back: np.concatenate([there, back]).mean()
+    )
+
+
+def _by_distances(
+    prediction: Tensor,
+    target: Tensor,
+    classes: int,
+    spacing: float | Sequence[float],
+    figure: Callable[[Any, Any], Any],
+) -> Tensor:
+    prediction, target, counted = _checked(prediction, target, classes, None)
+    n = counted.ndim - 1
+    given = [spacing] * n if isinstance(spacing, (int, float)) else list(spacing)
+    if len(given) != n:
+        raise ValueError(f"spacing must be one number or one for each of the {n} axes, got {spacing!r}")
+    steps = [positive(step, "spacing") for step in given]
+    rows = [
+        [_distance(a, b, steps, figure) for a, b in zip(*pair, strict=True)]
+        for pair in zip(_sets(prediction, classes), _sets(target, classes), strict=True)
+    ]
+    return torch.tensor(rows, dtype=torch.float64).view(len(rows), classes)
+
+
+def _distance(a: Any, b: Any, spacing: Sequence[float], figure: Callable[[Any, Any], Any]) -> float:
+    from scipy.ndimage import distance_transform_edt
+
+    if not a.any() and not b.any():
+        return float("nan")
+    if not a.any() or not b.any():
+        return float("inf")
+    edges = [_surface(x) for x in (a, b)]
+    to_a, to_b = (np.asarray(distance_transform_edt(~edge, sampling=spacing)) for edge in edges)
+    return float(figure(to_b[edges[0]], to_a[edges[1]]))
+
+
+def _surface(x: Any) -> Any:
+    from scipy.ndimage import binary_erosion
+
+    return x & ~binary_erosion(x)
+
+
+def _sets(labels: Tensor, classes: int) -> Iterator[list[Any]]:
+    """Of every sample where each class is, as arrays."""
+    for sample in labels.cpu():
+        yield [(sample[c] if sample.dtype == torch.bool else sample == c).numpy() for c in range(classes)]
+
+
+def _counts(
+    prediction: Tensor, target: Tensor, classes: int, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Positions that are in both, predicted, in the target, and all, ``(N, classes)`` and ``(N, 1)``."""
+    prediction, target, counted = _checked(prediction, target, classes, mask)
+    axes = tuple(range(1, counted.ndim))
+
+    def of(c: int) -> tuple[Tensor, Tensor]:
+        pair = (
+            (prediction[:, c], target[:, c]) if target.dtype == torch.bool else (prediction == c, target == c)
+        )
+        return pair[0] & counted, pair[1] & counted
+
+    sets = [of(c) for c in range(classes)]
+    both, found, there = (
+        torch.stack([s.sum(axes) for s in parts], 1).double()
+        for parts in ([a & b for a, b in sets], [a for a, _ in sets], [b for _, b in sets])
+    )
+    return both, found, there, counted.sum(axes).double().unsqueeze(1)
+
+
+def _checked(prediction: Any, target: Any, classes: int, mask: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Both on the device of the target, and where they count."""
+    classes = integer(classes, "classes")
+    for name, value in (("prediction", prediction), ("target", target)):
+        if not isinstance(value, Tensor) or value.is_floating_point() or value.is_complex():
+            got = f"dtype {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+            raise TypeError(f"{name} must be a tensor of labels or of bools, got {got}")
+    several = target.dtype == torch.bool
+    if prediction.shape != target.shape or (prediction.dtype == torch.bool) != several:
+        raise ValueError(
+            f"prediction must be like target, {target.dtype} {tuple(target.shape)}, "
+            f"got {prediction.dtype} {tuple(prediction.shape)}"
+        )
+    if target.ndim < 2 + several or (several and target.shape[1] != classes):
+        shape = "(N, classes, *spatial)" if several else "(N, *spatial)"
+        raise ValueError(f"target must be {shape} with classes={classes}, got {tuple(target.shape)}")
+    prediction = prediction.to(target.device)
+    if not several:
+        prediction, target = prediction.long(), target.long()
+    shape = (target[:, 0] if several else target).shape
+    if mask is None:
+        return prediction, target, torch.ones(shape, dtype=torch.bool, device=target.device)
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != shape:
+        got = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
+        raise ValueError(f"mask must be bool {tuple(shape)}, got {got}")
+    return prediction, target, mask.to(target.device)
