@@ -5,7 +5,7 @@ Fréchet distance of samples from data, on local means and deviations, beside th
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ import convnd.functional as F
 
 from .arguments import integer
 from .data.dataset import FolderDataset
-from .data.formats import of_kind
+from .data.errors import shown
+from .data.files import find
+from .data.formats import of_kind, of_path
 from .data.options import DataOptions
 from .data.spec import DataSpec
 from .diffusion import Diffusion
@@ -29,6 +31,7 @@ from .training.record import RUN, read_flags
 
 __all__ = ["Evaluation", "data_of_run", "evaluate"]
 
+_SILENT = 1e-5  # of the mean power of all: 50 dB below
 _FEATURES = 32  # at most, of the Fréchet distance
 
 
@@ -41,10 +44,12 @@ class Evaluation:
             and with `` before`` before it, where what is given has the channels of the data; or ``loss``,
             ``Fréchet distance`` of samples from data, and its ``floor``, that of data from data.
         rows: of the table, a name and a text each.
+        left_out: examples that some figure is not over, because it says nothing of them.
     """
 
     figures: Mapping[str, float]
     rows: tuple[tuple[str, str], ...]
+    left_out: int = 0
 
     def __str__(self) -> str:
         width = max(len(name) for name, _ in self.rows)
@@ -115,22 +120,52 @@ def data_of_run(
         FileNotFoundError, ValueError: naming the argument, the rule and the value received.
     """
     record, spec = Path(run, RUN), spec_of_run(run)
+    degraded = _degradation(spec, noise=noise, snr=snr, pairs=pairs)
+    if not record.is_file():
+        if source is None:
+            raise ValueError(f"source must be given: {shown(run)} holds a model alone, without its training")
+        return FolderDataset(source, options=_options_of(run, spec, source, degraded), split="all")
     flags = read_flags(record)
     options = unflat(DataOptions, flags, record, others=True)
     found = source if source is not None else flags.get("source")
     if found is None:
         raise ValueError(f"source must be given: {record} does not say which files it was trained on")
     split = "validation" if source is None and options.validation else "all"
-    degraded = _degradation(spec, noise=noise, snr=snr, pairs=pairs)
     return FolderDataset(found, options=replace(options, **_as_trained(spec), **degraded), split=split)
+
+
+def _options_of(
+    run: Path | str, spec: DataSpec, source: Path | str, degraded: Mapping[str, Any]
+) -> DataOptions:
+    """Options that a model tells of itself: its folder need not be that of a run."""
+    names = ("resize", "coordinates", "channel_axis", "series", "missing")
+    own = {name: getattr(spec, name) for name in names} | _as_trained(spec)
+    if spec.percentiles is not None:
+        own["percentiles"] = spec.percentiles
+    if spec.classes is not None:
+        own["labels"] = "file" if any(f.standard for f in map(of_path, find(source)) if f) else "folder"
+    learned = dict(spec.restoration or {})
+    own |= {name: learned[name] for name in ("coloured", "snr", "level") if name in learned}
+    own |= degraded
+    for name in ("noise", "pairs"):
+        if learned.get(name) and not {"noise", "pairs"} & degraded.keys():
+            raise ValueError(f"{name} must be given: {shown(run)} holds a model alone, without its training")
+    return DataOptions(**own)
 
 
 def _as_trained(spec: DataSpec) -> dict[str, Any]:
     """Options that training found in its own files, and other files are to be read with."""
     names = ("spatial_dims", "channels", "size", "sample_rate", "spacing")
-    fixed = {name: getattr(spec, name) for name in names}
-    scaled_alike = "value_range" in of_kind(spec.kind).options and spec.percentiles is None
-    return fixed | ({"value_range": spec.range} if scaled_alike else {})
+    return {name: getattr(spec, name) for name in names} | scaled_as_trained(spec)
+
+
+def scaled_as_trained(spec: DataSpec) -> dict[str, Any]:
+    """The option that gives files the scale of training, where that was measured or may be by now."""
+    own = of_kind(spec.kind)
+    if "value_range" not in own.options or spec.percentiles is not None:
+        return {}
+    scale = own.scale(spec)
+    return {"value_range": (scale.low, scale.high)}
 
 
 def _degradation(spec: DataSpec, **given: Any) -> dict[str, Any]:
@@ -168,13 +203,36 @@ class _Examples:
             return self.dataset[int(order[place])]
 
 
+@dataclass
+class _Compared:
+    """One figure of restored examples, and of what they were given as, before."""
+
+    after: list[float] = field(default_factory=list)
+    before: list[float] = field(default_factory=list)
+
+    def text(self, counted: Tensor) -> str:
+        after, before = (_mean(values, counted) for values in (self.after, self.before))
+        count = int(counted.sum())
+        of = "" if count == len(counted) else f", of {count} of {len(counted)} examples"
+        if not count:
+            return "of no example, see below"
+        if not self.before:
+            return f"{after:.2f} dB{of}"
+        return f"{before:.2f} dB before, {after:.2f} dB after: {after - before:+.2f} dB{of}"
+
+
 def _restoration(
     diffusion: Diffusion, spec: DataSpec, examples: _Examples, num: int, steps: int | None
 ) -> Evaluation:
-    """Figures before and after, means over the examples."""
+    """Figures before and after, means over the examples of which they say something.
+
+    A ratio to the power of clean data says nothing where these are silent, and none is finite where nothing
+    differs from them: one such example would outweigh all others.
+    """
     kinds: dict[str, Callable[..., Tensor]] = {"SNR": snr}
     kinds |= {"SI-SDR": si_sdr} if spec.spatial_dims == 1 else {"PSNR": psnr}
-    before, after = {name: [] for name in kinds}, {name: [] for name in kinds}
+    found = {name: _Compared() for name in kinds}
+    powers, equal = [], []
     device, done = device_of(diffusion), 0
     for batch in examples.batches(0, num, "restoring"):
         x0, mask, cond = batch["x0"], batch.get("mask"), batch["cond"]
@@ -186,25 +244,44 @@ def _restoration(
             progress=False,
         ).cpu()
         done += len(x0)
+        there = torch.ones_like(x0, dtype=torch.bool) if mask is None else mask.expand_as(x0)
         degraded = cond[:, : cond.shape[1] - spec.spatial_dims * spec.coordinates]
+        alike = degraded.shape == x0.shape
+        powers += _power(x0, there)
+        same = [((y == x0) | ~there).flatten(1).all(1) for y in (x, degraded) if y.shape == x0.shape]
+        equal += torch.stack(same).any(0).tolist()
         for name, figure in kinds.items():
-            after[name] += figure(x, x0, mask=mask).tolist()
-            if degraded.shape == x0.shape:
-                before[name] += figure(degraded, x0, mask=mask).tolist()
-    figures = {name: _mean(after[name]) for name in kinds}
-    figures |= {f"{name} before": _mean(values) for name, values in before.items() if values}
-    return Evaluation(figures, tuple((name, _compared(name, figures)) for name in kinds))
+            found[name].after += figure(x, x0, mask=mask).tolist()
+            if alike:
+                found[name].before += figure(degraded, x0, mask=mask).tolist()
+    power = torch.tensor(powers, dtype=torch.float64)
+    silent = ~(power > _SILENT * power.nanmean())
+    return _summarised(found, silent, torch.tensor(equal) & ~silent)
 
 
-def _compared(name: str, figures: Mapping[str, float]) -> str:
-    after, before = figures[name], figures.get(f"{name} before")
-    if before is None:
-        return f"{after:.2f} dB"
-    return f"{before:.2f} dB before, {after:.2f} dB after: {after - before:+.2f} dB"
+def _summarised(found: Mapping[str, _Compared], silent: Tensor, clean: Tensor) -> Evaluation:
+    """The means, what they are over, and what they are not."""
+    counted = {name: ~clean if name == "PSNR" else ~clean & ~silent for name in found}
+    figures = {name: _mean(each.after, counted[name]) for name, each in found.items()}
+    before = {name: each.before for name, each in found.items() if each.before}
+    figures |= {f"{name} before": _mean(values, counted[name]) for name, values in before.items()}
+    rows = [(name, each.text(counted[name])) for name, each in found.items()]
+    left_out = {"silent": silent, "as clean as can be": clean}
+    said = [f"{int(which.sum())} of {len(which)} {why}" for why, which in left_out.items() if which.any()]
+    rows += [("left out", ", ".join(said))] if said else []
+    return Evaluation(figures, tuple(rows), int((silent | clean).sum()))
 
 
-def _mean(values: list[float]) -> float:
-    return torch.tensor(values, dtype=torch.float64).nanmean().item()
+def _power(x: Tensor, there: Tensor) -> list[float]:
+    """Of each sample, over the entries that are there; NaN without any."""
+    total = x.double().where(there, 0).square().flatten(1).sum(1)
+    return (total / there.flatten(1).sum(1)).tolist()
+
+
+def _mean(values: list[float], counted: Tensor | None = None) -> float:
+    """Over those that are numbers, and count."""
+    numbers = torch.tensor(values, dtype=torch.float64)
+    return (numbers if counted is None or not values else numbers[counted]).nanmean().item()
 
 
 def _generation(

@@ -1,6 +1,7 @@
 """New data from a trained model, in files of the kind that it was trained on."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,24 +9,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from .arguments import integer
-from .data.errors import UnreadableError, attempt, shown
+from .data.errors import UnreadableError, attempt, count, shown
 from .data.formats import of_kind
 from .data.loading import header_of, load
 from .data.saving import check_free, save
 from .data.spec import DataSpec
 from .diffusion import Diffusion
-from .progress import Interrupted
+from .progress import Bar, Interrupted
 from .runs import batch_size as fitting
 from .runs import called, check_memory, conditions, device_of, out_of_memory, trained, windows
 from .writing import replacing
 
 __all__ = ["Generated", "generate"]
 
+_SAMPLE = re.compile(r"sample-(\d+)[-.]")
 _PICTURE = "samples.png"
 _DRAWN = 64  # samples in the picture, at most
+_CLASSES = 16  # that have a column each in the picture, at most
 _LONGEST = 100  # bytes of a class in a file's name
 
 
@@ -46,10 +48,10 @@ class Generated:
     note: str
 
     def __str__(self) -> str:
-        said = f"{len(self.files)} samples in {shown(self.files[0].parent)}{self.note}"
+        said = f"{count(len(self.files), 'sample')} in {shown(self.files[0].parent)}{self.note}"
         if not self.kept:
             return said
-        kept = f"{self.kept} of {len(self.files)} samples there already and kept"
+        kept = f"{self.kept} of {count(len(self.files), 'sample')} there already and kept"
         return f"{kept} (--overwrite would make them again)\n{said}"
 
 
@@ -109,7 +111,15 @@ def generate(
     options |= {"steps": steps, "sampler": sampler, "guidance_scale": guidance_scale, "progress": progress}
     batches = _Batches(diffusion, spec, shape, class_numbers(spec, classes), seed, options)
 
-    files = [Path(out, batches.name(i, num)) for i in range(num)]
+    there = _numbers(Path(out))
+    digits = min(map(len, there), default=len(str(num - 1)))  # so that a larger num finds what is there
+    others = sorted(n for n in there if int(n) >= num)
+    if overwrite and others:
+        raise ValueError(
+            f"out: {shown(out)} holds {count(len(others), 'sample')} of an earlier call, from {others[0]} "
+            f"on, which would stay beside the {num} new ones; choose another folder or a larger num"
+        )
+    files = [Path(out, batches.name(i, digits)) for i in range(num)]
     missing = _missing(files, spec, shape, overwrite)
     kept = num - len(missing)
     Path(out).mkdir(parents=True, exist_ok=True)
@@ -118,9 +128,9 @@ def generate(
             save(files[i], x, spec.document(), overwrite=overwrite)
             missing.discard(i)
     except KeyboardInterrupt:
-        done = f"{num - len(missing)} of {num} samples"
+        done = f"{num - len(missing)} of {count(num, 'sample')}"
         raise Interrupted(f"interrupted, {done} in {shown(out)}; the same command goes on") from None
-    return Generated(files, kept, *_draw(files, spec, overwrite))
+    return Generated(files, kept, *_draw(files, spec, batches.titles(), overwrite))
 
 
 @dataclass(frozen=True)
@@ -142,7 +152,7 @@ class _Batches:
         batches = [range(first, min(first + batch, num)) for first in range(0, num, batch)]
         batches = [numbers for numbers in batches if not wanted.isdisjoint(numbers)]
         quiet = None if self.options["progress"] and len(batches) > 1 else True
-        for numbers in tqdm(batches, desc="batches", disable=quiet):
+        for numbers in Bar(batches, desc="batches", disable=quiet):
             with out_of_memory(f"a batch of {batch} samples"):
                 x = self._batch(numbers)
             yield from ((i, sample) for i, sample in zip(numbers, x, strict=True) if i in wanted)
@@ -155,13 +165,23 @@ class _Batches:
         chance = [torch.Generator(device).manual_seed(self.seed + i) for i in numbers]
         return self.diffusion.sample(shape, generator=chance, **given, **self.options).cpu()
 
-    def name(self, i: int, num: int) -> str:
+    def titles(self) -> list[str]:
+        """The names of the classes, in turn."""
+        return [self.spec.classes[label] for label in self.labels] if self.spec.classes else []
+
+    def name(self, i: int, digits: int) -> str:
         """Of the file of a sample: its number, and its class."""
-        text = f"sample-{i:0{len(str(num - 1))}d}"
+        text = f"sample-{i:0{digits}d}"
         if self.labels and self.spec.classes:
             name = self.spec.classes[self.labels[i % len(self.labels)]].replace("/", "_").replace(os.sep, "_")
             text += "-" + name.encode()[:_LONGEST].decode(errors="ignore")
         return text + of_kind(self.spec.kind).new
+
+
+def _numbers(out: Path) -> list[str]:
+    """The numbers in the names of the samples in a folder."""
+    names = os.listdir(out) if out.is_dir() else []
+    return [found[1] for name in names if (found := _SAMPLE.match(name))]
 
 
 def _missing(files: Sequence[Path], spec: DataSpec, shape: tuple[int, ...], overwrite: bool) -> set[int]:
@@ -189,7 +209,9 @@ def _check_kept(path: Path, spec: DataSpec, shape: tuple[int, ...]) -> None:
         )
 
 
-def _draw(files: Sequence[Path], spec: DataSpec, overwrite: bool) -> tuple[Path | None, str]:
+def _draw(
+    files: Sequence[Path], spec: DataSpec, titles: Sequence[str], overwrite: bool
+) -> tuple[Path | None, str]:
     """A picture of the files, whichever of them were there already; and what there is to say of it."""
     path = files[0].with_name(_PICTURE)
     if path.exists() and not overwrite:
@@ -198,8 +220,10 @@ def _draw(files: Sequence[Path], spec: DataSpec, overwrite: bool) -> tuple[Path 
         from .plotting import pictures
 
         x: Tensor = torch.stack([load(file, _as_written(spec)).x for file in files[:_DRAWN]])
+        labels = [titles[i % len(titles)] for i in range(len(x))] if titles else []
+        columns = len(titles) if 0 < len(titles) <= _CLASSES else None
         with replacing(path) as (partial,):
-            pictures(x, partial, spec.sample_rate)
+            pictures(x, partial, spec.sample_rate, columns=columns, labels=labels)
     except ImportError as error:
         return None, f"; no picture of them: {error}"
     return path, f", and a picture of them, {shown(path)}"

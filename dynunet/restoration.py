@@ -16,7 +16,7 @@ from torch import Tensor
 from .arguments import integer
 from .data.errors import shown
 from .data.files import search, stem
-from .data.formats import FORMATS
+from .data.formats import FORMATS, of_path
 from .data.loading import load, load_gaps, marks_of
 from .data.options import missing_value
 from .data.saving import check_result, save, write
@@ -90,7 +90,7 @@ def restore(
         save(to, x, spec.document(), like=loaded.source, overwrite=overwrite)
         return loaded.lost
 
-    return Results(Path(source), Path(out), "restored", overwrite, progress=progress).make(one)
+    return Results(Path(source), Path(out), "restored", overwrite, _named, progress=progress).make(one)
 
 
 def fill_gaps(
@@ -214,8 +214,14 @@ def _masks(mask: Path) -> dict[str, Path]:
     return {stem(path, mask): path for path in found} if mask.is_dir() else {"": found[0]}
 
 
+def _named(path: Path) -> str:
+    """The name of a result: that of its file, with another suffix where such files are read alone."""
+    own = of_path(path)
+    return path.name if own is None or own.writable else path.stem + own.new
+
+
 def _exactly_named(path: Path) -> str:
     """The name of a result that keeps what is not filled in as it is: a jpg would change all around it."""
     suffix = path.suffix.lower()
     held_by = next((f.lossy[suffix] for f in FORMATS if suffix in f.lossy), None)
-    return path.name if held_by is None else path.stem + held_by
+    return _named(path) if held_by is None else path.stem + held_by

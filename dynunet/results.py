@@ -5,18 +5,20 @@ it would have without the interruption: nothing about a file depends on the othe
 """
 
 import os
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
-from .data.errors import shown
+from .data.errors import count, shown
 from .data.files import search
-from .data.formats import SUFFIXES
+from .data.formats import SUFFIXES, to_write
 from .data.saving import check_free
-from .progress import Interrupted, say
+from .progress import Bar, Interrupted, say
 from .writing import DiskFull
+
+_NAMED = 10  # files that are named, of each thing that may become of them
 
 
 class NothingToDoError(ValueError):
@@ -46,7 +48,7 @@ class Outcome:
     total: int = 0
 
     def __str__(self) -> str:
-        parts = [f"{self.done} of {self.total} files {self.verb}, in {shown(self.out)}"]
+        parts = [f"{self.done} of {count(self.total, 'file')} {self.verb}, in {shown(self.out)}"]
         if self.kept:
             parts.append(f"{self.kept} there already and kept (--overwrite would make them again)")
         if self.passed_over:
@@ -86,6 +88,8 @@ class Results:
         self.overwrite, self.folder, self.progress = overwrite, source.is_dir(), progress
         if self.folder and not out.is_dir() and (out.exists() or _names_file(out)):
             raise ValueError(f"out must be a folder, for the results of one, got {shown(out)}")
+        if not self.folder and _like_a_file(out):
+            to_write(out)
         found = search(source, "source", out if self.folder else None)
         read = {_identity(path) for path in beside}
         if self.folder:
@@ -95,9 +99,10 @@ class Results:
             to_file = _names_file(out) and not out.is_dir()
             self.files = [(p, out if to_file else out / named(p)) for p in found.files]
         self.outcome = Outcome(verb, out, total=len(self.files) + len(found.unusable))
+        self._named: Counter[str] = Counter()
         self._check_inputs(beside)
         for place, what in found.left_out.items():
-            self._say(f"left out: {shown(place)}: {what}")
+            self._name("left out", place, what)
         for path, why in found.unusable.items():
             self._fail(path, why)
 
@@ -126,7 +131,7 @@ class Results:
         outcome, taken = self.outcome, {}
         quiet = None if self.progress else True
         try:
-            for path, to in tqdm(self.files, desc=outcome.verb, unit="file", disable=quiet):
+            for path, to in Bar(self.files, desc=outcome.verb, unit="file", disable=quiet):
                 first = taken.setdefault(os.path.normcase(to), path)
                 if first != path:
                     self._fail(path, f"its result has the name of that for {shown(first)}, {shown(to)}")
@@ -136,6 +141,9 @@ class Results:
                     self._one(do, path, to)
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted, {outcome}; the same command goes on") from None
+        for what, number in self._named.items():
+            if number > _NAMED:
+                self._say(f"{what}: {number - _NAMED} more")
         return outcome
 
     def _one(self, do: Callable[[Path, Path], Sequence[str]], path: Path, to: Path) -> None:
@@ -146,7 +154,7 @@ class Results:
             if not self.folder:
                 raise
             self.outcome.passed_over[path] = str(error)
-            self._say(f"passed over: {shown(path)}: {error}")
+            self._name("passed over", path, str(error))
         except DiskFull:
             raise
         except (ValueError, OSError, MemoryError, RuntimeError) as error:  # the last is torch's, of memory
@@ -160,7 +168,13 @@ class Results:
     def _fail(self, path: Path, why: str) -> None:
         name = shown(path)
         self.outcome.failed[path] = why.removeprefix(f"{name} cannot be read: ")
-        self._say(f"skipped: {name}: {self.outcome.failed[path]}")
+        self._name("skipped", path, self.outcome.failed[path])
+
+    def _name(self, what: str, path: Path, why: str) -> None:
+        """Say what becomes of a file; only of the first ones, for there may be thousands."""
+        self._named[what] += 1
+        if self._named[what] <= _NAMED:
+            self._say(f"{what}: {shown(path)}: {why}")
 
     def _say(self, text: str) -> None:
         if self.progress:
@@ -170,6 +184,11 @@ class Results:
 def _names_file(path: Path) -> bool:
     """True for a path that names a file of a known format, not a folder."""
     return path.name.lower().endswith(tuple(s for suffixes in SUFFIXES.values() for s in suffixes))
+
+
+def _like_a_file(path: Path) -> bool:
+    """True for what is no folder yet and has a suffix as files have: letters, or letters and digits."""
+    return not path.is_dir() and re.fullmatch(r"\.(?=.*[a-zA-Z])\w{2,5}", path.suffix) is not None
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -56,6 +56,30 @@ def trained(model: Path | str | Diffusion, device: str | None = None) -> tuple[D
     return diffusion, spec
 
 
+def begun_with(run: Path, dataset: Any) -> Diffusion:
+    """The model of a run, to be trained further with other data of its kind.
+
+    Args:
+        run: its folder.
+        dataset: a :class:`dynunet.data.FolderDataset`, whose meaning of the numbers the trainer gives to it.
+
+    Raises:
+        ValueError: the data have other axes, channels, conditions or numbers of classes.
+    """
+    diffusion = Diffusion.from_pretrained(run)
+    wanted = {
+        "spatial_dims": len(dataset.shape) - 1,
+        "in_channels": dataset.channels,
+        "cond_channels": dataset.cond_channels,
+        "num_classes": dataset.num_classes,
+    }
+    for name, value in wanted.items():
+        have = getattr(diffusion.model, name, value)
+        if have != value:
+            raise ValueError(f"the model in {shown(run)} is for {name}={have}, and the data have {value}")
+    return diffusion
+
+
 def spec_of_run(run: Path | str) -> DataSpec:
     """The spec of the data of a trained model, without its weights.
 

@@ -27,7 +27,7 @@ def check_windows(window: Sequence[int] | None, overlap: Sequence[int] | None) -
             integer(size, name, least)
 
 
-def check_run(folder: Path) -> None:
+def check_run(folder: Path, name: str = "run") -> None:
     """Refuse what is no folder."""
     if not folder.is_dir():
-        raise ValueError(f"run must be the folder of a run, got {shown(folder)}, which is none")
+        raise ValueError(f"{name} must be the folder of a run, got {shown(folder)}, which is none")

@@ -1,4 +1,4 @@
-"""Parsing, and errors as one line.
+"""Parsing, and errors in the words of the command line.
 
 Exit codes: 0, done; 1, training or some file failed; 2, a flag or a file is wrong; 130, interrupted. With the
 environment variable ``DYNUNET_TRACEBACK`` set, errors keep their traceback.
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, suppress
 from importlib import import_module
+from importlib.metadata import version
 from io import StringIO, TextIOWrapper
 from typing import Any
 
@@ -28,6 +29,7 @@ from .inpaint import Inpaint
 from .sample import Sample
 from .summary import SummaryCommand
 from .train import MARKERS, Train, saved_flags
+from .words import as_flags, flags_of_command
 
 # Each command, and the module that does its work, which imports torch.
 _COMMANDS: dict[str, tuple[Any, str]] = {
@@ -44,6 +46,7 @@ _ABOUT = """U-Nets and diffusion models for folders of audio, images, volumes an
   dynunet denoise runs/voice recordings/ --out cleaned/
   dynunet train PICTURES --spatial-dims 2 --size 32 --out runs/cats        learns to make more of them
   dynunet sample runs/cats --num 16 --out samples/
+  dynunet --version
 """
 
 
@@ -59,6 +62,8 @@ def main(args: Sequence[str] | None = None) -> None:
     _print_any_name()
     args = list(sys.argv[1:] if args is None else args)
     name = args[0] if args else ""
+    if args[:1] == ["--version"]:
+        return print(f"dynunet {version('dynunet')}")
     try:
         command = _parsed(args)
         command.check()
@@ -115,8 +120,10 @@ def _print_any_name() -> None:
 
 
 def _end(name: str, error: object, code: int) -> None:
-    """One line, and out."""
-    text = printable(" ".join(str(error).split()))
+    """What went wrong, in one line if that is not several things, and out."""
+    known = flags_of_command(_COMMANDS[name][0]) if name in _COMMANDS else {}
+    lines = [printable(" ".join(line.split())) for line in as_flags(str(error), known).splitlines()]
+    text = "\n  ".join(line for line in lines if line)
     with suppress(OSError):  # of a terminal that is closed
         print(f"dynunet {name}: {text}" if name in _COMMANDS else f"dynunet: {text}", file=sys.stderr)
     raise SystemExit(code)

@@ -2,24 +2,27 @@
 
 import os
 from argparse import ArgumentError, ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from tyro.conf import DisallowNone, OmitArgPrefixes, Positional, PositionalMetavarFromFieldName
+from tyro.conf import DisallowNone, OmitArgPrefixes, Positional, PositionalMetavarFromFieldName, arg
 
-from ..data.errors import check_exists
+from ..data.errors import check_exists, shown
 from ..jsonable import flat, unflat
 from ..progress import Interrupted, say
 from ..training.record import RUN, read_flags
+from .flags import check_run
 from .options import DataFlags, DiffusionOptions, NetworkOptions, TrainFlags, build
+from .words import as_flags, flags_of_command
 
 if TYPE_CHECKING:
     from ..data import FolderDataset
     from ..diffusion import Diffusion
 
 # What may be left out is left out: no flag takes the word None.
+CONFIG = "config.json"  # of a model, see dynunet.checkpoints, which imports torch
 MARKERS = (DisallowNone, PositionalMetavarFromFieldName)
 
 
@@ -31,6 +34,8 @@ class Train:
     sample) and to fill gaps (dynunet inpaint). Ctrl-C saves; --resume goes on.
     """
 
+    flag_names: ClassVar[Mapping[str, str]] = {"start": "from"}
+
     source: Positional[Path | None] = None
     """folder of files, searched with all below it, or one file"""
     out: Path | None = None
@@ -39,6 +44,9 @@ class Train:
     """go on with the run in this folder; flags given besides replace its own, such as a larger --steps"""
     config: Path | None = None
     """JSON file with values of flags, such as the run.json of a run; flags given besides win"""
+    start: Annotated[Path | None, arg(name="from")] = None
+    """begin with the weights of the run in this folder, and its network and diffusion model; data, learning
+    rate and all else may be others"""
     overwrite: bool = False
     """replace a run that is in the folder already: what it wrote is removed, if nothing else is there"""
     data: OmitArgPrefixes[DataFlags] = field(default_factory=DataFlags)
@@ -53,19 +61,25 @@ class Train:
             check_exists(path, name)
         if self.resume is not None:
             self._check_data(self.resume)
+        if self.start is not None and self.resume is None:
+            self._check_start(self.start)
         if self.data.spatial_dims is not None:
             self.network.check(self.data.spatial_dims)
 
     def run(self) -> None:
         from ..data import FolderDataset
-        from ..runs import restoration_steps
+        from ..evaluation import scaled_as_trained
+        from ..runs import restoration_steps, spec_of_run
         from ..training import Trainer
 
         source, out = self._source(), self._out()
         main = int(os.environ.get("RANK", 0)) == 0  # of several processes one talks
-        dataset = FolderDataset(source, options=_with_defaults(self.data, source))
+        data = _with_defaults(self.data, source)
+        if self.resume is not None and (self.resume / CONFIG).is_file():
+            data = replace(data, **scaled_as_trained(spec_of_run(self.resume)))
+        dataset = FolderDataset(source, options=data)
         if main:
-            print(dataset.report(), flush=True)
+            print(as_flags(dataset.report(), flags_of_command(Train)), flush=True)
         diffusion = self._model(dataset)
         trainer = Trainer(
             diffusion,
@@ -130,10 +144,27 @@ class Train:
                 "these flags out, or begin a new run in another folder"
             )
 
+    def _check_start(self, run: Path) -> None:
+        """Refuse a folder without a model, and flags of another one than it holds."""
+        check_run(run, "--from")
+        given = flat(replace(Train(), network=self.network, diffusion=self.diffusion))
+        changed = [
+            f"--{name.replace('_', '-')}" for name, value in flat(Train()).items() if given[name] != value
+        ]
+        if changed:
+            raise ValueError(
+                f"--from takes the model as it is in {shown(run)}: leave out {', '.join(changed)}"
+            )
+
     def _model(self, dataset: "FolderDataset") -> "Diffusion":
         import torch
 
+        from ..runs import begun_with
+
         torch.manual_seed(self.training.seed)
+        if self.start is not None:
+            there = self.resume is not None and (self.resume / CONFIG).is_file()
+            return begun_with(self.resume if there and self.resume else self.start, dataset)
         return build(
             self.network,
             self.diffusion,
@@ -146,9 +177,10 @@ class Train:
 
     def _flags(self, source: Path, out: Path) -> dict[str, Any]:
         """The flags that the run can be resumed with, from any folder."""
+        start = None if self.start is None else self.start.absolute()
         paths = {name: getattr(self.data, name) for name in ("noise", "pairs")}
         data = replace(self.data, **{k: None if v is None else v.absolute() for k, v in paths.items()})
-        values = flat(replace(self, source=source.absolute(), out=out.absolute(), data=data))
+        values = flat(replace(self, source=source.absolute(), out=out.absolute(), start=start, data=data))
         return {k: v for k, v in values.items() if k not in ("resume", "config", "overwrite")}
 
 

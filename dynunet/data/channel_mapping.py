@@ -72,7 +72,11 @@ class ChannelMapping:
         if self.results == len(colours):
             return colours
         known = self.answer[1] and self.views == 1
-        return np.concatenate([colours, answers[0, self.answer[0] :] if known else values[self.file[0] :]])
+        result = np.concatenate([colours, answers[0, self.answer[0] :] if known else values[self.file[0] :]])
+        if not self.file[1] or self.results != sum(self.file):
+            return result
+        unseen = (values[-1:] == 0) & (result[-1:] < 0.5)  # the model did not see its colours either
+        return np.where(unseen, values, result)
 
 
 def channel_mapping(kind: str, file: int, given: int, answer: int) -> ChannelMapping:

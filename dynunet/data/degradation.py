@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import UnreadableError, attempt, shown
+from .errors import UnreadableError, attempt, count, shown
 from .files import search, stem
 from .formats import Header
 from .formats.format import most, times
@@ -25,6 +25,7 @@ from .spec import DataSpec
 from .values import random_place
 
 _LEAST_POWER = 1e-5
+_CODEC = 0.05  # seconds by which recordings of one pair may differ at the end, a tenth of them at most
 _TRIES = 10  # segments of recorded noise that may turn out silent or unreadable
 
 
@@ -145,6 +146,7 @@ def paired(
         if wrong is not None:
             return f"its pair: {wrong}"
         pair.grid = attempt(lambda: header.format.grid(header, cond))
+        _shorten(file, pair, spec.sample_rate, selection)
         if pair.grid != file.grid or header.entries != file.header.entries:
             sizes = f"{header.entries} x {times(pair.grid)}, not {file.header.entries} x {times(file.grid)}"
             return f"its pair has another size: {sizes}"
@@ -156,6 +158,18 @@ def paired(
     finally:
         for pair in pairs.values():
             selection.skipped[pair.header.path] = "there is no clean file of its name"
+
+
+def _shorten(file: File, pair: File, rate: int | None, selection: Selection) -> None:
+    """Recordings that differ by some samples at the end, as codecs leave them, are used as far as both go."""
+    if rate is None or pair.grid == file.grid:
+        return
+    (clean,), (degraded,) = file.grid, pair.grid
+    if abs(clean - degraded) <= min(_CODEC * rate, clean / 10):
+        than = "less" if degraded < clean else "more"
+        other = count(abs(clean - degraded), "sample")
+        selection.partly[file.header.path] = f"its pair has {other} {than} at the end"
+        file.grid = pair.grid = (min(clean, degraded),)
 
 
 def recorded_noise(options: DataOptions, spec: DataSpec, selection: Selection) -> list[Header]:

@@ -53,6 +53,15 @@ def shown(path: Path | str) -> str:
     return printable(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
+def count(number: int, thing: str) -> str:
+    """So many things.
+
+    >>> count(1, "file"), count(2, "file")
+    ('1 file', '2 files')
+    """
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def printable(text: str) -> str:
     """Text without what would steer a terminal, or hide or turn around what is beside it."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

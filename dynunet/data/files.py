@@ -1,6 +1,7 @@
 """Finding files below a folder.
 
 What the program itself has written there is no data: the folders of runs, and the one that results go to.
+Hidden folders are none either: other programs keep copies in them (``.ipynb_checkpoints``, ``.git``).
 """
 
 import json
@@ -133,6 +134,8 @@ def _below(folder: Path, results: Path | None, found: Found) -> Iterator[Path]:
         folders.sort()
         real = os.path.realpath(at)
         what = "the results" if real == own else "a run" if _RUN in files and is_run(at) else None
+        if at != os.fspath(folder) and os.path.basename(at).startswith("."):
+            what = "hidden"
         if what is not None:
             found.left_out[Path(at)] = what
         if what is not None or real in seen:

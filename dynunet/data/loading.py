@@ -14,7 +14,7 @@ from torch import Tensor
 from .channel_mapping import ChannelMapping, channel_mapping
 from .errors import UnreadableError, attempt, shown
 from .files import no_file
-from .formats import Header, of_path
+from .formats import SUFFIXES, Header, of_path
 from .memory import check_size
 from .options import DataOptions, missing_value
 from .spec import DataSpec
@@ -104,7 +104,8 @@ def header_of(path: Path, spec: DataSpec) -> Header:
     if why is not None:
         raise UnreadableError(why)
     if found is None or found.kind != spec.kind:
-        raise UnreadableError(f"it must be one of {spec.kind}, as the training files are")
+        here, known = "no known kind" if found is None else found.kind, " ".join(SUFFIXES[spec.kind])
+        raise UnreadableError(f"its name is of {here}, and the training files are {spec.kind}: {known}")
     options = DataOptions(
         spatial_dims=spec.spatial_dims,
         channel_axis=spec.channel_axis,

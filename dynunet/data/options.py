@@ -41,8 +41,9 @@ class DataOptions:
     percentiles: tuple[float, float] = (0.5, 99.5)
     """of every volume, what becomes -1 and 1: the units of MRI are arbitrary"""
     value_range: tuple[float, float] | None = None
-    """of arrays and volumes, what becomes -1 and 1; by default the range of the training files (arrays) or
-    the percentiles of each file (volumes)"""
+    """of arrays, images and volumes, what becomes -1 and 1; by default the range of the training files
+    (arrays), the full scale (images; of 16 bits as many as are used) or the percentiles of each file
+    (volumes)"""
     labels: Literal["folder", "file"] | None = None
     """class labels: the names of the top-level sub-folders, or those inside IDX, CIFAR-10 and npz files"""
     missing: str | None = None

@@ -2,10 +2,11 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .errors import shown
+from .errors import count, shown
 from .files import others_text
 from .formats import of_kind
 from .formats.format import times
@@ -13,6 +14,7 @@ from .options import DataOptions
 from .scan import Scan
 from .selection import File
 
+_LISTED = 10  # places that are named
 _ROWS = 12  # kinds of files that are listed one by one
 
 
@@ -37,21 +39,23 @@ def table(
         parts.append(f"cond {times((spec.cond_channels, *shape[1:]))}")
     lines.append(f"item      {', '.join(parts + ['mask'] * masked)}")
     if scan.noise:
-        lines.append(f"noise     {len(scan.noise)} files")
+        lines.append(f"noise     {count(len(scan.noise), 'file')}")
     converted = sum(f.header.channels != spec.channels for f in scan.files)
     if converted:
-        lines.append(f"channels  {converted} files are converted to {spec.channels}")
-    for lost, count in Counter(f.header.lost for f in scan.files if f.header.lost is not None).items():
-        lines.append(f"lost      in {count} files, {lost}")
+        lines.append(f"channels  {count(converted, 'file')} converted to {spec.channels}")
+    for lost, n in Counter(f.header.lost for f in scan.files if f.header.lost is not None).items():
+        lines.append(f"lost      in {count(n, 'file')}, {lost}")
     for title, files in (("skipped", skipped), ("in part", scan.selection.partly)):
         if files:
-            lines.append(f"{title}   {len(files)} files")
-            lines += [f"  {_place(path, scan.root)}: {why}" for path, why in files.items()]
+            lines.append(f"{title}   {count(len(files), 'file')}")
+            lines += _listed(files, scan.root)
     if scan.left_out:
-        lines.append(f"left out  {len(scan.left_out)} folders that are no data")
-        lines += [f"  {_place(path, scan.root)}: {what}" for path, what in scan.left_out.items()]
+        lines.append(f"left out  {count(len(scan.left_out), 'folder')} without data")
+        lines += _listed(scan.left_out, scan.root)
     if scan.others:
-        lines.append(f"other     {scan.others.total()} files that are no data: {others_text(scan.others)}")
+        lines.append(
+            f"other     {count(scan.others.total(), 'file')} without data: {others_text(scan.others)}"
+        )
     return "\n".join(lines)
 
 
@@ -101,6 +105,12 @@ def _counts(scan: Scan) -> str:
     counts = Counter(labels)
     some = ", ".join(f"{name} {counts[i]}" for i, name in enumerate(names[:30]))
     return some + (f" and {len(names) - 30} more" if len(names) > 30 else "")
+
+
+def _listed(places: Mapping[Path, str], root: Path) -> list[str]:
+    """The first ones, each with what there is to say of it, and how many more there are."""
+    lines = [f"  {_place(path, root)}: {why}" for path, why in islice(places.items(), _LISTED)]
+    return lines + ([f"  and {len(places) - _LISTED} more"] if len(places) > _LISTED else [])
 
 
 def _place(path: Path, root: Path) -> str:

@@ -80,6 +80,9 @@ def write(
     written, channels = to_write(path), values.shape[1]
     written.check_result(path, spec, channels, header)
     numbers = written.numbers(path, spec, channels, header)
+    if like is None and np.dtype(numbers.dtype).kind in "iu":  # new data of whole numbers have their range
+        scale = of_kind(spec.kind).scale(spec)
+        values = values.clip(scale.low, scale.high)
     stored = numbers.stored(values)
     if like is not None and channels == like.header.channels:
         stored = _kept(stored, numbers, spec, like, holes)
@@ -102,7 +105,7 @@ def check_free(path: Path, overwrite: bool) -> None:
     if path.is_symlink() or not path.is_file():
         raise FileExistsError(f"path: {shown(path)} is there and is no regular file")
     if not overwrite:
-        raise FileExistsError(f"path: {shown(path)} exists; overwrite=True would replace it")
+        raise FileExistsError(f"path: {shown(path)} exists; overwrite would replace it")
 
 
 def check_result(path: Path, spec: DataSpec, like: Source, exact: bool = False) -> None:

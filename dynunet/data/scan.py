@@ -12,8 +12,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 from .degradation import paired, recorded_noise
 from .errors import UnreadableError, attempt, shown
 from .files import search
@@ -124,17 +122,20 @@ def _measured(
     cache: Cache,
     selection: Selection,
 ) -> list[File]:
-    """Ranges of volumes and arrays, and what is missing where something may be."""
-    if of_kind(spec.kind).fixed_scale and options.missing is None:
-        return files
+    """Ranges of values where the scale depends on them, and what is missing where something may be."""
+
+    def wanted(file: File) -> bool:
+        return options.missing is not None or file.header.format.measured(file.header)
 
     def look(file: File) -> str | None:
-        if file.pair is not None and cond is not None:
+        if file.pair is not None and cond is not None and wanted(file.pair):
             pair = file.pair
             try:
                 pair.ranges = attempt(lambda header=pair.header, spec=cond: ranges_of(header, spec, cache))
             except UnreadableError as error:
                 return f"its pair: {error}"
+        if not wanted(file):
+            return None
         file.ranges = found = attempt(lambda: ranges_of(file.header, spec, cache))
         if found.odd:
             n, why = len(found.odd), next(iter(found.odd.values()))
@@ -168,19 +169,14 @@ def _range(
     spec: DataSpec, files: list[File], entries: list[tuple[int, int]], held: list[bool], options: DataOptions
 ) -> tuple[float, float] | None:
     """The values that become -1 and 1: as asked, of the training examples, or typical ones of volumes."""
-    if of_kind(spec.kind).fixed_scale:
-        return None
-    if options.value_range is not None:
-        return options.value_range
+    own = of_kind(spec.kind)
     if spec.percentiles is not None:
-        own = [p for f in files if f.ranges is not None and (p := f.ranges.percentiles) is not None]
-        return median(low for low, _ in own), median(high for _, high in own)
+        found = [p for f in files if f.ranges is not None and (p := f.ranges.percentiles) is not None]
+        return median(low for low, _ in found), median(high for _, high in found)
     trained = [(files[f].ranges, n) for (f, n), out in zip(entries, held, strict=True) if not out]
-    low = min(float(m.low[n]) for m, n in trained if m is not None)
-    high = max(float(m.high[n]) for m, n in trained if m is not None)
-    if not low < high or not np.isfinite(2 / (high - low)):
-        raise ValueError(f"value_range must be given: all values to train on are {low:g}")
-    return low, high
+    lows = [float(m.low[n]) for m, n in trained if m is not None]
+    highs = [float(m.high[n]) for m, n in trained if m is not None]
+    return own.range_of(spec, options.value_range, (min(lows), max(highs)) if lows else None)
 
 
 def _restoration(options: DataOptions, cond: DataSpec | None) -> dict[str, Any] | None:

@@ -14,13 +14,14 @@ from tqdm.auto import tqdm
 
 from convnd.arguments import per_axis
 
-from .errors import UnreadableError, attempt, shown
+from .errors import UnreadableError, attempt, count, shown
 from .formats import FORMATS, Header, of_kind, of_path
 from .formats.format import most, times
 from .options import DataOptions
 from .ranges import Ranges
 from .spec import DataSpec
 
+_REASONS = 10  # that are listed
 _Item = TypeVar("_Item")
 
 
@@ -70,9 +71,17 @@ class Selection:
 
     def left(self, files: list[File]) -> list[File]:
         if not files:
-            some = [f"{shown(path)}: {why}" for path, why in list(self.skipped.items())[:5]]
-            raise ValueError(f"none of {len(self.skipped)} files can be used:\n  " + "\n  ".join(some))
+            raise ValueError(
+                "\n  ".join([f"none of {count(len(self.skipped), 'file')} can be used:", *self._why()])
+            )
         return files
+
+    def _why(self) -> list[str]:
+        """Each reason with the first file that it is of, and how many more there are."""
+        first = {why: path for path, why in reversed(self.skipped.items())}
+        often = Counter(self.skipped.values()).most_common()
+        said = [f"{shown(first[why])}{f' and {n - 1} more' * (n > 1)}: {why}" for why, n in often[:_REASONS]]
+        return said + ([f"and {len(often) - _REASONS} other reasons"] if len(often) > _REASONS else [])
 
 
 def watched(items: Iterable[_Item], text: str) -> Iterable[_Item]:

@@ -16,7 +16,12 @@ _MOST = {1: 12, 2: 64, 3: 12}  # samples in one picture by rank, 6 beyond
 
 
 def pictures(
-    x: Tensor, path: str | Path, sample_rate: float | None = None, *, columns: int | None = None
+    x: Tensor,
+    path: str | Path,
+    sample_rate: float | None = None,
+    *,
+    columns: int | None = None,
+    labels: Sequence[str] = (),
 ) -> None:
     """One picture of some samples, as suits the number of their axes.
 
@@ -27,24 +32,30 @@ def pictures(
         path: the file to write (PNG, PDF, ...); its folder must exist.
         sample_rate: of 1-D data, in Hz.
         columns: of the grid in 2-D; by default it is about square.
+        labels: one text per sample; in a grid those of the first row are above its columns, which must be
+            given with them.
 
     Raises:
-        ValueError: if ``x`` has no spatial axis or an axis of size 0.
+        ValueError: if ``x`` has no spatial axis or an axis of size 0, or ``labels`` not one text per sample.
     """
+    if labels and len(labels) != len(x):
+        raise ValueError(f"labels must have one text for each of {len(x)} samples, got {len(labels)}")
     if x.ndim < 3 or 0 in x.shape:
         raise ValueError(f"x must be (N, C, *spatial), no size 0, got shape {tuple(x.shape)}")
     dims = x.ndim - 2
-    x = x[: _MOST.get(dims, 6)]
+    x, labels = x[: _MOST.get(dims, 6)], labels[: _MOST.get(dims, 6)]
     if dims == 1:
-        draw_signals(x, path, sample_rate, ("waveform", "spectrogram") if sample_rate else ("waveform",), ())
+        kinds = ("waveform", "spectrogram") if sample_rate else ("waveform",)
+        draw_signals(x, path, sample_rate, kinds, labels)
     elif dims == 2:
-        draw_sheet(in_rows(tiles(x, -1, 1), columns or ceil(sqrt(len(x)))), path)
+        titles = [(i, i, label) for i, label in enumerate(labels[: columns or 0])]
+        draw_sheet(in_rows(tiles(x, -1, 1), columns or ceil(sqrt(len(x)))), path, (), titles)
     elif dims == 3:
-        slices(x, path)
+        slices(x, path, labels=labels)
     else:
         for size in x.shape[2 : dims - 2]:
             x = x[:, :, size // 2]
-        mosaic(x, path)
+        mosaic(x, path, labels=labels)
 
 
 def image_grid(
@@ -120,6 +131,7 @@ def mosaic(
     axes: Sequence[int] = (0, 1, 2, 3),
     origin: str = "upper",
     most: int = 8,
+    labels: Sequence[str] = (),
     low: float = -1.0,
     high: float = 1.0,
 ) -> None:
@@ -131,6 +143,7 @@ def mosaic(
         axes: spatial axes along the rows, along the columns, and in a slice down and to the right.
         origin: ``"upper"`` or ``"lower"``: where a slice has its first row.
         most: rows and columns at most, spread evenly over longer axes.
+        labels: one text per table, before the numbers of its rows.
         low, high: values shown as black and as white.
     """
     x = batched(x, 4)
@@ -142,5 +155,7 @@ def mosaic(
     down, right = (spread(size, most) for size in x.shape[2:4])
     shown = rearrange(x[:, :, down][:, :, :, right], "n c rows columns h w -> (n rows columns) c h w")
     rows = in_rows(tiles(shown, low, high, 2 * SMALLEST), len(right))
-    labels = [str(i) for i in down] * len(x)
-    draw_sheet(rows, path, labels, [(i, i, str(index)) for i, index in enumerate(right)])
+    if labels and len(labels) != len(x):
+        raise ValueError(f"labels must have one text for each of {len(x)} tables, got {len(labels)}")
+    names = [f"{label} {i}".strip() for label in labels or [""] * len(x) for i in down]
+    draw_sheet(rows, path, names, [(i, i, str(index)) for i, index in enumerate(right)])

@@ -72,14 +72,17 @@ class Pictures:
             say(f"no pictures of samples: {error}; pip install 'dynunet[examples]'")
             return
         self.folder.mkdir(exist_ok=True)
-        made = self.sample(engine) if hasattr(engine.average, "sample") else self.predict(engine)
+        samples = hasattr(engine.average, "sample")
+        made = self.sample(engine) if samples else self.predict(engine)
         if made is None:
             return
         x, columns = made
         rate = (engine.average.data or {}).get("sample_rate")
         file = self.folder / f"step-{step:08d}.png"
+        names = ("given", "estimate", "truth") if samples else ("data", "truth", "prediction")
+        labels = names * (len(x) // 3) if columns else ()
         with replacing(file) as (picture,):
-            pictures(x.float().cpu(), picture, sample_rate=rate, columns=columns)
+            pictures(x.float().cpu(), picture, sample_rate=rate, columns=columns, labels=labels)
 
     def sample(self, engine: Engine) -> tuple[Tensor, int | None]:
         """``(N, C, *spatial)``, or ``(3 N, C, *spatial)`` and 3, with condition and truth around each."""

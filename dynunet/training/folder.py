@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..checkpoints import WEIGHTS
+from ..data.errors import shown
 from ..writing import LEFT
 from .record import RUN, read_record
 
@@ -39,7 +40,7 @@ def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
     try:
         os.fspath(folder.absolute()).encode()
     except UnicodeEncodeError:  # neither safetensors nor TensorBoard could write there
-        raise ValueError(f"out must be a path in UTF-8, got {os.fsencode(folder)!r}") from None
+        raise ValueError(f"out must be a path in UTF-8, got {shown(folder)}") from None
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"out must be a folder, got the file {folder}")
     if not folder.exists() or all(path.name == LOCK for path in folder.iterdir()):

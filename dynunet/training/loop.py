@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from tqdm.auto import tqdm
 
 from ..checkpoints import WEIGHTS
 from ..config import document
-from ..progress import Interrupted, say
+from ..progress import Bar, Interrupted, duration, say
 from ..writing import remove_left, replacing
 from . import folder, run
 from .engine import Engine
@@ -30,6 +29,11 @@ from .record import RUN, finished, surroundings, write_record
 from .state import Checkpoints, Saved
 
 Callback = Callable[[int, Mapping[str, float]], None]
+
+
+_SHOWING, _FORETOLD = 3, 5.0  # steps and seconds that show how long all take
+_LONG = 1800.0  # seconds, after which a smaller setting is proposed
+_FIRST_SAVE = 120.0  # seconds until the first checkpoint, if none is due earlier
 
 
 class Settings(Protocol):
@@ -60,6 +64,9 @@ class Loop:
         self.best: tuple[int, float] | None = None  # step of the best validation, and its criterion
         # Loss and norm of the gradient, summed since the last row, on the device: it need not be waited for.
         self.sums, self.summed = torch.zeros(2, device=engine.accelerator.device), 0
+        self.first = 0  # step that this process begins with
+        self.timed: tuple[int, float] | None = None  # a step, and when it was done
+        self.foretold = False
         self._open(resume)
 
     def run(self) -> Any:
@@ -69,11 +76,14 @@ class Loop:
         pin = accelerator.device.type == "cuda"
         batches = self.stream.batches(schedule(steps, *division), options.workers, pin)
         self.began = self.since = self.shown = time.monotonic()
+        self.first = self.step
         with self._bar() as self.bar, closing(batches):
+            self.bar.doing("compiling" if options.compile else "training")
             for step in steps:
                 self.sums += self.engine.step(step, batches, self.stream)
                 self.step, self.summed = step + 1, self.summed + 1
                 self._show()
+                self._foretell()
                 self._after_step()
         if self.engine.main:
             self._complete()
@@ -122,14 +132,19 @@ class Loop:
         row = self._row() if self._due(options.log_every) else {}
         better = False
         if self.held_out is not None and self._due(options.validate_every):
+            self.bar.doing("validating")
             row |= validate(self.engine, self.held_out)
             value = criterion(self.engine.average, row)
             better = self.best is None or value < self.best[1]
             self.best = (self.step, value) if better else self.best
+            self._say(
+                f"step {self.step}: validation loss {row['validation_loss']:.4g}{', the best' * better}"
+            )
         if row:
             self._log({"step": self.step, **row})
         stop = self.engine.stopping(self.interrupts.name is not None)
-        if better or stop or self._due(options.save_every):
+        if better or stop or self._due(options.save_every) or self._unsaved_for_long():
+            self.bar.doing("saving")
             self._save()
         if stop:
             raise Interrupted(
@@ -137,9 +152,42 @@ class Loop:
                 f"{options.steps}, saved in {self.given.out}; to go on, start it again with resume=True"
             )
         if self._due(options.sample_every):
+            self.bar.doing("drawing samples")
             if self.engine.main:
                 self.pictures.draw(self.engine, self.step)
             self.engine.accelerator.wait_for_everyone()
+        self.bar.doing("training")
+
+    def _foretell(self) -> None:
+        """Say how long it will take, once some steps have shown it; the first one is slower."""
+        now = time.monotonic()
+        if self.timed is None:
+            self.timed = self.step, now
+        first, since = self.timed
+        steps, left = self.step - first, self.options.steps - self.step
+        if self.foretold or steps < _SHOWING or now - since < _FORETOLD:
+            return
+        self.foretold = True
+        each = (now - since) / steps
+        device = self.engine.accelerator.device.type
+        self._say(
+            f"{self.options.steps} steps take about {duration(each * (left + self.step))} here (on {device})"
+        )
+        if each * left > _LONG and device == "cpu":
+            self._say(
+                f"without a GPU: a tenth of the steps would take {duration(each * self.options.steps / 10)}; "
+                "half of the channels, or half of the size along every axis, make each step several times "
+                "faster. Ctrl-C saves, and the model is used as it is then"
+            )
+
+    def _unsaved_for_long(self) -> bool:
+        """True once, some minutes after the beginning: what was trained is not lost, and can be tried."""
+        alone = self.engine.accelerator.num_processes == 1  # whose clocks would differ
+        return alone and self.saved_step == self.first and time.monotonic() - self.began > _FIRST_SAVE
+
+    def _say(self, text: str) -> None:
+        if self.given.progress and self.engine.main:
+            say(text)
 
     def _due(self, every: int) -> bool:
         return every > 0 and (self.step % every == 0 or self.step == self.options.steps)
@@ -236,8 +284,8 @@ class Loop:
             "diffusion": document(self.engine.model),
         }
 
-    def _bar(self) -> Any:
-        return tqdm(
+    def _bar(self) -> Bar:
+        return Bar(
             total=self.options.steps,
             initial=self.step,
             desc="training",
@@ -250,6 +298,10 @@ class Loop:
         """The last things in the folder of a run that has come to its end."""
         self.log.close()
         finished(self.given.out / RUN)
+        if self.best is not None and self.checkpoints.path(self.best[0]).exists():
+            self._say(
+                f"best validation after step {self.best[0]}, kept in {self.checkpoints.path(self.best[0])}"
+            )
         try:
             from ..plotting import loss_curve
 

@@ -1,6 +1,7 @@
 """The command line on small real files: one command after the other, in this process."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -237,7 +238,7 @@ def test_a_run_is_resumed_with_its_own_data_in_its_own_folder(
         ("--size", 4): "--size [4] instead of [8]",
         ("--flips", 1, "--data-seed", 3): "--flips [1] instead of []; --data-seed 3 instead of 0",
         ("--coloured",): "--coloured True instead of False",
-        ("--lr", 0.5): "lr=0.5 instead of 0.0002",
+        ("--lr", 0.5): "--lr 0.5 instead of 0.0002",
         ("--channels", 4): "channels",
         ("--out", tmp_path): "leave out --out",
         ("--overwrite",): "leave one of them out",
@@ -530,3 +531,40 @@ def test_the_arguments_of_the_process_are_the_default(monkeypatch: pytest.Monkey
     with pytest.raises(SystemExit) as error:
         main()
     assert not error.value.code
+
+
+def test_a_run_begins_with_the_weights_of_another_one(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With other data and another learning rate; so small a rate that the weights stay as they were."""
+    for i in range(6):
+        (tmp_path / "in" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((9, 9), 40 * i, np.uint8)).save(tmp_path / "in" / "ab"[i % 2] / f"{i}.png")
+    out, training = tmp_path / "run", "--no-tensorboard --cpu --sample-every 0 --batch-size 2".split()
+    begin = "train", tmp_path / "in", "--from", pictures / "run", "--size", 8, *training
+    run(*begin, "--labels", "folder", "--lr", 1e-20, "--steps", 2, "--out", out)
+    before, after = (Diffusion.from_pretrained(folder) for folder in (pictures / "run", out))
+    for (name, a), b in zip(before.state_dict().items(), after.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, msg=name)
+    assert (after.data or {})["classes"] == ["a", "b"]
+    assert read_flags(out / "run.json")["from"] == str(pictures / "run")
+    shutil.copytree(out, tmp_path / "moved")
+    run("train", "--resume", out, "--steps", 3)
+    for flags, why in {
+        ("--channels", 8): "--from takes the model as it is in .*: leave out --channels",
+        ("--schedule", "linear"): "leave out --schedule",
+        (): "is for num_classes=2, and the data have None|is for --num-classes 2",
+    }.items():
+        said = fails_last(capsys, *begin, *flags, "--out", tmp_path / "no")
+        assert re.search(why, said), said
+    assert "--from must be the folder of a run" in fails_last(
+        capsys, "train", tmp_path / "in", "--from", tmp_path / "nowhere", "--out", tmp_path / "no"
+    )
+
+
+def fails_last(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """The last line on stderr of a command that is refused."""
+    with pytest.raises(SystemExit) as error:
+        run(*words)
+    assert error.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]

@@ -1,6 +1,7 @@
 """What the commands do to folders of files: each is worked on, or named; nothing is done twice, or lost."""
 
 import errno
+import logging
 import os
 import subprocess
 import sys
@@ -16,9 +17,11 @@ from PIL import Image
 
 from dynunet import Diffusion, UNet
 from dynunet.cli import main
+from dynunet.cli.train import Train
+from dynunet.cli.words import as_flags, flags_of_command
 from dynunet.data import FolderDataset
 
-from .data_writers import flac, idx, png, truncated, wav
+from .data_writers import flac, idx, nii, png, truncated, wav
 from .test_data_broken import ODD, record
 from .test_data_exact import KINDS
 
@@ -179,6 +182,33 @@ def test_more_samples_are_made_beside_those_that_are_there(painter: Path, tmp_pa
             np.testing.assert_allclose(one, other, atol=1)
 
 
+def test_samples_of_two_calls_are_not_mixed(painter: Path, tmp_path: Path, capsys: Any) -> None:
+    sample = ("sample", painter, "--steps", 1, "--out", tmp_path / "out", "--num")
+    run(*sample, 3)
+    run(*sample, 12)  # whose numbers are longer
+    names = [p.name for p in (tmp_path / "out").glob("sample-*")]
+    assert sorted(int(n.split("-")[1]) for n in names) == list(range(12))
+    before = contents(tmp_path / "out")
+    ends(2, *sample, 2, "--overwrite")
+    assert "holds 10 samples of an earlier call" in capsys.readouterr().err
+    assert contents(tmp_path / "out") == before
+    run(*sample, 12, "--overwrite")
+
+
+def test_a_picture_of_samples_has_a_column_for_each_class(
+    painter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[dict[str, Any]] = []
+
+    def pictures(x: Any, path: Path, rate: Any, **options: Any) -> None:
+        drawn.append(options)
+        path.touch()
+
+    monkeypatch.setattr("dynunet.plotting.pictures", pictures)
+    run("sample", painter, "--steps", 1, "--num", 3, "--out", tmp_path / "out")
+    assert drawn == [{"columns": 2, "labels": ["a", "b", "a"]}]
+
+
 def test_a_run_inside_its_own_source_is_resumed_on_the_same_data(tmp_path: Path, capsys: Any) -> None:
     for i in range(4):
         png(tmp_path / f"{i}.png")
@@ -190,7 +220,7 @@ def test_a_run_inside_its_own_source_is_resumed_on_the_same_data(tmp_path: Path,
     assert "examples  4: 4 to train on" in first
     second = capsys.readouterr().out
     assert "examples  4: 4 to train on" in second
-    assert "left out  1 folders that are no data\n  run: a run" in second
+    assert "left out  1 folder without data\n  run: a run" in second
 
 
 def test_what_is_there_must_be_such_samples(painter: Path, tmp_path: Path, capsys: Any) -> None:
@@ -276,6 +306,14 @@ def test_inpaint_takes_folders_of_files_and_of_masks(painter: Path, tmp_path: Pa
     assert "3 there already" in said.out
 
 
+@pytest.mark.parametrize("suffix", [".webp", ".gif"])
+def test_files_that_are_read_alone_become_others(suffix: str, painter: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.zeros((12, 10, 3), np.uint8)).save(tmp_path / "in" / f"a{suffix}")
+    run("denoise", painter, tmp_path / "in", "--sigma", 0.1, "--steps", 1, "--out", tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.png"]
+
+
 @pytest.mark.parametrize("kind", ["flac of a higher rate", "resized RGBA", "nii.gz at another spacing"])
 def test_inpaint_changes_nothing_but_what_is_marked(kind: str, tmp_path: Path) -> None:
     of, options = KINDS[kind]
@@ -342,7 +380,7 @@ def test_a_full_disk_ends_it_with_one_line(
         ("sample --num 0", "--num must be at least 1"),
         ("sample --batch-size 0", "--batch-size must be at least 1"),
         ("summary --spatial-dims 2 --size 100000000000", "takes more memory than there is"),
-        ("summary --spatial-dims 1000000000 --size 8", "spatial_dims must be at most 62"),
+        ("summary --spatial-dims 1000000000 --size 8", "--spatial-dims must be at most 62"),
         ("summary --spatial-dims 2 --size 8 --memory inf", "memory must be positive and finite, got inf"),
         ("denoise x --steps 0 --sigma 1", "--steps must be at least 1"),
         ("denoise x --window 0 --sigma 1", "window must be at least 1"),
@@ -367,6 +405,84 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert why in said
     assert said.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("train IN --resize", "resize needs a size to resize to, got no --size"),
+        ("train IN --size 99 --batch-size 1", "--resize would enlarge it"),
+        ("train IN --size 9 --batch-size 0", "--batch-size must be at least 1"),
+        ("train IN --size 9 --value-range 2 1", "--value-range must be finite"),
+        ("summary --spatial-dims 2 --size 8 --batch-size 0", "--batch-size must be at least 1"),
+    ],
+)
+def test_the_library_is_quoted_in_the_words_of_the_command(
+    words: str, why: str, tmp_path: Path, capsys: Any
+) -> None:
+    png(tmp_path / "in" / "a.png")
+    out = ["--out", tmp_path / "run"] if words.startswith("train") else []
+    ends(2, *(tmp_path / "in" if word == "IN" else word for word in words.split()), *out)
+    said = capsys.readouterr().err
+    assert why in said
+    assert "=True" not in said
+
+
+def test_keywords_become_flags_and_other_words_stay() -> None:
+    flags = flags_of_command(Train)
+    assert "source" not in flags
+    for text, expected in {
+        "resize=True or fit(resume=True)": "--resize or --resume",
+        "missing='nan' would, overwrite=False not": "--missing nan would, --no-overwrite not",
+        "size=(3, 4) and lr=0.5 instead of 0.1": "--size (3, 4) and --lr 0.5 instead of 0.1",
+        "clip must be 1; a clip, --batch-size": "--clip must be 1; a clip, --batch-size",
+        "a smaller batch_size": "a smaller --batch-size",
+        "/tmp/batch_size/x 'batch_size' my_batch_size": "/tmp/batch_size/x 'batch_size' my_batch_size",
+    }.items():
+        assert as_flags(text, flags) == expected
+
+
+def test_of_thousands_of_files_ten_are_named(restorer: Path, tmp_path: Path, capsys: Any) -> None:
+    wav(tmp_path / "in" / "a.wav", 200)
+    for i in range(25):
+        (tmp_path / "in" / f"b{i}.wav").touch()
+    report = FolderDataset(tmp_path / "in", size=50).report()
+    assert report.count("it is empty") == 10
+    assert "skipped   25 files" in report
+    assert "  and 15 more" in report
+    ends(1, "denoise", restorer, tmp_path / "in", "--out", tmp_path / "out")
+    said = capsys.readouterr()
+    assert said.err.count("it is empty") == 10
+    assert "skipped: 15 more" in said.err
+    assert "1 of 26 files restored" in said.out
+    (tmp_path / "in" / "a.wav").unlink()
+    ends(2, "train", tmp_path / "in", "--out", tmp_path / "run")
+    *_, first, second = capsys.readouterr().err.splitlines()
+    assert first == "dynunet train: none of 25 files can be used:"
+    assert second.endswith("b0.wav and 24 more: it is empty (0 bytes)")
+
+
+@pytest.mark.parametrize("name", ["clean.mp3", "clean.txt", "deep/clean.m4a"])
+def test_a_result_for_one_file_is_of_a_format_that_is_written(
+    name: str, restorer: Path, sounds: Path, tmp_path: Path, capsys: Any
+) -> None:
+    ends(2, "denoise", restorer, sounds / "0.wav", "--out", tmp_path / name)
+    assert "path must end with one of .wav" in capsys.readouterr().err
+    assert not (tmp_path / name).exists()
+    run("denoise", restorer, sounds / "0.wav", "--out", tmp_path / "v1.0")
+    assert (tmp_path / "v1.0" / "0.wav").is_file()
+
+
+def test_what_nibabel_logs_names_the_file_once(tmp_path: Path, caplog: Any, monkeypatch: Any) -> None:
+    nii(tmp_path / "a.nii")
+    data = bytearray((tmp_path / "a.nii").read_bytes())
+    data[80:84] = bytes(4)  # pixdim[1]
+    (tmp_path / "a.nii").write_bytes(data)
+    caplog.set_level(logging.WARNING, "nibabel.global")
+    monkeypatch.setattr(logging.getLogger("nibabel.global"), "propagate", True)
+    FolderDataset(tmp_path)[0]
+    (said,) = caplog.messages
+    assert said.startswith(f"{tmp_path / 'a.nii'}: pixdim")
 
 
 def test_names_are_printed_in_any_encoding_and_steer_nothing(restorer: Path, tmp_path: Path) -> None:

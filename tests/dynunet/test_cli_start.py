@@ -1,5 +1,6 @@
 """Help, and errors of flags, are answered before torch is imported, which takes seconds."""
 
+import re
 import subprocess
 import sys
 
@@ -68,3 +69,10 @@ def test_answers_come_before_torch_is_imported() -> None:
 def test_options_need_no_torch(module: str) -> None:
     script = f"import sys, dynunet.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    from dynunet.cli import main
+
+    main(["--version"])
+    assert re.fullmatch(r"dynunet \d+\.\d+\S*\n", capsys.readouterr().out)

@@ -256,11 +256,38 @@ def test_runs_are_left_out_of_what_is_read_and_counted(tmp_path: Path) -> None:
     data = FolderDataset(tmp_path, split="all")
     assert [p.name for p in find(tmp_path)] == ["0.png", "1.png", "2.png", "4.png"]
     assert len(data) == len(before) + 1
-    assert "left out  1 folders that are no data\n  deep/run: a run" in data.report()
+    assert "left out  1 folder without data\n  deep/run: a run" in data.report()
     assert "left out" not in before.report()
     with pytest.raises(ValueError, match=r"no file to read in .*: a run"):
         find(tmp_path / "deep" / "run")
     assert len(find(tmp_path / "deep" / "run" / "samples")) == 1
+
+
+@pytest.mark.parametrize("name", [".git", ".ipynb_checkpoints"])
+def test_hidden_folders_are_neither_read_nor_classes(name: str, tmp_path: Path) -> None:
+    source = tmp_path / ".cache" / "pictures"  # which was asked for by its name
+    for kind in ("a", "b", f"b/{name}", name, f"{name}/deep"):
+        png(source / kind / "0.png")
+    data = FolderDataset(source, labels="folder", split="all")
+    assert [str(p.relative_to(source)) for p in find(source)] == ["a/0.png", "b/0.png"]
+    assert data.units["classes"] == ["a", "b"]
+    assert f"left out  2 folders without data\n  {name}: hidden\n  b/{name}: hidden" in data.report()
+
+
+def test_a_folder_that_may_not_be_looked_into_is_named(tmp_path: Path, monkeypatch: Any) -> None:
+    for kind in ("open", "closed"):
+        png(tmp_path / kind / "0.png")
+    scandir = os.scandir
+
+    def refusing(path: Any) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    data = FolderDataset(tmp_path)
+    assert len(data) == 1
+    assert "closed: it cannot be looked into: Permission denied" in data.report()
 
 
 def test_names_that_are_not_utf8_are_read_and_printed(tmp_path: Path) -> None:
@@ -285,7 +312,7 @@ def test_a_folder_without_data_says_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         FolderDataset(tmp_path / "nowhere")
     (tmp_path / "a.wav").touch()
-    with pytest.raises(ValueError, match=r"none of 1 files can be used:\n.*a\.wav: it is empty"):
+    with pytest.raises(ValueError, match=r"none of 1 file can be used:\n.*a\.wav: it is empty"):
         FolderDataset(tmp_path)
 
 
@@ -342,5 +369,5 @@ def test_options_that_do_not_fit_the_files_are_refused(tmp_path: Path) -> None:
     wav(tmp_path / "c.wav", 600)
     with pytest.raises(ValueError, match="size must be given"):
         FolderDataset(tmp_path)
-    with pytest.raises(ValueError, match=r"a\.wav cannot be read: it must be one of images"):
+    with pytest.raises(ValueError, match=r"a\.wav cannot be read: its name is of audio"):
         load(tmp_path / "a.wav", {"kind": "images", "spatial_dims": 2, "channels": 1})

@@ -276,9 +276,10 @@ def test_channels_are_given_one_by_one_and_opacity_not_at_all(tmp_path: Path) ->
     units = {**FolderDataset(tmp_path).units, "channels": 1}
     loaded = load(tmp_path / "a.png", units, mix=False)
     pixels = of.numbers(tmp_path / "a.png")
-    np.testing.assert_allclose(loaded.x[:, 0], pixels[:3] / 127.5 - 1, atol=1e-6)
+    seen = pixels[3:] > 0
+    np.testing.assert_allclose(loaded.x[:, 0], np.where(seen, pixels[:3], 255) / 127.5 - 1, atol=1e-6)
     save(tmp_path / "b.png", -loaded.x, units, loaded.source)
-    negative = np.concatenate([255 - pixels[:3], pixels[3:]])
+    negative = np.concatenate([np.where(seen, 255 - pixels[:3], pixels[:3]), pixels[3:]])
     np.testing.assert_array_equal(of.numbers(tmp_path / "b.png"), negative)
 
 
@@ -322,7 +323,7 @@ def test_nothing_is_lost_of_what_is_accepted(kind: str, file: int, given: int, a
 
 def test_what_training_does_not_see_is_reported(tmp_path: Path) -> None:
     deep_colours(tmp_path / "a.png")
-    assert "lost      in 1 files, its 16 bits of each colour become 8" in FolderDataset(tmp_path).report()
+    assert "lost      in 1 file, its 16 bits of each colour become 8" in FolderDataset(tmp_path).report()
 
 
 def test_what_a_result_does_not_have_of_its_file_is_said(tmp_path: Path) -> None:
@@ -386,3 +387,22 @@ def test_the_answer_to_a_file_of_a_changing_format_has_what_is_read_of_it(name: 
         before, after = (sf.read(p, dtype="float32", always_2d=True)[0].T for p in (path, to))
     np.testing.assert_array_equal(after[~holes[0]], before[~holes[0]])
     assert (after[holes[0]] != before[holes[0]]).any()
+
+
+@pytest.mark.parametrize("value", [1, 2, 255])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "uint16"])
+def test_a_mask_of_two_values_marks_the_greater_one(value: int, mode: str, tmp_path: Path) -> None:
+    Image.fromarray(RNG.integers(0, 255, (6, 5), dtype=np.uint8)).save(tmp_path / "a.png")
+    marked = RNG.integers(0, 2, (6, 5)).astype(np.uint8)
+    mask = Image.fromarray(marked.astype(np.uint16) * value if mode == "uint16" else marked * np.uint8(value))
+    if mode == "RGBA":
+        mask = mask.convert(mode)
+        mask.putalpha(Image.fromarray(marked * 255))  # drawn on nothing
+    elif mode == "RGB":
+        mask = mask.convert(mode)
+    mask.save(tmp_path / "mask.png")
+    units = FolderDataset(tmp_path / "a.png").units
+    _, holes = load_gaps(
+        tmp_path / "a.png", DataSpec.of(units), marks_of(tmp_path / "mask.png", DataSpec.of(units))
+    )
+    np.testing.assert_array_equal(holes[0, 0], marked)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dynunet.data import FolderDataset
+from dynunet.data import FolderDataset, load, save
 
 from .data_writers import RNG, nii, npy, png, wav
 
@@ -86,6 +86,79 @@ def test_images_by_bit_depth_and_mode(
     np.testing.assert_allclose(FolderDataset(tmp_path)[0]["x0"], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("bits", [1, 8, 10, 12, 14, 16])
+def test_of_16_bits_those_that_are_used_become_the_range(tmp_path: Path, bits: int) -> None:
+    most = 2**bits - 1
+    pixels = RNG.integers(0, most + 1, (4, 6, 5), dtype=np.uint16)
+    pixels[:, 0, 0] = most
+    for i, image in enumerate(pixels):
+        png(tmp_path / f"{i}.png", image)
+    data = FolderDataset(tmp_path, split="all")
+    np.testing.assert_allclose(data[1]["x0"][0], pixels[1] / most * 2 - 1, atol=1e-6)
+    assert f"0 becomes -1, {most} becomes 1" in data.report()
+    assert (f"of the 16 bits of a file {bits} are used" in data.report()) == (bits < 16)
+    x = load(tmp_path / "1.png", data.units)
+    torch.testing.assert_close(x.x, data[1]["x0"])
+    save(tmp_path / "b.png", x.x, data.units)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "b.png")), pixels[1])
+    asked = FolderDataset(tmp_path, split="all", value_range=(0, 65535))
+    assert asked.units["range"] is None
+    np.testing.assert_allclose(asked[1]["x0"][0], pixels[1] / 32767.5 - 1, atol=1e-6)
+
+
+def test_images_have_the_range_that_is_asked_for_and_of_other_files_the_full_scale(tmp_path: Path) -> None:
+    for i in range(3):
+        png(tmp_path / f"{i}.png", GREY)
+    png(tmp_path / "deep.png", GREY.astype(np.uint16) * 257)
+    data = FolderDataset(tmp_path, split="all", value_range=(0, 100))
+    np.testing.assert_allclose(data[0]["x0"][0], GREY / 50 - 1, atol=1e-6)
+    np.testing.assert_allclose(data[3]["x0"][0], GREY / 127.5 - 1, atol=1e-6)
+    assert "100 becomes 1, as asked" in data.report()
+    with pytest.raises(ValueError, match="value_range is of images without opacity"):
+        FolderDataset(tmp_path, channels=2, value_range=(0, 100))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "tRNS"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_colours_that_nobody_sees_are_not_read(tmp_path: Path, mode: str, channels: int) -> None:
+    """Two pictures that look alike, but for what is under their transparent half, are read alike."""
+    seen = Image.fromarray(np.where(COLOUR < 128, 10, 200).astype(np.uint8))
+    for n, hidden in enumerate(((255, 0, 0), (0, 80, 255))):
+        image = seen.copy()
+        image.paste(hidden, (0, 0, 5, 12))
+        file = tmp_path / f"{n}.png"
+        if mode == "tRNS":
+            image.save(file, transparency=hidden)
+            continue
+        if mode == "P":
+            image = image.quantize(16)
+            image.save(file, transparency=image.getpixel((0, 0)))
+            continue
+        image.putalpha(Image.fromarray(np.repeat([[0] * 5 + [255] * 5], 12, 0).astype(np.uint8)))
+        image.convert(mode).save(file)
+    data = FolderDataset(tmp_path, split="all", channels=channels)
+    a, b = data[0]["x0"], data[1]["x0"]
+    torch.testing.assert_close(a, b)
+    colours = a[: channels - 1] if channels in (2, 4) else a
+    assert (colours[:, :, :5] == 1).all()
+    assert not (colours[:, :, 5:] == 1).any()
+    if channels in (2, 4):
+        assert (a[-1, :, :5] == -1).all()
+        assert (a[-1, :, 5:] == 1).all()
+    for path, x in zip(data.paths, (a, b), strict=True):
+        torch.testing.assert_close(load(path, data.units).x, x)
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".gif"])
+def test_other_images_are_read(tmp_path: Path, suffix: str) -> None:
+    for i in range(3):
+        Image.fromarray(GREY).convert("RGB").save(tmp_path / f"{i}{suffix}", lossless=True)
+    data = FolderDataset(tmp_path, split="all", channels=1)
+    np.testing.assert_allclose(data[0]["x0"][0], GREY / 127.5 - 1, atol=1 / 127)
+    with pytest.raises(ValueError, match="path must end with one of"):
+        save(tmp_path / f"new{suffix}", data[0]["x0"], data.units)
+
+
 def test_palettes_become_colours(tmp_path: Path) -> None:
     few = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)[RNG.integers(0, 3, (6, 5))]
     Image.fromarray(few).quantize(4).save(tmp_path / "a.png")
@@ -105,7 +178,7 @@ def test_most_images_decide_the_channels(tmp_path: Path) -> None:
     png(tmp_path / "grey.png", GREY)
     data = FolderDataset(tmp_path, split="all")
     assert data.channels == 3
-    assert "1 files are converted" in data.report()
+    assert "1 file converted" in data.report()
     np.testing.assert_allclose(data[3]["x0"], np.stack([GREY] * 3) / 127.5 - 1, atol=1e-6)
 
 

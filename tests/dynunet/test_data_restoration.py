@@ -162,14 +162,34 @@ def test_pairs_are_cropped_and_mirrored_together(tmp_path: Path, write: Any) -> 
 def test_pairs_of_another_size_or_channels(tmp_path: Path) -> None:
     for i in range(3):
         wav(tmp_path / "clean" / f"{i}.wav", 300)
-        wav(tmp_path / "noisy" / f"{i}.wav", 300 + (i == 2), channels=2)
+        wav(tmp_path / "noisy" / f"{i}.wav", 300 + 31 * (i == 2), channels=2)
     data = FolderDataset(tmp_path / "clean", size=100, pairs=tmp_path / "noisy", split="all")
     assert len(data) == 2
-    assert "2.wav: its pair has another size: 1 x 301, not 1 x 300" in data.report()
+    assert "2.wav: its pair has another size: 1 x 331, not 1 x 300" in data.report()
     assert (data.channels, data.cond_channels) == (1, 2)
     assert data[0]["cond"].shape == (2, 100)
     with pytest.raises(ValueError, match="pairs must be a folder outside of the source"):
         FolderDataset(tmp_path, size=100, pairs=tmp_path / "noisy")
+
+
+@pytest.mark.parametrize("more", [-7, 7])
+@pytest.mark.parametrize("size", [None, 100, 2000])
+def test_recordings_of_a_pair_may_differ_by_some_samples_at_the_end(
+    more: int, size: int | None, tmp_path: Path
+) -> None:
+    for i in range(3):
+        x = wav(tmp_path / "clean" / f"{i}.wav", 600)[0]
+        longer = np.concatenate([x, np.zeros(7)])
+        (tmp_path / "noisy").mkdir(exist_ok=True)
+        sf.write(tmp_path / "noisy" / f"{i}.wav", longer[: 600 + more], 8000, "PCM_16")
+    data = FolderDataset(tmp_path / "clean", size=size, pairs=tmp_path / "noisy", split="all")
+    assert len(data) == 3
+    torch.manual_seed(0)
+    for i in range(9):
+        item = data[i % 3]
+        torch.testing.assert_close(item["x0"], item["cond"], atol=1e-4, rtol=0)
+        assert item["x0"].shape == (1, size or 600 + min(more, 0))
+    assert f"its pair has 7 samples {'more' if more > 0 else 'less'} at the end" in data.report()
 
 
 def test_a_clean_volume_is_on_the_scale_of_its_pair(tmp_path: Path) -> None:

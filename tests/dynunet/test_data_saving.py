@@ -193,10 +193,27 @@ def test_new_results_are_in_the_units_of_the_training_files(tmp_path: Path) -> N
     np.testing.assert_allclose(image.header.get_zooms(), [2, 2, 3])
 
 
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int16", "float32", "float64"])
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_new_arrays_have_the_numbers_and_the_range_of_those_of_training(
+    dtype: str, suffix: str, tmp_path: Path
+) -> None:
+    x = np.array([[0, 1] if dtype == "bool" else [3, 100]]).astype(dtype)
+    npy(tmp_path / "in" / "a.npy", x) if suffix == ".npy" else np.savez(tmp_path / "a.npz", x=x)
+    units = units_of(tmp_path / "in" if suffix == ".npy" else tmp_path / "a.npz")
+    save(tmp_path / f"new{suffix}", torch.tensor([[[-2.0, -1.0, 1.0, 3.0]]]), units)
+    made = np.load(tmp_path / f"new{suffix}")
+    made = made if suffix == ".npy" else made["data"]
+    whole = np.dtype(dtype).kind in "biu"
+    assert made.dtype == (dtype if whole else "float32")
+    if whole:
+        np.testing.assert_array_equal(made[0], [x.min(), x.min(), x.max(), x.max()])
+
+
 def test_nothing_is_overwritten_and_no_half_file_is_left(tmp_path: Path) -> None:
     npy(tmp_path / "a.npy", np.array([[1.0, 2.0]]))
     units = units_of(tmp_path)
-    with pytest.raises(FileExistsError, match="overwrite=True"):
+    with pytest.raises(FileExistsError, match="overwrite would"):
         save(tmp_path / "a.npy", torch.zeros(1, 1, 2), units)
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), [[1, 2]])
     with pytest.raises(ValueError, match="path must end with one of"):

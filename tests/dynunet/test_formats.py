@@ -23,7 +23,8 @@ def spec_of(own: Format, dims: int) -> DataSpec:
     """Of one channel, which every format takes, and values from -1 to 1."""
     stored = {"audio": "FLOAT", "images": "uint8"}.get(own.kind, "float32")
     rate = 8000 if "sample_rate" in own.options else None
-    return DataSpec(own.kind, dims, 1, stored=stored, sample_rate=rate, range=(-1.0, 1.0))
+    span = None if own.fixed_scale else (-1.0, 1.0)
+    return DataSpec(own.kind, dims, 1, stored=stored, sample_rate=rate, range=span)
 
 
 def drawn(draw: st.DataObject, own: Format) -> tuple[DataSpec, torch.Tensor]:

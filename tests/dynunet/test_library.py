@@ -1,5 +1,6 @@
 """The functions that commands call: a model and the folder of its run are the same, and counts add up."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from dynunet.data import FolderDataset
 from dynunet.evaluation import data_of_run, evaluate
 from dynunet.generation import generate
 from dynunet.restoration import fill_gaps, restore
+from tests.dynunet.test_cli_files import untrained
 from tests.dynunet.test_saved_runs import opened
 
 QUIET: dict[str, Any] = {"progress": False}
@@ -66,6 +68,44 @@ def test_a_model_that_restores_is_evaluated(voice: tuple[Path, Path]) -> None:
         evaluate(model)
     with pytest.raises(ValueError, match="num must be at least 2, got 1"):
         evaluate(model, held, num=1)
+
+
+def test_examples_of_which_a_figure_says_nothing_are_left_out_and_counted(tmp_path: Path) -> None:
+    """The means are those over the others, whose power is that of speech, in closed form."""
+    random = np.random.default_rng(0)
+    names = ("a", "b", "c", "silent", "hushed", "clean")
+    clean = {name: random.uniform(-0.5, 0.5, 200) for name in names}
+    noisy = {name: x + 0.1 * random.uniform(-0.5, 0.5, 200) for name, x in clean.items()}
+    clean["silent"], clean["hushed"], noisy["clean"] = np.zeros(200), clean["hushed"] * 1e-4, clean["clean"]
+    for folder, signals in {"clean": clean, "noisy": noisy}.items():
+        (tmp_path / folder).mkdir()
+        for name, x in signals.items():
+            soundfile.write(tmp_path / folder / f"{name}.wav", x, 8000, "FLOAT")
+    source, pairs = tmp_path / "clean", tmp_path / "noisy"
+    run = untrained(tmp_path / "run", source, pairs=pairs)
+    found = evaluate(run, data_of_run(run, source, pairs=pairs), num=6)
+    ratios = [10 * np.log10((clean[n] ** 2).sum() / ((noisy[n] - clean[n]) ** 2).sum()) for n in "abc"]
+    assert found.figures["SNR before"] == pytest.approx(np.mean(ratios), abs=1e-3)
+    assert found.left_out == 3
+    assert "of 3 of 6 examples\n" in str(found)
+    assert "left out  2 of 6 silent, 1 of 6 as clean as can be" in str(found)
+    for name in "abc":
+        (source / f"{name}.wav").unlink()
+    none = evaluate(run, data_of_run(run, source, pairs=pairs), num=3)
+    assert np.isnan(none.figures["SNR before"]) == (none.left_out == 3)
+
+
+@pytest.mark.parametrize("name", ["voice", "digits"])
+def test_the_folder_of_a_model_alone_is_evaluated(name: str, tmp_path: Path) -> None:
+    run, files = opened(name, tmp_path)
+    for path in run.iterdir():
+        if path.name not in ("config.json", "model.safetensors"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    data = data_of_run(run, files)
+    assert data.units == Diffusion.from_pretrained(run).data
+    assert evaluate(run, data, num=3, steps=1).rows
+    with pytest.raises(ValueError, match=r"source must be given: .* holds a model alone"):
+        data_of_run(run)
 
 
 def test_new_data_is_made_kept_and_made_more_of(digits: tuple[Path, Path], tmp_path: Path) -> None:

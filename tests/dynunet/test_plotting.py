@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -200,6 +201,29 @@ def test_pictures_of_any_rank(dims: int, tmp_path: Path) -> None:
 def test_pictures_stand_in_the_columns_asked_for(tmp_path: Path) -> None:
     plotting.pictures(torch.zeros(6, 1, 96, 96), tmp_path / "p.png", columns=2)
     assert read(tmp_path / "p.png").shape[:2] == (3 * 96 + 2 * 12 + 16, 2 * 96 + 12 + 16)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3, 4, 5])
+def test_pictures_have_the_label_of_every_sample(
+    dims: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above the columns of a grid, else beside each sample; and beside no row the same text twice."""
+    drawn: list[tuple[Any, ...]] = []
+    for name in ("draw_sheet", "draw_signals"):
+        monkeypatch.setattr(plotting.samples, name, lambda *args: drawn.append(args))
+    names = ["given", "estimate", "truth"]
+    plotting.pictures(torch.zeros(6, 1, *(4,) * dims), tmp_path / "p.png", columns=3, labels=names * 2)
+    (args,) = drawn
+    if dims == 1:
+        assert args[4] == names * 2
+    elif dims == 2:
+        assert args[3] == [(0, 0, "given"), (1, 1, "estimate"), (2, 2, "truth")]
+    elif dims == 3:
+        assert args[2] == names * 2
+    else:
+        assert args[2] == [f"{name} {i}" for name in names * 2 for i in range(4)]
+    with pytest.raises(ValueError, match="labels must have one text for each of 2 samples, got 1"):
+        plotting.pictures(torch.zeros(2, 1, *(4,) * dims), tmp_path / "p.png", labels=["a"])
 
 
 def test_pictures_beyond_four_axes_show_the_middle(tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ from ..errors import shown
 from .arrays import Npy, Npz
 from .audio import Audio
 from .format import Format, Header
-from .images import Images
+from .images import Images, ImagesToRead
 from .mnist_cifar import Cifar, Mnist
 from .volumes import Volumes
 
 FORMATS: tuple[Format, ...] = (
     Audio(),
     Images(),
+    ImagesToRead(),
     Volumes(),
     Npy(),
     Npz(),

@@ -21,6 +21,7 @@ from ..values import Region, cut
 from .format import Format, Header, check_not_empty
 from .numbers import Numbers
 
+_WHOLE = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 _NAMES = ("images", "data", "x", "arr_0")
 
 
@@ -81,6 +82,11 @@ class Npy(Format):
     def scale_text(self, spec: DataSpec, options: DataOptions) -> str:
         asked = "as asked" if options.value_range is not None else "the range of what is trained on"
         return f"{super().scale_text(spec, options)}, {asked}"
+
+    def numbers(self, path: Path, spec: DataSpec, channels: int, like: Header | None) -> Numbers:
+        """Those of the source; new arrays have whole numbers where those of training had."""
+        whole = like is None and spec.kind == self.kind and spec.stored in _WHOLE
+        return Numbers(spec.stored) if whole else super().numbers(path, spec, channels, like)
 
     def encode(
         self, path: Path, stored: np.ndarray, numbers: Numbers, spec: DataSpec, like: Header | None

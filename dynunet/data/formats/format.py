@@ -65,7 +65,7 @@ class Format(ABC):
         options: fields of :class:`DataOptions` that mean something for this kind and not for every other.
         writable: results can be written in it.
         lossy: suffixes that do not give back what is written, each with one of the same kind that does.
-        fixed_scale: the numbers have a full scale of their own, so that values need not be measured.
+        fixed_scale: the numbers have a full scale of their own.
         clips: values beyond full scale are cut when they are written.
         pads: files that are shorter than an example are padded.
         resizable: examples can be resized without becoming something else.
@@ -175,6 +175,30 @@ class Format(ABC):
             headers: each as often as it has examples.
         """
         return {}
+
+    def measured(self, header: Header) -> bool:
+        """True if the values of a training file are looked at, for what becomes -1 and 1."""
+        return not self.fixed_scale
+
+    def range_of(
+        self, spec: DataSpec, asked: tuple[float, float] | None, found: tuple[float, float] | None
+    ) -> tuple[float, float] | None:
+        """The values that become -1 and 1 in all files; None for those of the full scale.
+
+        Args:
+            spec: without a range.
+            asked: in the options.
+            found: the least and greatest value of the training examples, as far as they are measured.
+
+        Raises:
+            ValueError: no range can be made of them.
+        """
+        if asked is not None or self.fixed_scale or found is None:
+            return asked
+        low, high = found
+        if not low < high or not np.isfinite(2 / (high - low)):
+            raise ValueError(f"value_range must be given: all values to train on are {low:g}")
+        return found
 
     def scale(
         self, spec: DataSpec, header: Header | None = None, own: tuple[float, float] | None = None

@@ -1,8 +1,11 @@
 """Images: png, jpg and others that pillow reads; two spatial axes, rows and columns.
 
-8 bits per channel, or 16 of grey images (pillow reduces 16-bit colour to 8). Palettes become colours, a
+8 bits per channel, or 16 of grey images (pillow reduces 16-bit colour to 8), of which as many count as the
+training files use. Palettes become colours, a
 camera's rotation is applied, of several views in one jpg (MPO) the first is taken. Where another number of
-channels is wanted, colours become grey, grey becomes colours, and an alpha channel is left out or opaque.
+channels is wanted, colours become grey, grey becomes colours, and pictures with an alpha channel are laid on
+white, or get an opaque one. The colours that are under what is fully transparent, which nobody sees, become
+white.
 A result has the size, bit depth, opacity and colour profile of its file.
 """
 
@@ -26,6 +29,7 @@ _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _CHANNELS = {"1": 1, "L": 1, "LA": 2, "RGB": 3, "RGBX": 3, "CMYK": 3, "YCbCr": 3, "RGBA": 4, "PA": 4}
 _DEEP = ("I;16", "I;16B", "I;16L")
 _CAMERA = ("JPEG", "MPO")
+_BLACK, _WHITE = 0, 255
 _ORIENTATION = 0x0112  # EXIF; 5 to 8 exchange rows and columns
 
 
@@ -44,17 +48,57 @@ class Pixels(Format):
     kind = "images"
     dims = range(2, 3)
     new = ".png"
+    options = frozenset({"value_range"})
     fixed_scale = copies = opacity = True
+
+    def measured(self, header: Header) -> bool:
+        return header.stored == "uint16"
+
+    def range_of(
+        self, spec: DataSpec, asked: tuple[float, float] | None, found: tuple[float, float] | None
+    ) -> tuple[float, float] | None:
+        """As asked; else of 16 bits those that are used: many cameras have 10, 12 or 14."""
+        opaque = spec.channels in (2, 4)
+        if asked is None and found is not None and spec.stored == "uint16" and found[1] > 0 and not opaque:
+            asked = 0.0, 2.0 ** int(found[1]).bit_length() - 1
+        if asked is None or Scale(*asked) == self.scale(spec):
+            return None
+        if opaque:
+            raise ValueError(
+                f"value_range is of images without opacity, which have 1 or 3 channels, got {asked} for "
+                f"{spec.channels}"
+            )
+        return asked
 
     def scale(
         self, spec: DataSpec, header: Header | None = None, own: tuple[float, float] | None = None
     ) -> Scale:
-        return Scale(0.0, _FULL_SCALE[(header.stored if header is not None else spec.stored) or "uint8"])
+        """The range of the spec is of files that are stored as most are; others have their full scale."""
+        usual = spec.stored or "uint8"
+        stored = (header.stored if header is not None else "") or usual
+        if spec.range is not None and stored == usual:
+            return Scale(*spec.range)
+        return Scale(0.0, _FULL_SCALE[stored])
+
+    def scale_text(self, spec: DataSpec, options: DataOptions) -> str:
+        text = super().scale_text(spec, options)
+        if spec.range is None:
+            return text
+        if options.value_range is not None:
+            return f"{text}, as asked"
+        return f"{text}: of the 16 bits of a file {int(spec.range[1]).bit_length()} are used"
 
     def marked(self, header: Header, spec: DataSpec) -> np.ndarray:
-        """Marked is where a mask is bright."""
-        values = self.values(header, DataSpec("images", 2, 1))
-        return values > self.scale(spec, header).high / 2
+        """Marked is where a mask is bright, and of a mask of 0 and one other value, where it is that."""
+        values = self._mask(header)
+        full = self.scale(DataSpec(self.kind, 2, 1), header).high
+        least = values.max(initial=0)
+        two_valued = ((values == 0) | (values == least)).all()
+        return values > 0 if two_valued else values > full / 2
+
+    def _mask(self, header: Header) -> np.ndarray:
+        """``(N, 1, rows, columns)``."""
+        return self.values(header, DataSpec(self.kind, 2, 1))
 
 
 class Images(Pixels):
@@ -90,11 +134,17 @@ class Images(Pixels):
         self, header: Header, index: int, spec: DataSpec, cache: Cache, region: Region | None = None
     ) -> np.ndarray:
         key = header.path, "image", spec.channels
-        return cut(cache.get(key, lambda: _decoded(header.path, spec.channels)), region)
+        return cut(cache.get(key, lambda: _decoded(header.path, spec.channels, _WHITE)), region)
 
     def stored(self, header: Header, index: int, spec: DataSpec, cache: Cache) -> np.ndarray:
-        pixels = super().stored(header, index, spec, cache)
+        pixels = _decoded(header.path, header.channels, None)
         return pixels > 0 if header.numbers.dtype == "bool" else pixels
+
+    def values(self, header: Header, spec: DataSpec) -> np.ndarray:
+        return _decoded(header.path, spec.channels, _WHITE)[None]
+
+    def _mask(self, header: Header) -> np.ndarray:
+        return _decoded(header.path, 1, _BLACK)[None]  # what is transparent is not marked
 
     def check_result(self, path: Path, spec: DataSpec, channels: int, like: Header | None) -> None:
         super().check_result(path, spec, channels, like)
@@ -119,7 +169,10 @@ class Images(Pixels):
             return like.numbers
         if (like.stored if like is not None else spec.stored) != "uint16":
             return Numbers("uint8")
-        return Numbers("uint16") if channels == 1 and lossless else Numbers("uint8", 257.0)
+        if channels == 1 and lossless:
+            return Numbers("uint16")
+        scale = self.scale(spec, like)
+        return Numbers("uint8", (scale.high - scale.low) / 255, scale.low)
 
     def encode(
         self, path: Path, stored: np.ndarray, numbers: Numbers, spec: DataSpec, like: Header | None
@@ -134,6 +187,14 @@ class Images(Pixels):
         made = io.BytesIO()
         image.save(made, name, **options)
         return made.getbuffer()
+
+
+class ImagesToRead(Images):
+    """Images in files that results are not written in; they become png."""
+
+    suffixes = (".webp", ".gif")
+    writable = False
+    lossy: ClassVar[Mapping[str, str]] = {}
 
 
 def turned(image: Any) -> int:
@@ -183,8 +244,12 @@ def _check_whole(path: Path) -> None:
             image.load()
 
 
-def _decoded(path: Path, channels: int) -> np.ndarray:
-    """``(channels, rows, columns)``, uint8 or uint16."""
+def _decoded(path: Path, channels: int, behind: int | None) -> np.ndarray:
+    """``(channels, rows, columns)``, uint8 or uint16.
+
+    Args:
+        behind: the grey that is seen through what is transparent; None for the colours as they are stored.
+    """
     from PIL import ImageOps
 
     with open(path, "rb") as file, pillow().open(file) as image:
@@ -196,8 +261,23 @@ def _decoded(path: Path, channels: int) -> np.ndarray:
             return np.stack([grey] * (channels - len(opaque)) + opaque)
         if image.mode in ("P", "PA"):  # through colours: pillow makes no LA of a palette
             image = image.convert("RGBA")
+        if behind is not None and image.has_transparency_data:
+            image = _laid_on(behind, image, channels)
         pixels = np.array(image.convert(_MODES[channels]))
     return np.ascontiguousarray(np.moveaxis(np.atleast_3d(pixels), -1, 0))
+
+
+def _laid_on(grey: int, image: Any, channels: int) -> Any:
+    """An image as it is seen before a grey; where its opacity is kept, only what is not seen is that grey."""
+    image = image.convert("RGBA")
+    opacity = image.getchannel("A")
+    if channels in (2, 4):
+        unseen = opacity.point(lambda alpha: 255 * (alpha == 0))
+        image.paste((grey, grey, grey, 0), mask=unseen)
+        return image
+    ground = pillow().new("RGB", image.size, (grey, grey, grey))
+    ground.paste(image, mask=opacity)
+    return ground
 
 
 def _as_turned(image: Any, source: Path, format: str) -> tuple[Any, dict[str, Any]]:

@@ -7,6 +7,7 @@ grid, axes, affine, header and type of numbers of its file.
 """
 
 import gzip
+import logging
 from collections.abc import Sequence
 from math import isfinite, prod
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UnreadableError, missing_package
+from ..errors import UnreadableError, missing_package, shown
 from ..memory import Cache, check_size
 from ..options import DataOptions, missing_value
 from ..spec import DataSpec
@@ -33,6 +34,21 @@ def nibabel() -> Any:
     return nibabel
 
 
+def _opened(path: Path, warn: bool = False) -> Any:
+    """An image without its values; what nibabel logs of it has its name, and is said once."""
+
+    def named(record: logging.LogRecord) -> bool:
+        record.msg, record.args = f"{shown(path)}: {record.getMessage()}", ()
+        return warn
+
+    logger = nibabel().imageglobals.logger
+    logger.addFilter(named)
+    try:
+        return nibabel().load(path)
+    finally:
+        logger.removeFilter(named)
+
+
 class Volumes(Format):
     """Volumes on a grid of known spacing, each scaled by its own percentiles, or all by one range."""
 
@@ -45,7 +61,7 @@ class Volumes(Format):
 
     def header(self, path: Path, options: DataOptions) -> Header:
         check_not_empty(path)
-        image = nibabel().load(path)
+        image = _opened(path, warn=True)
         check_real(np.dtype(image.get_data_dtype()))
         if 0 in image.shape:
             raise UnreadableError(f"it has no entries, its shape is {image.shape}")
@@ -120,7 +136,7 @@ class Volumes(Format):
             if len(step) == len(image.shape):
                 image.header.set_zooms(step)
         else:
-            source = nib.load(like.path)
+            source = _opened(like.path)
             array = _as_stored(source, as_array(stored, spec, like.series, series_axis=-1))
             image = type(source)(array, source.affine, source.header)
             image.header.set_data_dtype(array.dtype)
@@ -172,7 +188,7 @@ def _without_ones(shape: tuple[int, ...], options: DataOptions | DataSpec) -> tu
 
 def _stored(header: Header, index: int, spec: DataSpec, cache: Cache, region: Region | None) -> np.ndarray:
     """A region on the file's own grid, canonically oriented, in its own numbers."""
-    image = nibabel().load(header.path)
+    image = _opened(header.path)
     proxy = image.dataobj
     if header.path.suffix == ".gz":
         values = cache.get((header.path, "volume"), lambda: np.array(proxy.get_unscaled()))
