@@ -187,11 +187,11 @@ def test_items_of_all_kinds(tmp_path: Path) -> None:
 
 def test_pictures_show_condition_estimate_and_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Tensor] = []
-    shown: list[tuple[Any, Any]] = []
+    shown: list[tuple[Any, ...]] = []
 
-    def pictures(x: Tensor, path: Path, sample_rate: Any, columns: Any) -> None:
+    def pictures(x: Tensor, path: Path, sample_rate: Any, columns: Any, labels: Any) -> None:
         drawn.append(x)
-        shown.append((sample_rate, columns))
+        shown.append((sample_rate, columns, *labels))
 
     monkeypatch.setattr(plotting, "pictures", pictures)
     items = [{"x0": x, "cond": torch.cat([x + 1, x]), "mask": x > 0} for x in data()]
@@ -210,7 +210,7 @@ def test_pictures_show_condition_estimate_and_truth(tmp_path: Path, monkeypatch:
     coordinates.data = {"restoration": None, "sample_rate": 8000}
     trainer(tmp_path / "other", items, diffusion=coordinates, **options).fit()
     assert torch.equal(drawn[-1], x[1::3])
-    assert shown == [(None, 3)] * 2 + [(8000, None)] * 2
+    assert shown == [(None, 3, *("given", "estimate", "truth") * 2)] * 2 + [(8000, None)] * 2
 
 
 def test_what_is_not_installed_is_said_once(
