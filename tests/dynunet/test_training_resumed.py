@@ -43,7 +43,7 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, workers: int) -> 
 
 def test_the_best_so_far_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([1.0, 3.0, 2.0])
-    monkeypatch.setattr(loop, "validation_loss", lambda engine, stream: next(losses))
+    monkeypatch.setattr(loop, "validate", lambda engine, stream: {"validation_loss": next(losses)})
     options: dict[str, Any] = {"steps": 15, "validation": data(3), "validate_every": 5}
     stopped(tmp_path / "run", 7, **options)
     trainer(tmp_path / "run", Random(), **options).fit(resume=True)

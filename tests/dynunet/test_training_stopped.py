@@ -133,7 +133,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, monkeypatch: 
     def step(self: Any, step: int, *rest: Any) -> Tensor:
         result = original(self, step, *rest)
         if step == 7:
-            next(self.diffusion.parameters()).data.fill_(math.nan)
+            next(self.model.parameters()).data.fill_(math.nan)
         return result
 
     monkeypatch.setattr(loop.Engine, "step", step)
