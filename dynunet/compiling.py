@@ -8,9 +8,6 @@ until the next one begins.
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
-import torch
-from torch import Tensor
-
 from .arguments import choice
 
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
@@ -27,6 +24,8 @@ def compile_mode(value: Any, name: str) -> str | None:
 
 def begin_step(mode: str) -> None:
     """From here on CUDA graphs may overwrite their earlier results."""
+    import torch  # options of training are read and checked without it
+
     if mode in _GRAPHS:
         torch.compiler.cudagraph_mark_step_begin()
 
@@ -36,11 +35,13 @@ def compiled(network: Callable[..., Any], mode: str) -> Callable[..., Any]:
 
     What was compiled before, of the same network in the same mode, is used again.
     """
+    import torch
+
     run: Callable[..., Any] = torch.compile(network, mode=mode)
 
     def call(*args: Any, **keywords: Any) -> Any:
         begin_step(mode)
         result = run(*args, **keywords)
-        return result.clone() if mode in _GRAPHS and isinstance(result, Tensor) else result
+        return result.clone() if mode in _GRAPHS and isinstance(result, torch.Tensor) else result
 
     return call

@@ -133,13 +133,13 @@ class Loop:
         better = False
         if self.held_out is not None and self._due(options.validate_every):
             self.bar.doing("validating")
-            row |= validate(self.engine, self.held_out)
+            figures = validate(self.engine, self.held_out)
+            row |= figures
             value = criterion(self.engine.average, row)
             better = self.best is None or value < self.best[1]
             self.best = (self.step, value) if better else self.best
-            self._say(
-                f"step {self.step}: validation loss {row['validation_loss']:.4g}{', the best' * better}"
-            )
+            said = (f"{name.removeprefix('validation_')} {value:.4g}" for name, value in figures.items())
+            self._say(f"step {self.step}: validation {', '.join(said)}{', the best' * better}")
         if row:
             self._log({"step": self.step, **row})
         stop = self.engine.stopping(self.interrupts.name is not None)

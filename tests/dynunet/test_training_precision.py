@@ -44,8 +44,9 @@ def high() -> None:
 
 
 @pytest.fixture(autouse=True)
-def kept() -> Iterator[None]:
-    """As torch has them, afterwards."""
+def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As torch has them, afterwards; and free to be set, which torch's own test utilities forbid."""
+    monkeypatch.setitem(backends.flags_frozen.__globals__, "__allow_nonbracketed_mutation_flag", True)
     yield
     torch.set_float32_matmul_precision("highest")
     for setting, value in zip(precision._SETTINGS, ("none", "tf32", "tf32"), strict=True):
