@@ -72,6 +72,30 @@ class Configured:
         return self
 
 
+class AroundNetwork(Configured):
+    """A model around a network: its constructor has arguments ``model``, the network, and ``data``."""
+
+    @property
+    def data(self) -> dict[str, Any] | None:
+        """The argument of this name, the units of the numbers; it may be set later."""
+        return self.config["data"]
+
+    @data.setter
+    def data(self, value: Mapping[str, Any] | None) -> None:
+        if not (value is None or isinstance(value, Mapping)):
+            raise TypeError(f"data must be None or a dict, got {type(value).__name__}")
+        try:
+            self.config["data"] = _plain(value)
+        except TypeError as error:
+            raise TypeError(f"data must be None or a dict that JSON can hold, got {value!r}") from error
+
+    def _inflate_(self, axes: Any) -> None:
+        """The configuration of the network is part of this one."""
+        network = unwrapped(cast(Any, self).model)
+        if isinstance(network, Configured):
+            self.config["model"] = document(network)
+
+
 def constructor_config(cls: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the arguments of a constructor that JSON can hold, as it holds them: tuples become lists."""
     config = {}

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import trange
 
 import convnd.functional as F
 
@@ -25,6 +24,7 @@ from .data.spec import DataSpec
 from .diffusion import Diffusion
 from .jsonable import unflat
 from .metrics import frechet_distance, psnr, si_sdr, snr
+from .progress import Bar
 from .runs import batch_size as fitting
 from .runs import device_of, restoration_steps, spec_of_run, trained
 from .training.record import RUN, read_flags
@@ -187,7 +187,7 @@ class _Examples:
     size: int
 
     def batches(self, first: int, count: int, title: str) -> Iterator[dict[str, Tensor]]:
-        for start in trange(first, first + count, self.size, desc=title, disable=None, leave=False):
+        for start in Bar(range(first, first + count, self.size), desc=title, leave=False):
             items = [self._item(i) for i in range(start, min(start + self.size, first + count))]
             yield {name: torch.stack([item[name] for item in items]) for name in items[0]}
 

@@ -1,6 +1,6 @@
 """Trained runs: a model, what its numbers mean, and how it is used on data like that of training."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -49,10 +49,8 @@ def trained(model: Path | str | Diffusion, device: str | None = None) -> tuple[D
         "cond_channels": spec.cond_channels,
         "num_classes": None if spec.classes is None else len(spec.classes),
     }
-    for name, value in wanted.items():
-        have = getattr(diffusion.model, name, value)
-        if have != value:
-            raise ValueError(f"{place}: data: the units must fit the network, {name}={have}, got {value}")
+    for name, have, value in _misfits(diffusion, wanted):
+        raise ValueError(f"{place}: data: the units must fit the network, {name}={have}, got {value}")
     return diffusion, spec
 
 
@@ -73,11 +71,17 @@ def begun_with(run: Path, dataset: Any) -> Diffusion:
         "cond_channels": dataset.cond_channels,
         "num_classes": dataset.num_classes,
     }
+    for name, have, value in _misfits(diffusion, wanted):
+        raise ValueError(f"the model in {shown(run)} is for {name}={have}, and the data have {value}")
+    return diffusion
+
+
+def _misfits(diffusion: Diffusion, wanted: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Arguments of the network that are not as wanted: name, value, and the one wanted."""
     for name, value in wanted.items():
         have = getattr(diffusion.model, name, value)
         if have != value:
-            raise ValueError(f"the model in {shown(run)} is for {name}={have}, and the data have {value}")
-    return diffusion
+            yield name, have, value
 
 
 def spec_of_run(run: Path | str) -> DataSpec:

@@ -12,18 +12,20 @@ from convnd.arguments import PerAxis
 
 from .arguments import choice, integer, positive
 from .checkpoints import Checkpoint
+from .config import AroundNetwork
 from .diffusion.checks import check_data, check_finite
 from .diffusion.losses import ELEMENTWISE, expanded_mask, loss_sum
 from .diffusion.sampling import evaluation_mode
 from .losses import FOCUS, cross_entropy, soft_dice
-from .windows import averaged
+from .metrics.segmentation import class_counts
+from .windows import averaged, has_spatial_axes
 
 TASKS = ("segmentation", "classification", "regression")
 CLASS_LOSSES = ("ce", "dice", "dice+ce", "focal")
 _DEFAULTS = {"segmentation": "dice+ce", "classification": "ce", "regression": "l2"}
 
 
-class Supervised(Checkpoint, nn.Module):
+class Supervised(AroundNetwork, Checkpoint, nn.Module):
     """A network with a training loss, prediction and metrics for a supervised task.
 
     Args:
@@ -90,7 +92,7 @@ class Supervised(Checkpoint, nn.Module):
         if class_weights is not None:
             weights = torch.tensor([positive(w, "class_weights") for w in class_weights])
         self.register_buffer("class_weights", weights, persistent=False)
-        self.classes = classes
+        self.classes = _checked_classes(classes)
         self.data = data
 
     @property
@@ -116,10 +118,9 @@ class Supervised(Checkpoint, nn.Module):
         Raises:
             ValueError, TypeError: naming the argument, the rule and the value received.
         """
-        total: Any = 0.0
-        for weight, output, aim, counted in self._outputs(x0, target, mask, conditions):
-            total = total + weight * self._loss(output, aim, counted)
-        return total
+        outputs = self._outputs(x0, target, mask, conditions)
+        parts = [weight * self._loss(*rest) for weight, *rest in outputs]
+        return sum(parts[1:], parts[0])
 
     def _loss(self, output: Tensor, target: Tensor, counted: Tensor) -> Tensor:
         parts = []
@@ -141,13 +142,11 @@ class Supervised(Checkpoint, nn.Module):
         """
         if self.per_batch:
             raise ValueError(f"loss must be a mean over entries to be summed, got {self.loss_name!r}")
-        outputs = list(self._outputs(x0, target, mask, conditions))
+        outputs = self._outputs(x0, target, mask, conditions)
         sums = [(weight, *self._sum(*rest)) for weight, *rest in outputs]
         count = sums[0][2]  # count of the finest output; coarser outputs add their weighted means
-        total: Any = 0.0
-        for weight, error, number in sums:
-            total = total + weight * error * (count / torch.where(number == 0, 1, number))
-        return total, count
+        means = [weight * error / torch.where(number == 0, 1, number) for weight, error, number in sums]
+        return sum(means[1:], means[0]) * count, count
 
     def _sum(self, output: Tensor, target: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
         output = output.to(torch.promote_types(output.dtype, torch.float32))
@@ -157,7 +156,9 @@ class Supervised(Checkpoint, nn.Module):
         focus = FOCUS if self.loss_name == "focal" else 0.0
         return cross_entropy(output, target, counted, self.class_weights, focus)
 
-    def _outputs(self, x0: Tensor, target: Tensor, mask: Tensor | None, conditions: Mapping[str, Any]) -> Any:
+    def _outputs(
+        self, x0: Tensor, target: Tensor, mask: Tensor | None, conditions: Mapping[str, Any]
+    ) -> list[tuple[float, Tensor, Tensor, Tensor]]:
         """Weight, output, target and mask of counted positions, for each resolution with an output."""
         check_data(x0, "x0", self.model)
         known = None
@@ -169,16 +170,14 @@ class Supervised(Checkpoint, nn.Module):
         outputs = self._run(x0, conditions)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         target, counted = self._checked(target, outputs[0], known)
-        total = sum(2.0**-i for i in range(len(outputs)))
-        for i, output in enumerate(outputs):
-            sizes = tuple(output.shape[2:])
-            yield 2.0**-i / total, output, _resized(target, sizes), _resized(counted, sizes)
+        shares = [2.0**-i for i in range(len(outputs))]  # as nnU-Net's
+        rows = ((share / sum(shares), y, y.shape[2:]) for share, y in zip(shares, outputs, strict=True))
+        return [(weight, y, _resized(target, to), _resized(counted, to)) for weight, y, to in rows]
 
     def _checked(self, target: Any, output: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
         """The target on the device of the output, and a mask of the positions that count."""
         if not isinstance(target, Tensor):
             raise TypeError(f"target must be a tensor, got {type(target).__name__}")
-        classes = output.shape[1]
         whole = self.task == "regression" or self.multilabel
         shape = tuple(output.shape) if whole else (output.shape[0], *output.shape[2:])
         if tuple(target.shape) != shape:
@@ -188,25 +187,20 @@ class Supervised(Checkpoint, nn.Module):
             if not target.is_floating_point():
                 raise TypeError(f"target must be floating-point for regression, got {target.dtype}")
             counted = ~target.isnan()
-            return target, counted if known is None or known.ndim != target.ndim - 1 else counted & known[
-                :, None
-            ]
+            return target, _where_known(counted, None if known is None else known.unsqueeze(1))
         if self.multilabel:
             if target.dtype != torch.bool:
                 raise TypeError(f"target must be bool with multilabel, got {target.dtype}")
-            counted = torch.ones_like(target[:, 0])
-        else:
-            if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-                raise TypeError(f"target must be integers, got {target.dtype}")
-            target = target.long()
-            counted = torch.ones_like(target, dtype=torch.bool)
-            if self.ignore_index is not None:
-                counted = target != self.ignore_index
-            if target.device.type == "cpu":
-                self._check_labels(target[counted], classes)
-        if known is not None and known.shape == counted.shape:
-            counted = counted & known
-        return target, counted
+            return target, _where_known(torch.ones_like(target[:, 0]), known)
+        if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+            raise TypeError(f"target must be integers, got {target.dtype}")
+        target = target.long()
+        counted = torch.ones_like(target, dtype=torch.bool)
+        if self.ignore_index is not None:
+            counted = target != self.ignore_index
+        if target.device.type == "cpu":  # elsewhere it would wait for the device in every step
+            self._check_labels(target[counted], output.shape[1])
+        return target, _where_known(counted, known)
 
     def _check_labels(self, labels: Tensor, classes: int) -> None:
         if labels.numel() and not (0 <= int(labels.min()) and int(labels.max()) < classes):
@@ -215,34 +209,40 @@ class Supervised(Checkpoint, nn.Module):
             raise ValueError(f"target must have labels from 0 to {classes - 1}{ignored}, got {wrong[:10]}")
 
     @torch.no_grad()
-    def metric_sums(
+    def validation_sums(
         self, x0: Tensor, *, target: Tensor, mask: Tensor | None = None, **conditions: Any
-    ) -> Tensor:
-        """Sums from which :meth:`metrics` are computed, additive over batches; arguments as in :meth:`loss`.
+    ) -> tuple[Tensor, Tensor]:
+        """Sums over a batch of held-out data, of one run of the network; arguments as in :meth:`loss`.
 
         Returns:
-            For classes, how often each is predicted correctly, predicted, and present: ``(3, classes)``. For
-            regression, the sum of squared errors and their number: ``(2,)``.
+            Two tensors that can be added over batches. The loss and its divisor, ``(2,)``: those of
+            :meth:`loss_sum`, or with Dice the loss times the number of samples, and that number. And the sums
+            of :meth:`metrics`: for classes how often each is predicted correctly, predicted, and present,
+            ``(3, classes)`` int64; for regression the squared errors and their number, ``(2,)``.
         """
-        _, output, target, counted = next(iter(self._outputs(x0, target, mask, conditions)))
-        if self.task == "regression":
-            return torch.stack([part.double() for part in loss_sum(output, target, mask=counted)])
-        if self.multilabel:
-            found, there = output > 0, target
+        _, output, target, counted = self._outputs(x0, target, mask, conditions)[0]
+        if self.per_batch:
+            count = torch.full((), len(x0), device=output.device)
+            loss = self._loss(output, target, counted) * count, count
         else:
-            classes = torch.arange(output.shape[1], device=output.device).view(-1, *(1,) * (output.ndim - 2))
-            found, there = output.argmax(1, keepdim=True) == classes, target.unsqueeze(1) == classes
-        axes = (0, *range(2, output.ndim))
-        parts = found & there, found, there
-        return torch.stack([(part & counted.unsqueeze(1)).sum(axes) for part in parts]).double()
+            loss = self._sum(output, target, counted)
+        if self.task == "regression":
+            parts = loss_sum(output, target, mask=counted)
+            sums = torch.stack([part.float() for part in parts])
+        else:
+            found = output > 0 if self.multilabel else output.argmax(1)
+            target = target if self.multilabel else torch.where(counted, target, 0)
+            sums = torch.stack([n.sum(0) for n in class_counts(found, target, output.shape[1], counted)[:3]])
+        return torch.stack([part.float() for part in loss]), sums
 
     def metrics(self, sums: Tensor) -> dict[str, float]:
-        """Metrics of held-out data, by name, from the sums of :meth:`metric_sums`.
+        """Metrics of held-out data, by name, from the second sums of :meth:`validation_sums`.
 
         Segmentation: ``dice``, averaged over classes, with the background included as in the loss; classes
         that are neither predicted nor present are left out. Classification: ``accuracy``; with
         ``multilabel``, ``dice``. Regression: ``rmse``.
         """
+        sums = sums.cpu().double()  # not every device has float64
         if self.task == "regression":
             return {"rmse": float((sums[0] / sums[1]).sqrt())}
         right, found, there = sums
@@ -328,7 +328,7 @@ class Supervised(Checkpoint, nn.Module):
         flips = list(chain.from_iterable(combinations(axes, n) for n in range(len(axes) + 1)))
         total: Any = 0.0
         for flip in flips:
-            parts = {name: _flipped(value, x, flip) for name, value in conditions.items()}
+            parts = {k: v.flip(flip) if has_spatial_axes(k, v, x) else v for k, v in conditions.items()}
             output = self._run(x.flip(flip), parts)
             output = output[0] if isinstance(output, tuple) else output
             total = total + (output.flip(flip) if output.ndim == x.ndim else output)
@@ -346,9 +346,22 @@ def _mirror_axes(mirror: Any, spatial_dims: int) -> tuple[int, ...]:
     return tuple(2 + axis for axis in axes)
 
 
-def _flipped(value: Any, x: Tensor, axes: Sequence[int]) -> Any:
-    alike = isinstance(value, Tensor) and value.ndim == x.ndim
-    return value.flip(tuple(axes)) if alike else value
+def _where_known(counted: Tensor, known: Tensor | None) -> Tensor:
+    """Positions that count and are known; a target without the axes of the data is known as a whole."""
+    return counted if known is None or known.ndim != counted.ndim else counted & known
+
+
+def _checked_classes(classes: Any) -> Any:
+    """Names, each once, or a mapping from them to different values in files."""
+    if classes is None:
+        return None
+    if isinstance(classes, str) or not isinstance(classes, (Sequence, Mapping)):
+        raise TypeError(f"classes must be names or a mapping from names to values, got {classes!r}")
+    named = all(isinstance(name, str) for name in classes)
+    values = list(classes.values()) if isinstance(classes, Mapping) else list(classes)
+    if not named or len(set(values)) < len(values):
+        raise ValueError(f"classes must be different names, with different values, got {classes!r}")
+    return classes
 
 
 def _resized(x: Tensor, sizes: Sequence[int]) -> Tensor:

@@ -15,13 +15,10 @@ from tqdm.auto import tqdm
 import convnd.functional as F
 from convnd.arguments import PerAxis, per_axis
 
-__all__ = ["averaged", "check_windows", "cut", "fitted", "rows", "stack", "starts"]
+__all__ = ["averaged", "check_windows", "cut", "fitted", "has_spatial_axes", "rows", "stack", "starts"]
 
-_WITHOUT_AXES = (
-    "class_labels",
-    "features",
-    "context",
-)  # conditions without spatial axes, whatever their shape
+# Conditions without spatial axes, whatever their shape.
+_WITHOUT_AXES = ("class_labels", "features", "context")
 _SIGMA = 1 / 8  # std of the Gaussian weights, as a fraction of the window size
 _LEAST = 1e-3  # the smallest weight
 
@@ -58,14 +55,19 @@ def stack(x: Tensor, places: Sequence[Place]) -> Tensor:
     return torch.stack([x[n, :, *at] for n, at in places])
 
 
+def has_spatial_axes(name: str, value: Any, x: Tensor) -> bool:
+    """True for a condition with the spatial axes of x, of whatever size."""
+    return name not in _WITHOUT_AXES and isinstance(value, Tensor) and value.ndim == x.ndim
+
+
 def cut(conditions: Mapping[str, Any], x: Tensor, places: Sequence[Place]) -> dict[str, Any]:
     """The conditions for a batch of windows: cut like x, or else the row of each window's sample."""
 
     def of_windows(name: str, value: Any) -> Any:
         if not isinstance(value, Tensor) or value.ndim == 0:
             return value
-        spatial = name not in _WITHOUT_AXES and value.ndim == x.ndim and value.shape[2:] == x.shape[2:]
-        return stack(value, places) if spatial else rows(value, places)
+        alike = has_spatial_axes(name, value, x) and value.shape[2:] == x.shape[2:]
+        return stack(value, places) if alike else rows(value, places)
 
     return {name: of_windows(name, value) for name, value in conditions.items()}
 
@@ -115,7 +117,9 @@ def averaged(
     conditions, groups = fitted(conditions, x), range(0, len(places), batch_size)
     for first in tqdm(groups, desc="predicting", leave=False, disable=not progress):
         group = places[first : first + batch_size]
-        output = run(stack(x, group).to(device), cut(conditions, x, group))
+        parts = cut(conditions, x, group)
+        parts = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in parts.items()}
+        output = run(stack(x, group).to(device), parts)
         if output.ndim != x.ndim:
             raise ValueError(f"window must be None for outputs without spatial axes, got {window!r}")
         if total is None:

@@ -6,7 +6,7 @@ an eager call chooses its algorithm at run time and saves the same tensors for t
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -32,8 +32,8 @@ def _operator(
 ) -> Tensor:
     pads = tuple(zip(before, after, strict=True))
     g = Geometry(tuple(stride), pads, tuple(dilation), groups)
-    out = execute(op, a, b, bias, g, tuple(sizes))  # type: ignore[arg-type]
-    return in_layout(out, op != "weight")
+    out = execute(cast(Op, op), a, b, bias, g, tuple(sizes))
+    return in_layout(out, op != "weight")  # the strides that are declared below
 
 
 @_operator.register_fake

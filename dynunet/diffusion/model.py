@@ -13,7 +13,7 @@ from convnd.arguments import PerAxis, integer
 from ..arguments import number, positive
 from ..checkpoints import Checkpoint
 from ..compiling import compile_mode, compiled
-from ..config import Configured, constructor_config, document, unwrapped
+from ..config import AroundNetwork
 from ..windows import check_windows
 from . import checks, rescaling, restoration
 from .guidance import Estimate, Interval, can_guide, dropped, guided
@@ -37,7 +37,7 @@ from .steps import Callback, Denoise, Sampler, level
 from .windows import windowed
 
 
-class Diffusion(Checkpoint, nn.Module):
+class Diffusion(AroundNetwork, Checkpoint, nn.Module):
     """A diffusion model around any network ``model(x_t, t, **cond)``.
 
     Data is expected in about [-1, 1]. A checkpoint (``save_pretrained``, ``from_pretrained``) holds the
@@ -108,20 +108,6 @@ class Diffusion(Checkpoint, nn.Module):
         self._checked_scale = False
         self.data = data
 
-    @property
-    def data(self) -> dict[str, Any] | None:
-        """The argument of this name, the units of the numbers; it may be set later."""
-        return self.config["data"]
-
-    @data.setter
-    def data(self, value: Mapping[str, Any] | None) -> None:
-        kept = constructor_config(Diffusion, {"data": value})
-        if "data" not in kept:
-            raise TypeError(f"data must be None or a dict that JSON can hold, got {value!r}")
-        if not (value is None or isinstance(value, Mapping)):
-            raise TypeError(f"data must be None or a dict, got {type(value).__name__}")
-        self.config["data"] = kept["data"]
-
     def loss(
         self,
         x0: Tensor,
@@ -184,7 +170,9 @@ class Diffusion(Checkpoint, nn.Module):
         times = self.loss_weighting.times(quantiles.cpu().double(), self.schedule).float()
         noise = randn(x0.shape, generator, x0.device, x0.dtype)
         t, alpha, sigma = self._scales(times, x0)
-        output = self._run(alpha * x0 + sigma * noise, t, alpha, sigma, self._drop(cond, x0, generator))
+        output = self._run(
+            self.model, alpha * x0 + sigma * noise, t, alpha, sigma, self._drop(cond, x0, generator)
+        )
         target = self.prediction.target(x0, noise, alpha, sigma)
         weight = self.loss_weighting.weight(alpha, sigma, self.prediction)
         return loss_sum(output, target, weight, mask, checks.look_up(loss, ELEMENTWISE, "loss"))
@@ -215,7 +203,7 @@ class Diffusion(Checkpoint, nn.Module):
         """
         checks.check_data(x, "x", self.model)
         options = checks.check_guidance(guidance_scale, guidance_rescale, guidance_interval, cond)
-        estimate = guided(self._estimate, self.schedule, *options)
+        estimate = guided(partial(self._estimate, self.model), self.schedule, *options)
         return estimate(x, checks.times_of(t, len(x)), checks.with_labels(cond, x))
 
     @torch.no_grad()
@@ -372,12 +360,6 @@ class Diffusion(Checkpoint, nn.Module):
         x = restoration.noised(x0, self.schedule, t, options.get("generator"))
         return self.sample(x0.shape, steps, start=(x, t), **options)
 
-    def _inflate_(self, axes: Any) -> None:
-        """The configuration of the network is part of this one."""
-        network = unwrapped(self.model)
-        if isinstance(network, Configured):
-            self.config["model"] = document(network)
-
     def _denoiser(
         self,
         cond: dict[str, Any],
@@ -392,8 +374,8 @@ class Diffusion(Checkpoint, nn.Module):
         scale, rescale, interval = checks.check_guidance(*guidance, cond)
         clip = checks.check_clip(clip)
         mode = compile_mode(compile, "compile")
-        model = None if mode is None else compiled(self.model, mode)
-        estimate: Estimate = partial(self._estimate, model=model)
+        network = self.model if mode is None else compiled(self.model, mode)
+        estimate: Estimate = partial(self._estimate, network)
         if window is not None:
             estimate = windowed(estimate, *check_windows(window, overlap, dims))
         elif overlap is not None:
@@ -402,10 +384,10 @@ class Diffusion(Checkpoint, nn.Module):
         return Denoiser(estimate, cond, clip)
 
     def _estimate(
-        self, x: Tensor, t: Tensor, cond: Mapping[str, Any], model: Callable[..., Tensor] | None = None
+        self, network: Callable[..., Tensor], x: Tensor, t: Tensor, cond: Mapping[str, Any]
     ) -> Tensor:
         t, alpha, sigma = self._scales(t, x)
-        return self.prediction.denoised(self._run(x, t, alpha, sigma, cond, model), x, alpha, sigma)
+        return self.prediction.denoised(self._run(network, x, t, alpha, sigma, cond), x, alpha, sigma)
 
     def _scales(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``t`` with x, and alpha and sigma at it, shaped to broadcast against ``x``.
@@ -420,20 +402,20 @@ class Diffusion(Checkpoint, nn.Module):
 
     def _run(
         self,
+        network: Callable[..., Tensor],
         x: Tensor,
         t: Tensor,
         alpha: Tensor,
         sigma: Tensor,
         cond: Mapping[str, Any],
-        model: Callable[..., Tensor] | None = None,
     ) -> Tensor:
-        """The output of the network (``model``, if it is compiled), which runs in a precision of its own."""
+        """The output of the network, compiled or not, which runs in a precision of its own."""
         own = next((p.dtype for p in self.parameters() if p.is_floating_point()), x.dtype)
 
         def cast(value: Any) -> Any:
             return value.to(own) if isinstance(value, Tensor) and value.is_floating_point() else value
 
-        output = (model or self.model)(
+        output = network(
             cast(self.prediction.scaled(x, alpha, sigma)), t, **{name: cast(v) for name, v in cond.items()}
         )
         if not isinstance(output, Tensor):

@@ -1,11 +1,11 @@
-"""Figures of quality of label maps, for any number of axes.
+"""Metrics of label maps, for any number of axes.
 
 Predictions and targets are int64 ``(N, *spatial)`` with labels from 0 to ``classes - 1``, or, where labels do
-not exclude each other, bool ``(N, classes, *spatial)``. A figure is one value per sample and class, ``(N,
-classes)`` in float64, and NaN where its definition has none, as Dice's of a class that is in neither.
+not exclude each other, bool ``(N, classes, *spatial)``. A metric has one value per sample and class, ``(N,
+classes)`` in float64 on the CPU, and is NaN where it is not defined, as Dice of a class that is in neither.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from ..arguments import integer, number, positive
 
 __all__ = [
     "average_surface_distance",
+    "class_counts",
     "confusion_matrix",
     "dice",
     "hausdorff_distance",
@@ -39,25 +40,25 @@ def dice(prediction: Tensor, target: Tensor, classes: int, mask: Tensor | None =
     >>> dice(torch.tensor([[0, 1, 1]]), torch.tensor([[0, 0, 1]]), 3)
     tensor([[0.6667, 0.6667,    nan]], dtype=torch.float64)
     """
-    both, found, there, _ = _counts(prediction, target, classes, mask)
+    both, found, there, _ = _doubles(prediction, target, classes, mask)
     return 2 * both / (found + there)
 
 
 def iou(prediction: Tensor, target: Tensor, classes: int, mask: Tensor | None = None) -> Tensor:
     """Intersection over union (Jaccard index) ``|P and T| / |P or T|``; arguments as of :func:`dice`."""
-    both, found, there, _ = _counts(prediction, target, classes, mask)
+    both, found, there, _ = _doubles(prediction, target, classes, mask)
     return both / (found + there - both)
 
 
 def sensitivity(prediction: Tensor, target: Tensor, classes: int, mask: Tensor | None = None) -> Tensor:
     """Share of a class that is found (recall), ``|P and T| / |T|``; arguments as of :func:`dice`."""
-    both, _, there, _ = _counts(prediction, target, classes, mask)
+    both, _, there, _ = _doubles(prediction, target, classes, mask)
     return both / there
 
 
 def specificity(prediction: Tensor, target: Tensor, classes: int, mask: Tensor | None = None) -> Tensor:
     """Share of the rest that is not taken for a class, ``|not P and not T| / |not T|``; see :func:`dice`."""
-    both, found, there, total = _counts(prediction, target, classes, mask)
+    both, found, there, total = _doubles(prediction, target, classes, mask)
     return (total - found - there + both) / (total - there)
 
 
@@ -131,13 +132,15 @@ def _by_distances(
 ) -> Tensor:
     prediction, target, counted = _checked(prediction, target, classes, None)
     n = counted.ndim - 1
+    if n < 1:
+        raise ValueError(f"target must have spatial axes for distances, got {tuple(target.shape)}")
     given = [spacing] * n if isinstance(spacing, (int, float)) else list(spacing)
     if len(given) != n:
         raise ValueError(f"spacing must be one number or one for each of the {n} axes, got {spacing!r}")
     steps = [positive(step, "spacing") for step in given]
     rows = [
         [_distance(a, b, steps, figure) for a, b in zip(*pair, strict=True)]
-        for pair in zip(_sets(prediction, classes), _sets(target, classes), strict=True)
+        for pair in zip(*(_one_hot(x, classes).cpu().numpy() for x in (prediction, target)), strict=True)
     ]
     return torch.tensor(rows, dtype=torch.float64).view(len(rows), classes)
 
@@ -160,31 +163,36 @@ def _surface(x: Any) -> Any:
     return x & ~binary_erosion(x)
 
 
-def _sets(labels: Tensor, classes: int) -> Iterator[list[Any]]:
-    """Of every sample where each class is, as arrays."""
-    for sample in labels.cpu():
-        yield [(sample[c] if sample.dtype == torch.bool else sample == c).numpy() for c in range(classes)]
-
-
-def _counts(
-    prediction: Tensor, target: Tensor, classes: int, mask: Tensor | None
+def class_counts(
+    prediction: Tensor, target: Tensor, classes: int, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Positions that are in both, predicted, in the target, and all, ``(N, classes)`` and ``(N, 1)``."""
+    """Counts from which the overlaps are computed; they can be added over samples and batches.
+
+    Args:
+        prediction, target, classes, mask: as of :func:`dice`.
+
+    Returns:
+        Positions in both, predicted, and in the target, ``(N, classes)`` each, and of all that count,
+        ``(N, 1)``: int64 on the device of ``target``.
+    """
     prediction, target, counted = _checked(prediction, target, classes, mask)
-    axes = tuple(range(1, counted.ndim))
+    found, there = (_one_hot(x, classes) & counted.unsqueeze(1) for x in (prediction, target))
+    axes = tuple(range(2, found.ndim))
+    sums = [x.sum(axes) if axes else x.long() for x in (found & there, found, there, counted.unsqueeze(1))]
+    return sums[0], sums[1], sums[2], sums[3]
 
-    def of(c: int) -> tuple[Tensor, Tensor]:
-        pair = (
-            (prediction[:, c], target[:, c]) if target.dtype == torch.bool else (prediction == c, target == c)
-        )
-        return pair[0] & counted, pair[1] & counted
 
-    sets = [of(c) for c in range(classes)]
-    both, found, there = (
-        torch.stack([s.sum(axes) for s in parts], 1).double()
-        for parts in ([a & b for a, b in sets], [a for a, _ in sets], [b for _, b in sets])
-    )
-    return both, found, there, counted.sum(axes).double().unsqueeze(1)
+def _one_hot(labels: Tensor, classes: int) -> Tensor:
+    """Label maps as bools, ``(N, classes, *spatial)``."""
+    if labels.dtype == torch.bool:
+        return labels
+    numbers = torch.arange(classes, device=labels.device)
+    return labels.unsqueeze(1) == numbers.view(-1, *(1,) * (labels.ndim - 1))
+
+
+def _doubles(*arguments: Any) -> tuple[Tensor, ...]:
+    """:func:`class_counts`, in float64 on the CPU: not every device has it."""
+    return tuple(count.cpu().double() for count in class_counts(*arguments))
 
 
 def _checked(prediction: Any, target: Any, classes: int, mask: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -200,7 +208,7 @@ def _checked(prediction: Any, target: Any, classes: int, mask: Any) -> tuple[Ten
             f"prediction must be like target, {target.dtype} {tuple(target.shape)}, "
             f"got {prediction.dtype} {tuple(prediction.shape)}"
         )
-    if target.ndim < 2 + several or (several and target.shape[1] != classes):
+    if target.ndim < 1 + several or (several and target.shape[1] != classes):
         shape = "(N, classes, *spatial)" if several else "(N, *spatial)"
         raise ValueError(f"target must be {shape} with classes={classes}, got {tuple(target.shape)}")
     prediction = prediction.to(target.device)
@@ -208,8 +216,17 @@ def _checked(prediction: Any, target: Any, classes: int, mask: Any) -> tuple[Ten
         prediction, target = prediction.long(), target.long()
     shape = (target[:, 0] if several else target).shape
     if mask is None:
-        return prediction, target, torch.ones(shape, dtype=torch.bool, device=target.device)
+        mask = torch.ones(shape, dtype=torch.bool, device=target.device)
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != shape:
         got = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
         raise ValueError(f"mask must be bool {tuple(shape)}, got {got}")
-    return prediction, target, mask.to(target.device)
+    mask = mask.to(target.device)
+    if target.device.type == "cpu" and not several:  # elsewhere it would wait for the device
+        for name, labels in (("prediction", prediction), ("target", target)):
+            wrong = labels[mask & ((labels < 0) | (labels >= classes))]
+            if len(wrong):
+                raise ValueError(
+                    f"{name} must have labels from 0 to {classes - 1} where it counts, "
+                    f"got {wrong.unique().tolist()[:10]}"
+                )
+    return prediction, target, mask

@@ -21,7 +21,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..compiling import begin_step
 from .options import TrainOptions
-from .order import Stream, hashed
+from .order import CHANCE, Stream, hashed
 from .precision import float32_products, has_tf32
 
 Batch = tuple[Sequence[int], Mapping[str, Any]]
@@ -46,6 +46,9 @@ class Objective(nn.Module):
         losses = [vars(cls)["loss"] for cls in type(model).__mro__ if "loss" in vars(cls)]
         self.takes = {name for own in losses for name in inspect.signature(own).parameters}
         self.options = {"loss": loss} if "loss" in self.takes else {}
+        if not self.options and loss != TrainOptions.loss:
+            kind = type(model).__name__
+            raise ValueError(f"loss must be left out for a {kind}, which has its own, got {loss!r}")
 
     def forward(self, count: int, **batch: Any) -> Tensor:
         model: Any = self.model
@@ -131,8 +134,8 @@ class Engine:
         self, objective: nn.Module, numbers: Sequence[int], batch: Mapping[str, Any], stream: Stream
     ) -> Tensor:
         """The loss of a batch, wherever it is, as a sum and its count, see :class:`Objective`."""
-        chance = stream.chance(numbers, self.accelerator.device)
         takes = self.average_objective.takes
+        chance = stream.chance(numbers, self.accelerator.device) if takes.intersection(CHANCE) else {}
         chance = {name: value for name, value in chance.items() if name in takes}
         return objective(len(numbers), **self.to_device(batch), **chance)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..progress import say
@@ -26,16 +27,19 @@ def validate(engine: Engine, stream: Stream) -> dict[str, float]:
     count, size = options.validation_samples, options.batch_size
     batches = [list(range(i, min(i + size, count))) for i in range(0, count, size)]
     mine = batches[accelerator.process_index :: accelerator.num_processes]
-    sums = torch.zeros(2, device=accelerator.device)
-    measured: Any = 0.0
-    for numbers, batch in stream.batches(mine):
+    losses, metrics = [], []
+    # A process without a batch takes part in the sums over processes, with zeros of the right shapes.
+    for numbers, batch in stream.batches(mine or batches[:1]):
         with accelerator.autocast():
-            sums += engine.loss(engine.average_objective, numbers, batch, stream)
-            if hasattr(model, "metric_sums"):
-                measured = measured + model.metric_sums(**engine.to_device(batch))
-    row = {"validation_loss": engine.mean(sums)}
-    if isinstance(measured, Tensor):
-        figures = model.metrics(engine.over_processes(measured))
+            if hasattr(model, "validation_sums"):
+                loss, sums = model.validation_sums(**engine.to_device(batch))
+                metrics.append(sums if mine else torch.zeros_like(sums))
+            else:
+                loss = engine.loss(engine.average_objective, numbers, batch, stream)
+            losses.append(loss if mine else torch.zeros_like(loss))
+    row = {"validation_loss": engine.mean(torch.stack(losses).sum(0))}
+    if metrics:
+        figures = model.metrics(engine.over_processes(torch.stack(metrics).sum(0)))
         row |= {f"validation_{name}": value for name, value in figures.items()}
     return row
 
@@ -72,20 +76,18 @@ class Pictures:
             say(f"no pictures of samples: {error}; pip install 'dynunet[examples]'")
             return
         self.folder.mkdir(exist_ok=True)
-        samples = hasattr(engine.average, "sample")
-        made = self.sample(engine) if samples else self.predict(engine)
+        made = self.sample(engine) if hasattr(engine.average, "sample") else self.predict(engine)
         if made is None:
             return
-        x, columns = made
+        x, names = made
         rate = (engine.average.data or {}).get("sample_rate")
         file = self.folder / f"step-{step:08d}.png"
-        names = ("given", "estimate", "truth") if samples else ("data", "truth", "prediction")
-        labels = names * (len(x) // 3) if columns else ()
+        labels, columns = names * (len(x) // max(len(names), 1)), len(names) or None
         with replacing(file) as (picture,):
             pictures(x.float().cpu(), picture, sample_rate=rate, columns=columns, labels=labels)
 
-    def sample(self, engine: Engine) -> tuple[Tensor, int | None]:
-        """``(N, C, *spatial)``, or ``(3 N, C, *spatial)`` and 3, with condition and truth around each."""
+    def sample(self, engine: Engine) -> tuple[Tensor, tuple[str, ...]]:
+        """``(N, C, *spatial)``; or ``(3 N, C, *spatial)``, and the names of the three pictures of each."""
         numbers = range(engine.options.num_samples)
         _, batch = next(self.stream.batches([[*numbers]]))
         given = engine.to_device(batch)
@@ -100,12 +102,12 @@ class Pictures:
         # Coordinates are a condition, too, but nothing to restore.
         restored = (engine.average.data or {}).get("restoration", True)
         if cond is None or cond.shape[1] < channels or not restored:
-            return x, None
+            return x, ()
         truth = x0 if mask is None else torch.where(mask, x0, torch.nan)
-        return torch.stack([cond[:, :channels].to(x), x, truth.to(x)], 1).flatten(0, 1), 3
+        return _interleaved(cond[:, :channels].to(x), x, truth.to(x)), ("given", "estimate", "truth")
 
-    def predict(self, engine: Engine) -> tuple[Tensor, int] | None:
-        """``(3 N, 1, *spatial)`` and 3, the data, the truth and the prediction of each; None without any."""
+    def predict(self, engine: Engine) -> tuple[Tensor, tuple[str, ...]] | None:
+        """``(3 N, 1, *spatial)`` and the names of the three pictures of each; None if there are none."""
         model = engine.average
         _, batch = next(self.stream.batches([[*range(engine.options.num_samples)]]))
         given = engine.to_device(batch)
@@ -115,8 +117,13 @@ class Pictures:
             return None
         with engine.accelerator.autocast():
             found = model.predict(x0, **given)
-        parts = [part if part.ndim == x0.ndim else part.unsqueeze(1) for part in (x0, target, found)]
-        return torch.stack([_scaled(part[:, :1].float()) for part in parts], 1).flatten(0, 1), 3
+        parts = (part if part.ndim == x0.ndim else part.unsqueeze(1) for part in (x0, found, target))
+        return _interleaved(*(_scaled(part[:, :1].float()) for part in parts)), ("given", "estimate", "truth")
+
+
+def _interleaved(*pictures: Tensor) -> Tensor:
+    """Those of each sample one after the other."""
+    return rearrange(list(pictures), "kinds n ... -> (n kinds) ...")
 
 
 def _scaled(x: Tensor) -> Tensor:

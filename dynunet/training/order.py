@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from .interrupts import stand_apart
 
+CHANCE = ("quantiles", "generator")  # the keywords of Stream.chance
 _GOLDEN = 11400714819323198485  # 2^64 / golden ratio
 
 

@@ -138,6 +138,11 @@ def test_classes_that_are_not_there() -> None:
         ({"classes": 0}, "classes must be at least 1"),
         ({"mask": torch.ones(2, 5)}, "mask must be bool"),
         ({"target": [1]}, "target must be a tensor of labels"),
+        (
+            {"target": torch.full((2, 5), 2)},
+            r"target must have labels from 0 to 1 .* got \[2\]",
+        ),
+        ({"prediction": torch.full((2, 5), -1)}, "prediction must have labels from 0 to 1"),
     ],
 )
 def test_bad_arguments_are_refused(change: dict[str, Any], message: str) -> None:

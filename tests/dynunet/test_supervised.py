@@ -1,6 +1,8 @@
 """Segmentation, classification and regression: losses beside torch's and MONAI's, predictions in windows."""
 
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,11 @@ from monai.losses.focal_loss import FocalLoss
 from torch import Tensor, nn
 from torch.nn import functional as T
 
+from convnd import inflate
 from dynunet import Diffusion, Encoder, Supervised, Trainer, UNet, load
+from dynunet.training import TrainOptions
+from dynunet.training.evaluation import validate
+from dynunet.training.order import Stream
 from dynunet.training.run import read_log
 
 RANKS = (1, 2, 3, 4)
@@ -270,7 +276,7 @@ def test_metrics_are_those_of_the_predictions(name: str) -> None:
     model, item = tasks(2)[name]
     model.eval()
     parts = [{key: value[i : i + 1] for key, value in item.items()} for i in range(2)]
-    figures = model.metrics(sum((model.metric_sums(**part) for part in parts), torch.zeros(())))
+    figures = model.metrics(torch.stack([model.validation_sums(**part)[1] for part in parts]).sum(0))
     found, truth = model.predict(item["x0"]), item["target"]
     if name == "classification":
         expected = {"accuracy": (found == truth).double().mean()}
@@ -343,3 +349,92 @@ def test_load_gives_back_what_was_saved(tmp_path: Path) -> None:
     config.unlink()
     with pytest.raises(ValueError, match=r"config\.json is missing"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("n", RANKS)
+def test_mirrored_outputs_are_the_mean_over_reflections(n: int) -> None:
+    """Of the data and of the conditions that have its axes; tokens of a context have none of them."""
+    torch.manual_seed(0)
+    unet = UNet(n, 1, 2, cond_channels=1, context_features=3, **SMALL).eval()
+    for p in unet.parameters():
+        nn.init.normal_(p, std=0.2)
+    x, cond = torch.randn(2, 1, 1, *(6,) * n)
+    context = torch.randn(1, 6, 3)  # with one spatial axis of as many axes as the data
+    axes = [tuple(2 + i for i in range(n) if number >> i & 1) for number in range(2**n)]
+    with torch.no_grad():
+        outputs = [unet(x.flip(a), cond=cond.flip(a), context=context).flip(a) for a in axes]
+    actual = Supervised(unet, "regression").predict(x, mirror=True, cond=cond, context=context)
+    torch.testing.assert_close(actual, torch.stack(outputs).mean(0))
+
+
+def test_units_and_the_inflated_network_are_kept(tmp_path: Path) -> None:
+    model = Supervised(UNet(2, 1, 3, **SMALL), classes={"bone": 7, "skin": 2, "air": 0})
+    model.data = {"kind": "images", "range": [0, 255]}
+    inflated: Any = inflate(model, 3)
+    for saved, n in ((model, 2), (inflated, 3)):
+        saved.save_pretrained(tmp_path)
+        again = load(tmp_path)
+        assert again.data == {"kind": "images", "range": [0, 255]}
+        assert again.classes == {"bone": 7, "skin": 2, "air": 0}
+        x = torch.randn(1, 1, *(6,) * n)
+        torch.testing.assert_close(again.predict(x), saved.eval().predict(x))
+    with pytest.raises(TypeError, match="data must be None or a dict"):
+        model.data = [1]  # type: ignore[assignment]
+
+
+class Process:
+    """What validation asks of an engine, in one of two processes."""
+
+    def __init__(self, model: Supervised, index: int) -> None:
+        self.options = TrainOptions(validation_samples=2, batch_size=2)
+        self.average, self.summed = model, []
+        self.accelerator = SimpleNamespace(process_index=index, num_processes=2, autocast=nullcontext)
+
+    def to_device(self, batch: Any) -> Any:
+        return dict(batch)
+
+    def over_processes(self, sums: Tensor) -> Tensor:
+        self.summed.append(sums)
+        return sums
+
+    def mean(self, sums: Tensor) -> float:
+        return self.over_processes(sums)[0].item()
+
+
+@pytest.mark.parametrize("name", ["segmentation", "classification", "regression of fields"])
+def test_a_process_without_a_batch_takes_part_in_the_sums(name: str) -> None:
+    """Or the others would wait for it."""
+    model, item = tasks(2)[name]
+    stream = Stream([{key: value[i] for key, value in item.items()} for i in range(2)], 0, "target")
+    one, other = (Process(model.eval(), index) for index in range(2))
+    figures = [set(validate(process, stream)) for process in (one, other)]  # type: ignore[arg-type]
+    assert figures[0] == figures[1] == {"validation_loss", f"validation_{model.metric_names[0]}"}
+    for a, b in zip(one.summed, other.summed, strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        assert a.any()
+        assert not b.any()
+
+
+@pytest.mark.parametrize("name", list(tasks(1)))
+def test_sums_of_held_out_data_hold_the_loss(name: str) -> None:
+    model, item = tasks(2)[name]
+    model.eval()
+    (total, count), _ = model.validation_sums(**item)
+    torch.testing.assert_close(total / count, model.loss(**item))
+
+
+def test_a_loss_of_diffusion_is_refused_where_the_model_has_its_own(tmp_path: Path) -> None:
+    model, item = tasks(1)["regression of fields"]
+    trainer = Trainer(
+        model, [{key: value[0] for key, value in item.items()}], tmp_path, loss="huber", cpu=True
+    )
+    with pytest.raises(
+        ValueError, match="loss must be left out for a Supervised, which has its own, got 'huber'"
+    ):
+        trainer.fit(1)
+
+
+@pytest.mark.parametrize("classes", ["bone", ("a", "a"), {"a": 1, "b": 1}, (1, 2), 3])
+def test_classes_are_different_names(classes: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match="classes must be"):
+        Supervised(Identity(), classes=classes)
