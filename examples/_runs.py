@@ -10,11 +10,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+from torch import Tensor
+
 from dynunet import Diffusion
 from dynunet.jsonable import plain, unflat
 from dynunet.nn.flags import network_options, with_flags
 from dynunet.training import Trainer
 from dynunet.writing import write_text
+
+SHOWN = "shown.npz"  # in the folder of a run: what gallery.py draws of it
 
 
 @dataclass
@@ -170,6 +175,11 @@ def report(folder: Path, options: Any, figures: dict[str, str]) -> None:
     widths = {name: max(len(r.get(name) or "") for r in rows) for name in row}
     for r in rows:
         print("  ".join((r.get(name) or "").ljust(width) for name, width in widths.items()).rstrip())
+
+
+def keep(folder: Path, **shown: Tensor) -> None:
+    """Keep what a run is pictured by, for gallery.py."""
+    np.savez_compressed(folder / SHOWN, allow_pickle=False, **{name: x.numpy() for name, x in shown.items()})
 
 
 def suggest(*flags: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from _classical import spectral_gate, wiener
-from _runs import debian
+from _runs import debian, keep
 from torch import Tensor
 
 from dynunet.data import FolderDataset, find, load, loudness, save
@@ -119,9 +119,12 @@ def times_real_time(denoise: Denoise, noisy: Tensor, sample_rate: int) -> str:
 
 def show(denoise: Denoise, tests: Sequence[Test], folder: Path, units: dict[str, Any]) -> None:
     """Three tests as wav files, noisy, denoised and clean, and their spectrograms."""
+    rate = units["sample_rate"]
     for i, (clean, noisy) in enumerate(tests[:3]):
         heard = {"noisy": noisy, "denoised": denoise(noisy), "clean": clean}
         for name, x in heard.items():
             save(folder / f"{i}-{name}.wav", x, units, overwrite=True)
         shown = torch.stack([*heard.values()])
-        spectrogram(shown, folder / f"{i}.png", units["sample_rate"], labels=[*heard])
+        spectrogram(shown, folder / f"{i}.png", rate, labels=[*heard])
+        if i == 0:
+            keep(folder, **heard, sample_rate=torch.tensor(rate))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from dynunet import UNet
 
@@ -17,6 +18,7 @@ tyro = pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
 
 import _runs  # noqa: E402
+import gallery  # noqa: E402
 import learn_convolution  # noqa: E402
 import learn_diffusion  # noqa: E402
 import learn_unet  # noqa: E402
@@ -121,6 +123,49 @@ def test_what_cannot_be_built_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="channels must"), _runs.explained(folder):
         UNet(1, 1, channels=())
     assert not folder.exists()
+
+
+def fill(runs: Path, *kinds: str) -> None:
+    """Runs of these kinds, with random values of odd sizes in place of what the examples keep."""
+    volume, field = torch.rand(1, 9, 11, 10), torch.rand(2, 3, 7, 8)
+    kept = {
+        "audio": {name: torch.randn(1, 999) for name in ("noisy", "denoised", "clean")},
+        "images": {"made": torch.randn(3, 6, 3, 5, 4)},
+        "volume": {"real": volume, "made": -volume},
+        "ocean": {"field": field, "network": -field, "water": field > 0.2, "held_out": field > 0.8},
+    }
+    kept["audio"]["sample_rate"] = torch.tensor(800)
+    for kind in kinds:
+        (runs / f"{kind}-1").mkdir(parents=True)
+        _runs.keep(runs / f"{kind}-1", **kept[kind])
+
+
+def test_gallery_draws_what_the_examples_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path, *(row.kind for row in gallery.ROWS))
+    out = tmp_path / "new" / "x.png"
+    gallery.main(gallery.Options(tmp_path, out))
+    assert "no finished run" not in capsys.readouterr().out
+    assert 0 < out.stat().st_size < 500_000
+
+
+def test_gallery_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = gallery.Options(tmp_path, tmp_path / "x.png")
+    fill(tmp_path, "ocean", "images")
+    gallery.main(options)
+    said = capsys.readouterr().out
+    for row in gallery.ROWS:
+        assert (f"python examples/{row.script}" in said) == (row.kind in ("audio", "volume"))
+    with pytest.raises(SystemExit, match="nothing to draw"):
+        gallery.main(replace(options, runs=tmp_path / "none"))
+
+
+def test_the_newest_run_is_drawn(tmp_path: Path) -> None:
+    for number in (2, 10):
+        (tmp_path / f"ocean-{number}").mkdir()
+        _runs.keep(tmp_path / f"ocean-{number}", field=torch.zeros(1))
+    (tmp_path / "ocean-11").mkdir()  # not finished
+    assert gallery.newest(tmp_path, "ocean") == tmp_path / "ocean-10" / _runs.SHOWN
+    assert gallery.newest(tmp_path, "volume") is None
 
 
 def test_report_adds_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
