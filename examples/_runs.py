@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor
 
-from dynunet import Diffusion
 from dynunet.jsonable import plain, unflat
 from dynunet.nn.flags import network_options, with_flags
 from dynunet.training import Trainer
@@ -107,7 +106,7 @@ def new_folder(out: Path, name: str, kind: str, options: Any) -> Path:
     return folder
 
 
-def fit(trainer: Trainer, folder: Path) -> tuple[Diffusion, str]:
+def fit(trainer: Trainer, folder: Path) -> tuple[Any, str]:
     """Train, or go on: the averaged model, and how many seconds it took in all.
 
     Ctrl-C, or a kill, loses nothing; it says how to go on. The trainer's folder is ``folder / "model"``.

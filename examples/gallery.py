@@ -127,7 +127,7 @@ def newest(runs: Path, kind: str) -> Path | None:
 def main(options: Options) -> None:
     found = {row: newest(options.runs, row.kind) for row in ROWS}
     rows = {row: path for row, path in found.items() if path is not None}
-    for row in found.keys() - rows.keys():
+    for row in [row for row, path in found.items() if path is None]:
         print(f"{options.runs} has no finished run of {row.script}. This makes one:\n")
         print(f"  python examples/{row.script} --out {options.runs}\n")
     if not rows:

@@ -7,17 +7,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from dynunet import UNet
+from dynunet import Supervised, UNet
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
 tyro = pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
 
+import _peers  # noqa: E402
 import _runs  # noqa: E402
+import _scans  # noqa: E402
 import gallery  # noqa: E402
 import learn_convolution  # noqa: E402
 import learn_diffusion  # noqa: E402
@@ -166,6 +169,66 @@ def test_the_newest_run_is_drawn(tmp_path: Path) -> None:
     (tmp_path / "ocean-11").mkdir()  # not finished
     assert gallery.newest(tmp_path, "ocean") == tmp_path / "ocean-10" / _runs.SHOWN
     assert gallery.newest(tmp_path, "volume") is None
+
+
+def volume(path: Path, x: np.ndarray, affine: np.ndarray) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    nibabel.save(nibabel.Nifti1Image(x.astype("f4"), affine), path)
+
+
+def test_scans_are_read_where_they_are(tmp_path: Path) -> None:
+    """The same places, whatever the order, direction, width and origin of the axes in the files."""
+    x = 100 + np.arange(10 * 12 * 14).reshape(10, 12, 14) % 17.0
+    volume(tmp_path / "a.nii.gz", x, np.diag([2.0, 2, 2, 1]))
+    turned = np.diag([-2.0, 2, 2, 1])
+    turned[0, 3] = 18
+    volume(tmp_path / "b.nii.gz", x[::-1], turned)
+    grid = _scans.Grid.of(tmp_path / "a.nii.gz", 4)
+    assert grid.shape == (5, 6, 7)
+    for name in "ab":
+        for order in (0, 1):
+            read = grid.read(tmp_path / f"{name}.nii.gz", order)
+            assert torch.equal(read, torch.from_numpy(x[::2, ::2, ::2].astype("f4")))
+
+
+def test_held_out_blocks_have_tissue_and_mirror_images() -> None:
+    labels = torch.zeros(20, 16, 18, dtype=torch.long)
+    labels[2:18, 3:14, 3:15] = 1
+    hidden = _scans.held_out(labels, 2, 5)
+    assert torch.equal(hidden, hidden.flip(0))
+    assert 5**3 <= int(hidden.sum()) <= 4 * 5**3
+    assert labels[hidden].float().mean() > 0.5
+    with pytest.raises(ValueError, match="labels must fill"):
+        _scans.held_out(torch.zeros(9, 9, 9, dtype=torch.long), 1, 3)
+
+
+def test_crops_are_of_the_scan_and_air_stays_air() -> None:
+    scan = torch.rand(1, 12, 12, 12)
+    scan[:, :6] = _scans.AIR
+    labels = (1000 * scan[0]).round().long()
+    plain, changed = (_scans.Crops(scan, labels, 8, changed) for changed in (False, True))
+    item = plain[0]
+    assert torch.equal((1000 * item["x0"][0]).round().long(), item["target"])
+    item = changed[0]
+    assert torch.equal(item["x0"][0] == _scans.AIR, item["target"] < 0)
+
+
+def test_a_mixture_orders_classes_by_value() -> None:
+    labels = torch.arange(3).repeat_interleave(400).view(12, 10, 10)
+    scan = (0.1 + 0.4 * labels + 0.01 * torch.randn(labels.shape)).unsqueeze(0)
+    assert torch.equal(_scans.mixture(scan, 3), labels)
+    scan[:, :2] = _scans.AIR
+    assert not _scans.mixture(scan, 3)[:2].any()
+
+
+def test_equal_steps_are_in_proportion_to_costs() -> None:
+    pytest.importorskip("monai")
+    peer = Supervised(_peers.monai_unet(2, 1, 3, (4, 8, 8)))
+    own = Supervised(UNet(2, 1, 3, channels=(16, 32), num_groups=4))
+    data: Any = [{"x0": torch.randn(1, 32, 32), "target": torch.zeros(32, 32, dtype=torch.long)}] * 2
+    there, back = (_peers.equal_steps(pair, data, 2, 1000) for pair in ((own, peer), (peer, own)))
+    assert there > 1000 > back
+    assert all(p.grad is None for p in peer.parameters())
 
 
 def test_report_adds_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
