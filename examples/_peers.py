@@ -1,14 +1,16 @@
 """MONAI's U-Net to compare with: the same data, loss, optimiser and learning rate, for as many seconds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from statistics import median
 from time import process_time
 from typing import Any
 
-from torch import Tensor, nn
-from torch.utils.data import Dataset, default_collate
+from _runs import fit
+from torch import nn
+from torch.utils.data import default_collate
 
-from dynunet import Supervised
+from dynunet import Supervised, Trainer
 
 
 def monai_unet(spatial_dims: int, in_channels: int, out_channels: int, channels: Sequence[int]) -> nn.Module:
@@ -22,9 +24,24 @@ def monai_unet(spatial_dims: int, in_channels: int, out_channels: int, channels:
     return DynUNet(spatial_dims, in_channels, out_channels, *sizes, filters=[*channels], norm_name="instance")
 
 
-def equal_steps(
-    models: Sequence[Supervised], data: Dataset[dict[str, Tensor]], batch_size: int, steps: int
-) -> int:
+def fit_all(
+    models: Mapping[str, Supervised], data: Any, folder: Path, *, steps: int, batch_size: int, **how: Any
+) -> tuple[dict[str, Supervised], dict[str, str]]:
+    """Train the first model for so many steps, and the others on the same data for as many seconds.
+
+    Returns:
+        the trained models, and how many seconds each took.
+    """
+    first, *_ = models.values()
+    trained, seconds = {}, {}
+    for name, model in models.items():
+        enough = steps if model is first else equal_steps((first, model), data, batch_size, steps)
+        trainer = Trainer(model, data, folder / name, steps=enough, batch_size=batch_size, **how)
+        trained[name], seconds[f"{name} seconds"] = fit(trainer, folder)
+    return trained, seconds
+
+
+def equal_steps(models: Sequence[Supervised], data: Any, batch_size: int, steps: int) -> int:
     """How many steps the second model takes in the seconds that so many take the first.
 
     Both are timed in turns, on the processor: others that share it then do not change the ratio.

@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 import tyro
-from _peers import equal_steps, monai_unet
-from _runs import NetworkOptions, begin, explained, fit, report, suggest
+from _peers import fit_all, monai_unet
+from _runs import NetworkOptions, begin, explained, report, suggest
 from _scans import Crops, held_out, judge, mixture, read
 from torch import Tensor
 
-from dynunet import Supervised, Trainer, UNet
+from dynunet import Supervised, UNet
 from dynunet.nn.flags import with_flags
 
 NETWORK = {"channels": (8, 16, 32), "norm": "batch"}
@@ -58,19 +58,13 @@ def main(options: Options) -> None:
         data = Crops(scans.scan, scans.labels.masked_fill(hidden, -1), options.size, options.augment)
         classes = int(scans.labels.max()) + 1
         unet = UNet(3, 1, classes, **options.network())
-        network = Supervised(unet, ignore_index=-1)  # what is held out does not count
-        models = {"network": network}
+        models = {"network": Supervised(unet, ignore_index=-1)}  # what is held out does not count
         if options.peer:
             models["monai"] = Supervised(monai_unet(3, 1, classes, options.channels), ignore_index=-1)
     print(unet.summary((1, *data[0]["x0"].shape)))
-    training: dict[str, Any] = {"batch_size": options.batch_size, "lr": options.lr, "seed": options.seed}
-    training |= {"ema": 0.98, "sample_every": 0}
-    figures: dict[str, str] = {}
-    steps = options.train_steps
-    for name, model in models.items():
-        steps = equal_steps((network, model), data, options.batch_size, steps) if name == "monai" else steps
-        trainer = Trainer(model, data, folder / name, steps=steps, **training)
-        models[name], figures[f"{name} seconds"] = fit(trainer, folder)
+    training: dict[str, Any] = {"steps": options.train_steps, "batch_size": options.batch_size}
+    training |= {"lr": options.lr, "seed": options.seed, "ema": 0.98, "sample_every": 0}
+    models, figures = fit_all(models, data, folder, **training)
 
     def label(model: Supervised, scan: Tensor) -> Tensor:
         return model.predict(scan.unsqueeze(0), window=3 * options.size // 2)[0]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dynunet import Supervised, UNet
 
@@ -18,6 +19,7 @@ sys.path.insert(0, str(EXAMPLES))
 tyro = pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
 
+import _pairs  # noqa: E402
 import _peers  # noqa: E402
 import _runs  # noqa: E402
 import _scans  # noqa: E402
@@ -219,6 +221,32 @@ def test_a_mixture_orders_classes_by_value() -> None:
     assert torch.equal(_scans.mixture(scan, 3), labels)
     scan[:, :2] = _scans.AIR
     assert not _scans.mixture(scan, 3)[:2].any()
+
+
+def test_pictures_are_read_with_their_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_pairs, "PARTS", {"learn": ("china.jpg", 3), "judge": ("flower.jpg", 2)})
+    _pairs.make(tmp_path)
+    assert [len(_pairs.read(tmp_path / part)) for part in ("learn", "judge")] == [3, 2]
+    pair = _pairs.read(tmp_path / "learn")[1]
+    raw = np.asarray(Image.open(tmp_path / "learn" / "images" / "001.png"))
+    assert torch.equal((pair["x0"] + 1).mul(127.5).round().byte(), torch.tensor(raw).permute(2, 0, 1))
+    mask = np.asarray(Image.open(tmp_path / "learn" / "masks" / "001.png"))
+    assert torch.equal(pair["target"], torch.tensor(mask > 0).long())
+    assert 0.01 < pair["target"].float().mean() < 0.5
+    (tmp_path / "judge" / "masks" / "000.png").unlink()
+    with pytest.raises(ValueError, match="must have a mask"):
+        _pairs.read(tmp_path / "judge")
+    Image.fromarray(mask[:9]).save(tmp_path / "learn" / "masks" / "001.png")
+    with pytest.raises(ValueError, match="alike in size"):
+        _pairs.read(tmp_path / "learn")
+
+
+def test_a_threshold_finds_the_smaller_side() -> None:
+    labels = torch.zeros(16, 12, dtype=torch.long)
+    labels[3:7, 4:9] = 1
+    for sign in (-1, 1):
+        x = sign * (0.8 * labels - 0.3) + 0.05 * torch.randn(3, 16, 12)
+        assert torch.equal(_pairs.threshold(x), labels)
 
 
 def test_equal_steps_are_in_proportion_to_costs() -> None:
