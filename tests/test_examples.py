@@ -23,6 +23,7 @@ import _pairs  # noqa: E402
 import _peers  # noqa: E402
 import _runs  # noqa: E402
 import _scans  # noqa: E402
+import _voices  # noqa: E402
 import gallery  # noqa: E402
 import learn_convolution  # noqa: E402
 import learn_diffusion  # noqa: E402
@@ -247,6 +248,19 @@ def test_a_threshold_finds_the_smaller_side() -> None:
     for sign in (-1, 1):
         x = sign * (0.8 * labels - 0.3) + 0.05 * torch.randn(3, 16, 12)
         assert torch.equal(_pairs.threshold(x), labels)
+
+
+def test_speech_is_where_there_is_power() -> None:
+    clean = torch.zeros(1, 4000)
+    clean[:, 1000:3000] = torch.randn(2000)
+    found = _voices.speaking(clean, 1000)
+    assert found[1000:3000].all()
+    assert not found[:900].any()
+    assert not found[3100:].any()
+    rows = [(clean, clean + noise * torch.randn(1, 4000)) for noise in (0.05, 0.1)]
+    detect = _voices.threshold(rows, 1000)
+    assert min(_voices.shares(detect(rows[0][1]), found)) > 0.95
+    assert _voices.shares(torch.ones(4000, dtype=torch.bool), found) == (1, 0)
 
 
 def test_equal_steps_are_in_proportion_to_costs() -> None:
