@@ -19,6 +19,7 @@ sys.path.insert(0, str(EXAMPLES))
 tyro = pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
 
+import _layer  # noqa: E402
 import _pairs  # noqa: E402
 import _peers  # noqa: E402
 import _runs  # noqa: E402
@@ -261,6 +262,37 @@ def test_speech_is_where_there_is_power() -> None:
     detect = _voices.threshold(rows, 1000)
     assert min(_voices.shares(detect(rows[0][1]), found)) > 0.95
     assert _voices.shares(torch.ones(4000, dtype=torch.bool), found) == (1, 0)
+
+
+def test_the_mixed_layer_ends_where_the_temperature_changes() -> None:
+    column = torch.tensor([20.0, 19.8, 19.0, 20.0])  # what is below another temperature does not count
+    field = column.view(1, 4, 1, 1).expand(3, 4, 2, 5)
+    water = torch.ones(field.shape, dtype=torch.bool)
+    water[..., 0] = False
+    labels = _layer.layer(field, water)
+    assert labels[1, :, 1, 3].tolist() == [1, 1, 0, 0]
+    assert (labels[..., 0] == -1).all()
+
+
+def test_areas_go_around_the_earth() -> None:
+    labels = torch.arange(7).expand(2, 3, 4, 7)
+    data = _layer.Areas(labels.expand(6, -1, -1, -1, -1), labels, (3, 5))
+    for index in range(5):
+        item = data[index]
+        assert item["x0"].shape == (6, 2, 3, 3, 5)
+        assert torch.equal(item["x0"][0], item["target"])
+        assert set(item["target"].diff(dim=-1).unique().tolist()) <= {1, -6}
+
+
+def test_the_layer_by_hand_is_exact_where_it_can_be() -> None:
+    x = torch.randn(6, 3, 2, 5, 8)
+    x[3:5] = x[3:5, :, :, :1, :1]  # places are not told apart by them
+    labels = (x[0] * x[1] + x[2] > 0.3 * x[2] + 0.1).long()
+    known = torch.rand(labels.shape) < 0.9
+    found = _layer.regression(x, labels, known)
+    assert (found == labels).float().mean() > 0.75
+    labels = (torch.rand(3, 2, 5, 1) > 0.5).long().expand(3, 2, 5, 8)  # alike along a parallel
+    assert torch.equal(_layer.climatology(labels, known | (torch.arange(8) == 0)), labels)
 
 
 def test_equal_steps_are_in_proportion_to_costs() -> None:
