@@ -9,6 +9,7 @@ written, and says which of them has not run yet, and the command to run it.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from math import nan
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ import tyro
 from _runs import SHOWN
 from einops import rearrange
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 import convnd.functional as F
@@ -84,7 +86,7 @@ def ocean(part: Any, shown: Shown) -> None:
     depth = shown["field"].shape[1] // 3
     field, water, hidden, network = (shown[n][0, depth] for n in ("field", "water", "held_out", "network"))
     filled = torch.where(hidden, network, field)
-    maps = {"known": field.where(~hidden, nan), "completed by the network": filled, "truth": field}
+    maps = {"what is known": field.where(~hidden, nan), "completed by the network": filled, "truth": field}
     how: dict[str, Any] = {"origin": "lower", "interpolation": "nearest", "aspect": "auto"}
     scale = {"vmin": field[water].min().item(), "vmax": field[water].max().item()}
     land = torch.where(water, nan, 0.75)
@@ -96,10 +98,22 @@ def ocean(part: Any, shown: Shown) -> None:
 
 
 ROWS = (
-    Row("audio", "denoise_audio_1d.py", "1-D: speech out of noise, held out", 210, speech),
-    Row("images", "generate_images_2d.py", "2-D: digits from noise, two columns of each class", 200, digits),
+    Row(
+        "audio",
+        "denoise_audio_1d.py",
+        "1-D: speech out of noise (a recording and noise never heard)",
+        210,
+        speech,
+    ),
+    Row("images", "generate_images_2d.py", "2-D: digits from noise, of the class asked for", 200, digits),
     Row("volume", "volume_diffusion_3d.py", "3-D: a brain from noise, window by window", 220, brain),
-    Row("ocean", "ocean_4d.py", "4-D: the ocean by month, depth, latitude and longitude", 210, ocean),
+    Row(
+        "ocean",
+        "ocean_4d.py",
+        "4-D: the ocean by month, depth, latitude and longitude, below its surface",
+        210,
+        ocean,
+    ),
 )
 
 
@@ -140,7 +154,9 @@ def main(options: Options) -> None:
         with np.load(path) as file:
             row.draw(part, {name: torch.from_numpy(file[name]) for name in file})
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.out)
+    drawn = BytesIO()
+    figure.savefig(drawn)
+    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(options.out, optimize=True)
     print(f"Look at {options.out}: {', '.join(str(path.parent) for path in rows.values())}.")
 
 
