@@ -69,6 +69,7 @@ class Results:
         named: the name of the result for a file, by default that of the file.
         beside: other files that are read, and must not be replaced.
         progress: show a bar, and say on stderr which files are skipped and why.
+        lines: ``out`` is a table, and results are lines of it.
 
     Raises:
         FileNotFoundError, ValueError: there is nothing to work on, or a result would take the place of an
@@ -84,15 +85,18 @@ class Results:
         named: Callable[[Path], str] = lambda path: path.name,
         beside: Sequence[Path] = (),
         progress: bool = True,
+        lines: bool = False,
     ) -> None:
-        self.overwrite, self.folder, self.progress = overwrite, source.is_dir(), progress
-        if self.folder and not out.is_dir() and (out.exists() or _names_file(out)):
+        self.overwrite, self.folder, self.progress, self.lines = overwrite, source.is_dir(), progress, lines
+        if self.folder and not lines and not out.is_dir() and (out.exists() or _names_file(out)):
             raise ValueError(f"out must be a folder, for the results of one, got {shown(out)}")
-        if not self.folder and _like_a_file(out):
+        if not self.folder and not lines and _like_a_file(out):
             to_write(out)
-        found = search(source, "source", out if self.folder else None)
+        found = search(source, "source", out if self.folder and not lines else None)
         read = {_identity(path) for path in beside}
-        if self.folder:
+        if lines:
+            self.files = [(p, out) for p in found.files]
+        elif self.folder:
             found.files = [p for p in found.files if _identity(p) not in read]
             self.files = [(p, out / p.relative_to(source).with_name(named(p))) for p in found.files]
         else:
@@ -114,15 +118,20 @@ class Results:
                     f"out: the result for {shown(path)} would replace {shown(to)}, which is read; choose "
                     "another folder"
                 )
-        if not self.folder and not self.overwrite and self.files[0][1].exists():
+        if not (self.folder or self.lines or self.overwrite) and self.files[0][1].exists():
             to = shown(self.files[0][1])
             raise ValueError(f"out: {to} exists already; choose another folder or give --overwrite")
 
-    def make(self, do: Callable[[Path, Path], Sequence[str]]) -> Outcome:
+    def make(
+        self,
+        do: Callable[[Path, Path], Sequence[str]],
+        there: Callable[[Path, Path], bool] = lambda path, to: to.is_file() and not to.is_symlink(),
+    ) -> Outcome:
         """Make the result of every file that has none.
 
         Args:
             do: ``do(path, to)`` writes the result, and gives what of the file is lost in it, in words.
+            there: ``there(path, to)`` is True if it has been made already.
 
         Raises:
             Interrupted: by Ctrl-C; the results that are made are kept.
@@ -133,9 +142,9 @@ class Results:
         try:
             for path, to in Bar(self.files, desc=outcome.verb, unit="file", disable=quiet):
                 first = taken.setdefault(os.path.normcase(to), path)
-                if first != path:
+                if first != path and not self.lines:
                     self._fail(path, f"its result has the name of that for {shown(first)}, {shown(to)}")
-                elif not self.overwrite and to.is_file() and not to.is_symlink():
+                elif not self.overwrite and there(path, to):
                     outcome.kept += 1
                 else:
                     self._one(do, path, to)
@@ -148,7 +157,7 @@ class Results:
 
     def _one(self, do: Callable[[Path, Path], Sequence[str]], path: Path, to: Path) -> None:
         try:
-            check_free(to, self.overwrite)
+            check_free(to, overwrite=True)  # no file of the user's: what is there is not complete
             lost = do(path, to)
         except NothingToDoError as error:
             if not self.folder:

@@ -34,6 +34,8 @@ def table(
     lines.append(f"examples  {len(scan.entries)}: {len(scan.entries) - held} to train on, {held} held out")
     if scan.labels is not None:
         lines.append(f"classes   {_counts(scan)}")
+    if scan.targets is not None:
+        lines.append(f"targets   {scan.targets.text()}")
     parts = [f"x0 {times(shape)}"]
     if spec.cond_channels:
         parts.append(f"cond {times((spec.cond_channels, *shape[1:]))}")
