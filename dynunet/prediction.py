@@ -6,7 +6,6 @@ values of whole examples are lines of a table.
 """
 
 import csv
-import io
 import re
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
+from torch.nn import Module
 
 from .data.classes import class_values
 from .data.errors import shown
@@ -29,7 +29,7 @@ from .data.values import Scale, resized
 from .results import Outcome, Results
 from .runs import conditions, predictor, windows
 from .supervised import Supervised
-from .writing import write_text
+from .writing import write_table
 
 __all__ = ["Predictor", "predict"]
 
@@ -93,7 +93,7 @@ class Predictor:
 
     @classmethod
     def of(
-        cls, model: Path | str | Supervised, device: str | None, window: Sizes, overlap: Sizes, mirror: bool
+        cls, model: Path | str | Module, device: str | None, window: Sizes, overlap: Sizes, mirror: bool
     ) -> "Predictor":
         supervised, spec = predictor(model, device)
         learned = spec.learned
@@ -147,8 +147,12 @@ class Predictor:
         """The result for a whole example: the class and its probabilities, or values."""
         if self.model.classes is not None:
             return [self.names[int(output.argmax())], *(f"{p:.6g}" for p in output)]
-        scales = self.learned.scales
-        return [f"{Scale(*s).to_file(v):.6g}" for s, v in zip(scales, output, strict=True)]
+        return [f"{value:.6g}" for value in self.values(output)]
+
+    def values(self, output: np.ndarray) -> np.ndarray:
+        """Those of a whole example, in the units of the table."""
+        ways = (Scale(*scale) for scale in self.learned.scales)
+        return np.array([way.to_file(value) for way, value in zip(ways, output, strict=True)])
 
     @property
     def columns(self) -> list[str]:
@@ -261,8 +265,5 @@ class Table:
     def write(self) -> None:
         if not self.lines:
             return
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([self.columns, *self.lines])
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(self.path, text.getvalue().removesuffix("\n"))
+        write_table(self.path, [self.columns, *self.lines])
         self.written = time.monotonic()

@@ -15,6 +15,7 @@ from .config import read, saved_class
 from .data.errors import shown
 from .data.memory import total
 from .data.spec import DataSpec
+from .data.target_spec import Classes
 from .diffusion import Diffusion, coordinates
 from .jsonable import plain
 from .nn.unet import UNet
@@ -28,7 +29,7 @@ _NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "Storage 
 _ONE_STEP = ("sample", "v_prediction", "flow", "edm")  # that say at t = 1 what the data is
 
 
-def trained(model: Path | str | Diffusion, device: str | None = None) -> tuple[Diffusion, DataSpec]:
+def trained(model: Path | str | Module, device: str | None = None) -> tuple[Diffusion, DataSpec]:
     """A trained model on a device, and the spec of its data.
 
     Args:
@@ -50,7 +51,7 @@ def trained(model: Path | str | Diffusion, device: str | None = None) -> tuple[D
     return diffusion, spec
 
 
-def predictor(model: Path | str | Supervised, device: str | None = None) -> tuple[Supervised, DataSpec]:
+def predictor(model: Path | str | Module, device: str | None = None) -> tuple[Supervised, DataSpec]:
     """A model that was trained on targets, on a device, and the spec of its data; as :func:`trained`."""
     supervised, spec, place = _loaded(model, device, Supervised, "it was trained without targets")
     wanted = {
@@ -127,6 +128,20 @@ def spec_of_run(run: Path | str) -> DataSpec:
     return _checked(read(file, saved_class(file)).get("data"), called(run), shown(file))
 
 
+def predicts(model: Any) -> bool:
+    """True for a model that was trained on targets, or the folder of its run."""
+    if not isinstance(model, (str, Path)):
+        return isinstance(model, Supervised)
+    file = Path(model, CONFIG)
+    return file.is_file() and issubclass(saved_class(file), Supervised)
+
+
+def classes_of_run(run: Path | str) -> Classes | None:
+    """The classes of a model that was trained on targets, without its weights."""
+    found = read(Path(run, CONFIG), Supervised).get("classes")
+    return tuple(found) if isinstance(found, list) else found
+
+
 def _checked(data: Any, name: str, place: str) -> DataSpec:
     if data is None:
         raise ValueError(f"run must hold a model trained by dynunet train, got {name}, which knows no files")
@@ -136,7 +151,7 @@ def _checked(data: Any, name: str, place: str) -> DataSpec:
         raise ValueError(f"{place}: data: {error}") from None
 
 
-def called(model: Path | str | Diffusion | Supervised) -> str:
+def called(model: Path | str | Module) -> str:
     """A model in words: the folder of its run, if it has one."""
     return "the model" if isinstance(model, Module) else shown(model)
 

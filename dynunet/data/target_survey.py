@@ -74,6 +74,9 @@ def survey(
     if options.ignore_index is None and ignored is not None:
         options = replace(options, ignore_index=ignored)
     about = _Survey(options, known, classes, cache, selection)
+    if known is not None and options.targets is not None and known[0].maps == about.table:
+        wanted = "a folder of maps" if known[0].maps else "a table (CSV)"
+        raise ValueError(f"targets must be {wanted}, as the model predicts, got {shown(options.targets)}")
     if options.targets is None:
         return files, about.of_folders
     if about.table:
