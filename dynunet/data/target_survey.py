@@ -136,6 +136,10 @@ class _Survey:
             if labels is None:
                 raise ValueError("targets must be whole numbers to be labels, got others; --task regression")
             self.classes = names_of(set(labels) - {self.options.ignore_index})
+            if not self.classes:
+                raise ValueError(
+                    f"targets must have labels that count, got {self.options.ignore_index} alone"
+                )
         classes, ignored = self.classes, self.options.ignore_index
 
         def usable(file: File) -> str | None:
@@ -205,7 +209,7 @@ class _Survey:
         assert path is not None
         columns = read_table(path).columns
         rows = [f.row for f in files if f.row is not None]
-        values = len(columns) > 1 or all(_number(cell) is not None for row in rows for cell in row)
+        values = all(_number(cell) is not None for row in rows for cell in row)
         task = self._task(values)
         if task == "segmentation":
             raise ValueError("task must be 'classification' or 'regression' for a table, got 'segmentation'")
