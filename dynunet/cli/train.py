@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import DisallowNone, OmitArgPrefixes, Positional, PositionalMetavarFromFieldName, arg
 
+from ..data.augmentation import Augment
 from ..data.errors import check_exists, shown
 from ..jsonable import flat, unflat
 from ..progress import Interrupted, say
 from ..training.record import RUN, read_flags
 from .flags import check_run
-from .options import DataFlags, DiffusionOptions, NetworkOptions, TrainFlags, build
+from .options import AugmentOptions, DataFlags, DiffusionOptions, NetworkOptions, TrainFlags, build
 from .words import as_flags, flags_of_command
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Train:
     overwrite: bool = False
     """replace a run that is in the folder already: what it wrote is removed, if nothing else is there"""
     data: OmitArgPrefixes[DataFlags] = field(default_factory=DataFlags)
+    augmentation: OmitArgPrefixes[AugmentOptions] = field(default_factory=AugmentOptions)
     network: OmitArgPrefixes[NetworkOptions] = field(default_factory=NetworkOptions)
     diffusion: OmitArgPrefixes[DiffusionOptions] = field(default_factory=DiffusionOptions)
     training: OmitArgPrefixes[TrainFlags] = field(default_factory=TrainFlags)
@@ -65,6 +67,7 @@ class Train:
             self._check_start(self.start)
         if self.data.spatial_dims is not None:
             self.network.check(self.data.spatial_dims)
+        self.augmentation.made(self.data.spatial_dims)
 
     def run(self) -> None:
         from ..data import FolderDataset
@@ -80,13 +83,15 @@ class Train:
         dataset = FolderDataset(source, options=data)
         if main:
             print(as_flags(dataset.report(), flags_of_command(Train)), flush=True)
-        diffusion = self._model(dataset)
+        augment = self._augment(len(dataset.shape) - 1)
+        diffusion = self._model(dataset, augment)
         trainer = Trainer(
             diffusion,
             dataset,
             out,
             options=self.training,
             about={"flags": self._flags(source, out)},
+            augment=augment,
             overwrite=self.overwrite,
             sample_args={"steps": restoration_steps(diffusion, None)} if self.data.restores else {},
         )
@@ -136,7 +141,8 @@ class Train:
                 say(f"{name}: {new[name]}, which was {old[name]}: the files must be the same")
         same = {name: getattr(self.data, name) for name in ("cache", *(new.keys() & {"noise", "pairs"}))}
         data = replace(before.data, **same), self.data
-        was, now = (flat(Train(data=d)) for d in data)
+        pairs = zip(data, (before.augmentation, self.augmentation), strict=True)
+        was, now = (flat(Train(data=d, augmentation=a)) for d, a in pairs)
         changed = [f"--{k.replace('_', '-')} {now[k]} instead of {was[k]}" for k in was if was[k] != now[k]]
         if changed:
             raise ValueError(
@@ -156,7 +162,13 @@ class Train:
                 f"--from takes the model as it is in {shown(run)}: leave out {', '.join(changed)}"
             )
 
-    def _model(self, dataset: "FolderDataset") -> "Diffusion":
+    def _augment(self, spatial_dims: int) -> Augment | None:
+        """The random changes of training examples, for the task."""
+        augment = self.augmentation.made(spatial_dims)
+        task = "restoration" if self.data.restores else "generation"
+        return None if augment is None else replace(augment, task=task)
+
+    def _model(self, dataset: "FolderDataset", augment: Augment | None) -> "Diffusion":
         import torch
 
         from ..runs import begun_with
@@ -172,6 +184,7 @@ class Train:
             channels=dataset.channels,
             cond_channels=dataset.cond_channels,
             num_classes=dataset.num_classes,
+            cond_features=0 if augment is None else augment.num_features(len(dataset.shape) - 1),
             restores=self.data.restores,
         )
 
