@@ -3,12 +3,14 @@
 Every field is a flag and has a plain type, so that a run can be written down as JSON.
 """
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
+from dataclasses import dataclass, fields, make_dataclass, replace
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from tyro.conf import arg
 
 from ..arguments import choice
+from ..data.augmentation import Augment
 from ..data.options import DataOptions
 from ..nn.flags import flag_names, network_options, with_flags
 from ..nn.spec import NetworkSpec, options
@@ -95,6 +97,54 @@ class NetworkOptions(with_flags(object, _DEFAULTS, notes=_BY_RANK, frozen=True))
         )
 
 
+_AUGMENT_FLAGS = {
+    f.name: "augment" if f.name == "preset" else f"augment_{f.name}"
+    for f in fields(Augment)
+    if f.name not in Augment.from_data
+}
+
+
+def _augment_flags() -> Any:
+    """A dataclass with the options of an Augment but those that follow from the data; by default nothing is
+    changed.
+    """
+    hints = get_type_hints(Augment, include_extras=True)
+    defaults = {f.name: f.default for f in fields(Augment)} | {"preset": False}
+    made = [(flag, _flag_type(hints[name]), defaults[name]) for name, flag in _AUGMENT_FLAGS.items()]
+    return make_dataclass("AugmentFlags", made, frozen=True)
+
+
+def _flag_type(hint: Any) -> Any:
+    """Of what may be one value or several the last, a tuple, which is how it is kept."""
+    kind, about = get_args(hint)
+    several = [member for member in get_args(kind) if get_origin(member) is tuple]
+    if several:
+        kind = several[-1] | None if NoneType in get_args(kind) else several[-1]
+    return Annotated[kind, about]
+
+
+@dataclass(frozen=True)
+class AugmentOptions(_augment_flags()):
+    """Random changes of training examples; 0, no axes, or factors 1 1 leave one of them out."""
+
+    def made(self, spatial_dims: int | None = None) -> Augment | None:
+        """The augmentation, None if there is none.
+
+        Args:
+            spatial_dims: of the data, if that is known.
+
+        Raises:
+            ValueError, TypeError: naming the option, the rule and the value received.
+        """
+        try:
+            augment = Augment(**{name: getattr(self, flag) for name, flag in _AUGMENT_FLAGS.items()})
+            if spatial_dims is not None:
+                augment.for_axes(spatial_dims)
+        except (ValueError, TypeError) as error:  # which begins with the name
+            raise type(error)(f"augment_{error}") from None
+        return augment if augment.active else None
+
+
 @dataclass(frozen=True)
 class DiffusionOptions:
     """The diffusion model around it."""
@@ -170,6 +220,7 @@ def build(
     channels: int,
     cond_channels: int = 0,
     num_classes: int | None = None,
+    cond_features: int = 0,
     restores: bool = False,
 ) -> "Diffusion":
     """The model for data of this kind.
@@ -186,6 +237,7 @@ def build(
         time_embedding=True,
         cond_channels=cond_channels,
         num_classes=num_classes,
+        cond_features=cond_features,
         **network.arguments(spatial_dims),
     )
     return Diffusion(

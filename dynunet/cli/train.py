@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import DisallowNone, OmitArgPrefixes, Positional, PositionalMetavarFromFieldName, arg
 
+from ..data.augmentation import Augment
 from ..data.errors import check_exists, shown
 from ..jsonable import flat, unflat
 from ..progress import Interrupted, say
 from ..training.record import RUN, read_flags
 from .flags import check_run
 from .options import (
+    AugmentOptions,
     DataFlags,
     DiffusionOptions,
     NetworkOptions,
@@ -59,6 +61,7 @@ class Train:
     overwrite: bool = False
     """replace a run that is in the folder already: what it wrote is removed, if nothing else is there"""
     data: OmitArgPrefixes[DataFlags] = field(default_factory=DataFlags)
+    augmentation: OmitArgPrefixes[AugmentOptions] = field(default_factory=AugmentOptions)
     network: OmitArgPrefixes[NetworkOptions] = field(default_factory=NetworkOptions)
     diffusion: OmitArgPrefixes[DiffusionOptions] = field(default_factory=DiffusionOptions)
     supervised: OmitArgPrefixes[SupervisedOptions] = field(default_factory=SupervisedOptions)
@@ -75,6 +78,7 @@ class Train:
             self._check_start(self.start)
         if self.data.spatial_dims is not None:
             self.network.check(self.data.spatial_dims)
+        self.augmentation.made(self.data.spatial_dims)
         self.training.of_trainer(self.data.supervised)
 
     def run(self) -> None:
@@ -91,13 +95,15 @@ class Train:
         dataset = FolderDataset(source, options=data)
         if main:
             print(as_flags(dataset.report(), flags_of_command(Train)), flush=True)
-        model = self._model(dataset)
+        augment = self._augment(dataset)
+        model = self._model(dataset, augment)
         trainer = Trainer(
             model,
             dataset,
             out,
             options=self.training.of_trainer(data.supervised),
             about={"flags": self._flags(source, out)},
+            augment=augment,
             overwrite=self.overwrite,
             sample_args={"steps": restoration_steps(model, None)} if self.data.restores else {},
         )
@@ -148,7 +154,8 @@ class Train:
                 say(f"{name}: {new[name]}, which was {old[name]}: the files must be the same")
         same = {name: getattr(self.data, name) for name in ("cache", *(new.keys() & {*_PATHS}))}
         data = replace(before.data, **same), self.data
-        was, now = (flat(Train(data=d)) for d in data)
+        pairs = zip(data, (before.augmentation, self.augmentation), strict=True)
+        was, now = (flat(Train(data=d, augmentation=a)) for d, a in pairs)
         changed = [f"--{k.replace('_', '-')} {now[k]} instead of {was[k]}" for k in was if was[k] != now[k]]
         if changed:
             raise ValueError(
@@ -170,7 +177,16 @@ class Train:
                 f"--from takes the model as it is in {shown(run)}: leave out {', '.join(changed)}"
             )
 
-    def _model(self, dataset: "FolderDataset") -> Any:
+    def _augment(self, dataset: "FolderDataset") -> Augment | None:
+        """The random changes of training examples, for the task."""
+        augment = self.augmentation.made(len(dataset.shape) - 1)
+        if augment is None:
+            return None
+        if dataset.target is not None:
+            return replace(augment, task=dataset.target.task)
+        return replace(augment, task="restoration" if self.data.restores else "generation")
+
+    def _model(self, dataset: "FolderDataset", augment: Augment | None) -> Any:
         import torch
 
         from ..runs import begun_with
@@ -188,6 +204,7 @@ class Train:
             channels=dataset.channels,
             cond_channels=dataset.cond_channels,
             num_classes=dataset.num_classes,
+            cond_features=0 if augment is None else augment.num_features(len(dataset.shape) - 1),
             restores=self.data.restores,
         )
 

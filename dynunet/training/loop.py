@@ -20,6 +20,7 @@ from ..config import document
 from ..progress import Bar, Interrupted, duration, say
 from ..writing import remove_left, replacing
 from . import folder, run
+from .augmentation import recorded
 from .engine import Engine
 from .evaluation import Pictures, criterion, validate
 from .failures import not_finite
@@ -41,6 +42,7 @@ class Settings(Protocol):
 
     dataset: Any
     validation: Any
+    augment: Any
     out: Path
     overwrite: bool
     sample_args: dict[str, Any]
@@ -56,9 +58,10 @@ class Loop:
         self.given, self.engine, self.interrupts, self.options = given, engine, interrupts, engine.options
         label = "target" if "target" in engine.average_objective.takes else "class_labels"
         stream = partial(Stream, seed=self.options.seed, label=label)
-        self.stream = stream(given.dataset)
+        self.stream = stream(given.dataset, change=given.augment)
         self.held_out = None if given.validation is None else stream(given.validation)
-        self.pictures = Pictures(given.out / folder.SAMPLES, self.held_out or self.stream, given.sample_args)
+        seen = self.held_out or stream(given.dataset)
+        self.pictures = Pictures(given.out / folder.SAMPLES, seen, given.sample_args)
         self.checkpoints = Checkpoints(given.out / folder.CHECKPOINTS)
         self.step, self.saved_step, self.seconds = 0, -1, 0.0
         self.best: tuple[int, float] | None = None  # step of the best validation, and its criterion
@@ -121,6 +124,7 @@ class Loop:
             **surroundings(),
             "seed": self.options.seed,
             "options": asdict(self.options),
+            "augment": recorded(self.given.augment),
             "processes": self.engine.accelerator.num_processes,
             "device": str(self.engine.accelerator.device),
             "dataset": f"{type(self.given.dataset).__name__} of {self.stream.length}",
@@ -281,6 +285,7 @@ class Loop:
         return {
             **self.options.fixed(self.engine.accelerator.num_processes),
             "len(dataset)": self.stream.length,
+            "augment": recorded(self.given.augment),
             "diffusion": document(self.engine.model),
         }
 
