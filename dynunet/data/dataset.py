@@ -227,18 +227,7 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
 
     def _example(self, file: File, index: int, entry: int) -> dict[str, Tensor]:
         """One item, without its class label."""
-        region, x, mask = self._crop(file, index)
-        cond = None
-        if self._scan.cond is not None and file.pair is not None:
-            cond, there = self._values(file.pair, index, self._scan.cond, region)
-            mask = mask & there.all(0) if self.options.missing is not None else mask
-        elif self._degrade is not None:
-            x, cond = self._degrade(x, mask, self._cache)
-            x = torch.where(mask, x, 0)
-        if self.options.level is not None and cond is not None:
-            full = loudness(cond.numpy(), self.options.level)
-            x, cond = x / full, cond / full
-        parts = {"x0": x, "mask": mask} | ({} if cond is None else {"cond": cond})
+        region, parts = self._numbers(file, index)
         target = None
         if self._scan.targets is not None:
             target = self._scan.targets.item(file, index, entry, region, self._size)
@@ -246,7 +235,7 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
         coordinates = self._coordinates(file, region) if self.options.coordinates else None
         parts, coordinates = self._flipped(parts, coordinates)
         if coordinates is not None:
-            there = [] if cond is None else [padded(parts["cond"], self._size)]
+            there = [padded(parts["cond"], self._size)] if "cond" in parts else []
             parts["cond"] = torch.cat([*there, padded(coordinates, self._size, 1)])
         if not self._masked:
             del parts["mask"]
@@ -255,6 +244,22 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
             return item
         found = item.get("target", target)
         return item | {"target": found[0] if self._targets.spec.task == "segmentation" else found}
+
+    def _numbers(self, file: File, index: int) -> tuple[Region | None, dict[str, Tensor]]:
+        """The place of a crop, its numbers, their mask, and as ``cond`` those that they are restored from."""
+        region, x, mask = self._crop(file, index)
+        if self._scan.cond is not None and file.pair is not None:
+            cond, there = self._values(file.pair, index, self._scan.cond, region)
+            mask = mask & there.all(0) if self.options.missing is not None else mask
+        elif self._degrade is not None:
+            x, cond = self._degrade(x, mask, self._cache)
+            x = torch.where(mask, x, 0)
+        else:
+            return region, {"x0": x, "mask": mask}
+        if self.options.level is not None:
+            full = loudness(cond.numpy(), self.options.level)
+            x, cond = x / full, cond / full
+        return region, {"x0": x, "mask": mask, "cond": cond}
 
     def _crop(self, file: File, index: int) -> tuple[Region | None, Tensor, Tensor]:
         """A random crop, of several the first with anything in it, and its place (None for all of a file)."""
