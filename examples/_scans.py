@@ -1,13 +1,13 @@
 """Scans of the example that segments: one with labels, another that is judged by region, and how to draw."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from _runs import debian
+from _runs import debian, keep
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -168,16 +168,23 @@ def judge(methods: Mapping[str, Label], scans: Scans, hidden: Tensor, folder: Pa
     print(
         "\nAnother scan, which nothing was learnt from: the share of a region that is found to be its class\n"
     )
-    rows = []
     for name, region in scans.regions.items():
-        rows.append([(x == region.label)[region.inside].float().mean().item() for x in others.values()])
-        _row(name, rows[-1])
-    mean = np.nanmean(rows, 0).tolist()
-    _row("mean of all regions", mean)
+        _row(name, [_share(x, [region]) for x in others.values()])
+    kinds = [[r for r in scans.regions.values() if r.label == n] for n in range(1, classes)]
+    each = [[_share(x, regions) for regions in kinds if regions] for x in others.values()]
+    mean = np.mean(each, 1).tolist()
+    _row("mean of the classes", mean)
     volumes = {"the other scan": scans.other[0]}
     volumes |= {name: 2 * x / (classes - 1) - 1 for name, x in others.items()}
     slices(torch.stack([*volumes.values()]).unsqueeze(1), folder / "other.png", labels=[*volumes])
+    atlas = sum((r.label * r.inside.long() for r in scans.regions.values()), torch.zeros_like(scans.other[0]))
+    keep(folder, scan=scans.other[0], found=others["network"], atlas=atlas)
     return figures | {f"{name} other": f"{x:.3f}" for name, x in zip(methods, mean, strict=True)}
+
+
+def _share(labels: Tensor, regions: Sequence[Region]) -> float:
+    """The share of the entries in regions of one class that have its label."""
+    return torch.cat([(labels == region.label)[region.inside] for region in regions]).double().mean().item()
 
 
 def _row(name: str, values: list[float]) -> None:

@@ -139,6 +139,7 @@ def fill(runs: Path, *kinds: str) -> None:
         "audio": {name: torch.randn(1, 999) for name in ("noisy", "denoised", "clean")},
         "images": {"made": torch.randn(3, 6, 3, 5, 4)},
         "volume": {"real": volume, "made": -volume},
+        "segment": {"scan": volume[0], "found": volume[0] > 0.5, "atlas": 2 * (volume[0] > 0.7)},
         "ocean": {"field": field, "network": -field, "water": field > 0.2, "held_out": field > 0.8},
     }
     kept["audio"]["sample_rate"] = torch.tensor(800)
@@ -157,7 +158,7 @@ def test_gallery_draws_what_the_examples_kept(tmp_path: Path, capsys: pytest.Cap
 
 def test_gallery_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = gallery.Options(tmp_path, tmp_path / "x.png")
-    fill(tmp_path, "ocean", "images")
+    fill(tmp_path, "ocean", "images", "segment")
     gallery.main(options)
     said = capsys.readouterr().out
     for row in gallery.ROWS:
