@@ -90,7 +90,7 @@ class Results:
             raise ValueError(f"out must be a folder, for the results of one, got {shown(out)}")
         if not self.folder and _like_a_file(out):
             to_write(out)
-        found = search(source, "source", out if self.folder else None)
+        found = search(source, "source", out if self.folder else None, progress)
         read = {_identity(path) for path in beside}
         if self.folder:
             found.files = [p for p in found.files if _identity(p) not in read]
@@ -131,7 +131,9 @@ class Results:
         outcome, taken = self.outcome, {}
         quiet = None if self.progress else True
         try:
-            for path, to in Bar(self.files, desc=outcome.verb, unit="file", disable=quiet):
+            bar = Bar(self.files, desc=outcome.verb, unit="file", disable=quiet)
+            for path, to in bar:
+                bar.set_postfix_str(shown(path.name), refresh=False)
                 first = taken.setdefault(os.path.normcase(to), path)
                 if first != path:
                     self._fail(path, f"its result has the name of that for {shown(first)}, {shown(to)}")

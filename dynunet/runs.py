@@ -139,7 +139,7 @@ def conditions(spec: DataSpec, shape: Sequence[int], degraded: Tensor | None = N
     parts = [] if degraded is None else [degraded]
     if spec.coordinates:
         parts.append(coordinates(shape, device=None if degraded is None else degraded.device))
-    return {"cond": torch.cat(parts, 1)} if parts else {}
+    return {"cond": parts[0] if len(parts) == 1 else torch.cat(parts, 1)} if parts else {}
 
 
 def windows(

@@ -15,7 +15,7 @@ from .channel_mapping import ChannelMapping, channel_mapping
 from .errors import UnreadableError, attempt, shown
 from .files import no_file
 from .formats import SUFFIXES, Header, of_path
-from .memory import check_size
+from .memory import check_size, stacked
 from .options import DataOptions, missing_value
 from .spec import DataSpec
 from .values import Scale, limits, loudness, present, resized, touched
@@ -137,15 +137,16 @@ def _load(
     scales = tuple(_scale(header, spec, views[n :: channels.views]) for n in range(channels.views))
     if spec.resize and spec.size is not None:
         views = [v if v.shape[1:] == spec.size else resized(v, spec.size) for v in views]
-    there = np.stack([np.isfinite(v) for v in views])
+    there = stacked([np.isfinite(v) for v in views])
     if gaps:
         marked = (touched(m, there.shape[2:]) for g in gone for m in channels.split(g, False))
         there &= ~np.stack(list(marked))
     elif not there.any():
         raise UnreadableError("it has nothing but missing values")
-    scaled = np.stack([scales[n % channels.views].to_model(v) for n, v in enumerate(views)])
-    x = torch.from_numpy(np.where(there, scaled, np.float32(0)))
-    mask = None if there.all() else torch.from_numpy(there)
+    scaled = stacked([scales[n % channels.views].to_model(v) for n, v in enumerate(views)])
+    whole = bool(there.all())
+    x = torch.from_numpy(scaled if whole else np.where(there, scaled, np.float32(0)))
+    mask = None if whole else torch.from_numpy(there)
     if not header.series and channels.views == 1:
         x, mask = x[0], None if mask is None else mask[0]
     lost = tuple(filter(None, (header.lost, header.format.lost(header, spec, there.shape[2:]))))
@@ -155,7 +156,11 @@ def _load(
 
 def _scale(header: Header, spec: DataSpec, views: list[np.ndarray]) -> Scale:
     """The scale of one channel, or of all that are given together, in all examples of a file."""
-    there = np.concatenate([v[np.isfinite(v)] for v in views])
+    known = [np.isfinite(v) for v in views]
+    if len(views) == 1 and known[0].all():
+        there = views[0].reshape(-1)
+    else:
+        there = np.concatenate([v[k] for v, k in zip(views, known, strict=True)])
     if spec.level is not None:
         full = loudness(there, spec.level)
         return Scale(-full, full)

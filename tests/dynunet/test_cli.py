@@ -159,7 +159,8 @@ def test_noise_of_another_level_can_be_evaluated(voice: Path, capsys: pytest.Cap
 def test_samples_are_files_of_the_runs_kind_and_a_picture(pictures: Path, tmp_path: Path) -> None:
     run("sample", pictures / "run", "--num", 3, "--steps", 2, "--out", tmp_path / "a")
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert names == ["sample-0-bright.png", "sample-1-dark.png", "sample-2-bright.png", "samples.png"]
+    assert names == ["sample-0-bright.png", "sample-1-dark.png", "sample-2-bright.png"]
+    assert (tmp_path / "a-overview.png").is_file()
     with Image.open(tmp_path / "a/sample-1-dark.png") as image:
         assert (image.size, image.mode) == ((8, 8), "L")
     options = [

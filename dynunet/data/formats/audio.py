@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..errors import UnreadableError, missing_package
-from ..memory import Cache
+from ..memory import Cache, by_parts
 from ..options import DataOptions
 from ..spec import DataSpec
 from ..values import Region, Scale, resized
@@ -100,7 +100,9 @@ class Audio(Format):
         return values if bits is None else values >> (32 - bits)
 
     def values(self, header: Header, spec: DataSpec) -> np.ndarray:
-        return super().values(header, spec).astype(np.float32)
+        if spec.channels != header.channels:
+            return super().values(header, spec).astype(np.float32)
+        return by_parts(self.all_stored(header, spec), np.float32, header.numbers.values)
 
     def check_options(self, options: DataOptions, dims: int) -> None:
         super().check_options(options, dims)
@@ -136,7 +138,8 @@ class Audio(Format):
     def to_file(self, values: np.ndarray, header: Header, spec: DataSpec) -> np.ndarray:
         up, down = ratio(header, spec)
         values = resampled(values, down, up)[:, : header.shape[0]]
-        return np.pad(values, [(0, 0), (0, header.shape[0] - values.shape[1])])
+        short = header.shape[0] - values.shape[1]
+        return np.pad(values, [(0, 0), (0, short)]) if short else values
 
     def lost(self, header: Header, spec: DataSpec, grid: tuple[int, ...]) -> str | None:
         rate = spec.sample_rate
@@ -156,7 +159,8 @@ class Audio(Format):
         self, path: Path, stored: np.ndarray, numbers: Numbers, spec: DataSpec, like: Header | None
     ) -> memoryview:
         if numbers.bits is not None:
-            stored = stored << (32 - numbers.bits)
+            shift = 32 - numbers.bits
+            stored = by_parts(stored, stored.dtype, lambda part: part << shift)
         made, subtype = io.BytesIO(), _subtype(path, spec, like)
         soundfile().write(made, stored[0].T, _rate(spec, like), subtype, format=_container(path))
         return made.getbuffer()
