@@ -22,6 +22,7 @@ from .data.formats import of_kind, of_path
 from .data.options import DataOptions
 from .data.spec import DataSpec
 from .diffusion import Diffusion
+from .hub import run_folder
 from .jsonable import unflat
 from .metrics import frechet_distance, psnr, si_sdr, snr
 from .progress import Bar
@@ -111,7 +112,7 @@ def data_of_run(
     """Examples for a run of ``dynunet train``, read as those of training were.
 
     Args:
-        run: its folder.
+        run: its folder, or ``"owner/name"`` of a model on the Hub, which comes without its training.
         source: a folder of files; by default what was held out from training, if anything was.
         noise, snr, pairs: in place of those of training, for a model that restores: a folder of noise, the
             least and the greatest signal-to-noise ratio in dB, or a folder of degraded files.
@@ -119,7 +120,7 @@ def data_of_run(
     Raises:
         FileNotFoundError, ValueError: naming the argument, the rule and the value received.
     """
-    record, spec = Path(run, RUN), spec_of_run(run)
+    record, spec = run_folder(run) / RUN, spec_of_run(run)
     degraded = _degradation(spec, noise=noise, snr=snr, pairs=pairs)
     if not record.is_file():
         if source is None:
@@ -156,7 +157,8 @@ def _options_of(
 def _as_trained(spec: DataSpec) -> dict[str, Any]:
     """Options that training found in its own files, and other files are to be read with."""
     names = ("spatial_dims", "channels", "size", "sample_rate", "spacing")
-    return {name: getattr(spec, name) for name in names} | scaled_as_trained(spec)
+    level = {} if spec.level is None else {"level": spec.level}
+    return {name: getattr(spec, name) for name in names} | level | scaled_as_trained(spec)
 
 
 def scaled_as_trained(spec: DataSpec) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from .data.errors import shown
 from .data.memory import total
 from .data.spec import DataSpec
 from .diffusion import Diffusion, coordinates
+from .hub import run_folder
 from .nn.unet import UNet
 from .windows import check_windows
 from .writing import amount
@@ -29,7 +30,8 @@ def trained(model: Path | str | Diffusion, device: str | None = None) -> tuple[D
     """A trained model on a device, and the spec of its data.
 
     Args:
-        model: the folder of a run, or a model that was trained from files.
+        model: the folder of a run, ``"owner/name"`` of one on the Hub, or a model that was trained from
+            files.
         device: ``"cpu"``, ``"cuda"``, ...; by default the fastest for a folder, and for a model where it is.
 
     Raises:
@@ -38,10 +40,9 @@ def trained(model: Path | str | Diffusion, device: str | None = None) -> tuple[D
     if isinstance(model, Diffusion):
         diffusion, place = (model if device is None else model.to(chosen_device(device))), "model"
     else:
-        if not Path(model).is_dir():
-            raise ValueError(f"run must be the folder of a run, got {shown(model)}, which is none")
-        diffusion = Diffusion.from_pretrained(Path(model), device=chosen_device(device))
-        place = shown(Path(model, CONFIG))
+        folder = run_folder(model)
+        diffusion = Diffusion.from_pretrained(folder, device=chosen_device(device))
+        place = shown(folder / CONFIG)
     spec = _checked(diffusion.data, called(model), place)
     wanted = {
         "spatial_dims": spec.spatial_dims,
@@ -54,17 +55,17 @@ def trained(model: Path | str | Diffusion, device: str | None = None) -> tuple[D
     return diffusion, spec
 
 
-def begun_with(run: Path, dataset: Any) -> Diffusion:
+def begun_with(run: Path | str, dataset: Any) -> Diffusion:
     """The model of a run, to be trained further with other data of its kind.
 
     Args:
-        run: its folder.
+        run: its folder, or its name on the Hub.
         dataset: a :class:`dynunet.data.FolderDataset`, whose meaning of the numbers the trainer gives to it.
 
     Raises:
         ValueError: the data have other axes, channels, conditions or numbers of classes.
     """
-    diffusion = Diffusion.from_pretrained(run)
+    diffusion = Diffusion.from_pretrained(run_folder(run))
     wanted = {
         "spatial_dims": len(dataset.shape) - 1,
         "in_channels": dataset.channels,
@@ -90,7 +91,7 @@ def spec_of_run(run: Path | str) -> DataSpec:
     Raises:
         ValueError: the folder holds no model, or one that was not trained from files.
     """
-    file = Path(run, CONFIG)
+    file = run_folder(run) / CONFIG
     if not file.is_file():
         raise ValueError(f"run must be the folder of a run, got {shown(run)}, which holds no {CONFIG}")
     return _checked(read(file, Diffusion).get("data"), called(run), shown(file))

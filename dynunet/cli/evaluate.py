@@ -7,8 +7,9 @@ from tyro.conf import Positional
 
 from ..arguments import integer
 from ..data.errors import shown
+from ..hub import check_run
 from ..training.record import RUN, read_flags
-from .flags import check_counts, check_run, check_seed
+from .flags import check_counts, check_seed
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Evaluate:
     """
 
     run_folder: Positional[Path]
-    """folder of the run"""
+    """folder of the run, or owner/name of one on the Hub"""
     source: Positional[Path | None] = None
     """folder of files; by default what was held out from training"""
     noise: Path | None = None

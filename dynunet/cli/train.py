@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from tyro.conf import DisallowNone, OmitArgPrefixes, Positional, PositionalMetavarFromFieldName, arg
 
 from ..data.errors import check_exists, shown
+from ..hub import check_run, is_hub_name
 from ..jsonable import flat, unflat
 from ..progress import Interrupted, say
 from ..training.record import RUN, read_flags
-from .flags import check_run
 from .options import DataFlags, DiffusionOptions, NetworkOptions, TrainFlags, build
 from .words import as_flags, flags_of_command
 
@@ -45,8 +45,8 @@ class Train:
     config: Path | None = None
     """JSON file with values of flags, such as the run.json of a run; flags given besides win"""
     start: Annotated[Path | None, arg(name="from")] = None
-    """begin with the weights of the run in this folder, and its network and diffusion model; data, learning
-    rate and all else may be others"""
+    """begin with the weights of the run in this folder (or owner/name on the Hub), and its network and
+    diffusion model; data, learning rate and all else may be others"""
     overwrite: bool = False
     """replace a run that is in the folder already: what it wrote is removed, if nothing else is there"""
     data: OmitArgPrefixes[DataFlags] = field(default_factory=DataFlags)
@@ -177,7 +177,7 @@ class Train:
 
     def _flags(self, source: Path, out: Path) -> dict[str, Any]:
         """The flags that the run can be resumed with, from any folder."""
-        start = None if self.start is None else self.start.absolute()
+        start = self.start if self.start is None or is_hub_name(self.start) else self.start.absolute()
         paths = {name: getattr(self.data, name) for name in ("noise", "pairs")}
         data = replace(self.data, **{k: None if v is None else v.absolute() for k, v in paths.items()})
         values = flat(replace(self, source=source.absolute(), out=out.absolute(), start=start, data=data))
