@@ -4,11 +4,12 @@ Every field is a flag and has a plain type, so that a run can be written down as
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from tyro.conf import arg
 
 from ..data.options import DataOptions
+from ..defaults import channels_for
 from ..nn.flags import flag_names, network_options, with_flags
 from ..nn.spec import NetworkSpec
 from ..training.options import TrainOptions
@@ -16,8 +17,6 @@ from ..training.options import TrainOptions
 if TYPE_CHECKING:
     from ..diffusion import Diffusion
 
-# By number of spatial axes: what trains in hours on one GPU. Long signals want a large receptive field.
-_CHANNELS = {1: (32, 64, 128, 256), 2: (64, 128, 256), 3: (32, 64, 128)}
 _STRIDES = {1: 4}
 
 
@@ -35,11 +34,18 @@ class DataFlags(DataOptions):
 class TrainFlags(TrainOptions):
     """Training."""
 
+    batch_size: int = 0
+    """Samples at a time, in each process; by default 16, fewer where they are large."""
     clip: float = 1.0
     """Largest norm of the gradients; inf for no limit."""
 
+    least_batch: ClassVar[int] = 0  # until one is chosen
 
-_BY_RANK = {"channels": "; by default 3 levels, 4 in 1-D", "strides": "; by default 2, in 1-D 4"}
+
+_BY_RANK = {
+    "channels": "; by default 3 levels, 4 in 1-D",
+    "strides": "; by default 2, in 1-D 4",
+}
 _DEFAULTS = dict.fromkeys(flag_names(), ...) | dict.fromkeys(_BY_RANK, None)
 
 
@@ -49,7 +55,7 @@ class NetworkOptions(with_flags(object, _DEFAULTS, notes=_BY_RANK, frozen=True))
 
     def arguments(self, spatial_dims: int) -> dict[str, Any]:
         """Arguments of :class:`dynunet.UNet`, by the number of axes where they are left out."""
-        channels, stride = _CHANNELS.get(spatial_dims, (16, 32, 64)), _STRIDES.get(spatial_dims, 2)
+        channels, stride = channels_for(spatial_dims), _STRIDES.get(spatial_dims, 2)
         return {"channels": channels, "strides": stride, **network_options(self)}
 
     def check(self, spatial_dims: int, **more: Any) -> None:

@@ -154,7 +154,9 @@ class Loop:
         if self._due(options.sample_every):
             self.bar.doing("drawing samples")
             if self.engine.main:
-                self.pictures.draw(self.engine, self.step)
+                drawn = self.pictures.draw(self.engine, self.step)
+                if drawn is not None:
+                    self.log.picture(drawn, self.step)
             self.engine.accelerator.wait_for_everyone()
         self.bar.doing("training")
 
