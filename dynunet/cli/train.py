@@ -43,7 +43,7 @@ class Train:
     source: Positional[Path | None] = None
     """folder of files, searched with all below it, or one file"""
     out: Path | None = None
-    """folder of the run: the model, checkpoints, log and pictures; by default runs/ and the name of the source"""
+    """folder of the run: model, checkpoints, log and pictures; by default runs/ and the name of the source"""
     resume: Path | None = None
     """go on with the run in this folder; flags given besides replace its own, such as a larger --steps"""
     config: Path | None = None
