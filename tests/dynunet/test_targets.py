@@ -144,7 +144,10 @@ def all_masks(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], No
 
 
 def a_run_of_json(text: str) -> Callable[[Path], None]:
-    return lambda data: (data / "names.json").write_text(text) and None
+    def written(data: Path) -> None:
+        (data / "names.json").write_text(text)
+
+    return written
 
 
 WRONG: dict[str, tuple[Callable[[Path], None], str, str]] = {
