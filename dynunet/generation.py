@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .arguments import integer
+from .arguments import check_counts
 from .data.errors import UnreadableError, attempt, count, shown
 from .data.formats import of_kind
 from .data.loading import header_of, load
@@ -95,9 +95,7 @@ def generate(
         ValueError, TypeError: naming the argument, the rule and the value received.
         KeyboardInterrupt: the message says what is done, which is kept.
     """
-    for name, value in (("num", num), ("steps", steps), ("batch_size", batch_size)):
-        if value is not None:
-            integer(value, name)
+    check_counts(num=num, steps=steps, batch_size=batch_size)
     diffusion, spec = trained(model, device)
     if spec.restoration is not None:
         run = called(model)
@@ -111,14 +109,7 @@ def generate(
     options |= {"steps": steps, "sampler": sampler, "guidance_scale": guidance_scale, "progress": progress}
     batches = _Batches(diffusion, spec, shape, class_numbers(spec, classes), seed, options)
 
-    there = _numbers(Path(out))
-    digits = min(map(len, there), default=len(str(num - 1)))  # so that a larger num finds what is there
-    others = sorted(n for n in there if int(n) >= num)
-    if overwrite and others:
-        raise ValueError(
-            f"out: {shown(out)} holds {count(len(others), 'sample')} of an earlier call, from {others[0]} "
-            f"on, which would stay beside the {num} new ones; choose another folder or a larger num"
-        )
+    digits = _digits(Path(out), num, overwrite)
     files = [Path(out, batches.name(i, digits)) for i in range(num)]
     missing = _missing(files, spec, shape, overwrite)
     kept = num - len(missing)
@@ -178,10 +169,21 @@ class _Batches:
         return text + of_kind(self.spec.kind).new
 
 
-def _numbers(out: Path) -> list[str]:
-    """The numbers in the names of the samples in a folder."""
+def _digits(out: Path, num: int, overwrite: bool) -> int:
+    """Digits of the numbers of samples: those of the ones that are there, which a larger num is to find.
+
+    Raises:
+        ValueError: if samples that are to be replaced are more than the new ones.
+    """
     names = os.listdir(out) if out.is_dir() else []
-    return [found[1] for name in names if (found := _SAMPLE.match(name))]
+    there = [found[1] for name in names if (found := _SAMPLE.match(name))]
+    others = sorted(n for n in there if int(n) >= num)
+    if overwrite and others:
+        raise ValueError(
+            f"out: {shown(out)} holds {count(len(others), 'sample')} of an earlier call, from {others[0]} "
+            f"on, which would stay beside the {num} new ones; choose another folder or a larger num"
+        )
+    return min(map(len, there), default=len(str(num - 1)))
 
 
 def _missing(files: Sequence[Path], spec: DataSpec, shape: tuple[int, ...], overwrite: bool) -> set[int]:

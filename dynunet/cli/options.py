@@ -3,20 +3,23 @@
 Every field is a flag and has a plain type, so that a run can be written down as JSON.
 """
 
-from dataclasses import dataclass, fields, make_dataclass
+from dataclasses import dataclass, fields, make_dataclass, replace
 from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from tyro.conf import arg
 
+from ..arguments import choice
 from ..data.augmentation import Augment
 from ..data.options import DataOptions
 from ..nn.flags import flag_names, network_options, with_flags
-from ..nn.spec import NetworkSpec
-from ..training.options import TrainOptions
+from ..nn.spec import NetworkSpec, options
+from ..training.options import Loss, TrainOptions
 
 if TYPE_CHECKING:
+    from ..data import FolderDataset
     from ..diffusion import Diffusion
+    from ..supervised import Supervised
 
 # By number of spatial axes: what trains in hours on one GPU. Long signals want a large receptive field.
 _CHANNELS = {1: (32, 64, 128, 256), 2: (64, 128, 256), 3: (32, 64, 128)}
@@ -37,8 +40,24 @@ class DataFlags(DataOptions):
 class TrainFlags(TrainOptions):
     """Training."""
 
+    losses: ClassVar[tuple[str, ...]] = get_args(Loss)
+
+    loss: Loss = "auto"
+    """of values l2, l1 or huber; of classes (--targets) ce, dice, dice+ce or focal. By default l2, dice+ce to
+    segment, ce to classify"""
     clip: float = 1.0
     """Largest norm of the gradients; inf for no limit."""
+
+    def of_trainer(self, supervised: bool) -> TrainOptions:
+        """Without the loss, where the model has its own.
+
+        Raises:
+            ValueError: it is a loss of targets, and there are none.
+        """
+        if supervised or self.loss == "auto":
+            return replace(self, loss=TrainOptions.loss)
+        choice(self.loss, TrainOptions.losses, "loss without targets")
+        return self
 
 
 _BY_RANK = {"channels": "; by default 3 levels, 4 in 1-D", "strides": "; by default 2, in 1-D 4"}
@@ -53,6 +72,19 @@ class NetworkOptions(with_flags(object, _DEFAULTS, notes=_BY_RANK, frozen=True))
         """Arguments of :class:`dynunet.UNet`, by the number of axes where they are left out."""
         channels, stride = _CHANNELS.get(spatial_dims, (16, 32, 64)), _STRIDES.get(spatial_dims, 2)
         return {"channels": channels, "strides": stride, **network_options(self)}
+
+    def of_encoder(self, spatial_dims: int) -> dict[str, Any]:
+        """Arguments of :class:`dynunet.Encoder`.
+
+        Raises:
+            ValueError: an option of the decoder was given.
+        """
+        known = {name for name, _ in options("Encoder")}
+        given, usual = self.arguments(spatial_dims), NetworkOptions().arguments(spatial_dims)
+        for name, value in given.items():
+            if name not in known and value != usual.get(name):
+                raise ValueError(f"{name} is of the decoder, which a model of whole examples has not")
+        return {name: value for name, value in given.items() if name in known}
 
     def check(self, spatial_dims: int, **more: Any) -> None:
         """Refuse what makes no network.
@@ -129,6 +161,55 @@ class DiffusionOptions:
     """standard deviation of the data, for edm"""
     shift: float = 1.0
     """more than 1: more noise, for data of high resolution"""
+
+
+@dataclass(frozen=True)
+class SupervisedOptions:
+    """How classes are learned from targets, beside --loss."""
+
+    include_background: bool = False
+    """Dice counts the first class, too"""
+    dice_per_sample: bool = False
+    """sum Dice over each example by itself, not over the batch"""
+    class_weights: tuple[float, ...] | None = None
+    """one number for each class, in their order, for ce, dice+ce and focal"""
+
+
+def build_supervised(
+    network: NetworkOptions, supervised: SupervisedOptions, loss: str, dataset: "FolderDataset"
+) -> "Supervised":
+    """The model for a data set with targets: a U-Net for maps, its encoder for values of whole examples.
+
+    Raises:
+        ValueError, TypeError: naming the option, the rule and the value received.
+    """
+    from ..data.classes import IGNORED
+    from ..nn.encoder import Encoder
+    from ..nn.unet import UNet
+    from ..supervised import Supervised
+
+    target, classes = dataset.target, dataset.classes
+    assert target is not None
+    dims, outputs = len(dataset.shape) - 1, target.channels if classes is None else len(classes)
+    weights = supervised.class_weights
+    if weights is not None and (classes is None or len(weights) != outputs):
+        of = "there are none" if classes is None else f"there are {outputs}, {', '.join(classes)}"
+        raise ValueError(f"class_weights must be one for each class, and {of}, got {weights}")
+    more = {"cond_channels": dataset.cond_channels}
+    if target.maps:
+        net: Any = UNet(dims, dataset.channels, outputs, **more, **network.arguments(dims))
+    else:
+        net = Encoder(dims, dataset.channels, outputs, **more, **network.of_encoder(dims))
+    return Supervised(
+        net,
+        target.task,
+        None if loss == "auto" else loss,
+        include_background=supervised.include_background or None,
+        dice_per_sample=supervised.dice_per_sample,
+        ignore_index=IGNORED if target.task == "segmentation" else None,
+        class_weights=weights,
+        classes=classes,
+    )
 
 
 def build(

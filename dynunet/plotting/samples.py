@@ -10,7 +10,7 @@ from torch import Tensor
 from convnd.arguments import choice
 
 from .signals import draw_signals
-from .tiles import SMALLEST, batched, draw_sheet, in_rows, spread, tiles
+from .tiles import SMALLEST, batched, check_labels, draw_sheet, in_rows, spread, tiles
 
 _MOST = {1: 12, 2: 64, 3: 12}  # samples in one picture by rank, 6 beyond
 
@@ -38,8 +38,7 @@ def pictures(
     Raises:
         ValueError: if ``x`` has no spatial axis or an axis of size 0, or ``labels`` not one text per sample.
     """
-    if labels and len(labels) != len(x):
-        raise ValueError(f"labels must have one text for each of {len(x)} samples, got {len(labels)}")
+    check_labels(labels, len(x), "samples")
     if x.ndim < 3 or 0 in x.shape:
         raise ValueError(f"x must be (N, C, *spatial), no size 0, got shape {tuple(x.shape)}")
     dims = x.ndim - 2
@@ -48,14 +47,18 @@ def pictures(
         kinds = ("waveform", "spectrogram") if sample_rate else ("waveform",)
         draw_signals(x, path, sample_rate, kinds, labels)
     elif dims == 2:
-        titles = [(i, i, label) for i, label in enumerate(labels[: columns or 0])]
-        draw_sheet(in_rows(tiles(x, -1, 1), columns or ceil(sqrt(len(x)))), path, (), titles)
+        _grid(x, path, columns, labels)
     elif dims == 3:
         slices(x, path, labels=labels)
     else:
         for size in x.shape[2 : dims - 2]:
             x = x[:, :, size // 2]
         mosaic(x, path, labels=labels)
+
+
+def _grid(x: Tensor, path: str | Path, columns: int | None, labels: Sequence[str]) -> None:
+    titles = [(i, i, label) for i, label in enumerate(labels[: columns or 0])]
+    draw_sheet(in_rows(tiles(x, -1, 1), columns or ceil(sqrt(len(x)))), path, (), titles)
 
 
 def image_grid(
@@ -155,7 +158,6 @@ def mosaic(
     down, right = (spread(size, most) for size in x.shape[2:4])
     shown = rearrange(x[:, :, down][:, :, :, right], "n c rows columns h w -> (n rows columns) c h w")
     rows = in_rows(tiles(shown, low, high, 2 * SMALLEST), len(right))
-    if labels and len(labels) != len(x):
-        raise ValueError(f"labels must have one text for each of {len(x)} tables, got {len(labels)}")
+    check_labels(labels, len(x), "tables")
     names = [f"{label} {i}".strip() for label in labels or [""] * len(x) for i in down]
     draw_sheet(rows, path, names, [(i, i, str(index)) for i, index in enumerate(right)])

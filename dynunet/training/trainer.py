@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -87,10 +87,7 @@ class Trainer:
         if out is None:
             raise TypeError("out must be a folder for the run, got None")
         self.dataset, self.out = _checked(dataset, "dataset"), Path(out)
-        held_out: Any = getattr(dataset, "validation", None)
-        if validation is None and callable(held_out):
-            validation = cast(Any, held_out())
-        self.validation = None if validation is None else _checked(validation, "validation")
+        self.validation = _held_out(dataset, validation)
         self.options = train_options(options, fields)
         self.overwrite, self.sample_args, self.about = overwrite, dict(sample_args or {}), dict(about or {})
         self.callbacks, self.progress = tuple(callbacks), progress
@@ -135,6 +132,14 @@ def _trainable(model: Any) -> nn.Module:
         if not callable(getattr(model, name, None)):
             raise TypeError(f"model must have a method {name}, got a {type(model).__name__} without it")
     return model
+
+
+def _held_out(dataset: Any, validation: Any) -> Any:
+    """The data to validate with: by default what the data set holds out, if it holds out any."""
+    own = getattr(dataset, "validation", None)
+    if validation is None and callable(own):
+        validation = own()
+    return None if validation is None else _checked(validation, "validation")
 
 
 def _checked(dataset: Any, name: str) -> Any:

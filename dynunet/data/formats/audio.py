@@ -102,6 +102,9 @@ class Audio(Format):
     def values(self, header: Header, spec: DataSpec) -> np.ndarray:
         return super().values(header, spec).astype(np.float32)
 
+    def label_suffix(self, suffix: str, dtype: str) -> str:
+        return ".npy"
+
     def check_options(self, options: DataOptions, dims: int) -> None:
         super().check_options(options, dims)
         if options.resize:
