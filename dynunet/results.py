@@ -90,7 +90,7 @@ class Results:
         self.overwrite, self.folder, self.progress, self.lines = overwrite, source.is_dir(), progress, lines
         if not lines:
             _check_out(out, self.folder)
-        found = search(source, "source", out if self.folder and not lines else None)
+        found = search(source, "source", out if self.folder and not lines else None, progress)
         read = {_identity(path) for path in beside} if self.folder and not lines else ()
         files = [path for path in found.files if _identity(path) not in read]
         self.files = [(p, out if lines else _destination(p, source, out, named)) for p in files]
@@ -132,7 +132,9 @@ class Results:
         outcome, taken = self.outcome, {}
         quiet = None if self.progress else True
         try:
-            for path, to in Bar(self.files, desc=outcome.verb, unit="file", disable=quiet):
+            bar = Bar(self.files, desc=outcome.verb, unit="file", disable=quiet)
+            for path, to in bar:
+                bar.set_postfix_str(shown(path.name), refresh=False)
                 first = taken.setdefault(os.path.normcase(to), path)
                 if first != path and not self.lines:
                     self._fail(path, f"its result has the name of that for {shown(first)}, {shown(to)}")
