@@ -15,7 +15,7 @@ from torch import Tensor
 
 import convnd.functional as F
 
-from .arguments import integer
+from .arguments import check_counts, integer
 from .data.dataset import FolderDataset
 from .data.errors import shown
 from .data.files import find
@@ -24,6 +24,7 @@ from .data.options import DataOptions
 from .data.spec import DataSpec
 from .data.target_spec import TargetSpec
 from .diffusion import Diffusion
+from .hub import run_folder
 from .jsonable import unflat
 from .metrics import frechet_distance, psnr, si_sdr, snr
 from .prediction import Predictor, Sizes
@@ -93,9 +94,8 @@ def evaluate(
     Raises:
         ValueError, TypeError: naming the argument, the rule and the value received.
     """
-    for name, value, least in (("num", num, 2), ("steps", steps, 1), ("batch_size", batch_size, 1)):
-        if value is not None:
-            integer(value, name, least)
+    integer(num, "num", 2)
+    check_counts(steps=steps, batch_size=batch_size)
     if dataset is None:
         if not isinstance(model, (str, Path)):
             raise ValueError("dataset must be given with a model: it is not known which run it is of")
@@ -138,7 +138,7 @@ def data_of_run(
     """Examples for a run of ``dynunet train``, read as those of training were.
 
     Args:
-        run: its folder.
+        run: its folder, or ``"owner/name"`` of a model on the Hub, which comes without its training.
         source: a folder of files; by default what was held out from training, if anything was.
         noise, snr, pairs: in place of those of training, for a model that restores: a folder of noise, the
             least and the greatest signal-to-noise ratio in dB, or a folder of degraded files.
@@ -147,7 +147,7 @@ def data_of_run(
     Raises:
         FileNotFoundError, ValueError: naming the argument, the rule and the value received.
     """
-    record, spec = Path(run, RUN), spec_of_run(run)
+    record, spec = run_folder(run) / RUN, spec_of_run(run)
     degraded = _degradation(spec, noise=noise, snr=snr, pairs=pairs)
     known = None if spec.learned is None else (spec.learned, classes_of_run(run))
     if targets is not None and known is None:
@@ -188,21 +188,27 @@ def _options_of(
     if spec.percentiles is not None:
         own["percentiles"] = spec.percentiles
     if spec.classes is not None:
-        own["labels"] = "file" if any(f.standard for f in map(of_path, find(source)) if f) else "folder"
-    learned = dict(spec.restoration or {})
-    own |= {name: learned[name] for name in ("coloured", "snr", "level") if name in learned}
+        own["labels"] = _labels_of(source)
+    learned = spec.restoration or {}
     own |= {"task": spec.learned.task} if spec.learned is not None and spec.learned.columns is None else {}
-    own |= degraded
     for name in ("noise", "pairs"):
         if learned.get(name) and not {"noise", "pairs"} & degraded.keys():
             raise ValueError(f"{name} must be given: {shown(run)} holds a model alone, without its training")
-    return DataOptions(**own)
+    own |= {name: learned[name] for name in ("coloured", "snr", "level") if name in learned}
+    return DataOptions(**{**own, **degraded})
+
+
+def _labels_of(source: Path | str) -> str:
+    """Where the class labels of files are: the option ``labels``."""
+    formats = map(of_path, find(source))
+    return "file" if any(f.standard for f in formats if f is not None) else "folder"
 
 
 def _as_trained(spec: DataSpec) -> dict[str, Any]:
     """Options that training found in its own files, and other files are to be read with."""
     names = ("spatial_dims", "channels", "size", "sample_rate", "spacing")
-    return {name: getattr(spec, name) for name in names} | scaled_as_trained(spec)
+    level = {} if spec.level is None else {"level": spec.level}
+    return {name: getattr(spec, name) for name in names} | level | scaled_as_trained(spec)
 
 
 def scaled_as_trained(spec: DataSpec) -> dict[str, Any]:
@@ -307,15 +313,17 @@ def _restoration(
 
 def _summarised(found: Mapping[str, _Compared], silent: Tensor, clean: Tensor) -> Evaluation:
     """The means, what they are over, and what they are not."""
-    counted = {name: ~clean if name == "PSNR" else ~clean & ~silent for name in found}
-    figures = {name: _mean(each.after, counted[name]) for name, each in found.items()}
-    before = {name: each.before for name, each in found.items() if each.before}
-    figures |= {f"{name} before": _mean(values, counted[name]) for name, values in before.items()}
-    rows = [(name, each.text(counted[name])) for name, each in found.items()]
+    after, before, rows = {}, {}, []
+    for name, each in found.items():
+        counted = ~clean if name == "PSNR" else ~clean & ~silent
+        after[name] = _mean(each.after, counted)
+        if each.before:
+            before[f"{name} before"] = _mean(each.before, counted)
+        rows.append((name, each.text(counted)))
     left_out = {"silent": silent, "as clean as can be": clean}
     said = [f"{int(which.sum())} of {len(which)} {why}" for why, which in left_out.items() if which.any()]
     rows += [("left out", ", ".join(said))] if said else []
-    return Evaluation(figures, tuple(rows), int((silent | clean).sum()))
+    return Evaluation(after | before, tuple(rows), int((silent | clean).sum()))
 
 
 def _power(x: Tensor, there: Tensor) -> list[float]:

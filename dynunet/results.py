@@ -88,20 +88,12 @@ class Results:
         lines: bool = False,
     ) -> None:
         self.overwrite, self.folder, self.progress, self.lines = overwrite, source.is_dir(), progress, lines
-        if self.folder and not lines and not out.is_dir() and (out.exists() or _names_file(out)):
-            raise ValueError(f"out must be a folder, for the results of one, got {shown(out)}")
-        if not self.folder and not lines and _like_a_file(out):
-            to_write(out)
-        found = search(source, "source", out if self.folder and not lines else None)
-        read = {_identity(path) for path in beside}
-        if lines:
-            self.files = [(p, out) for p in found.files]
-        elif self.folder:
-            found.files = [p for p in found.files if _identity(p) not in read]
-            self.files = [(p, out / p.relative_to(source).with_name(named(p))) for p in found.files]
-        else:
-            to_file = _names_file(out) and not out.is_dir()
-            self.files = [(p, out if to_file else out / named(p)) for p in found.files]
+        if not lines:
+            _check_out(out, self.folder)
+        found = search(source, "source", out if self.folder and not lines else None, progress)
+        read = {_identity(path) for path in beside} if self.folder and not lines else ()
+        files = [path for path in found.files if _identity(path) not in read]
+        self.files = [(p, out if lines else _destination(p, source, out, named)) for p in files]
         self.outcome = Outcome(verb, out, total=len(self.files) + len(found.unusable))
         self._named: Counter[str] = Counter()
         self._check_inputs(beside)
@@ -140,7 +132,9 @@ class Results:
         outcome, taken = self.outcome, {}
         quiet = None if self.progress else True
         try:
-            for path, to in Bar(self.files, desc=outcome.verb, unit="file", disable=quiet):
+            bar = Bar(self.files, desc=outcome.verb, unit="file", disable=quiet)
+            for path, to in bar:
+                bar.set_postfix_str(shown(path.name), refresh=False)
                 first = taken.setdefault(os.path.normcase(to), path)
                 if first != path and not self.lines:
                     self._fail(path, f"its result has the name of that for {shown(first)}, {shown(to)}")
@@ -188,6 +182,21 @@ class Results:
     def _say(self, text: str) -> None:
         if self.progress:
             say(text)
+
+
+def _check_out(out: Path, folder: bool) -> None:
+    """Refuse a path at which the results of a folder, or of a file, cannot be written."""
+    if folder and not out.is_dir() and (out.exists() or _names_file(out)):
+        raise ValueError(f"out must be a folder, for the results of one, got {shown(out)}")
+    if not folder and _like_a_file(out):
+        to_write(out)
+
+
+def _destination(path: Path, source: Path, out: Path, named: Callable[[Path], str]) -> Path:
+    """Where the result of a file goes: to its place below the source, or of a source that is a file."""
+    if path != source:
+        return out / path.relative_to(source).with_name(named(path))
+    return out if _names_file(out) and not out.is_dir() else out / named(path)
 
 
 def _names_file(path: Path) -> bool:

@@ -155,20 +155,30 @@ def _reason(error: BaseException | None, partial: Sequence[Path]) -> int | None:
         return None
     seen: BaseException | None = error
     while seen is not None:
-        told = re.search(r"os error (\d+)", str(seen))  # as Rust does
-        number = seen.errno if isinstance(seen, OSError) else int(told[1]) if told else None
+        number = _number(seen)
         if number in _FULL:
             return number
         seen = seen.__cause__ or seen.__context__
-    for path in partial:
-        try:
-            with (path / "probe" if path.is_dir() else path).open("ab") as file:
-                file.write(bytes(_PROBE))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as refused:
-            if refused.errno in _FULL:
-                return refused.errno
+    return next(filter(None, map(_refusal, partial)), None)
+
+
+def _number(error: BaseException) -> int | None:
+    """That of the system's error, as the error has it, or as Rust tells it."""
+    if isinstance(error, OSError):
+        return error.errno
+    told = re.search(r"os error (\d+)", str(error))
+    return int(told[1]) if told else None
+
+
+def _refusal(path: Path) -> int | None:
+    """The number of the error of a full disk with which a little more is refused; None if it is not."""
+    try:
+        with (path / "probe" if path.is_dir() else path).open("ab") as file:
+            file.write(bytes(_PROBE))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as refused:
+        return refused.errno if refused.errno in _FULL else None
     return None
 
 

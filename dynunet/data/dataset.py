@@ -37,6 +37,7 @@ from .values import (
 )
 
 _TRIES = 20  # crops of a file with missing values, until one has something in it
+_NAMED = 10  # files that are warned of, there may be thousands
 _SPLITS = ("train", "validation", "all")
 
 
@@ -53,8 +54,9 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
     sub-folders are classes, and files of every class are held out.
 
     A file that cannot be used is skipped, and :meth:`report` says why. One that fails only when it is read is
-    warned of once, counted in ``failed``, and the next one takes its place. Recordings shorter than ``size``
-    are padded with zeros that do not count in the loss; other files that are smaller are skipped.
+    counted in ``failed``, the first ten with a warning, and the next one takes its place. Recordings shorter
+    than ``size`` are padded with zeros that do not count in the loss; other files that are smaller are
+    skipped.
 
     Args:
         source: a folder, a file, or several files.
@@ -223,22 +225,13 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
     def _failed(self, path: Path, why: str) -> None:
         if path not in self.failed:
             self.failed[path] = why
-            warnings.warn(f"{shown(path)} is skipped: {why}", RuntimeWarning, stacklevel=3)
+            last = "; further ones are not named" if len(self.failed) == _NAMED else ""
+            if len(self.failed) <= _NAMED:
+                warnings.warn(f"{shown(path)} is skipped: {why}{last}", RuntimeWarning, stacklevel=3)
 
     def _example(self, file: File, index: int, entry: int) -> dict[str, Tensor]:
         """One item, without its class label."""
-        region, x, mask = self._crop(file, index)
-        cond = None
-        if self._scan.cond is not None and file.pair is not None:
-            cond, there = self._values(file.pair, index, self._scan.cond, region)
-            mask = mask & there.all(0) if self.options.missing is not None else mask
-        elif self._degrade is not None:
-            x, cond = self._degrade(x, mask, self._cache)
-            x = torch.where(mask, x, 0)
-        if self.options.level is not None and cond is not None:
-            full = loudness(cond.numpy(), self.options.level)
-            x, cond = x / full, cond / full
-        parts = {"x0": x, "mask": mask} | ({} if cond is None else {"cond": cond})
+        region, parts = self._numbers(file, index)
         target = None
         if self._scan.targets is not None:
             target = self._scan.targets.item(file, index, entry, region, self._size)
@@ -246,7 +239,7 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
         coordinates = self._coordinates(file, region) if self.options.coordinates else None
         parts, coordinates = self._flipped(parts, coordinates)
         if coordinates is not None:
-            there = [] if cond is None else [padded(parts["cond"], self._size)]
+            there = [padded(parts["cond"], self._size)] if "cond" in parts else []
             parts["cond"] = torch.cat([*there, padded(coordinates, self._size, 1)])
         if not self._masked:
             del parts["mask"]
@@ -255,6 +248,22 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
             return item
         found = item.get("target", target)
         return item | {"target": found[0] if self._targets.spec.task == "segmentation" else found}
+
+    def _numbers(self, file: File, index: int) -> tuple[Region | None, dict[str, Tensor]]:
+        """The place of a crop, its numbers, their mask, and as ``cond`` those that they are restored from."""
+        region, x, mask = self._crop(file, index)
+        if self._scan.cond is not None and file.pair is not None:
+            cond, there = self._values(file.pair, index, self._scan.cond, region)
+            mask = mask & there.all(0) if self.options.missing is not None else mask
+        elif self._degrade is not None:
+            x, cond = self._degrade(x, mask, self._cache)
+            x = torch.where(mask, x, 0)
+        else:
+            return region, {"x0": x, "mask": mask}
+        if self.options.level is not None:
+            full = loudness(cond.numpy(), self.options.level)
+            x, cond = x / full, cond / full
+        return region, {"x0": x, "mask": mask, "cond": cond}
 
     def _crop(self, file: File, index: int) -> tuple[Region | None, Tensor, Tensor]:
         """A random crop, of several the first with anything in it, and its place (None for all of a file)."""

@@ -68,11 +68,7 @@ def scan(
     files = find_targets(files, found.root, options, spec, selection)
     spec = replace(spec, size=example_size(files, options, spec), step=_typical_step(files))
     files = selection.keep(files, lambda f: wrong_size(f, spec, options))
-    _name_folders(files, found.root, options)
-    if options.labels == "folder":
-        files = selection.keep(
-            files, lambda f: None if f.folder else "it is in no sub-folder, so it has no class"
-        )
+    files = _in_folders(files, found.root, options, selection)
     files = _measured(files, spec, cond, options, cache, selection)
     files, targets = survey(files, options, known, cache, selection) if options.supervised else (files, None)
 
@@ -109,8 +105,8 @@ def _placed(file: File, spec: DataSpec) -> None:
     file.grid = attempt(lambda: file.header.format.grid(file.header, spec))
 
 
-def _name_folders(files: list[File], root: Path, options: DataOptions) -> None:
-    """The top-level sub-folder of every file; what all files are in, is none (unless it is a class)."""
+def _in_folders(files: list[File], root: Path, options: DataOptions, selection: Selection) -> list[File]:
+    """Note the top-level sub-folder of every file; what all files are in, is none (unless it is a class)."""
     places = [Path(os.path.relpath(f.header.path, root)) for f in files]
     shared = 0
     if options.labels != "folder":
@@ -118,6 +114,9 @@ def _name_folders(files: list[File], root: Path, options: DataOptions) -> None:
     for file, place in zip(files, places, strict=True):
         folders = place.parent.parts[shared:]
         file.folder = folders[0] if folders else ""
+    if options.labels != "folder":
+        return files
+    return selection.keep(files, lambda f: None if f.folder else "it is in no sub-folder, so it has no class")
 
 
 def _typical_step(files: list[File]) -> tuple[float, ...] | None:
@@ -171,28 +170,37 @@ def _classes(
     if options.labels is None:
         return spec, None
     if options.labels == "folder":
-        names = sorted({f.folder for f in files})
-        labels = [names.index(files[f].folder) for f, _ in entries]
-        return replace(spec, classes=tuple(map(shown, names))), labels
+        folders = sorted({f.folder for f in files})
+        labels = [folders.index(files[f].folder) for f, _ in entries]
+        names = map(shown, folders)
+    else:
+        labels = _labels_in_files(files, entries)
+        names = files[0].header.classes or map(str, range(max(labels) + 1))
+    return replace(spec, classes=tuple(names)), labels
+
+
+def _labels_in_files(files: list[File], entries: list[tuple[int, int]]) -> list[int]:
     if any(f.header.labels is None for f in files):
         raise ValueError("labels='file' is of IDX, CIFAR-10 and npz files; labels='folder' takes sub-folders")
-    labels = [int(labels[n]) for f, n in entries if (labels := files[f].header.labels) is not None]
-    names = files[0].header.classes or tuple(str(c) for c in range(max(labels) + 1))
-    return replace(spec, classes=tuple(names)), labels
+    return [int(labels[n]) for f, n in entries if (labels := files[f].header.labels) is not None]
 
 
 def _range(
     spec: DataSpec, files: list[File], entries: list[tuple[int, int]], held: list[bool], options: DataOptions
 ) -> tuple[float, float] | None:
     """The values that become -1 and 1: as asked, of the training examples, or typical ones of volumes."""
-    own = of_kind(spec.kind)
     if spec.percentiles is not None:
-        found = [p for f in files if f.ranges is not None and (p := f.ranges.percentiles) is not None]
-        return median(low for low, _ in found), median(high for _, high in found)
+        return _typical_range(files)
     trained = [(files[f].ranges, n) for (f, n), out in zip(entries, held, strict=True) if not out]
-    lows = [float(m.low[n]) for m, n in trained if m is not None]
-    highs = [float(m.high[n]) for m, n in trained if m is not None]
-    return own.range_of(spec, options.value_range, (min(lows), max(highs)) if lows else None)
+    spans = [(float(m.low[n]), float(m.high[n])) for m, n in trained if m is not None]
+    whole = (min(low for low, _ in spans), max(high for _, high in spans)) if spans else None
+    return of_kind(spec.kind).range_of(spec, options.value_range, whole)
+
+
+def _typical_range(files: list[File]) -> tuple[float, float]:
+    """The medians of the files' own ranges."""
+    found = [p for f in files if f.ranges is not None and (p := f.ranges.percentiles) is not None]
+    return median(low for low, _ in found), median(high for _, high in found)
 
 
 def _restoration(options: DataOptions, cond: DataSpec | None) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
 """DataSpec: the meaning of the numbers of an example, as a checkpoint keeps it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -70,15 +70,10 @@ class DataSpec:
             return document
         if not isinstance(document, Mapping):
             raise TypeError(f"units must be a dict, such as those of a dataset, got {document!r}")
-        names = [f.name for f in fields(cls)]
-        for name in document:
-            if name not in names:
-                raise ValueError(f"units must have no field but {', '.join(names)}, got {name!r}")
-        for name in ("kind", "spatial_dims", "channels"):
-            if name not in document:
-                raise ValueError(f"units must have a field {name!r}, got {dict(document)!r}")
+        names = tuple(f.name for f in fields(cls))
+        _check_names(document, names)
         given: dict[str, Any] = {k: list(v) if isinstance(v, tuple) else v for k, v in document.items()}
-        check_fields(given, _rules(), "units: ", tuple(names))
+        check_fields(given, _rules(), "units: ", names)
         check_fields(given.get("restoration") or {}, _RESTORATION, "units: restoration: ", (*_RESTORATION,))
         if given.get("target") is not None:
             TargetSpec.of(given["target"])
@@ -101,6 +96,15 @@ class DataSpec:
                 f"units: field 'cond_channels' must count the coordinates and what is to be restored, got "
                 f"{self.cond_channels}"
             )
+
+
+def _check_names(document: Mapping[str, Any], known: Sequence[str]) -> None:
+    for name in document:
+        if name not in known:
+            raise ValueError(f"units must have no field but {', '.join(known)}, got {name!r}")
+    for name in ("kind", "spatial_dims", "channels"):
+        if name not in document:
+            raise ValueError(f"units must have a field {name!r}, got {dict(document)!r}")
 
 
 _RESTORATION = {

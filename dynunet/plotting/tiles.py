@@ -17,6 +17,7 @@ import convnd.functional as F
 MISSING = (64, 184, 175)  # red, green and blue of entries that are NaN
 DPI = 96
 SMALLEST, LARGEST = 48, 512  # longest side of a tile in pixels: others are enlarged or shrunk
+GAP = 12  # pixels between tiles, at most
 _LETTER = 7  # pixels per letter, at most, of the text beside the tiles
 
 Pixels = np.ndarray[Any, Any]
@@ -114,7 +115,7 @@ def pasted(
     columns = max(map(len, rows))
     widths = [max(row[c].shape[1] for row in rows if c < len(row)) for c in range(columns)]
     heights = [max(tile.shape[0] for tile in row) for row in rows]
-    gap = min(max(2, min(widths) // 8), 12)
+    gap = min(max(2, min(widths) // 8), GAP)
     edges, left = [], 0
     for c, width in enumerate(widths):
         edges.append((left, left + width))
@@ -167,3 +168,9 @@ def batched(x: Tensor, dims: int) -> Tensor:
 def spread(size: int, most: int) -> list[int]:
     """Indices from the first to the last, at most so many."""
     return sorted({round(i) for i in np.linspace(0, size - 1, min(size, most))})
+
+
+def check_labels(labels: Sequence[str], count: int, things: str) -> None:
+    """Refuse labels that are neither none nor one for each of so many things."""
+    if labels and len(labels) != count:
+        raise ValueError(f"labels must have one text for each of {count} {things}, got {len(labels)}")

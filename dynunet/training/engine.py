@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..compiling import begin_step
+from ..runs import chosen_device
 from .options import TrainOptions
 from .order import CHANCE, Stream, hashed
 from .precision import float32_products, has_tf32
@@ -38,13 +39,8 @@ class Objective(nn.Module):
     def __init__(self, model: nn.Module, loss: str) -> None:
         super().__init__()
         self.model = model
-        # A subclass with a loss of its own, and no sum of it, is asked for that.
-        parts = {"loss", "loss_sum"}
-        own = next((parts & vars(cls).keys() for cls in type(model).__mro__ if parts & vars(cls).keys()), ())
-        self.sums = "loss_sum" in own and not getattr(model, "per_batch", False)
-        # Keywords that its loss has by name, or that of a class it is derived from.
-        losses = [vars(cls)["loss"] for cls in type(model).__mro__ if "loss" in vars(cls)]
-        self.takes = {name for own in losses for name in inspect.signature(own).parameters}
+        self.sums = _is_summed(model)
+        self.takes = _keywords(model)
         self.options = {"loss": loss} if "loss" in self.takes else {}
         if not self.options and loss != TrainOptions.loss:
             kind = type(model).__name__
@@ -59,6 +55,19 @@ class Objective(nn.Module):
         return torch.stack([mean * count, mean.new_full((), count)])
 
 
+def _is_summed(model: nn.Module) -> bool:
+    """True if ``loss`` is the mean of ``loss_sum``; not so in a subclass that has a loss alone."""
+    parts = {"loss", "loss_sum"}
+    own = next((parts & vars(cls).keys() for cls in type(model).__mro__ if parts & vars(cls).keys()), ())
+    return "loss_sum" in own and not getattr(model, "per_batch", False)
+
+
+def _keywords(model: nn.Module) -> set[str]:
+    """Those that the model's loss has by name, or that of a class it is derived from."""
+    losses = [vars(cls)["loss"] for cls in type(model).__mro__ if "loss" in vars(cls)]
+    return {name for loss in losses for name in inspect.signature(loss).parameters}
+
+
 class Engine:
     """One process of training."""
 
@@ -66,16 +75,21 @@ class Engine:
         from accelerate import Accelerator
         from accelerate.utils import GradientAccumulationPlugin, GradScalerKwargs
 
+        device = None if options.device is None else chosen_device(options.device)
         self.model: Any = model.train()
         objective = Objective(model, options.loss)
         accumulation = GradientAccumulationPlugin(options.accumulate)  # else an environment variable may rule
         self.accelerator = Accelerator(
             mixed_precision=options.precision,
             gradient_accumulation_plugin=accumulation,
-            cpu=options.cpu,
+            cpu=options.cpu or (device is not None and device.type == "cpu"),
             # A sum of many entries is as large as fp16 needs it from the start.
             kwargs_handlers=[GradScalerKwargs(init_scale=1.0)] if objective.sums else None,
         )
+        if device is not None:
+            if self.accelerator.num_processes > 1:
+                raise ValueError(f"device must be left out with several processes, got {options.device!r}")
+            cast(Any, self.accelerator.state).device = device
         # From here on they say what is done: that goes into the record.
         self.options = options = replace(options, tf32=options.tf32 and has_tf32(self.accelerator.device))
         if options.precision == "fp16" and self.accelerator.device.type == "cpu":

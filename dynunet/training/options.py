@@ -70,9 +70,14 @@ class TrainOptions:
     """Of torch.compile; reduce-overhead replays CUDA graphs, for small networks on a GPU."""
     cpu: bool = False
     """Use the CPU even if there is a GPU."""
+    device: str | None = None
+    """Device of the one process: cpu, cuda, cuda:1, mps, ...; by default the fastest."""
+
+    least_batch: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "save_every", "log_every"):
+        integer(self.batch_size, "batch_size", self.least_batch)
+        for name in ("steps", "accumulate", "save_every", "log_every"):
             integer(getattr(self, name), name)
         for name in ("validation_samples", "num_samples"):
             integer(getattr(self, name), name)
@@ -90,6 +95,10 @@ class TrainOptions:
         for name in ("compile", "tf32"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if self.device is not None and not isinstance(self.device, str):
+            raise TypeError(f"device must be a name, such as 'cuda:1', got {self.device!r}")
+        if self.cpu and self.device not in (None, "cpu"):
+            raise ValueError(f"device must be left out with cpu, got {self.device!r}")
         choice(self.compile_mode, COMPILE_MODES, "compile_mode")
         choice(self.precision, ("no", "bf16", "fp16"), "precision")
         choice(self.loss, self.losses, "loss")
