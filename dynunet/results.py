@@ -69,6 +69,7 @@ class Results:
         named: the name of the result for a file, by default that of the file.
         beside: other files that are read, and must not be replaced.
         progress: show a bar, and say on stderr which files are skipped and why.
+        lines: ``out`` is a table, and results are lines of it.
 
     Raises:
         FileNotFoundError, ValueError: there is nothing to work on, or a result would take the place of an
@@ -84,13 +85,15 @@ class Results:
         named: Callable[[Path], str] = lambda path: path.name,
         beside: Sequence[Path] = (),
         progress: bool = True,
+        lines: bool = False,
     ) -> None:
-        self.overwrite, self.folder, self.progress = overwrite, source.is_dir(), progress
-        _check_out(out, self.folder)
-        found = search(source, "source", out if self.folder else None)
-        read = {_identity(path) for path in beside} if self.folder else ()
+        self.overwrite, self.folder, self.progress, self.lines = overwrite, source.is_dir(), progress, lines
+        if not lines:
+            _check_out(out, self.folder)
+        found = search(source, "source", out if self.folder and not lines else None, progress)
+        read = {_identity(path) for path in beside} if self.folder and not lines else ()
         files = [path for path in found.files if _identity(path) not in read]
-        self.files = [(path, _destination(path, source, out, named)) for path in files]
+        self.files = [(p, out if lines else _destination(p, source, out, named)) for p in files]
         self.outcome = Outcome(verb, out, total=len(self.files) + len(found.unusable))
         self._named: Counter[str] = Counter()
         self._check_inputs(beside)
@@ -107,15 +110,20 @@ class Results:
                     f"out: the result for {shown(path)} would replace {shown(to)}, which is read; choose "
                     "another folder"
                 )
-        if not self.folder and not self.overwrite and self.files[0][1].exists():
+        if not (self.folder or self.lines or self.overwrite) and self.files[0][1].exists():
             to = shown(self.files[0][1])
             raise ValueError(f"out: {to} exists already; choose another folder or give --overwrite")
 
-    def make(self, do: Callable[[Path, Path], Sequence[str]]) -> Outcome:
+    def make(
+        self,
+        do: Callable[[Path, Path], Sequence[str]],
+        there: Callable[[Path, Path], bool] = lambda path, to: to.is_file() and not to.is_symlink(),
+    ) -> Outcome:
         """Make the result of every file that has none.
 
         Args:
             do: ``do(path, to)`` writes the result, and gives what of the file is lost in it, in words.
+            there: ``there(path, to)`` is True if it has been made already.
 
         Raises:
             Interrupted: by Ctrl-C; the results that are made are kept.
@@ -124,11 +132,13 @@ class Results:
         outcome, taken = self.outcome, {}
         quiet = None if self.progress else True
         try:
-            for path, to in Bar(self.files, desc=outcome.verb, unit="file", disable=quiet):
+            bar = Bar(self.files, desc=outcome.verb, unit="file", disable=quiet)
+            for path, to in bar:
+                bar.set_postfix_str(shown(path.name), refresh=False)
                 first = taken.setdefault(os.path.normcase(to), path)
-                if first != path:
+                if first != path and not self.lines:
                     self._fail(path, f"its result has the name of that for {shown(first)}, {shown(to)}")
-                elif not self.overwrite and to.is_file() and not to.is_symlink():
+                elif not self.overwrite and there(path, to):
                     outcome.kept += 1
                 else:
                     self._one(do, path, to)
@@ -141,7 +151,7 @@ class Results:
 
     def _one(self, do: Callable[[Path, Path], Sequence[str]], path: Path, to: Path) -> None:
         try:
-            check_free(to, self.overwrite)
+            check_free(to, overwrite=True)  # no file of the user's: what is there is not complete
             lost = do(path, to)
         except NothingToDoError as error:
             if not self.folder:

@@ -13,6 +13,7 @@ from convnd.arguments import PerAxis
 from .arguments import choice, integer, positive
 from .checkpoints import Checkpoint
 from .config import AroundNetwork
+from .data.options import TASKS
 from .diffusion.checks import check_data, check_finite
 from .diffusion.losses import ELEMENTWISE, expanded_mask, loss_sum
 from .diffusion.sampling import evaluation_mode
@@ -20,7 +21,6 @@ from .losses import FOCUS, cross_entropy, soft_dice
 from .metrics.segmentation import class_counts
 from .windows import averaged, has_spatial_axes
 
-TASKS = ("segmentation", "classification", "regression")
 CLASS_LOSSES = ("ce", "dice", "dice+ce", "focal")
 _DEFAULTS = {"segmentation": "dice+ce", "classification": "ce", "regression": "l2"}
 

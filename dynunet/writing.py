@@ -5,7 +5,9 @@ writing but the end of the process, nothing is left of it; what a killed process
 starts with ``.tmp-``.
 """
 
+import csv
 import errno
+import io
 import os
 import re
 import shutil
@@ -14,7 +16,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from zlib import crc32
 
-__all__ = ["DiskFull", "amount", "making", "remove_left", "replacing", "sync", "write_text", "written"]
+__all__ = [
+    "DiskFull",
+    "amount",
+    "making",
+    "remove_left",
+    "replacing",
+    "sync",
+    "write_table",
+    "write_text",
+    "written",
+]
 
 LEFT = re.compile(r"\.tmp-\d+-[0-9a-f]{8}(\.[^/]*)?")  # names of what a killed process has left
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -82,6 +94,14 @@ def write_text(path: Path, text: str) -> None:
     """Replace a file by a text that ends with a line end."""
     with replacing(path, needs=len(text) + 1) as (temporary,):
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_table(path: Path, lines: Sequence[Sequence[str]]) -> None:
+    """Replace a file by a table (CSV); its folder is made if need be."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, text.getvalue().removesuffix("\n"))
 
 
 @contextmanager

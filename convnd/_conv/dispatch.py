@@ -143,7 +143,10 @@ def _torch_is_best(p: Problem, by: Operands) -> bool:
     """True if torch's kernels are the best in this dtype, also for the gradients by some operands."""
     if len(p.kernel) > kernels.MAX_AXES or 0 in (p.batch, p.inputs, p.outputs):
         return False
-    if p.device != "cpu" or small(p):
+    if p.device != "cpu":
+        kernels.check_addressable(p.device, p.sizes, p.counts)
+        return True
+    if small(p):
         return True
     if p.geometry.modes is not None:
         return False  # autograd would keep a padded copy

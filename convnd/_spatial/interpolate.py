@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .._torch import resample as kernels
 from .._torch.dtypes import LOW_PRECISION
-from .._torch.eager import eager, known
+from .._torch.eager import deterministic, eager, known
 from .pool import adaptive_avg_pool
 from .windows import last_axes
 
@@ -87,7 +87,9 @@ def _differs(x: Tensor, sizes: tuple[int, ...], scales: Scales, rule: Rule, last
         # torch supports it for two axes in single and double precision, and (2.13, on CPU) gets it wrong
         # if the last axis shrinks to one entry.
         return True
-    return rule.mode == "cubic" and _copied(x.shape[-last:], sizes[-last:], scales[-last:])
+    if rule.mode in INTERPOLATING and deterministic(x):  # one by one by gathers: deterministic gradients
+        return True
+    return rule.mode in ("cubic", "nearest-exact") and _copied(x.shape[-last:], sizes[-last:], scales[-last:])
 
 
 def _resample_axis(x: Tensor, axis: int, size: int, scale: float | None, rule: Rule) -> Tensor:
@@ -130,7 +132,10 @@ def _taken(inputs: Sequence[int], outputs: Sequence[int], scales: Scales, factor
 
 
 def _copied(inputs: Sequence[int], outputs: Sequence[int], scales: Scales) -> bool:
-    """True if torch's cubic kernel (2.13), looking only at sizes, uses the gradient of the identity."""
+    """True if torch, looking only at sizes, takes resampling for the identity.
+
+    So does the gradient of its cubic kernel (2.13), and on CUDA its nearest-exact kernel for two axes (2.11).
+    """
     same = all(known(n == size) for n, size in zip(inputs, outputs, strict=True))
     return same and any(scale not in (None, 1) for scale in scales)
 

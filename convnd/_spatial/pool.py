@@ -18,13 +18,14 @@ from torch import Tensor
 from .._torch import pool as kernels
 from .._torch.conv import MAX_AXES
 from .._torch.dtypes import wide
-from .._torch.eager import eager
+from .._torch.eager import deterministic, eager
 from ..arguments import Ints
 from . import separable_pool as separable
 from .pad import zero_pad
 from .windows import Windows, every, open_windows, output_size
 
 SMALL = 2**14  # entries; below this, the calls of a separable reduction cost more than its arithmetic
+DETERMINISTIC_AXES = 2  # more than two at once have no deterministic gradient in torch's CUDA kernels
 OVERLAP = 3  # taps per entry of the input; with fewer, torch finds the indices of maxima as fast
 
 
@@ -84,9 +85,10 @@ def max_pool(x: Tensor, windows: Windows, ceil_mode: bool, indices: bool) -> tup
         return out if indices else (out,)
 
     n = len(windows.kernel)
-    if n <= MAX_AXES:
+    most = DETERMINISTIC_AXES if deterministic(x) else MAX_AXES
+    if n <= most:
         return natively(x, windows)
-    return _maxima(x, n, lambda x, group: natively(x, windows.along(group)))
+    return _maxima(x, n, lambda x, group: natively(x, windows.along(group)), most)
 
 
 def _is_large(x: Tensor) -> bool:
@@ -202,6 +204,8 @@ def _has_average(x: Tensor, windows: Windows, ceil_mode: bool) -> bool:
     """True if torch's kernels give the means."""
     if max(windows.dilation) > 1 or not kernels.averages(x.device.type, x.shape[2:], windows.kernel):
         return False
+    if len(windows.kernel) > DETERMINISTIC_AXES and deterministic(x):
+        return False
     # Inductor (2.13) divides gradients of windows cut off by ceil_mode by the size of full windows.
     return eager(x) or not (ceil_mode or not x.is_floating_point())
 
@@ -242,9 +246,21 @@ def _divisor(
 def adaptive_avg_pool(x: Tensor, sizes: Ints) -> Tensor:
     """Mean over windows ``[floor(o n / size), ceil((o + 1) n / size))`` of each axis."""
     n = len(sizes)
-    if n <= MAX_AXES:
+    if n <= MAX_AXES and not deterministic(x):
         return kernels.adaptive_avg_pool(x, sizes)
     total = wide(x)
+    if deterministic(x):
+        for axis, size in enumerate(sizes, start=2):
+            total = _mean_along(total, axis, size)
+        return total.to(x.dtype)
     for group in _axis_groups(n, MAX_AXES):
         (total,) = _along(group, lambda v, group=group: (kernels.adaptive_avg_pool(v, sizes[group]),), total)
     return total.to(x.dtype)
+
+
+def _mean_along(x: Tensor, axis: int, size: int) -> Tensor:
+    """The mean over windows of one axis as a matrix product, whose gradient is one as well."""
+    n = x.shape[axis]
+    o, at = torch.arange(size, device=x.device)[:, None], torch.arange(n, device=x.device)
+    inside = ((at >= o * n // size) & (at < -(-(o + 1) * n // size))).to(x.dtype)
+    return (x.movedim(axis, -1) @ (inside / inside.sum(1, keepdim=True)).T).movedim(-1, axis)

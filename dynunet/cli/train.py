@@ -9,20 +9,32 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import DisallowNone, OmitArgPrefixes, Positional, PositionalMetavarFromFieldName, arg
 
+from ..data.augmentation import Augment
 from ..data.errors import check_exists, shown
+from ..defaults import BATCH, Examples, batch_that_fits, channels_for, examples_for, looked_at
+from ..hub import check_run, is_hub_name
 from ..jsonable import flat, unflat
 from ..progress import Interrupted, say
 from ..training.record import RUN, read_flags
-from .flags import check_run
-from .options import DataFlags, DiffusionOptions, NetworkOptions, TrainFlags, build
+from .options import (
+    AugmentOptions,
+    DataFlags,
+    DiffusionOptions,
+    NetworkOptions,
+    SupervisedOptions,
+    TrainFlags,
+    build,
+    build_supervised,
+)
 from .words import as_flags, flags_of_command
 
 if TYPE_CHECKING:
     from ..data import FolderDataset
-    from ..diffusion import Diffusion
+    from ..data.formats import Format
 
 # What may be left out is left out: no flag takes the word None.
 CONFIG = "config.json"  # of a model, see dynunet.checkpoints, which imports torch
+_PATHS = ("noise", "pairs", "targets", "class_names")  # of the data, beside the source
 MARKERS = (DisallowNone, PositionalMetavarFromFieldName)
 
 
@@ -30,8 +42,11 @@ MARKERS = (DisallowNone, PositionalMetavarFromFieldName)
 class Train:
     """Train a model on a folder of files: audio, images, volumes or arrays.
 
-    With --noise, --coloured or --pairs it learns to restore (dynunet denoise), else to make new data (dynunet
-    sample) and to fill gaps (dynunet inpaint). Ctrl-C saves; --resume goes on.
+    Size, channels and batch are chosen for the files and the machine, and said, where none are given.
+
+    With --targets it learns to predict them: to segment, classify or regress (dynunet predict); with --noise,
+    --coloured or --pairs to restore (dynunet denoise); else to make new data (dynunet sample) and to fill
+    gaps (dynunet inpaint). Ctrl-C saves; --resume goes on.
     """
 
     flag_names: ClassVar[Mapping[str, str]] = {"start": "from"}
@@ -39,19 +54,21 @@ class Train:
     source: Positional[Path | None] = None
     """folder of files, searched with all below it, or one file"""
     out: Path | None = None
-    """folder of the run: the model, checkpoints, log and pictures"""
+    """folder of the run: model, checkpoints, log and pictures; by default runs/ and the name of the source"""
     resume: Path | None = None
     """go on with the run in this folder; flags given besides replace its own, such as a larger --steps"""
     config: Path | None = None
     """JSON file with values of flags, such as the run.json of a run; flags given besides win"""
     start: Annotated[Path | None, arg(name="from")] = None
-    """begin with the weights of the run in this folder, and its network and diffusion model; data, learning
-    rate and all else may be others"""
+    """begin with the weights of the run in this folder (or owner/name on the Hub), and its network and
+    diffusion model; data, learning rate and all else may be others"""
     overwrite: bool = False
     """replace a run that is in the folder already: what it wrote is removed, if nothing else is there"""
     data: OmitArgPrefixes[DataFlags] = field(default_factory=DataFlags)
+    augmentation: OmitArgPrefixes[AugmentOptions] = field(default_factory=AugmentOptions)
     network: OmitArgPrefixes[NetworkOptions] = field(default_factory=NetworkOptions)
     diffusion: OmitArgPrefixes[DiffusionOptions] = field(default_factory=DiffusionOptions)
+    supervised: OmitArgPrefixes[SupervisedOptions] = field(default_factory=SupervisedOptions)
     training: OmitArgPrefixes[TrainFlags] = field(default_factory=TrainFlags)
 
     def check(self) -> None:
@@ -65,8 +82,55 @@ class Train:
             self._check_start(self.start)
         if self.data.spatial_dims is not None:
             self.network.check(self.data.spatial_dims)
+        self.augmentation.made(self.data.spatial_dims)
+        self.training.of_trainer(self.data.supervised)
 
     def run(self) -> None:
+        from ..runs import chosen_device
+
+        # Before files are looked at, which may take long.
+        device = chosen_device("cpu" if self.training.cpu else self.training.device)
+        if self.resume is not None:
+            batch = self.training.batch_size or BATCH
+            return replace(self, training=replace(self.training, batch_size=batch))._train("")
+        filled, chosen = self._filled(self._source(), device.type != "cpu")
+        return filled._train(chosen)
+
+    def _filled(self, source: Path, gpu: bool) -> tuple["Train", str]:
+        """With a size, channels and a batch for the files, where none were given; and what was chosen."""
+        data, network, training, said = self.data, self.network, self.training, []
+        looked = looked_at(source, data)
+        if looked is None:
+            return replace(self, training=replace(training, batch_size=training.batch_size or BATCH)), ""
+        grids, own = looked
+        dims = len(grids[0])
+        if data.size is None:
+            examples = self._examples(grids, own, gpu)
+            data = replace(data, size=examples.size, resize=examples.resize)
+            flags = "" if data.size is None else f"--size {' '.join(map(str, data.size))} "
+            said.append(f"{flags}{'--resize ' * data.resize}({examples.why})")
+        if self.start is None and network.channels is None:
+            network = replace(network, channels=channels_for(dims, gpu))
+            said.append(f"--channels {' '.join(map(str, network.channels))}")
+        if not training.batch_size:
+            size = data.size or grids[0]
+            size = size * dims if len(size) == 1 else size
+            batch = batch_that_fits(size, network.channels or channels_for(dims, gpu), gpu)
+            training = replace(training, batch_size=batch)
+            said.append(f"--batch-size {batch}")
+        machine = "a machine with a GPU" if gpu else "a machine without a GPU"
+        text = f"chosen for these files and {machine}: {', '.join(said)}" if said else ""
+        return replace(self, data=data, network=network, training=training), text
+
+    def _examples(self, grids: list[tuple[int, ...]], own: "Format", gpu: bool) -> Examples:
+        if self.start is not None:
+            from ..runs import spec_of_run
+
+            spec = spec_of_run(self.start)
+            return Examples(spec.size, spec.resize, f"as in {self.start}")
+        return examples_for(grids, own, gpu, self.data.restores or self.data.coordinates)
+
+    def _train(self, chosen: str) -> None:
         from ..data import FolderDataset
         from ..evaluation import scaled_as_trained
         from ..runs import restoration_steps, spec_of_run
@@ -80,15 +144,19 @@ class Train:
         dataset = FolderDataset(source, options=data)
         if main:
             print(as_flags(dataset.report(), flags_of_command(Train)), flush=True)
-        diffusion = self._model(dataset)
+            if chosen:
+                print(chosen, flush=True)
+        augment = self._augment(dataset)
+        model = self._model(dataset, augment)
         trainer = Trainer(
-            diffusion,
+            model,
             dataset,
             out,
-            options=self.training,
+            options=self.training.of_trainer(data.supervised),
             about={"flags": self._flags(source, out)},
+            augment=augment,
             overwrite=self.overwrite,
-            sample_args={"steps": restoration_steps(diffusion, None)} if self.data.restores else {},
+            sample_args={"steps": restoration_steps(model, None)} if self.data.restores else {},
         )
         try:
             trainer.fit(resume=self.resume is not None)
@@ -96,6 +164,7 @@ class Train:
             raise Interrupted(f"stopped and saved; to go on: dynunet train --resume {out}") from None
         if main:
             use = f"denoise {out} FILES" if self.data.restores else f"sample {out} --num 16"
+            use = f"predict {out} FILES" if self.data.supervised else use
             print(f"trained: {out}. To use it: dynunet {use} --out OUT")
 
     def _source(self) -> Path:
@@ -110,21 +179,19 @@ class Train:
                     "--overwrite replaces a run, --resume goes on with it: leave one of them out"
                 )
             return self.resume
-        if self.out is None:
-            raise ValueError("--out is missing: the folder for the model, such as --out runs/first")
+        out = Path("runs", self._source().resolve().name or "first") if self.out is None else self.out
         for name, path in self._read():
-            if path.resolve().is_relative_to(self.out.resolve()):
-                raise ValueError(f"--out must not hold the {name}, {path}, got {self.out}")
-        if (self.out / RUN).is_file() and not self.overwrite:
+            if path.resolve().is_relative_to(out.resolve()):
+                raise ValueError(f"--out must not hold the {name}, {path}, got {out}")
+        if (out / RUN).is_file() and not self.overwrite:
             raise ValueError(
-                f"--out: {self.out} holds a run already: --resume {self.out} goes on with it, "
-                "--overwrite replaces it"
+                f"--out: {out} holds a run already: --resume {out} goes on with it, --overwrite replaces it"
             )
-        return self.out
+        return out
 
     def _read(self) -> list[tuple[str, Path]]:
         """The folders that are read from, by what they are."""
-        given = {"source": self.source, "noise": self.data.noise, "pairs": self.data.pairs}
+        given = {"source": self.source, **{name: getattr(self.data, name) for name in _PATHS}}
         return [(name, path) for name, path in given.items() if path is not None]
 
     def _check_data(self, run: Path) -> None:
@@ -134,9 +201,10 @@ class Train:
         for name in old.keys() & new.keys():
             if old[name].absolute() != new[name].absolute():
                 say(f"{name}: {new[name]}, which was {old[name]}: the files must be the same")
-        same = {name: getattr(self.data, name) for name in ("cache", *(new.keys() & {"noise", "pairs"}))}
+        same = {name: getattr(self.data, name) for name in ("cache", *(new.keys() & {*_PATHS}))}
         data = replace(before.data, **same), self.data
-        was, now = (flat(Train(data=d)) for d in data)
+        pairs = zip(data, (before.augmentation, self.augmentation), strict=True)
+        was, now = (flat(Train(data=d, augmentation=a)) for d, a in pairs)
         changed = [f"--{k.replace('_', '-')} {now[k]} instead of {was[k]}" for k in was if was[k] != now[k]]
         if changed:
             raise ValueError(
@@ -147,7 +215,9 @@ class Train:
     def _check_start(self, run: Path) -> None:
         """Refuse a folder without a model, and flags of another one than it holds."""
         check_run(run, "--from")
-        given = flat(replace(Train(), network=self.network, diffusion=self.diffusion))
+        given = flat(
+            replace(Train(), network=self.network, diffusion=self.diffusion, supervised=self.supervised)
+        )
         changed = [
             f"--{name.replace('_', '-')}" for name, value in flat(Train()).items() if given[name] != value
         ]
@@ -156,7 +226,16 @@ class Train:
                 f"--from takes the model as it is in {shown(run)}: leave out {', '.join(changed)}"
             )
 
-    def _model(self, dataset: "FolderDataset") -> "Diffusion":
+    def _augment(self, dataset: "FolderDataset") -> Augment | None:
+        """The random changes of training examples, for the task."""
+        augment = self.augmentation.made(len(dataset.shape) - 1)
+        if augment is None:
+            return None
+        if dataset.target is not None:
+            return replace(augment, task=dataset.target.task)
+        return replace(augment, task="restoration" if self.data.restores else "generation")
+
+    def _model(self, dataset: "FolderDataset", augment: Augment | None) -> Any:
         import torch
 
         from ..runs import begun_with
@@ -165,6 +244,8 @@ class Train:
         if self.start is not None:
             there = self.resume is not None and (self.resume / CONFIG).is_file()
             return begun_with(self.resume if there and self.resume else self.start, dataset)
+        if dataset.target is not None:
+            return build_supervised(self.network, self.supervised, self.training.loss, dataset)
         return build(
             self.network,
             self.diffusion,
@@ -172,13 +253,14 @@ class Train:
             channels=dataset.channels,
             cond_channels=dataset.cond_channels,
             num_classes=dataset.num_classes,
+            cond_features=0 if augment is None else augment.num_features(len(dataset.shape) - 1),
             restores=self.data.restores,
         )
 
     def _flags(self, source: Path, out: Path) -> dict[str, Any]:
         """The flags that the run can be resumed with, from any folder."""
-        start = None if self.start is None else self.start.absolute()
-        paths = {name: getattr(self.data, name) for name in ("noise", "pairs")}
+        start = self.start if self.start is None or is_hub_name(self.start) else self.start.absolute()
+        paths = {name: getattr(self.data, name) for name in _PATHS}
         data = replace(self.data, **{k: None if v is None else v.absolute() for k, v in paths.items()})
         values = flat(replace(self, source=source.absolute(), out=out.absolute(), start=start, data=data))
         return {k: v for k, v in values.items() if k not in ("resume", "config", "overwrite")}

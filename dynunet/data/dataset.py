@@ -8,6 +8,7 @@ from operator import index as as_index
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -22,6 +23,8 @@ from .report import table
 from .scan import scan
 from .selection import File
 from .spec import DataSpec
+from .target_spec import Classes, TargetSpec
+from .targets import Known, Targets
 from .values import (
     Region,
     loudness,
@@ -34,6 +37,7 @@ from .values import (
 )
 
 _TRIES = 20  # crops of a file with missing values, until one has something in it
+_NAMED = 10  # files that are warned of, there may be thousands
 _SPLITS = ("train", "validation", "all")
 
 
@@ -42,21 +46,25 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
 
     An item is a dict of what :meth:`dynunet.Diffusion.loss` takes: ``x0``, float32 ``(C, *size)`` in about
     [-1, 1]; and where they are asked for, ``cond`` (the degraded version, then the coordinates),
-    ``class_labels`` and ``mask`` (False where an entry is missing, or beyond the end of a short recording).
+    ``class_labels``, ``target`` (of :meth:`dynunet.Supervised.loss`, see ``dynunet/data/targets.py``) and
+    ``mask`` (False where an entry is missing, or beyond the end of a short recording).
     Crops, mirroring and noise are of torch's global random generator and of nothing else.
 
     What is held out for validation: see ``dynunet/data/splits.py``. With ``labels="folder"`` the top-level
     sub-folders are classes, and files of every class are held out.
 
     A file that cannot be used is skipped, and :meth:`report` says why. One that fails only when it is read is
-    warned of once, counted in ``failed``, and the next one takes its place. Recordings shorter than ``size``
-    are padded with zeros that do not count in the loss; other files that are smaller are skipped.
+    counted in ``failed``, the first ten with a warning, and the next one takes its place. Recordings shorter
+    than ``size`` are padded with zeros that do not count in the loss; other files that are smaller are
+    skipped.
 
     Args:
         source: a folder, a file, or several files.
         spatial_dims: as in the options.
         options: how to read; keywords replace single fields of it.
         split: ``"train"`` (all but what is held out), ``"validation"`` (what is held out) or ``"all"``.
+        known: what a model predicts, to read targets as it learned them, see
+            :attr:`dynunet.data.targets.Known`.
 
     Raises:
         FileNotFoundError, ValueError, TypeError: naming the argument, the rule and the value received, or
@@ -71,6 +79,7 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
         *,
         options: DataOptions | None = None,
         split: str = "train",
+        known: Known | None = None,
         **fields: Any,
     ) -> None:
         if spatial_dims is not None:
@@ -79,7 +88,7 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
         self.split = choice(split, _SPLITS, "split")
         self.failed: dict[Path, str] = {}
         self._cache = Cache(self.options.cache * 1e9)
-        self._scan = scan(source, self.options, self._cache)
+        self._scan = scan(source, self.options, self._cache, known)
         self._spec = self._scan.spec
         self._degrade = self._degradation()
         self._masked = self.options.missing is not None or self._some_short()
@@ -101,7 +110,7 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
             entry = self._chosen[(index + step) % n]
             file, place = self._scan.entries[entry]
             try:
-                item = self._example(self._scan.files[file], place)
+                item = self._example(self._scan.files[file], place, entry)
             except UnreadableError as error:
                 self._failed(self._scan.files[file].header.path, str(error))
                 continue
@@ -131,6 +140,16 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
         return None if self._spec.classes is None else len(self._spec.classes)
 
     @property
+    def target(self) -> TargetSpec | None:
+        """What is to be predicted, if anything is."""
+        return None if self._scan.targets is None else self._scan.targets.spec
+
+    @property
+    def classes(self) -> Classes | None:
+        """The classes to predict, for ``Supervised(classes=...)``: names, with their values in label maps."""
+        return None if self._scan.targets is None else self._scan.targets.classes
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """``(C, *size)`` of ``x0``."""
         return self._spec.channels, *self._size
@@ -146,6 +165,21 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
         """The file of every example, in order."""
         entries = (self._scan.entries[i] for i in self._chosen)
         return [self._scan.files[file].header.path for file, _ in entries]
+
+    def truth(self, index: int) -> tuple[Path, int, np.ndarray]:
+        """The file of an example, its place in the file, and its target on the file's own grid.
+
+        Returns:
+            The target has numbers of classes (-1 for what does not count), or values as they are in files,
+            ``(C, *shape)``; of whole examples ``()`` or ``(values,)``.
+        """
+        entry = self._chosen[index]
+        file, place = self._scan.entries[entry]
+        return (
+            self._scan.files[file].header.path,
+            place,
+            self._targets.whole(self._scan.files[file], place, entry),
+        )
 
     def validation(self) -> "FolderDataset | None":
         """The held-out examples; None if there are too few files to hold any out."""
@@ -164,6 +198,12 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
     def _size(self) -> tuple[int, ...]:
         assert self._spec.size is not None
         return self._spec.size
+
+    @property
+    def _targets(self) -> Targets:
+        if self._scan.targets is None:
+            raise ValueError("targets must be given: the examples have none")
+        return self._scan.targets
 
     def _choose(self, split: str) -> list[int]:
         held = self._scan.held
@@ -185,11 +225,17 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
     def _failed(self, path: Path, why: str) -> None:
         if path not in self.failed:
             self.failed[path] = why
-            warnings.warn(f"{shown(path)} is skipped: {why}", RuntimeWarning, stacklevel=3)
+            last = "; further ones are not named" if len(self.failed) == _NAMED else ""
+            if len(self.failed) <= _NAMED:
+                warnings.warn(f"{shown(path)} is skipped: {why}{last}", RuntimeWarning, stacklevel=3)
 
-    def _example(self, file: File, index: int) -> dict[str, Tensor]:
+    def _example(self, file: File, index: int, entry: int) -> dict[str, Tensor]:
         """One item, without its class label."""
         region, parts = self._numbers(file, index)
+        target = None
+        if self._scan.targets is not None:
+            target = self._scan.targets.item(file, index, entry, region, self._size)
+            parts |= {"target": target} if self._scan.targets.spec.maps else {}
         coordinates = self._coordinates(file, region) if self.options.coordinates else None
         parts, coordinates = self._flipped(parts, coordinates)
         if coordinates is not None:
@@ -197,7 +243,11 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
             parts["cond"] = torch.cat([*there, padded(coordinates, self._size, 1)])
         if not self._masked:
             del parts["mask"]
-        return {name: padded(value, self._size).contiguous() for name, value in parts.items()}
+        item = {name: padded(value, self._size).contiguous() for name, value in parts.items()}
+        if target is None:
+            return item
+        found = item.get("target", target)
+        return item | {"target": found[0] if self._targets.spec.task == "segmentation" else found}
 
     def _numbers(self, file: File, index: int) -> tuple[Region | None, dict[str, Tensor]]:
         """The place of a crop, its numbers, their mask, and as ``cond`` those that they are restored from."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..progress import Bar
 from .errors import check_exists, shown
 from .formats import FORMATS, SUFFIXES, of_path
 
@@ -53,18 +54,22 @@ def find(source: Path | str | Sequence[Path | str]) -> list[Path]:
     return search(source, "source").files
 
 
-def search(source: Path | str | Sequence[Path | str], name: str, results: Path | None = None) -> Found:
+def search(
+    source: Path | str | Sequence[Path | str], name: str, results: Path | None = None, progress: bool = True
+) -> Found:
     """Search as :func:`find` does, for the argument of this name.
 
     Args:
         results: a folder below the source that is left out: results are not read as what they are made from.
+        progress: show how many files there are so far, if it takes a while.
     """
     one = isinstance(source, (str, os.PathLike))
     paths = _there([source] if one else source, name)
     folder = paths[0] if one and paths[0].is_dir() else None
     found = Found(folder or _common(paths), [])
     for path in paths:
-        for file in _below(path, results, found) if path.is_dir() else [path]:
+        below = _below(path, results, found) if path.is_dir() else [path]
+        for file in Bar(below, desc="finding files", leave=False, delay=1, disable=not progress):
             found.add(file)
     if not found.files:
         where = shown(paths[0]) if one else f"{len(paths)} paths"

@@ -41,7 +41,8 @@ def _item(spec: DataSpec, shape: Sequence[int], masked: bool) -> str:
 def _examples(scan: Scan) -> list[str]:
     held = sum(scan.held)
     lines = [f"examples  {len(scan.entries)}: {len(scan.entries) - held} to train on, {held} held out"]
-    return lines if scan.labels is None else [*lines, f"classes   {_counts(scan)}"]
+    lines += [] if scan.labels is None else [f"classes   {_counts(scan)}"]
+    return lines if scan.targets is None else [*lines, f"targets   {scan.targets.text()}"]
 
 
 def _changed(scan: Scan) -> list[str]:

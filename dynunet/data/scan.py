@@ -23,6 +23,9 @@ from .ranges import ranges_of
 from .selection import File, Selection, common_spec, example_size, watched, wrong_size
 from .spec import DataSpec
 from .splits import held_out
+from .target_files import find_targets
+from .target_survey import survey
+from .targets import Known, Targets
 
 
 @dataclass
@@ -40,10 +43,16 @@ class Scan:
     left_out: dict[Path, str] = field(default_factory=dict)  # folders, and what they are
     cond: DataSpec | None = None  # of the degraded versions
     noise: list[Header] = field(default_factory=list)
+    targets: Targets | None = None
 
 
-def scan(source: Path | str | Sequence[Path | str], options: DataOptions, cache: Cache) -> Scan:
+def scan(
+    source: Path | str | Sequence[Path | str], options: DataOptions, cache: Cache, known: Known | None = None
+) -> Scan:
     """Look through the files of a source.
+
+    Args:
+        known: what a model predicts that is to be evaluated.
 
     Raises:
         FileNotFoundError, ValueError: there is nothing to train on, or files are not alike that must be.
@@ -56,10 +65,12 @@ def scan(source: Path | str | Sequence[Path | str], options: DataOptions, cache:
     cond = None
     if options.pairs is not None:
         cond, files = paired(files, found.root, options, spec, selection)
+    files = find_targets(files, found.root, options, spec, selection)
     spec = replace(spec, size=example_size(files, options, spec), step=_typical_step(files))
     files = selection.keep(files, lambda f: wrong_size(f, spec, options))
     files = _in_folders(files, found.root, options, selection)
     files = _measured(files, spec, cond, options, cache, selection)
+    files, targets = survey(files, options, known, cache, selection) if options.supervised else (files, None)
 
     entries = [(i, n) for i, f in enumerate(files) for n in range(f.header.entries) if not _unusable(f, n)]
     if not entries:
@@ -79,9 +90,14 @@ def scan(source: Path | str | Sequence[Path | str], options: DataOptions, cache:
     spec = replace(spec, restoration=restoration, cond_channels=channels)
     if cond is not None:
         cond = replace(cond, range=spec.range)
+    learned = None
+    if targets is not None:  # classes are the model's own, not a condition
+        learned = targets(entries=entries, held=held, labels=labels, names=spec.classes)
+        spec, labels = replace(spec, classes=None, target=learned.spec.document()), None
     return Scan(
-        found.root, spec, files, entries, labels, held, selection, found.others, found.left_out, cond, noise
-    )
+        found.root, spec, files, entries, labels, held, selection, found.others, found.left_out, cond, noise,
+        learned,
+    )  # fmt: skip
 
 
 def _placed(file: File, spec: DataSpec) -> None:

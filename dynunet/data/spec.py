@@ -7,6 +7,7 @@ from typing import Any
 from ..jsonable import plain
 from ..rules import Rule, both, check_fields, flag, optional, ordered, real, several, table, text, whole
 from .options import missing_value
+from .target_spec import TargetSpec
 
 __all__ = ["DataSpec"]
 
@@ -36,6 +37,7 @@ class DataSpec:
     coordinates: bool = False
     cond_channels: int = 0
     restoration: dict[str, Any] | None = None
+    target: dict[str, Any] | None = None  # what is predicted, a TargetSpec
 
     @property
     def level(self) -> float | None:
@@ -47,9 +49,15 @@ class DataSpec:
         """Channels of the files that a model is given: of pairs, the degraded ones may have others."""
         return (self.restoration or {}).get("channels", self.channels)
 
+    @property
+    def learned(self) -> TargetSpec | None:
+        """What is predicted, if anything is."""
+        return None if self.target is None else TargetSpec.of(self.target)
+
     def document(self) -> dict[str, Any]:
-        """All fields in JSON's types."""
-        return plain(self)
+        """All fields in JSON's types; without a target where there is none."""
+        found = plain(self)
+        return found if self.target is not None else {k: v for k, v in found.items() if k != "target"}
 
     @classmethod
     def of(cls, document: "Mapping[str, Any] | DataSpec") -> "DataSpec":
@@ -67,6 +75,8 @@ class DataSpec:
         given: dict[str, Any] = {k: list(v) if isinstance(v, tuple) else v for k, v in document.items()}
         check_fields(given, _rules(), "units: ", names)
         check_fields(given.get("restoration") or {}, _RESTORATION, "units: restoration: ", (*_RESTORATION,))
+        if given.get("target") is not None:
+            TargetSpec.of(given["target"])
         held: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
         spec = cls(**held)
         spec._check_lengths()
@@ -129,6 +139,7 @@ def _rules() -> dict[str, Rule]:
         "coordinates": flag(),
         "cond_channels": whole(),
         "restoration": optional(table()),
+        "target": optional(table()),
     }
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..compiling import begin_step
+from ..runs import chosen_device
 from .options import TrainOptions
 from .order import CHANCE, Stream, hashed
 from .precision import float32_products, has_tf32
@@ -74,16 +75,21 @@ class Engine:
         from accelerate import Accelerator
         from accelerate.utils import GradientAccumulationPlugin, GradScalerKwargs
 
+        device = None if options.device is None else chosen_device(options.device)
         self.model: Any = model.train()
         objective = Objective(model, options.loss)
         accumulation = GradientAccumulationPlugin(options.accumulate)  # else an environment variable may rule
         self.accelerator = Accelerator(
             mixed_precision=options.precision,
             gradient_accumulation_plugin=accumulation,
-            cpu=options.cpu,
+            cpu=options.cpu or (device is not None and device.type == "cpu"),
             # A sum of many entries is as large as fp16 needs it from the start.
             kwargs_handlers=[GradScalerKwargs(init_scale=1.0)] if objective.sums else None,
         )
+        if device is not None:
+            if self.accelerator.num_processes > 1:
+                raise ValueError(f"device must be left out with several processes, got {options.device!r}")
+            cast(Any, self.accelerator.state).device = device
         # From here on they say what is done: that goes into the record.
         self.options = options = replace(options, tf32=options.tf32 and has_tf32(self.accelerator.device))
         if options.precision == "fp16" and self.accelerator.device.type == "cpu":

@@ -20,6 +20,7 @@ from ..config import document
 from ..progress import Bar, Interrupted, say
 from ..writing import remove_left, replacing
 from . import folder, run
+from .augmentation import recorded
 from .engine import Engine
 from .evaluation import Pictures, criterion, validate
 from .failures import not_finite
@@ -40,6 +41,7 @@ class Settings(Protocol):
 
     dataset: Any
     validation: Any
+    augment: Any
     out: Path
     overwrite: bool
     sample_args: dict[str, Any]
@@ -55,9 +57,10 @@ class Loop:
         self.given, self.engine, self.interrupts, self.options = given, engine, interrupts, engine.options
         label = "target" if "target" in engine.average_objective.takes else "class_labels"
         stream = partial(Stream, seed=self.options.seed, label=label)
-        self.stream = stream(given.dataset)
+        self.stream = stream(given.dataset, change=given.augment)
         self.held_out = None if given.validation is None else stream(given.validation)
-        self.pictures = Pictures(given.out / folder.SAMPLES, self.held_out or self.stream, given.sample_args)
+        seen = self.held_out or stream(given.dataset)
+        self.pictures = Pictures(given.out / folder.SAMPLES, seen, given.sample_args)
         self.checkpoints = Checkpoints(given.out / folder.CHECKPOINTS)
         self.step, self.saved_step, self.seconds = 0, -1, 0.0
         self.best: tuple[int, float] | None = None  # step of the best validation, and its criterion
@@ -124,6 +127,7 @@ class Loop:
             **surroundings(),
             "seed": self.options.seed,
             "options": asdict(self.options),
+            "augment": recorded(self.given.augment),
             "processes": self.engine.accelerator.num_processes,
             "device": str(self.engine.accelerator.device),
             "dataset": f"{type(self.given.dataset).__name__} of {self.stream.length}",
@@ -146,7 +150,9 @@ class Loop:
         if self._due(self.options.sample_every):
             self.bar.doing("drawing samples")
             if self.engine.main:
-                self.pictures.draw(self.engine, self.step)
+                drawn = self.pictures.draw(self.engine, self.step)
+                if drawn is not None:
+                    self.log.picture(drawn, self.step)
             self.engine.accelerator.wait_for_everyone()
         self.bar.doing("training")
 
@@ -250,7 +256,8 @@ class Loop:
         if changed:
             raise ValueError(
                 f"a run must be resumed with the options it was begun with, got {'; '.join(changed)}. Give "
-                "them as they were, or begin a new run in another folder"
+                f"them as they were{_scale_then(numbers['fixed'], changed)}, or begin a new run in another "
+                "folder"
             )
         if self.options.steps < numbers["step"]:
             raise ValueError(
@@ -272,6 +279,7 @@ class Loop:
         return {
             **self.options.fixed(self.engine.accelerator.num_processes),
             "len(dataset)": self.stream.length,
+            "augment": recorded(self.given.augment),
             "diffusion": document(self.engine.model),
         }
 
@@ -300,6 +308,18 @@ class Loop:
                 loss_curve(self.log.path, picture)
         except ImportError as error:
             say(f"no picture of the loss: {error}; pip install 'dynunet[examples]'")
+
+
+def _scale_then(fixed: Mapping[str, Any], changed: list[str]) -> str:
+    """How to read files with the scale that a run was begun with, where they now have another one."""
+    if not any(text.startswith("diffusion.data.range=") for text in changed):
+        return ""
+    from ..data.formats import of_kind
+    from ..data.spec import DataSpec
+
+    spec = DataSpec.of(fixed["diffusion"]["data"])
+    scale = of_kind(spec.kind).scale(spec)
+    return f" (the data set with value_range=({scale.low:g}, {scale.high:g}))"
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:

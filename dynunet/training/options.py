@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from math import cos, inf, pi
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ..arguments import choice, integer, number, positive
 from ..compiling import COMPILE_MODES, CompileMode
@@ -13,9 +13,14 @@ from ..compiling import COMPILE_MODES, CompileMode
 _FIXED = ("lr", "weight_decay", "warmup", "decay", "clip", "ema", "precision", "loss", "seed")
 
 
+Loss = Literal["l2", "l1", "huber", "ce", "dice", "dice+ce", "focal", "auto"]
+
+
 @dataclass(frozen=True)
 class TrainOptions:
     """Options of training. A step uses ``batch_size * accumulate * processes`` samples."""
+
+    losses: ClassVar[tuple[str, ...]] = ("l2", "l1", "huber")
 
     steps: int = 10_000
     """Steps of the optimiser."""
@@ -39,8 +44,8 @@ class TrainOptions:
     """Mixed precision; fp16 needs a GPU."""
     tf32: bool = True
     """Compute products of float32 in TF32 where the GPU can; False for the full float32."""
-    loss: Literal["l2", "l1", "huber"] = "l2"
-    """Error of single entries."""
+    loss: Loss = "l2"
+    """Error of single entries of a diffusion model: l2, l1 or huber."""
     workers: int = 0
     """Processes that read data ahead, for each process of training."""
     seed: int = 0
@@ -65,9 +70,14 @@ class TrainOptions:
     """Of torch.compile; reduce-overhead replays CUDA graphs, for small networks on a GPU."""
     cpu: bool = False
     """Use the CPU even if there is a GPU."""
+    device: str | None = None
+    """Device of the one process: cpu, cuda, cuda:1, mps, ...; by default the fastest."""
+
+    least_batch: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "save_every", "log_every"):
+        integer(self.batch_size, "batch_size", self.least_batch)
+        for name in ("steps", "accumulate", "save_every", "log_every"):
             integer(getattr(self, name), name)
         for name in ("validation_samples", "num_samples"):
             integer(getattr(self, name), name)
@@ -85,9 +95,13 @@ class TrainOptions:
         for name in ("compile", "tf32"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if self.device is not None and not isinstance(self.device, str):
+            raise TypeError(f"device must be a name, such as 'cuda:1', got {self.device!r}")
+        if self.cpu and self.device not in (None, "cpu"):
+            raise ValueError(f"device must be left out with cpu, got {self.device!r}")
         choice(self.compile_mode, COMPILE_MODES, "compile_mode")
         choice(self.precision, ("no", "bf16", "fp16"), "precision")
-        choice(self.loss, ("l2", "l1", "huber"), "loss")
+        choice(self.loss, self.losses, "loss")
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of the step that follows ``step`` earlier ones."""

@@ -1,6 +1,6 @@
 """Trainer: from a model with a loss and a data set to a trained one, in a folder to resume from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from .augmentation import fitted
 from .engine import engine
 from .failures import advice
 from .folder import check_folder, locked
@@ -41,6 +42,9 @@ class Trainer:
             others.
         sample_args: keywords of :meth:`dynunet.Diffusion.sample` for the pictures of samples.
         about: what else is written down in the record of the run, as JSON holds it.
+        augment: random changes of the training examples: a :class:`dynunet.data.Augment`, True for its
+            preset, or any function of an example, as a dict of keywords of the loss. A model that makes new
+            data is told the parameters of an Augment as ``features``, see :mod:`dynunet.data.augmentation`.
         callbacks: ``callback(step, row)`` after each row of the log, with its figures by name.
         progress: show a progress bar.
         diffusion: another name of ``model``.
@@ -71,6 +75,7 @@ class Trainer:
         overwrite: bool = False,
         sample_args: Mapping[str, Any] | None = None,
         about: Mapping[str, Any] | None = None,
+        augment: Callable[[dict[str, Any]], dict[str, Any]] | bool | None = None,
         callbacks: Sequence[Callback] = (),
         progress: bool = True,
         diffusion: nn.Module | None = None,
@@ -89,6 +94,7 @@ class Trainer:
         units = getattr(dataset, "units", None)
         if units is not None:
             self.model.data = units
+        self.augment = fitted(augment, self.model, self.dataset)
 
     def fit(self, steps: int | None = None, resume: bool = False) -> Any:
         """Train.
