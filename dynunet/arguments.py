@@ -22,6 +22,13 @@ def integer(value: Any, name: str, least: int | None = 1) -> int:
     return value
 
 
+def check_counts(**given: Any) -> None:
+    """Refuse what is neither None nor an int of at least 1, for arguments by their names."""
+    for name, value in given.items():
+        if value is not None:
+            integer(value, name)
+
+
 def real(value: Any, name: str) -> float:
     """A number: Python's, NumPy's, or the one entry of an array or tensor without axes."""
     if not isinstance(value, (bool, int, float)) and getattr(value, "shape", None) == ():
@@ -54,16 +61,20 @@ def interval(
     value: Any, name: str, low: float = -inf, high: float = inf, *, equal: bool = False
 ) -> tuple[float, float]:
     """Two finite numbers ``(lower, upper)`` in ``[low, high]``; ``equal`` ones only where that is allowed."""
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
-        raise TypeError(f"{name} must be two numbers, low and high, got {value!r}")
-    lower, upper = real(value[0], f"{name}[0]"), real(value[1], f"{name}[1]")
+    lower, upper = _pair(value, name)
     ordered = lower <= upper if equal else lower < upper
-    if not (isfinite(lower) and isfinite(upper) and ordered and low <= lower and upper <= high):
+    if not (ordered and low <= lower and upper <= high and isfinite(lower) and isfinite(upper)):
         within = f" in [{low:g}, {high:g}]" if isfinite(low) else ""
         raise ValueError(
             f"{name} must be finite, low {'at most' if equal else 'below'} high{within}, got {value!r}"
         )
     return lower, upper
+
+
+def _pair(value: Any, name: str) -> tuple[float, float]:
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        raise TypeError(f"{name} must be two numbers, low and high, got {value!r}")
+    return real(value[0], f"{name}[0]"), real(value[1], f"{name}[1]")
 
 
 def several(value: Any, name: str) -> tuple[Any, ...]:

@@ -225,25 +225,8 @@ def build(cls: Any, fields: dict[str, Any], given: Mapping[str, Any], file: Path
     Raises:
         ValueError, TypeError: naming the file, the field, the rule and the value.
     """
-    names = [p.name for p in _parameters(cls)]
-    for name, value in fields.items():
-        if name not in names and name not in _OWN:
-            raise ValueError(
-                f"{file}: field {at + name!r} must be an argument of {cls.__name__}, which this version does "
-                f"not have, got {value!r}{_nearest(name, names)}"
-            )
-    for name in given:
-        if name not in names:
-            raise TypeError(f"{cls.__name__} takes no argument {at + name!r}{_nearest(name, names)}")
-    again = fields.get("_pass_again", [])
-    if not isinstance(again, list):
-        raise ValueError(f"{file}: field {at + '_pass_again'!r} must be a list of names, got {again!r}")
-    for name in again:
-        if name not in given and name not in fields:
-            raise ValueError(
-                f"{file}: field {at + name!r} was a module or a function, which is not saved; it must be "
-                f"passed to from_pretrained again, {_spelled(name, at)}"
-            )
+    _check_names(cls, fields, given, file, at)
+    _check_passed_again(fields, given, file, at)
     arguments = {**{name: value for name, value in fields.items() if name not in _OWN}, **given}
     for name, value in fields.items():
         inner = given.get(name, {})
@@ -255,6 +238,33 @@ def build(cls: Any, fields: dict[str, Any], given: Mapping[str, Any], file: Path
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"{file}: {at[:-1] + ': ' if at else ''}{one_line(error)}") from error
+
+
+def _check_names(cls: type, fields: Mapping[str, Any], given: Mapping[str, Any], file: Path, at: str) -> None:
+    """Refuse what is no argument of the class."""
+    names = [p.name for p in _parameters(cls)]
+    for name, value in fields.items():
+        if name not in names and name not in _OWN:
+            raise ValueError(
+                f"{file}: field {at + name!r} must be an argument of {cls.__name__}, which this version does "
+                f"not have, got {value!r}{_nearest(name, names)}"
+            )
+    for name in given:
+        if name not in names:
+            raise TypeError(f"{cls.__name__} takes no argument {at + name!r}{_nearest(name, names)}")
+
+
+def _check_passed_again(fields: Mapping[str, Any], given: Mapping[str, Any], file: Path, at: str) -> None:
+    """Refuse to do without what could not be saved."""
+    again = fields.get("_pass_again", [])
+    if not isinstance(again, list):
+        raise ValueError(f"{file}: field {at + '_pass_again'!r} must be a list of names, got {again!r}")
+    for name in again:
+        if name not in given and name not in fields:
+            raise ValueError(
+                f"{file}: field {at + name!r} was a module or a function, which is not saved; it must be "
+                f"passed to from_pretrained again, {_spelled(name, at)}"
+            )
 
 
 def one_line(error: Exception) -> str:

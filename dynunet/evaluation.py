@@ -1,10 +1,11 @@
 """The quality of a trained model, on data it has not seen.
 
-Of a model that restores: SNR, and SI-SDR (1-D) or PSNR, in dB, before and after. Of others: the loss, and the
-Fréchet distance of samples from data, on local means and deviations, beside that of data from data.
+Of a model that restores: SNR, and SI-SDR (1-D) or PSNR, in dB, before and after. Of one that predicts: see
+:mod:`dynunet.scores`. Of others: the loss, and the Fréchet distance of samples from data, on local means and
+deviations, beside that of data from data.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,24 @@ from torch import Tensor
 
 import convnd.functional as F
 
-from .arguments import integer
+from .arguments import check_counts, integer
 from .data.dataset import FolderDataset
 from .data.errors import shown
 from .data.files import find
 from .data.formats import of_kind, of_path
 from .data.options import DataOptions
 from .data.spec import DataSpec
+from .data.target_spec import TargetSpec
 from .diffusion import Diffusion
 from .hub import run_folder
 from .jsonable import unflat
 from .metrics import frechet_distance, psnr, si_sdr, snr
+from .prediction import Predictor, Sizes
 from .progress import Bar
 from .runs import batch_size as fitting
-from .runs import device_of, restoration_steps, spec_of_run, trained
+from .runs import classes_of_run, device_of, predicts, restoration_steps, spec_of_run, trained
+from .scores import score
+from .supervised import Supervised
 from .training.record import RUN, read_flags
 
 __all__ = ["Evaluation", "data_of_run", "evaluate"]
@@ -46,11 +51,13 @@ class Evaluation:
             ``Fréchet distance`` of samples from data, and its ``floor``, that of data from data.
         rows: of the table, a name and a text each.
         left_out: examples that some figure is not over, because it says nothing of them.
+        files: of predictions, lines of a table with the figures of each file, names of columns first.
     """
 
     figures: Mapping[str, float]
     rows: tuple[tuple[str, str], ...]
     left_out: int = 0
+    files: tuple[tuple[str, ...], ...] = ()
 
     def __str__(self) -> str:
         width = max(len(name) for name, _ in self.rows)
@@ -58,14 +65,17 @@ class Evaluation:
 
 
 def evaluate(
-    model: Path | str | Diffusion,
+    model: Path | str | Diffusion | Supervised,
     dataset: FolderDataset | None = None,
     *,
-    num: int = 64,
+    num: int | None = None,
     steps: int | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     device: str | None = None,
+    window: Sizes = None,
+    overlap: Sizes = None,
+    mirror: bool = False,
 ) -> Evaluation:
     """Measure the quality of a trained model, as ``dynunet evaluate`` does.
 
@@ -73,23 +83,27 @@ def evaluate(
         model: the folder of a run, or a model that was trained from files.
         dataset: examples as those of training; by default what was held out from a run, see
             :func:`data_of_run`.
-        num: examples, chosen at random, at least 2.
+        num: examples, chosen at random, at least 2; by default 64, with targets all.
         steps: of the sampler; by default 1 to restore (20 for a prediction of the noise) and 20 to sample.
         batch_size: examples at a time; by default by their size. The figures do not depend on it.
         seed: of crops, noise and samples.
         device: ``"cpu"``, ``"cuda"``, ...; by default the fastest for a folder, and for a model where it is.
+        window, overlap, mirror: of a model that was trained on targets, as of
+            :func:`dynunet.prediction.predict`.
 
     Raises:
         ValueError, TypeError: naming the argument, the rule and the value received.
     """
     integer(num, "num", 2)
-    for name, value in (("steps", steps), ("batch_size", batch_size)):
-        if value is not None:
-            integer(value, name)
+    check_counts(steps=steps, batch_size=batch_size)
     if dataset is None:
-        if isinstance(model, Diffusion):
+        if not isinstance(model, (str, Path)):
             raise ValueError("dataset must be given with a model: it is not known which run it is of")
         dataset = data_of_run(model)
+    if predicts(model):
+        use = Predictor.of(model, device, window, overlap, mirror)
+        order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
+        return _prediction(use, dataset, sorted(order[:num]))
     diffusion, spec = trained(model, device)
     classes = dataset.units["classes"]
     if spec.classes is not None and tuple(classes or ()) != spec.classes:
@@ -98,7 +112,18 @@ def evaluate(
         )
     examples = _Examples(dataset, seed, batch_size or fitting(dataset.shape))
     figures = _generation if spec.restoration is None else _restoration
-    return figures(diffusion, spec, examples, num, steps)
+    return figures(diffusion, spec, examples, num or 64, steps)
+
+
+def _prediction(use: Predictor, dataset: FolderDataset, numbers: Sequence[int]) -> Evaluation:
+    """Overlaps, accuracy or errors, as rows with aligned cells."""
+    found = score(use, dataset, numbers)
+    widths = [max(map(len, column)) for column in zip(*found.rows, strict=True)]
+    rows = [
+        (row[0], "  ".join(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)))
+        for row in found.rows
+    ]
+    return Evaluation(found.figures, tuple(rows), files=tuple(map(tuple, found.files)))
 
 
 def data_of_run(
@@ -108,6 +133,7 @@ def data_of_run(
     noise: Path | str | None = None,
     snr: tuple[float, float] | None = None,
     pairs: Path | str | None = None,
+    targets: Path | str | None = None,
 ) -> FolderDataset:
     """Examples for a run of ``dynunet train``, read as those of training were.
 
@@ -116,23 +142,41 @@ def data_of_run(
         source: a folder of files; by default what was held out from training, if anything was.
         noise, snr, pairs: in place of those of training, for a model that restores: a folder of noise, the
             least and the greatest signal-to-noise ratio in dB, or a folder of degraded files.
+        targets: of these files, for a model that was trained on such.
 
     Raises:
         FileNotFoundError, ValueError: naming the argument, the rule and the value received.
     """
     record, spec = run_folder(run) / RUN, spec_of_run(run)
     degraded = _degradation(spec, noise=noise, snr=snr, pairs=pairs)
+    known = None if spec.learned is None else (spec.learned, classes_of_run(run))
+    if targets is not None and known is None:
+        raise ValueError("targets are for a model that was trained on such, which this one was not")
+    if known is not None and source is not None:
+        degraded = _targets(known[0], targets)
     if not record.is_file():
         if source is None:
             raise ValueError(f"source must be given: {shown(run)} holds a model alone, without its training")
-        return FolderDataset(source, options=_options_of(run, spec, source, degraded), split="all")
+        own = _options_of(run, spec, source, degraded)
+        return FolderDataset(source, options=own, split="all", known=known)
     flags = read_flags(record)
     options = unflat(DataOptions, flags, record, others=True)
     found = source if source is not None else flags.get("source")
     if found is None:
         raise ValueError(f"source must be given: {record} does not say which files it was trained on")
     split = "validation" if source is None and options.validation else "all"
-    return FolderDataset(found, options=replace(options, **_as_trained(spec), **degraded), split=split)
+    return FolderDataset(
+        found, options=replace(options, **_as_trained(spec) | degraded), split=split, known=known
+    )
+
+
+def _targets(learned: TargetSpec, targets: Path | str | None) -> dict[str, Any]:
+    """Options for other files than those of training: they are predicted whole, whatever their sizes."""
+    if targets is None and (learned.maps or learned.columns):
+        raise ValueError("targets must be given for these files, to compare predictions with")
+    task = {"task": learned.task} if targets is None else {"targets": Path(targets)}
+    labels = {} if targets is None else {"labels": None}
+    return {"size": (1,), "resize": False, "validation": 0.0, **task, **labels}
 
 
 def _options_of(
@@ -144,14 +188,20 @@ def _options_of(
     if spec.percentiles is not None:
         own["percentiles"] = spec.percentiles
     if spec.classes is not None:
-        own["labels"] = "file" if any(f.standard for f in map(of_path, find(source)) if f) else "folder"
-    learned = dict(spec.restoration or {})
-    own |= {name: learned[name] for name in ("coloured", "snr", "level") if name in learned}
-    own |= degraded
+        own["labels"] = _labels_of(source)
+    learned = spec.restoration or {}
+    own |= {"task": spec.learned.task} if spec.learned is not None and spec.learned.columns is None else {}
     for name in ("noise", "pairs"):
         if learned.get(name) and not {"noise", "pairs"} & degraded.keys():
             raise ValueError(f"{name} must be given: {shown(run)} holds a model alone, without its training")
-    return DataOptions(**own)
+    own |= {name: learned[name] for name in ("coloured", "snr", "level") if name in learned}
+    return DataOptions(**{**own, **degraded})
+
+
+def _labels_of(source: Path | str) -> str:
+    """Where the class labels of files are: the option ``labels``."""
+    formats = map(of_path, find(source))
+    return "file" if any(f.standard for f in formats if f is not None) else "folder"
 
 
 def _as_trained(spec: DataSpec) -> dict[str, Any]:
@@ -263,15 +313,17 @@ def _restoration(
 
 def _summarised(found: Mapping[str, _Compared], silent: Tensor, clean: Tensor) -> Evaluation:
     """The means, what they are over, and what they are not."""
-    counted = {name: ~clean if name == "PSNR" else ~clean & ~silent for name in found}
-    figures = {name: _mean(each.after, counted[name]) for name, each in found.items()}
-    before = {name: each.before for name, each in found.items() if each.before}
-    figures |= {f"{name} before": _mean(values, counted[name]) for name, values in before.items()}
-    rows = [(name, each.text(counted[name])) for name, each in found.items()]
+    after, before, rows = {}, {}, []
+    for name, each in found.items():
+        counted = ~clean if name == "PSNR" else ~clean & ~silent
+        after[name] = _mean(each.after, counted)
+        if each.before:
+            before[f"{name} before"] = _mean(each.before, counted)
+        rows.append((name, each.text(counted)))
     left_out = {"silent": silent, "as clean as can be": clean}
     said = [f"{int(which.sum())} of {len(which)} {why}" for why, which in left_out.items() if which.any()]
     rows += [("left out", ", ".join(said))] if said else []
-    return Evaluation(figures, tuple(rows), int((silent | clean).sum()))
+    return Evaluation(after | before, tuple(rows), int((silent | clean).sum()))
 
 
 def _power(x: Tensor, there: Tensor) -> list[float]:

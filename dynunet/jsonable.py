@@ -22,7 +22,15 @@ from .rules import shown
 _T = TypeVar("_T")
 
 
-def plain(value: Any, objects: Callable[[Any], Any] | None = None) -> Any:
+def _fields(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    raise TypeError(f"JSON cannot hold {value!r}")
+
+
+def plain(value: Any, objects: Callable[[Any], Any] = _fields) -> Any:
     """A value as JSON reads it back.
 
     Args:
@@ -33,7 +41,7 @@ def plain(value: Any, objects: Callable[[Any], Any] | None = None) -> Any:
     Raises:
         TypeError: JSON cannot hold it.
     """
-    if value is None or isinstance(value, (bool, str)):
+    if isinstance(value, (NoneType, bool, str)):
         return value
     if getattr(value, "shape", None) == ():  # one number of an array or a tensor
         return plain(value.item(), objects)
@@ -45,15 +53,7 @@ def plain(value: Any, objects: Callable[[Any], Any] | None = None) -> Any:
         return int(value)
     if isinstance(value, Real):
         return float(value)
-    return (objects or _fields)(value)
-
-
-def _fields(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
-    raise TypeError(f"JSON cannot hold {value!r}")
+    return objects(value)
 
 
 def typed(hint: Any, value: Any, name: str) -> Any:
@@ -62,18 +62,14 @@ def typed(hint: Any, value: Any, name: str) -> Any:
     Raises:
         ValueError: naming the field, the rule and the value.
     """
-    if get_origin(hint) in (Union, UnionType):
-        members = [member for member in get_args(hint) if member is not NoneType]
-        if value is None and len(members) < len(get_args(hint)):
-            return None
-        return typed(members[0] if len(members) == 1 else _member(members, value, name), value, name)
-    if get_origin(hint) is tuple:
-        return _tuple(get_args(hint), value, name)
-    if get_origin(hint) is Literal:
-        if value in get_args(hint) and not isinstance(value, bool):
-            return value
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, get_args(hint)))}, got {shown(value)}")
-    return _single(hint, value, name)
+    return _OF_ORIGIN.get(get_origin(hint), _single)(hint, value, name)
+
+
+def _union(hint: Any, value: Any, name: str) -> Any:
+    members = [member for member in get_args(hint) if member is not NoneType]
+    if value is None and len(members) < len(get_args(hint)):
+        return None
+    return typed(members[0] if len(members) == 1 else _member(members, value, name), value, name)
 
 
 def _member(members: list[Any], value: Any, name: str) -> Any:
@@ -87,13 +83,20 @@ def _member(members: list[Any], value: Any, name: str) -> Any:
     return members[-1]
 
 
-def _tuple(kinds: tuple[Any, ...], value: Any, name: str) -> tuple[Any, ...]:
+def _tuple(hint: Any, value: Any, name: str) -> tuple[Any, ...]:
+    kinds = get_args(hint)
     given = list(value) if isinstance(value, (list, tuple)) else [value]
     if kinds[-1] is ...:
         kinds = (kinds[0],) * len(given)
     if len(kinds) != len(given):
         raise ValueError(f"{name} must have {len(kinds)} values, got {shown(value)}")
     return tuple(typed(kind, v, f"{name}[{i}]") for i, (kind, v) in enumerate(zip(kinds, given, strict=True)))
+
+
+def _literal(hint: Any, value: Any, name: str) -> Any:
+    if value in get_args(hint) and not isinstance(value, bool):
+        return value
+    raise ValueError(f"{name} must be one of {', '.join(map(repr, get_args(hint)))}, got {shown(value)}")
 
 
 _WORDS = {int: "a whole number", float: "a number", str: "a string", Path: "a path", bool: "true or false"}
@@ -113,6 +116,9 @@ def _single(kind: Any, value: Any, name: str) -> Any:
     except (ValueError, OverflowError):
         pass
     raise ValueError(f"{name} must be {_WORDS[kind]}, got {shown(value)}")
+
+
+_OF_ORIGIN = {Union: _union, UnionType: _union, tuple: _tuple, Literal: _literal}
 
 
 def flat(options: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .arguments import integer
+from .arguments import check_counts, integer
 from .data.errors import shown
 from .data.files import search, stem
 from .data.formats import FORMATS, of_path
@@ -70,8 +70,7 @@ def restore(
         dynunet.writing.DiskFull: at the first result that does not fit on the disk.
         KeyboardInterrupt: the message says what is done, which is kept.
     """
-    if steps is not None:
-        integer(steps, "steps")
+    check_counts(steps=steps)
     diffusion, spec = trained(model, device)
     if spec.restoration is None and sigma is None:
         raise ValueError(

@@ -69,6 +69,7 @@ class Results:
         named: the name of the result for a file, by default that of the file.
         beside: other files that are read, and must not be replaced.
         progress: show a bar, and say on stderr which files are skipped and why.
+        lines: ``out`` is a table, and results are lines of it.
 
     Raises:
         FileNotFoundError, ValueError: there is nothing to work on, or a result would take the place of an
@@ -84,20 +85,15 @@ class Results:
         named: Callable[[Path], str] = lambda path: path.name,
         beside: Sequence[Path] = (),
         progress: bool = True,
+        lines: bool = False,
     ) -> None:
-        self.overwrite, self.folder, self.progress = overwrite, source.is_dir(), progress
-        if self.folder and not out.is_dir() and (out.exists() or _names_file(out)):
-            raise ValueError(f"out must be a folder, for the results of one, got {shown(out)}")
-        if not self.folder and _like_a_file(out):
-            to_write(out)
-        found = search(source, "source", out if self.folder else None, progress)
-        read = {_identity(path) for path in beside}
-        if self.folder:
-            found.files = [p for p in found.files if _identity(p) not in read]
-            self.files = [(p, out / p.relative_to(source).with_name(named(p))) for p in found.files]
-        else:
-            to_file = _names_file(out) and not out.is_dir()
-            self.files = [(p, out if to_file else out / named(p)) for p in found.files]
+        self.overwrite, self.folder, self.progress, self.lines = overwrite, source.is_dir(), progress, lines
+        if not lines:
+            _check_out(out, self.folder)
+        found = search(source, "source", out if self.folder and not lines else None, progress)
+        read = {_identity(path) for path in beside} if self.folder and not lines else ()
+        files = [path for path in found.files if _identity(path) not in read]
+        self.files = [(p, out if lines else _destination(p, source, out, named)) for p in files]
         self.outcome = Outcome(verb, out, total=len(self.files) + len(found.unusable))
         self._named: Counter[str] = Counter()
         self._check_inputs(beside)
@@ -114,15 +110,20 @@ class Results:
                     f"out: the result for {shown(path)} would replace {shown(to)}, which is read; choose "
                     "another folder"
                 )
-        if not self.folder and not self.overwrite and self.files[0][1].exists():
+        if not (self.folder or self.lines or self.overwrite) and self.files[0][1].exists():
             to = shown(self.files[0][1])
             raise ValueError(f"out: {to} exists already; choose another folder or give --overwrite")
 
-    def make(self, do: Callable[[Path, Path], Sequence[str]]) -> Outcome:
+    def make(
+        self,
+        do: Callable[[Path, Path], Sequence[str]],
+        there: Callable[[Path, Path], bool] = lambda path, to: to.is_file() and not to.is_symlink(),
+    ) -> Outcome:
         """Make the result of every file that has none.
 
         Args:
             do: ``do(path, to)`` writes the result, and gives what of the file is lost in it, in words.
+            there: ``there(path, to)`` is True if it has been made already.
 
         Raises:
             Interrupted: by Ctrl-C; the results that are made are kept.
@@ -135,9 +136,9 @@ class Results:
             for path, to in bar:
                 bar.set_postfix_str(shown(path.name), refresh=False)
                 first = taken.setdefault(os.path.normcase(to), path)
-                if first != path:
+                if first != path and not self.lines:
                     self._fail(path, f"its result has the name of that for {shown(first)}, {shown(to)}")
-                elif not self.overwrite and to.is_file() and not to.is_symlink():
+                elif not self.overwrite and there(path, to):
                     outcome.kept += 1
                 else:
                     self._one(do, path, to)
@@ -150,7 +151,7 @@ class Results:
 
     def _one(self, do: Callable[[Path, Path], Sequence[str]], path: Path, to: Path) -> None:
         try:
-            check_free(to, self.overwrite)
+            check_free(to, overwrite=True)  # no file of the user's: what is there is not complete
             lost = do(path, to)
         except NothingToDoError as error:
             if not self.folder:
@@ -181,6 +182,21 @@ class Results:
     def _say(self, text: str) -> None:
         if self.progress:
             say(text)
+
+
+def _check_out(out: Path, folder: bool) -> None:
+    """Refuse a path at which the results of a folder, or of a file, cannot be written."""
+    if folder and not out.is_dir() and (out.exists() or _names_file(out)):
+        raise ValueError(f"out must be a folder, for the results of one, got {shown(out)}")
+    if not folder and _like_a_file(out):
+        to_write(out)
+
+
+def _destination(path: Path, source: Path, out: Path, named: Callable[[Path], str]) -> Path:
+    """Where the result of a file goes: to its place below the source, or of a source that is a file."""
+    if path != source:
+        return out / path.relative_to(source).with_name(named(path))
+    return out if _names_file(out) and not out.is_dir() else out / named(path)
 
 
 def _names_file(path: Path) -> bool:

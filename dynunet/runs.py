@@ -8,15 +8,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
-from .checkpoints import CONFIG
-from .config import read
+from .checkpoints import CONFIG, load
+from .config import read, saved_class
 from .data.errors import shown
 from .data.memory import total
 from .data.spec import DataSpec
+from .data.target_spec import Classes
 from .diffusion import Diffusion, coordinates
 from .hub import run_folder
+from .jsonable import plain
 from .nn.unet import UNet
+from .supervised import Supervised
 from .windows import check_windows
 from .writing import amount
 
@@ -26,7 +30,7 @@ _NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "Storage 
 _ONE_STEP = ("sample", "v_prediction", "flow", "edm")  # that say at t = 1 what the data is
 
 
-def trained(model: Path | str | Diffusion, device: str | None = None) -> tuple[Diffusion, DataSpec]:
+def trained(model: Path | str | Module, device: str | None = None) -> tuple[Diffusion, DataSpec]:
     """A trained model on a device, and the spec of its data.
 
     Args:
@@ -37,13 +41,7 @@ def trained(model: Path | str | Diffusion, device: str | None = None) -> tuple[D
     Raises:
         ValueError: the folder holds no model, or one that was not trained from files.
     """
-    if isinstance(model, Diffusion):
-        diffusion, place = (model if device is None else model.to(chosen_device(device))), "model"
-    else:
-        folder = run_folder(model)
-        diffusion = Diffusion.from_pretrained(folder, device=chosen_device(device))
-        place = shown(folder / CONFIG)
-    spec = _checked(diffusion.data, called(model), place)
+    diffusion, spec, place = _loaded(model, device, Diffusion, "it predicts: dynunet predict")
     wanted = {
         "spatial_dims": spec.spatial_dims,
         "in_channels": spec.channels,
@@ -55,7 +53,36 @@ def trained(model: Path | str | Diffusion, device: str | None = None) -> tuple[D
     return diffusion, spec
 
 
-def begun_with(run: Path | str, dataset: Any) -> Diffusion:
+def predictor(model: Path | str | Module, device: str | None = None) -> tuple[Supervised, DataSpec]:
+    """A model that was trained on targets, on a device, and the spec of its data; as :func:`trained`."""
+    supervised, spec, place = _loaded(model, device, Supervised, "it was trained without targets")
+    wanted = {
+        "spatial_dims": spec.spatial_dims,
+        "in_channels": spec.channels,
+        "cond_channels": spec.cond_channels,
+    }
+    for name, have, value in _misfits(supervised, wanted):
+        raise ValueError(f"{place}: data: the units must fit the network, {name}={have}, got {value}")
+    learned = spec.learned
+    if learned is None or learned.task != supervised.task:
+        raise ValueError(f"{place}: data: the units must have a target, of the model's task")
+    return supervised, spec
+
+
+def _loaded(model: Any, device: str | None, kind: Any, instead: str) -> tuple[Any, DataSpec, str]:
+    """A model of a class, the spec of its data, and the place where that comes from, for errors."""
+    if isinstance(model, kind):
+        found, place = (model if device is None else model.to(chosen_device(device))), "model"
+    else:
+        folder = run_folder(model)
+        place = shown(folder / CONFIG)
+        if (folder / CONFIG).is_file() and not issubclass(saved_class(folder / CONFIG), kind):
+            raise ValueError(f"run must hold a model of another kind than that in {shown(model)}: {instead}")
+        found = kind.from_pretrained(folder, device=chosen_device(device))
+    return found, _checked(found.data, called(model), place), place
+
+
+def begun_with(run: Path | str, dataset: Any) -> Any:
     """The model of a run, to be trained further with other data of its kind.
 
     Args:
@@ -65,22 +92,27 @@ def begun_with(run: Path | str, dataset: Any) -> Diffusion:
     Raises:
         ValueError: the data have other axes, channels, conditions or numbers of classes.
     """
-    diffusion = Diffusion.from_pretrained(run_folder(run))
+    model = load(run_folder(run))
     wanted = {
         "spatial_dims": len(dataset.shape) - 1,
         "in_channels": dataset.channels,
         "cond_channels": dataset.cond_channels,
         "num_classes": dataset.num_classes,
     }
-    for name, have, value in _misfits(diffusion, wanted):
+    for name, have, value in _misfits(model, wanted):
         raise ValueError(f"the model in {shown(run)} is for {name}={have}, and the data have {value}")
-    return diffusion
+    task = None if dataset.target is None else dataset.target.task
+    for name, value in (("task", task), ("classes", plain(dataset.classes))):
+        have = getattr(model, "config", {}).get(name)
+        if have != value:
+            raise ValueError(f"the model in {shown(run)} is for {name}={have}, and the data have {value}")
+    return model
 
 
-def _misfits(diffusion: Diffusion, wanted: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+def _misfits(model: Any, wanted: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Arguments of the network that are not as wanted: name, value, and the one wanted."""
     for name, value in wanted.items():
-        have = getattr(diffusion.model, name, value)
+        have = getattr(model.model, name, value)
         if have != value:
             yield name, have, value
 
@@ -94,7 +126,21 @@ def spec_of_run(run: Path | str) -> DataSpec:
     file = run_folder(run) / CONFIG
     if not file.is_file():
         raise ValueError(f"run must be the folder of a run, got {shown(run)}, which holds no {CONFIG}")
-    return _checked(read(file, Diffusion).get("data"), called(run), shown(file))
+    return _checked(read(file, saved_class(file)).get("data"), called(run), shown(file))
+
+
+def predicts(model: Any) -> bool:
+    """True for a model that was trained on targets, or the folder of its run."""
+    if not isinstance(model, (str, Path)):
+        return isinstance(model, Supervised)
+    file = run_folder(model) / CONFIG
+    return file.is_file() and issubclass(saved_class(file), Supervised)
+
+
+def classes_of_run(run: Path | str) -> Classes | None:
+    """The classes of a model that was trained on targets, without its weights."""
+    found = read(run_folder(run) / CONFIG, Supervised).get("classes")
+    return tuple(found) if isinstance(found, list) else found
 
 
 def _checked(data: Any, name: str, place: str) -> DataSpec:
@@ -106,9 +152,9 @@ def _checked(data: Any, name: str, place: str) -> DataSpec:
         raise ValueError(f"{place}: data: {error}") from None
 
 
-def called(model: Path | str | Diffusion) -> str:
+def called(model: Path | str | Module) -> str:
     """A model in words: the folder of its run, if it has one."""
-    return "the model" if isinstance(model, Diffusion) else shown(model)
+    return "the model" if isinstance(model, Module) else shown(model)
 
 
 def chosen_device(device: str | None) -> torch.device:
@@ -124,8 +170,8 @@ def chosen_device(device: str | None) -> torch.device:
     return found.device
 
 
-def device_of(diffusion: Diffusion) -> torch.device:
-    return next(diffusion.parameters()).device
+def device_of(model: Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 def restoration_steps(diffusion: Diffusion, steps: int | None) -> int:

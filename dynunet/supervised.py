@@ -13,6 +13,7 @@ from convnd.arguments import PerAxis
 from .arguments import choice, integer, positive
 from .checkpoints import Checkpoint
 from .config import AroundNetwork
+from .data.options import TASKS
 from .diffusion.checks import check_data, check_finite
 from .diffusion.losses import ELEMENTWISE, expanded_mask, loss_sum
 from .diffusion.sampling import evaluation_mode
@@ -20,9 +21,17 @@ from .losses import FOCUS, cross_entropy, soft_dice
 from .metrics.segmentation import class_counts
 from .windows import averaged, has_spatial_axes
 
-TASKS = ("segmentation", "classification", "regression")
 CLASS_LOSSES = ("ce", "dice", "dice+ce", "focal")
 _DEFAULTS = {"segmentation": "dice+ce", "classification": "ce", "regression": "l2"}
+
+# The dtypes of targets, in words and as a test.
+_LABELS = ("integers", lambda t: not (t.is_floating_point() or t.is_complex() or t.dtype == torch.bool))
+_DTYPES: dict[str, tuple[str, Callable[[Tensor], bool]]] = {
+    "segmentation": _LABELS,
+    "classification": _LABELS,
+    "multilabel": ("bool with multilabel", lambda t: t.dtype == torch.bool),
+    "regression": ("floating-point for regression", lambda t: t.is_floating_point()),
+}
 
 
 class Supervised(AroundNetwork, Checkpoint, nn.Module):
@@ -76,12 +85,7 @@ class Supervised(AroundNetwork, Checkpoint, nn.Module):
             raise TypeError(f"model must be a callable model(x, **conditions), got {model!r}")
         self.model = model
         self.task = choice(task, TASKS, "task")
-        known = tuple(ELEMENTWISE) if task == "regression" else CLASS_LOSSES
-        self.loss_name = _DEFAULTS[task] if loss is None else loss
-        if not callable(self.loss_name):
-            choice(self.loss_name, known, "loss")
-        elif task != "regression":
-            raise TypeError(f"loss must be one of {', '.join(map(repr, known))} for {task}, got {loss!r}")
+        self.loss_name = _checked_loss(loss, task)
         self.multilabel = _flag(multilabel, "multilabel")
         self.dice_per_sample = _flag(dice_per_sample, "dice_per_sample")
         if multilabel and task == "regression":
@@ -176,24 +180,12 @@ class Supervised(AroundNetwork, Checkpoint, nn.Module):
 
     def _checked(self, target: Any, output: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
         """The target on the device of the output, and a mask of the positions that count."""
-        if not isinstance(target, Tensor):
-            raise TypeError(f"target must be a tensor, got {type(target).__name__}")
-        whole = self.task == "regression" or self.multilabel
-        shape = tuple(output.shape) if whole else (output.shape[0], *output.shape[2:])
-        if tuple(target.shape) != shape:
-            raise ValueError(f"target must have the shape {shape}, got {tuple(target.shape)}")
+        self._check_target(target, output)
         target = target.to(output.device)
         if self.task == "regression":
-            if not target.is_floating_point():
-                raise TypeError(f"target must be floating-point for regression, got {target.dtype}")
-            counted = ~target.isnan()
-            return target, _where_known(counted, None if known is None else known.unsqueeze(1))
+            return target, _where_known(~target.isnan(), None if known is None else known.unsqueeze(1))
         if self.multilabel:
-            if target.dtype != torch.bool:
-                raise TypeError(f"target must be bool with multilabel, got {target.dtype}")
             return target, _where_known(torch.ones_like(target[:, 0]), known)
-        if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-            raise TypeError(f"target must be integers, got {target.dtype}")
         target = target.long()
         counted = torch.ones_like(target, dtype=torch.bool)
         if self.ignore_index is not None:
@@ -201,6 +193,18 @@ class Supervised(AroundNetwork, Checkpoint, nn.Module):
         if target.device.type == "cpu":  # elsewhere it would wait for the device in every step
             self._check_labels(target[counted], output.shape[1])
         return target, _where_known(counted, known)
+
+    def _check_target(self, target: Any, output: Tensor) -> None:
+        """Refuse a target of another shape or dtype than the task has."""
+        if not isinstance(target, Tensor):
+            raise TypeError(f"target must be a tensor, got {type(target).__name__}")
+        whole = self.task == "regression" or self.multilabel
+        shape = tuple(output.shape) if whole else (output.shape[0], *output.shape[2:])
+        if tuple(target.shape) != shape:
+            raise ValueError(f"target must have the shape {shape}, got {tuple(target.shape)}")
+        rule, holds = _DTYPES["multilabel" if self.multilabel else self.task]
+        if not holds(target):
+            raise TypeError(f"target must be {rule}, got {target.dtype}")
 
     def _check_labels(self, labels: Tensor, classes: int) -> None:
         if labels.numel() and not (0 <= int(labels.min()) and int(labels.max()) < classes):
@@ -344,6 +348,20 @@ def _mirror_axes(mirror: Any, spatial_dims: int) -> tuple[int, ...]:
             f"mirror must be a bool or different axes from 0 to {spatial_dims - 1}, got {mirror!r}"
         )
     return tuple(2 + axis for axis in axes)
+
+
+def _checked_loss(
+    loss: str | Callable[[Tensor, Tensor], Tensor] | None, task: str
+) -> str | Callable[[Tensor, Tensor], Tensor]:
+    """The name of a loss of the task, by default its own; for regression also a function."""
+    known = tuple(ELEMENTWISE) if task == "regression" else CLASS_LOSSES
+    if loss is None:
+        return _DEFAULTS[task]
+    if not callable(loss):
+        return choice(loss, known, "loss")
+    if task != "regression":
+        raise TypeError(f"loss must be one of {', '.join(map(repr, known))} for {task}, got {loss!r}")
+    return loss
 
 
 def _where_known(counted: Tensor, known: Tensor | None) -> Tensor:

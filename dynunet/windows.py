@@ -105,18 +105,13 @@ def averaged(
     """
     windows, overlaps = check_windows(window, overlap, x.ndim - 2)
     windows = tuple(map(min, windows, x.shape[2:]))
-    axes = (starts(*row) for row in zip(x.shape[2:], windows, overlaps, strict=True))
-    corners = list(product(*axes))
-    places = [
-        (n, tuple(slice(s, s + w) for s, w in zip(corner, windows, strict=True)))
-        for n in range(len(x))
-        for corner in corners
-    ]
+    slices = _slices(x.shape[2:], windows, overlaps)
     weight, weights, total = _gaussian(windows), torch.zeros(tuple(x.shape[2:])), None
-    for _, at in places[: len(corners)]:
+    for at in slices:
         weights[at] += weight
+    places = list(product(range(len(x)), slices))
     conditions, groups = fitted(conditions, x), range(0, len(places), batch_size)
-    for first in Bar(groups, desc="predicting", leave=False, disable=not progress):
+    for first in Bar(groups, desc="windows", leave=False, delay=1, disable=not progress):
         group = places[first : first + batch_size]
         parts = cut(conditions, x, group)
         parts = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in parts.items()}
@@ -128,6 +123,12 @@ def averaged(
         for (n, at), part in zip(group, output.float().cpu(), strict=True):
             total[n, :, *at] += part * weight
     return run(x, conditions) if total is None else total.div_(weights)
+
+
+def _slices(sizes: Sequence[int], windows: Sequence[int], overlaps: Sequence[int]) -> list[tuple[slice, ...]]:
+    """The slices of every window of one sample."""
+    axes = zip(sizes, windows, overlaps, strict=True)
+    return list(product(*([slice(at, at + row[1]) for at in starts(*row)] for row in axes)))
 
 
 def _gaussian(windows: Sequence[int]) -> Tensor:

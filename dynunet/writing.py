@@ -5,7 +5,9 @@ writing but the end of the process, nothing is left of it; what a killed process
 starts with ``.tmp-``.
 """
 
+import csv
 import errno
+import io
 import os
 import re
 import shutil
@@ -14,7 +16,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from zlib import crc32
 
-__all__ = ["DiskFull", "amount", "making", "remove_left", "replacing", "sync", "write_text", "written"]
+__all__ = [
+    "DiskFull",
+    "amount",
+    "making",
+    "remove_left",
+    "replacing",
+    "sync",
+    "write_table",
+    "write_text",
+    "written",
+]
 
 LEFT = re.compile(r"\.tmp-\d+-[0-9a-f]{8}(\.[^/]*)?")  # names of what a killed process has left
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -84,6 +96,14 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def write_table(path: Path, lines: Sequence[Sequence[str]]) -> None:
+    """Replace a file by a table (CSV); its folder is made if need be."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, text.getvalue().removesuffix("\n"))
+
+
 @contextmanager
 def written(what: Path, partial: Sequence[Path] = (), needs: int | None = None) -> Iterator[None]:
     """A context in which something is written: if that fails, its parts, files or folders, are removed.
@@ -135,20 +155,30 @@ def _reason(error: BaseException | None, partial: Sequence[Path]) -> int | None:
         return None
     seen: BaseException | None = error
     while seen is not None:
-        told = re.search(r"os error (\d+)", str(seen))  # as Rust does
-        number = seen.errno if isinstance(seen, OSError) else int(told[1]) if told else None
+        number = _number(seen)
         if number in _FULL:
             return number
         seen = seen.__cause__ or seen.__context__
-    for path in partial:
-        try:
-            with (path / "probe" if path.is_dir() else path).open("ab") as file:
-                file.write(bytes(_PROBE))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as refused:
-            if refused.errno in _FULL:
-                return refused.errno
+    return next(filter(None, map(_refusal, partial)), None)
+
+
+def _number(error: BaseException) -> int | None:
+    """That of the system's error, as the error has it, or as Rust tells it."""
+    if isinstance(error, OSError):
+        return error.errno
+    told = re.search(r"os error (\d+)", str(error))
+    return int(told[1]) if told else None
+
+
+def _refusal(path: Path) -> int | None:
+    """The number of the error of a full disk with which a little more is refused; None if it is not."""
+    try:
+        with (path / "probe" if path.is_dir() else path).open("ab") as file:
+            file.write(bytes(_PROBE))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as refused:
+        return refused.errno if refused.errno in _FULL else None
     return None
 
 

@@ -1,7 +1,7 @@
 """Estimated time and scratch memory of each algorithm, and the choice of the best.
 
 Costs are seconds on two threads of a current server; only their ratios matter. The rates are rounded from
-the output of ``python -m tests.benchmarks.calibrate``.
+the output of ``python -m tests.benchmarks.calibrate``. On a GPU a rule chooses instead.
 """
 
 from functools import lru_cache
@@ -89,6 +89,19 @@ def single_precision_on_cpu(p: Problem) -> bool:
     return p.device == "cpu" and p.dtype == torch.float32 and 1 < len(p.kernel) <= MAX_AXES
 
 
+def _chosen_on_cuda(p: Problem) -> str:
+    """The algorithm beyond three axes on a GPU, where the rates above do not hold.
+
+    On an H200 in bfloat16 im2col was the fastest or took at most 1.5 times as long in 13 of 14 problems of
+    ``tests.gpu.speed_conv``, forward and both gradients. A single tap is one matrix product. Grouped
+    convolution is fast in cuDNN with one channel to a group and contiguous memory.
+    """
+    if p.op == "conv" and prod(p.kernel) == 1:
+        return "gemm"
+    depthwise = p.geometry.groups > 1 and p.inputs == p.geometry.groups
+    return "shift_add" if p.op == "conv" and depthwise else "im2col"
+
+
 @lru_cache(maxsize=4096)
 def estimates(p: Problem) -> dict[Algorithm, float]:
     """Estimated seconds of the algorithms worth considering; of equal minima the first is chosen."""
@@ -99,6 +112,9 @@ def estimates(p: Problem) -> dict[Algorithm, float]:
         if small(p):
             return {native: seconds(p, native)}
         considered = [next((a for a in algorithms if a.beats_native(p)), native)]
+    elif p.device == "cuda" and p.op != "transpose":  # whose convolutions inside come here as well
+        chosen = ALGORITHMS[_chosen_on_cuda(p)]
+        return {chosen: seconds(p, chosen)}
     considered += [a for a in algorithms if a.considered(p)]
     return {a: a.margin * seconds(p, a) for a in considered}
 

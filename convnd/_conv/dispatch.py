@@ -155,6 +155,7 @@ def _torch_is_best(
     if len(sizes) > kernels.MAX_AXES or 0 in a or 0 in b:
         return False
     if device != "cpu":
+        kernels.check_addressable(device, a[-len(sizes) :], sizes)
         return True
     moved_over = a[-len(sizes) :] if op == "conv" else sizes
     if kernels.needs_wider_type(dtype, device, moved_over, b[2:], g.stride, g.dilation):

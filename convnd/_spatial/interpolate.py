@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._torch import resample as kernels
 from .._torch.dtypes import LOW_PRECISION
-from .._torch.eager import eager, known
+from .._torch.eager import deterministic, eager, known
 from .pool import adaptive_avg_pool
 from .windows import last_axes
 
@@ -59,7 +59,13 @@ def resample(
         last = 0
     if undecided or (eager(x) and x.numel() == 0):  # torch's CUDA kernels refuse empty tensors
         last = 0
-    if mode == "cubic" and last and _copied(x.shape[-last:], sizes[-last:], scales[-last:]):
+    if (
+        mode in ("cubic", "nearest-exact")
+        and last
+        and _copied(x.shape[-last:], sizes[-last:], scales[-last:])
+    ):
+        last = 0
+    if mode in INTERPOLATING and deterministic(x):  # by gathers, whose gradients are deterministic
         last = 0
     if last < n and low_precision and not mode.startswith("nearest"):
         x = x.float()  # round once, at the end
@@ -94,7 +100,10 @@ def _taken(inputs: Sequence[int], outputs: Sequence[int], scales: Scales, factor
 
 
 def _copied(inputs: Sequence[int], outputs: Sequence[int], scales: Scales) -> bool:
-    """True if torch's cubic kernel (2.13), looking only at sizes, uses the gradient of the identity."""
+    """True if torch, looking only at sizes, takes resampling for the identity.
+
+    So does the gradient of its cubic kernel (2.13), and on CUDA its nearest-exact kernel for two axes (2.11).
+    """
     same = all(known(n == size) for n, size in zip(inputs, outputs, strict=True))
     return same and any(scale not in (None, 1) for scale in scales)
 

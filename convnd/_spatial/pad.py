@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._torch.conv import MAX_AXES
-from .._torch.eager import eager, known
+from .._torch.eager import deterministic, eager, known
 from ..arguments import Ints, Pairs
 
 # A new mode of ``convnd.arguments`` needs a line in _source, and in check_fits if an axis limits it.
@@ -122,8 +122,8 @@ def _native_axes(x: Tensor, pairs: Pairs, modes: tuple[str, ...]) -> int:
     last = min(n, MAX_AXES)
     if x.ndim != n + 2 or len(set(modes[n - last :])) > 1 or x.shape[1] == 0:
         return 0
-    if modes[-1] not in _TORCH_MODES:
-        return 0
+    if modes[-1] not in _TORCH_MODES or deterministic(x):
+        return 0  # the gradients of torch's CUDA kernels are not deterministic, that of a gather is
     if modes[-1] == "circular" and min(map(min, pairs[n - last :])) < 0:
         return 0  # torch (2.13) reads uninitialised memory
     if modes[-1] == "replicate" and not eager(x):

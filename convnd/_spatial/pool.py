@@ -18,13 +18,14 @@ from torch import Tensor
 from .._torch import pool as kernels
 from .._torch.conv import MAX_AXES
 from .._torch.dtypes import wide
-from .._torch.eager import eager, readable
+from .._torch.eager import deterministic, eager, readable
 from ..arguments import Ints
 from . import separable_pool as separable
 from .pad import zero_pad
 from .windows import Windows, every, open_windows, output_size
 
 SMALL = 2**14  # entries; below this, the calls of a separable reduction cost more than its arithmetic
+DETERMINISTIC_AXES = 2  # more than two at once have no deterministic gradient in torch's CUDA kernels
 OVERLAP = 3  # taps per entry of the input; with fewer, torch finds the indices of maxima as fast
 
 
@@ -84,9 +85,10 @@ def max_pool(x: Tensor, windows: Windows, ceil_mode: bool, indices: bool) -> tup
         return out if indices else (out,)
 
     n = len(windows.kernel)
-    if n <= MAX_AXES:
+    most = DETERMINISTIC_AXES if deterministic(x) else MAX_AXES
+    if n <= most:
         return natively(x, windows)
-    return _maxima(x, n, lambda x, group: natively(x, windows.along(group)))
+    return _maxima(x, n, lambda x, group: natively(x, windows.along(group)), most)
 
 
 def _dense(x: Tensor) -> Tensor:
@@ -172,6 +174,7 @@ def avg_pool(
     """Mean over windows: sums axis by axis, divided once at the end."""
     sizes, whole = tuple(x.shape[2:]), not x.is_floating_point()
     has_native = max(windows.dilation) == 1 and kernels.averages(x.device.type, sizes, windows.kernel)
+    has_native = has_native and not (len(sizes) > DETERMINISTIC_AXES and deterministic(x))
     if not whole and readable(x) and x.numel() >= SMALL and (x.is_contiguous() or not has_native):
         outputs = _separable_outputs(sizes, windows, ceil_mode)
         if outputs is not None:
@@ -223,9 +226,21 @@ def _divisor(
 def adaptive_avg_pool(x: Tensor, sizes: Ints) -> Tensor:
     """Mean over windows ``[floor(o n / size), ceil((o + 1) n / size))`` of each axis."""
     n = len(sizes)
-    if n <= MAX_AXES:
+    if n <= MAX_AXES and not deterministic(x):
         return kernels.adaptive_avg_pool(x, sizes)
     total = wide(x)
+    if deterministic(x):
+        for axis, size in enumerate(sizes, start=2):
+            total = _mean_along(total, axis, size)
+        return total.to(x.dtype)
     for group in _axis_groups(n, MAX_AXES):
         (total,) = _along(group, lambda v, group=group: (kernels.adaptive_avg_pool(v, sizes[group]),), total)
     return total.to(x.dtype)
+
+
+def _mean_along(x: Tensor, axis: int, size: int) -> Tensor:
+    """The mean over windows of one axis as a matrix product, whose gradient is one as well."""
+    n = x.shape[axis]
+    o, at = torch.arange(size, device=x.device)[:, None], torch.arange(n, device=x.device)
+    inside = ((at >= o * n // size) & (at < -(-(o + 1) * n // size))).to(x.dtype)
+    return (x.movedim(axis, -1) @ (inside / inside.sum(1, keepdim=True)).T).movedim(-1, axis)

@@ -52,6 +52,13 @@ def in_wider_type(kernel: Callable[..., Tensor], *args: Any) -> Tensor:
         return kernel(*wider).to(args[0].dtype)
 
 
+def check_addressable(device: str, *shapes: Ints) -> None:
+    """Refuse axes that cuDNN gives wrong values for without a word (9.15, one axis of 2^31 entries)."""
+    longest = max(map(max, shapes))
+    if device == "cuda" and longest > torch.iinfo(torch.int32).max:
+        raise ValueError(f"an axis of a convolution on a GPU must have less than 2^31 entries, got {longest}")
+
+
 def usual_weight(weight: Tensor) -> Tensor:
     """The weight made contiguous: with other strides some kernels give wrong results, refuse or crash (2.13).
 

@@ -42,6 +42,11 @@ def known(condition: Any) -> bool:
     return statically_known_true(condition)
 
 
+def deterministic(x: Tensor) -> bool:
+    """True where torch was asked for deterministic algorithms and not all kernels of the device are."""
+    return torch.are_deterministic_algorithms_enabled() and x.device.type != "cpu"
+
+
 def autocasting(device: str) -> bool:
     return device in AUTOCAST and torch.is_autocast_enabled(device)
 

@@ -27,6 +27,7 @@ from ..training.interrupts import killed_by_interrupts
 from .denoise import Denoise
 from .evaluate import Evaluate
 from .inpaint import Inpaint
+from .predict import Predict
 from .sample import Sample
 from .summary import SummaryCommand
 from .train import MARKERS, Train, saved_flags
@@ -38,6 +39,7 @@ _COMMANDS: dict[str, tuple[Any, str]] = {
     "sample": (Sample, "dynunet.generation"),
     "denoise": (Denoise, "dynunet.restoration"),
     "inpaint": (Inpaint, "dynunet.restoration"),
+    "predict": (Predict, "dynunet.prediction"),
     "evaluate": (Evaluate, "dynunet.evaluation"),
     "summary": (SummaryCommand, "dynunet.summary"),
 }
@@ -47,6 +49,8 @@ _ABOUT = """U-Nets and diffusion models for folders of audio, images, volumes an
   dynunet denoise runs/voice recordings/ --out cleaned/
   dynunet train PICTURES --spatial-dims 2 --size 32 --out runs/cats        learns to make more of them
   dynunet sample runs/cats --num 16 --out samples/
+  dynunet train SCANS --targets MASKS --out runs/seg                       learns to segment (or classify ...)
+  dynunet predict runs/seg SCANS --out labels/
   dynunet --version
 """
 

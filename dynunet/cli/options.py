@@ -3,19 +3,24 @@
 Every field is a flag and has a plain type, so that a run can be written down as JSON.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from dataclasses import dataclass, fields, make_dataclass, replace
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from tyro.conf import arg
 
+from ..arguments import choice
+from ..data.augmentation import Augment
 from ..data.options import DataOptions
 from ..defaults import channels_for
 from ..nn.flags import flag_names, network_options, with_flags
-from ..nn.spec import NetworkSpec
-from ..training.options import TrainOptions
+from ..nn.spec import NetworkSpec, options
+from ..training.options import Loss, TrainOptions
 
 if TYPE_CHECKING:
+    from ..data import FolderDataset
     from ..diffusion import Diffusion
+    from ..supervised import Supervised
 
 _STRIDES = {1: 4}
 
@@ -34,12 +39,27 @@ class DataFlags(DataOptions):
 class TrainFlags(TrainOptions):
     """Training."""
 
+    losses: ClassVar[tuple[str, ...]] = get_args(Loss)
+    least_batch: ClassVar[int] = 0  # until one is chosen
+
     batch_size: int = 0
     """Samples at a time, in each process; by default 16, fewer where they are large."""
+    loss: Loss = "auto"
+    """of values l2, l1 or huber; of classes (--targets) ce, dice, dice+ce or focal. By default l2, dice+ce to
+    segment, ce to classify"""
     clip: float = 1.0
     """Largest norm of the gradients; inf for no limit."""
 
-    least_batch: ClassVar[int] = 0  # until one is chosen
+    def of_trainer(self, supervised: bool) -> TrainOptions:
+        """Without the loss, where the model has its own.
+
+        Raises:
+            ValueError: it is a loss of targets, and there are none.
+        """
+        if supervised or self.loss == "auto":
+            return replace(self, loss=TrainOptions.loss)
+        choice(self.loss, TrainOptions.losses, "loss without targets")
+        return self
 
 
 _BY_RANK = {
@@ -58,6 +78,19 @@ class NetworkOptions(with_flags(object, _DEFAULTS, notes=_BY_RANK, frozen=True))
         channels, stride = channels_for(spatial_dims), _STRIDES.get(spatial_dims, 2)
         return {"channels": channels, "strides": stride, **network_options(self)}
 
+    def of_encoder(self, spatial_dims: int) -> dict[str, Any]:
+        """Arguments of :class:`dynunet.Encoder`.
+
+        Raises:
+            ValueError: an option of the decoder was given.
+        """
+        known = {name for name, _ in options("Encoder")}
+        given, usual = self.arguments(spatial_dims), NetworkOptions().arguments(spatial_dims)
+        for name, value in given.items():
+            if name not in known and value != usual.get(name):
+                raise ValueError(f"{name} is of the decoder, which a model of whole examples has not")
+        return {name: value for name, value in given.items() if name in known}
+
     def check(self, spatial_dims: int, **more: Any) -> None:
         """Refuse what makes no network.
 
@@ -67,6 +100,54 @@ class NetworkOptions(with_flags(object, _DEFAULTS, notes=_BY_RANK, frozen=True))
         NetworkSpec(
             **{"spatial_dims": spatial_dims, "in_channels": 1, **more}, **self.arguments(spatial_dims)
         )
+
+
+_AUGMENT_FLAGS = {
+    f.name: "augment" if f.name == "preset" else f"augment_{f.name}"
+    for f in fields(Augment)
+    if f.name not in Augment.from_data
+}
+
+
+def _augment_flags() -> Any:
+    """A dataclass with the options of an Augment but those that follow from the data; by default nothing is
+    changed.
+    """
+    hints = get_type_hints(Augment, include_extras=True)
+    defaults = {f.name: f.default for f in fields(Augment)} | {"preset": False}
+    made = [(flag, _flag_type(hints[name]), defaults[name]) for name, flag in _AUGMENT_FLAGS.items()]
+    return make_dataclass("AugmentFlags", made, frozen=True)
+
+
+def _flag_type(hint: Any) -> Any:
+    """Of what may be one value or several the last, a tuple, which is how it is kept."""
+    kind, about = get_args(hint)
+    several = [member for member in get_args(kind) if get_origin(member) is tuple]
+    if several:
+        kind = several[-1] | None if NoneType in get_args(kind) else several[-1]
+    return Annotated[kind, about]
+
+
+@dataclass(frozen=True)
+class AugmentOptions(_augment_flags()):
+    """Random changes of training examples; 0, no axes, or factors 1 1 leave one of them out."""
+
+    def made(self, spatial_dims: int | None = None) -> Augment | None:
+        """The augmentation, None if there is none.
+
+        Args:
+            spatial_dims: of the data, if that is known.
+
+        Raises:
+            ValueError, TypeError: naming the option, the rule and the value received.
+        """
+        try:
+            augment = Augment(**{name: getattr(self, flag) for name, flag in _AUGMENT_FLAGS.items()})
+            if spatial_dims is not None:
+                augment.for_axes(spatial_dims)
+        except (ValueError, TypeError) as error:  # which begins with the name
+            raise type(error)(f"augment_{error}") from None
+        return augment if augment.active else None
 
 
 @dataclass(frozen=True)
@@ -87,6 +168,55 @@ class DiffusionOptions:
     """more than 1: more noise, for data of high resolution"""
 
 
+@dataclass(frozen=True)
+class SupervisedOptions:
+    """How classes are learned from targets, beside --loss."""
+
+    include_background: bool = False
+    """Dice counts the first class, too"""
+    dice_per_sample: bool = False
+    """sum Dice over each example by itself, not over the batch"""
+    class_weights: tuple[float, ...] | None = None
+    """one number for each class, in their order, for ce, dice+ce and focal"""
+
+
+def build_supervised(
+    network: NetworkOptions, supervised: SupervisedOptions, loss: str, dataset: "FolderDataset"
+) -> "Supervised":
+    """The model for a data set with targets: a U-Net for maps, its encoder for values of whole examples.
+
+    Raises:
+        ValueError, TypeError: naming the option, the rule and the value received.
+    """
+    from ..data.classes import IGNORED
+    from ..nn.encoder import Encoder
+    from ..nn.unet import UNet
+    from ..supervised import Supervised
+
+    target, classes = dataset.target, dataset.classes
+    assert target is not None
+    dims, outputs = len(dataset.shape) - 1, target.channels if classes is None else len(classes)
+    weights = supervised.class_weights
+    if weights is not None and (classes is None or len(weights) != outputs):
+        of = "there are none" if classes is None else f"there are {outputs}, {', '.join(classes)}"
+        raise ValueError(f"class_weights must be one for each class, and {of}, got {weights}")
+    more = {"cond_channels": dataset.cond_channels}
+    if target.maps:
+        net: Any = UNet(dims, dataset.channels, outputs, **more, **network.arguments(dims))
+    else:
+        net = Encoder(dims, dataset.channels, outputs, **more, **network.of_encoder(dims))
+    return Supervised(
+        net,
+        target.task,
+        None if loss == "auto" else loss,
+        include_background=supervised.include_background or None,
+        dice_per_sample=supervised.dice_per_sample,
+        ignore_index=IGNORED if target.task == "segmentation" else None,
+        class_weights=weights,
+        classes=classes,
+    )
+
+
 def build(
     network: NetworkOptions,
     diffusion: DiffusionOptions,
@@ -95,6 +225,7 @@ def build(
     channels: int,
     cond_channels: int = 0,
     num_classes: int | None = None,
+    cond_features: int = 0,
     restores: bool = False,
 ) -> "Diffusion":
     """The model for data of this kind.
@@ -111,6 +242,7 @@ def build(
         time_embedding=True,
         cond_channels=cond_channels,
         num_classes=num_classes,
+        cond_features=cond_features,
         **network.arguments(spatial_dims),
     )
     return Diffusion(

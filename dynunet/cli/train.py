@@ -9,22 +9,32 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import DisallowNone, OmitArgPrefixes, Positional, PositionalMetavarFromFieldName, arg
 
+from ..data.augmentation import Augment
 from ..data.errors import check_exists, shown
 from ..defaults import BATCH, Examples, batch_that_fits, channels_for, examples_for, looked_at
 from ..hub import check_run, is_hub_name
 from ..jsonable import flat, unflat
 from ..progress import Interrupted, say
 from ..training.record import RUN, read_flags
-from .options import DataFlags, DiffusionOptions, NetworkOptions, TrainFlags, build
+from .options import (
+    AugmentOptions,
+    DataFlags,
+    DiffusionOptions,
+    NetworkOptions,
+    SupervisedOptions,
+    TrainFlags,
+    build,
+    build_supervised,
+)
 from .words import as_flags, flags_of_command
 
 if TYPE_CHECKING:
     from ..data import FolderDataset
     from ..data.formats import Format
-    from ..diffusion import Diffusion
 
 # What may be left out is left out: no flag takes the word None.
 CONFIG = "config.json"  # of a model, see dynunet.checkpoints, which imports torch
+_PATHS = ("noise", "pairs", "targets", "class_names")  # of the data, beside the source
 MARKERS = (DisallowNone, PositionalMetavarFromFieldName)
 
 
@@ -32,10 +42,10 @@ MARKERS = (DisallowNone, PositionalMetavarFromFieldName)
 class Train:
     """Train a model on a folder of files: audio, images, volumes or arrays.
 
-    Size, channels and batch are chosen for the files and the machine, and said, where none are given.
-
-    With --noise, --coloured or --pairs it learns to restore (dynunet denoise), else to make new data (dynunet
-    sample) and to fill gaps (dynunet inpaint). Ctrl-C saves; --resume goes on.
+    With --targets it learns to predict them: to segment, classify or regress (dynunet predict); with --noise,
+    --coloured or --pairs to restore (dynunet denoise); else to make new data (dynunet sample) and to fill
+    gaps (dynunet inpaint). Ctrl-C saves; --resume goes on. Size, channels and batch are chosen for the files
+    and the machine, and said, where none are given.
     """
 
     flag_names: ClassVar[Mapping[str, str]] = {"start": "from"}
@@ -54,8 +64,10 @@ class Train:
     overwrite: bool = False
     """replace a run that is in the folder already: what it wrote is removed, if nothing else is there"""
     data: OmitArgPrefixes[DataFlags] = field(default_factory=DataFlags)
+    augmentation: OmitArgPrefixes[AugmentOptions] = field(default_factory=AugmentOptions)
     network: OmitArgPrefixes[NetworkOptions] = field(default_factory=NetworkOptions)
     diffusion: OmitArgPrefixes[DiffusionOptions] = field(default_factory=DiffusionOptions)
+    supervised: OmitArgPrefixes[SupervisedOptions] = field(default_factory=SupervisedOptions)
     training: OmitArgPrefixes[TrainFlags] = field(default_factory=TrainFlags)
 
     def check(self) -> None:
@@ -69,6 +81,8 @@ class Train:
             self._check_start(self.start)
         if self.data.spatial_dims is not None:
             self.network.check(self.data.spatial_dims)
+        self.augmentation.made(self.data.spatial_dims)
+        self.training.of_trainer(self.data.supervised)
 
     def run(self) -> None:
         from ..runs import chosen_device
@@ -113,7 +127,8 @@ class Train:
 
             spec = spec_of_run(self.start)
             return Examples(spec.size, spec.resize, f"as in {self.start}")
-        return examples_for(grids, own, gpu, self.data.restores or self.data.coordinates)
+        maps = self.data.targets is not None and self.data.targets.is_dir()
+        return examples_for(grids, own, gpu, self.data.restores or self.data.coordinates or maps)
 
     def _train(self, chosen: str) -> None:
         from ..data import FolderDataset
@@ -131,15 +146,17 @@ class Train:
             print(as_flags(dataset.report(), flags_of_command(Train)), flush=True)
             if chosen:
                 print(chosen, flush=True)
-        diffusion = self._model(dataset)
+        augment = self._augment(dataset)
+        model = self._model(dataset, augment)
         trainer = Trainer(
-            diffusion,
+            model,
             dataset,
             out,
-            options=self.training,
+            options=self.training.of_trainer(data.supervised),
             about={"flags": self._flags(source, out)},
+            augment=augment,
             overwrite=self.overwrite,
-            sample_args={"steps": restoration_steps(diffusion, None)} if self.data.restores else {},
+            sample_args={"steps": restoration_steps(model, None)} if self.data.restores else {},
         )
         try:
             trainer.fit(resume=self.resume is not None)
@@ -147,6 +164,7 @@ class Train:
             raise Interrupted(f"stopped and saved; to go on: dynunet train --resume {out}") from None
         if main:
             use = f"denoise {out} FILES" if self.data.restores else f"sample {out} --num 16"
+            use = f"predict {out} FILES" if self.data.supervised else use
             print(f"trained: {out}. To use it: dynunet {use} --out OUT")
 
     def _source(self) -> Path:
@@ -173,7 +191,7 @@ class Train:
 
     def _read(self) -> list[tuple[str, Path]]:
         """The folders that are read from, by what they are."""
-        given = {"source": self.source, "noise": self.data.noise, "pairs": self.data.pairs}
+        given = {"source": self.source, **{name: getattr(self.data, name) for name in _PATHS}}
         return [(name, path) for name, path in given.items() if path is not None]
 
     def _check_data(self, run: Path) -> None:
@@ -183,9 +201,10 @@ class Train:
         for name in old.keys() & new.keys():
             if old[name].absolute() != new[name].absolute():
                 say(f"{name}: {new[name]}, which was {old[name]}: the files must be the same")
-        same = {name: getattr(self.data, name) for name in ("cache", *(new.keys() & {"noise", "pairs"}))}
+        same = {name: getattr(self.data, name) for name in ("cache", *(new.keys() & {*_PATHS}))}
         data = replace(before.data, **same), self.data
-        was, now = (flat(Train(data=d)) for d in data)
+        pairs = zip(data, (before.augmentation, self.augmentation), strict=True)
+        was, now = (flat(Train(data=d, augmentation=a)) for d, a in pairs)
         changed = [f"--{k.replace('_', '-')} {now[k]} instead of {was[k]}" for k in was if was[k] != now[k]]
         if changed:
             raise ValueError(
@@ -196,7 +215,9 @@ class Train:
     def _check_start(self, run: Path) -> None:
         """Refuse a folder without a model, and flags of another one than it holds."""
         check_run(run, "--from")
-        given = flat(replace(Train(), network=self.network, diffusion=self.diffusion))
+        given = flat(
+            replace(Train(), network=self.network, diffusion=self.diffusion, supervised=self.supervised)
+        )
         changed = [
             f"--{name.replace('_', '-')}" for name, value in flat(Train()).items() if given[name] != value
         ]
@@ -205,7 +226,16 @@ class Train:
                 f"--from takes the model as it is in {shown(run)}: leave out {', '.join(changed)}"
             )
 
-    def _model(self, dataset: "FolderDataset") -> "Diffusion":
+    def _augment(self, dataset: "FolderDataset") -> Augment | None:
+        """The random changes of training examples, for the task."""
+        augment = self.augmentation.made(len(dataset.shape) - 1)
+        if augment is None:
+            return None
+        if dataset.target is not None:
+            return replace(augment, task=dataset.target.task)
+        return replace(augment, task="restoration" if self.data.restores else "generation")
+
+    def _model(self, dataset: "FolderDataset", augment: Augment | None) -> Any:
         import torch
 
         from ..runs import begun_with
@@ -214,6 +244,8 @@ class Train:
         if self.start is not None:
             there = self.resume is not None and (self.resume / CONFIG).is_file()
             return begun_with(self.resume if there and self.resume else self.start, dataset)
+        if dataset.target is not None:
+            return build_supervised(self.network, self.supervised, self.training.loss, dataset)
         return build(
             self.network,
             self.diffusion,
@@ -221,13 +253,14 @@ class Train:
             channels=dataset.channels,
             cond_channels=dataset.cond_channels,
             num_classes=dataset.num_classes,
+            cond_features=0 if augment is None else augment.num_features(len(dataset.shape) - 1),
             restores=self.data.restores,
         )
 
     def _flags(self, source: Path, out: Path) -> dict[str, Any]:
         """The flags that the run can be resumed with, from any folder."""
         start = self.start if self.start is None or is_hub_name(self.start) else self.start.absolute()
-        paths = {name: getattr(self.data, name) for name in ("noise", "pairs")}
+        paths = {name: getattr(self.data, name) for name in _PATHS}
         data = replace(self.data, **{k: None if v is None else v.absolute() for k, v in paths.items()})
         values = flat(replace(self, source=source.absolute(), out=out.absolute(), start=start, data=data))
         return {k: v for k, v in values.items() if k not in ("resume", "config", "overwrite")}

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from .._lazy import attribute
 
 if TYPE_CHECKING:
+    from .augmentation import Augment
     from .dataset import FolderDataset
     from .files import find
     from .formats import SUFFIXES
@@ -13,11 +14,23 @@ if TYPE_CHECKING:
     from .saving import save
     from .values import loudness
 
-__all__ = ["SUFFIXES", "DataOptions", "FolderDataset", "Loaded", "Source", "find", "load", "loudness", "save"]
+__all__ = [
+    "SUFFIXES",
+    "Augment",
+    "DataOptions",
+    "FolderDataset",
+    "Loaded",
+    "Source",
+    "find",
+    "load",
+    "loudness",
+    "save",
+]
 
 # Imported when they are asked for: options are read before torch is.
 _FROM = {
     "SUFFIXES": ".formats",
+    "Augment": ".augmentation",
     "DataOptions": ".options",
     "FolderDataset": ".dataset",
     "Loaded": ".loading",

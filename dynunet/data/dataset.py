@@ -8,6 +8,7 @@ from operator import index as as_index
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -22,6 +23,8 @@ from .report import table
 from .scan import scan
 from .selection import File
 from .spec import DataSpec
+from .target_spec import Classes, TargetSpec
+from .targets import Known, Targets
 from .values import (
     Region,
     loudness,
@@ -43,7 +46,8 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
 
     An item is a dict of what :meth:`dynunet.Diffusion.loss` takes: ``x0``, float32 ``(C, *size)`` in about
     [-1, 1]; and where they are asked for, ``cond`` (the degraded version, then the coordinates),
-    ``class_labels`` and ``mask`` (False where an entry is missing, or beyond the end of a short recording).
+    ``class_labels``, ``target`` (of :meth:`dynunet.Supervised.loss`, see ``dynunet/data/targets.py``) and
+    ``mask`` (False where an entry is missing, or beyond the end of a short recording).
     Crops, mirroring and noise are of torch's global random generator and of nothing else.
 
     What is held out for validation: see ``dynunet/data/splits.py``. With ``labels="folder"`` the top-level
@@ -59,6 +63,8 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
         spatial_dims: as in the options.
         options: how to read; keywords replace single fields of it.
         split: ``"train"`` (all but what is held out), ``"validation"`` (what is held out) or ``"all"``.
+        known: what a model predicts, to read targets as it learned them, see
+            :attr:`dynunet.data.targets.Known`.
 
     Raises:
         FileNotFoundError, ValueError, TypeError: naming the argument, the rule and the value received, or
@@ -73,6 +79,7 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
         *,
         options: DataOptions | None = None,
         split: str = "train",
+        known: Known | None = None,
         **fields: Any,
     ) -> None:
         if spatial_dims is not None:
@@ -81,7 +88,7 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
         self.split = choice(split, _SPLITS, "split")
         self.failed: dict[Path, str] = {}
         self._cache = Cache(self.options.cache * 1e9)
-        self._scan = scan(source, self.options, self._cache)
+        self._scan = scan(source, self.options, self._cache, known)
         self._spec = self._scan.spec
         self._degrade = self._degradation()
         self._masked = self.options.missing is not None or self._some_short()
@@ -103,7 +110,7 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
             entry = self._chosen[(index + step) % n]
             file, place = self._scan.entries[entry]
             try:
-                item = self._example(self._scan.files[file], place)
+                item = self._example(self._scan.files[file], place, entry)
             except UnreadableError as error:
                 self._failed(self._scan.files[file].header.path, str(error))
                 continue
@@ -133,6 +140,16 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
         return None if self._spec.classes is None else len(self._spec.classes)
 
     @property
+    def target(self) -> TargetSpec | None:
+        """What is to be predicted, if anything is."""
+        return None if self._scan.targets is None else self._scan.targets.spec
+
+    @property
+    def classes(self) -> Classes | None:
+        """The classes to predict, for ``Supervised(classes=...)``: names, with their values in label maps."""
+        return None if self._scan.targets is None else self._scan.targets.classes
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """``(C, *size)`` of ``x0``."""
         return self._spec.channels, *self._size
@@ -148,6 +165,21 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
         """The file of every example, in order."""
         entries = (self._scan.entries[i] for i in self._chosen)
         return [self._scan.files[file].header.path for file, _ in entries]
+
+    def truth(self, index: int) -> tuple[Path, int, np.ndarray]:
+        """The file of an example, its place in the file, and its target on the file's own grid.
+
+        Returns:
+            The target has numbers of classes (-1 for what does not count), or values as they are in files,
+            ``(C, *shape)``; of whole examples ``()`` or ``(values,)``.
+        """
+        entry = self._chosen[index]
+        file, place = self._scan.entries[entry]
+        return (
+            self._scan.files[file].header.path,
+            place,
+            self._targets.whole(self._scan.files[file], place, entry),
+        )
 
     def validation(self) -> "FolderDataset | None":
         """The held-out examples; None if there are too few files to hold any out."""
@@ -166,6 +198,12 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
     def _size(self) -> tuple[int, ...]:
         assert self._spec.size is not None
         return self._spec.size
+
+    @property
+    def _targets(self) -> Targets:
+        if self._scan.targets is None:
+            raise ValueError("targets must be given: the examples have none")
+        return self._scan.targets
 
     def _choose(self, split: str) -> list[int]:
         held = self._scan.held
@@ -191,28 +229,41 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
             if len(self.failed) <= _NAMED:
                 warnings.warn(f"{shown(path)} is skipped: {why}{last}", RuntimeWarning, stacklevel=3)
 
-    def _example(self, file: File, index: int) -> dict[str, Tensor]:
+    def _example(self, file: File, index: int, entry: int) -> dict[str, Tensor]:
         """One item, without its class label."""
+        region, parts = self._numbers(file, index)
+        target = None
+        if self._scan.targets is not None:
+            target = self._scan.targets.item(file, index, entry, region, self._size)
+            parts |= {"target": target} if self._scan.targets.spec.maps else {}
+        coordinates = self._coordinates(file, region) if self.options.coordinates else None
+        parts, coordinates = self._flipped(parts, coordinates)
+        if coordinates is not None:
+            there = [padded(parts["cond"], self._size)] if "cond" in parts else []
+            parts["cond"] = torch.cat([*there, padded(coordinates, self._size, 1)])
+        if not self._masked:
+            del parts["mask"]
+        item = {name: padded(value, self._size).contiguous() for name, value in parts.items()}
+        if target is None:
+            return item
+        found = item.get("target", target)
+        return item | {"target": found[0] if self._targets.spec.task == "segmentation" else found}
+
+    def _numbers(self, file: File, index: int) -> tuple[Region | None, dict[str, Tensor]]:
+        """The place of a crop, its numbers, their mask, and as ``cond`` those that they are restored from."""
         region, x, mask = self._crop(file, index)
-        cond = None
         if self._scan.cond is not None and file.pair is not None:
             cond, there = self._values(file.pair, index, self._scan.cond, region)
             mask = mask & there.all(0) if self.options.missing is not None else mask
         elif self._degrade is not None:
             x, cond = self._degrade(x, mask, self._cache)
             x = torch.where(mask, x, 0)
-        if self.options.level is not None and cond is not None:
+        else:
+            return region, {"x0": x, "mask": mask}
+        if self.options.level is not None:
             full = loudness(cond.numpy(), self.options.level)
             x, cond = x / full, cond / full
-        parts = {"x0": x, "mask": mask} | ({} if cond is None else {"cond": cond})
-        coordinates = self._coordinates(file, region) if self.options.coordinates else None
-        parts, coordinates = self._flipped(parts, coordinates)
-        if coordinates is not None:
-            there = [] if cond is None else [padded(parts["cond"], self._size)]
-            parts["cond"] = torch.cat([*there, padded(coordinates, self._size, 1)])
-        if not self._masked:
-            del parts["mask"]
-        return {name: padded(value, self._size).contiguous() for name, value in parts.items()}
+        return region, {"x0": x, "mask": mask, "cond": cond}
 
     def _crop(self, file: File, index: int) -> tuple[Region | None, Tensor, Tensor]:
         """A random crop, of several the first with anything in it, and its place (None for all of a file)."""

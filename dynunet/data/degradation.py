@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import UnreadableError, attempt, count, shown
-from .files import search, stem
+from .errors import UnreadableError, attempt, count
+from .files import search
 from .formats import Header
 from .formats.format import most, times
 from .memory import Cache
 from .options import DataOptions
+from .pairing import Others
 from .selection import File, Selection, weighted, wrong_channels, wrong_kind
 from .spec import DataSpec
 from .values import random_place
@@ -128,19 +129,11 @@ def paired(
 ) -> tuple[DataSpec, list[File]]:
     """Each clean file with the degraded one at the same relative path, whatever their suffixes."""
     assert options.pairs is not None
-    found = search(options.pairs, "pairs")
-    if {f.header.path.resolve() for f in files} & {p.resolve() for p in found.files}:
-        raise ValueError(f"pairs must be a folder outside of the source, got {shown(options.pairs)}")
-    others = replace(options, labels=None, spatial_dims=spec.spatial_dims)
-    selection.skipped.update(found.unusable)
-    pairs = {stem(f.header.path, found.root): f for f in selection.read_headers(found.files, others)}
-    degraded = list(pairs.values())
-    cond = replace(spec, channels=most(f.header.channels for f in weighted(degraded)), size=None)
+    alike = replace(options, labels=None, spatial_dims=spec.spatial_dims)
+    others = Others(options.pairs, "pairs", files, root, alike, selection)
+    cond = replace(spec, channels=most(f.header.channels for f in weighted(others.files)), size=None)
 
-    def match(file: File) -> str | None:
-        pair = pairs.pop(stem(file.header.path, root), None)
-        if pair is None:
-            return f"there is no file of its name in {shown(found.root)}, or none that can be read"
+    def accept(file: File, pair: File) -> str | None:
         header = pair.header
         wrong = wrong_kind(header, spec.kind, spec.spatial_dims) or wrong_channels(header, cond.channels)
         if wrong is not None:
@@ -153,11 +146,7 @@ def paired(
         file.pair = pair
         return None
 
-    try:
-        return cond, selection.keep(files, match)
-    finally:
-        for pair in pairs.values():
-            selection.skipped[pair.header.path] = "there is no clean file of its name"
+    return cond, others.match(files, accept, "there is no clean file of its name")
 
 
 def _shorten(file: File, pair: File, rate: int | None, selection: Selection) -> None:

@@ -30,6 +30,17 @@ class Found:
     unusable: dict[Path, str] = field(default_factory=dict)  # of known formats by their names alone
     left_out: dict[Path, str] = field(default_factory=dict)  # folders, and what they are
 
+    def add(self, file: Path) -> None:
+        """Note a file as what it is."""
+        if of_path(file) is not None:
+            why = no_file(file)
+            if why is None:
+                self.files.append(file)
+            else:
+                self.unusable[file] = why
+        elif not any(f.holds_labels(file.name.lower()) for f in FORMATS):
+            self.others["(hidden)" if file.name.startswith(".") else file.suffix or "(no suffix)"] += 1
+
 
 def find(source: Path | str | Sequence[Path | str]) -> list[Path]:
     """The files of known formats in a folder and all below, sorted; a file is itself, in a list.
@@ -53,29 +64,16 @@ def search(
         progress: show how many files there are so far, if it takes a while.
     """
     one = isinstance(source, (str, os.PathLike))
-    paths = [Path(source)] if one else [Path(p) for p in source]
-    if not paths:
-        raise ValueError(f"{name} must be a folder, a file or files, got an empty sequence")
-    for path in paths:
-        check_exists(path, name)
+    paths = _there([source] if one else source, name)
     folder = paths[0] if one and paths[0].is_dir() else None
     found = Found(folder or _common(paths), [])
     for path in paths:
         below = _below(path, results, found) if path.is_dir() else [path]
         for file in Bar(below, desc="finding files", leave=False, delay=1, disable=not progress):
-            if of_path(file) is not None:
-                why = no_file(file)
-                if why is None:
-                    found.files.append(file)
-                else:
-                    found.unusable[file] = why
-            elif not any(f.holds_labels(file.name.lower()) for f in FORMATS):
-                found.others["(hidden)" if file.name.startswith(".") else file.suffix or "(no suffix)"] += 1
+            found.add(file)
     if not found.files:
-        looked = "; ".join(f"{kind}: {' '.join(suffixes)}" for kind, suffixes in SUFFIXES.items())
         where = shown(paths[0]) if one else f"{len(paths)} paths"
-        there = ", ".join(filter(None, [others_text(found.others), *described(found)])) or "nothing at all"
-        raise ValueError(f"{name}: no file to read in {where}. Looked for {looked}; found {there}")
+        raise ValueError(f"{name}: no file to read in {where}. {_without_files(found)}")
     return found
 
 
@@ -83,6 +81,13 @@ def described(found: Found) -> list[str]:
     """Things that were found and are not read, each in words, but for files of other formats."""
     places = {**found.left_out, **found.unusable}
     return [f"{shown(os.path.relpath(path, found.root))}: {why}" for path, why in places.items()]
+
+
+def _without_files(found: Found) -> str:
+    """What was looked for, and what there is instead."""
+    looked = "; ".join(f"{kind}: {' '.join(suffixes)}" for kind, suffixes in SUFFIXES.items())
+    there = ", ".join(filter(None, [others_text(found.others), *described(found)])) or "nothing at all"
+    return f"Looked for {looked}; found {there}"
 
 
 def no_file(path: Path) -> str | None:
@@ -121,6 +126,16 @@ def others_text(others: Counter[str]) -> str:
     return ", ".join(f"{n} {shown(suffix)}" for suffix, n in sorted(others.items()))
 
 
+def _there(source: Sequence[Path | str], name: str) -> list[Path]:
+    """At least one path, and something at each."""
+    paths = [Path(path) for path in source]
+    if not paths:
+        raise ValueError(f"{name} must be a folder, a file or files, got an empty sequence")
+    for path in paths:
+        check_exists(path, name)
+    return paths
+
+
 def _common(paths: list[Path]) -> Path:
     return Path(os.path.commonpath([p.absolute() if p.is_dir() else p.absolute().parent for p in paths]))
 
@@ -137,14 +152,21 @@ def _below(folder: Path, results: Path | None, found: Found) -> Iterator[Path]:
 
     for at, folders, files in os.walk(folder, onerror=closed, followlinks=True):
         folders.sort()
-        real = os.path.realpath(at)
-        what = "the results" if real == own else "a run" if _RUN in files and is_run(at) else None
-        if at != os.fspath(folder) and os.path.basename(at).startswith("."):
-            what = "hidden"
+        what = _without_data(at, files, own, at == os.fspath(folder))
         if what is not None:
             found.left_out[Path(at)] = what
+        real = os.path.realpath(at)
         if what is not None or real in seen:
             folders.clear()
             continue
         seen.add(real)
         yield from (Path(at, name) for name in sorted(files))
+
+
+def _without_data(folder: str, files: Sequence[str], results: str | None, asked_for: bool) -> str | None:
+    """What a folder is whose files are no data; None for others, and hidden ones that were asked for."""
+    if os.path.basename(folder).startswith(".") and not asked_for:
+        return "hidden"
+    if os.path.realpath(folder) == results:
+        return "the results"
+    return "a run" if _RUN in files and is_run(folder) else None

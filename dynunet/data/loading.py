@@ -1,7 +1,7 @@
 """Reading a new file as the training files were read."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -69,7 +69,14 @@ def load(path: Path | str, units: "dict[str, Any] | DataSpec", *, mix: bool = Tr
         ValueError: it cannot be read, or not with these units; the message says why.
     """
     path, spec = Path(path), DataSpec.of(units)
-    return read_whole(path, lambda: _load(path, spec, mix)[0])
+
+    def read() -> Loaded:
+        reader = _Reader.of(path, spec, mix)
+        values, missing = reader.values()
+        reader.check_missing(missing)
+        return reader.loaded(values, missing)
+
+    return read_whole(path, read)
 
 
 def load_gaps(path: Path, spec: DataSpec, marks: Marks | None = None) -> tuple[Loaded, np.ndarray]:
@@ -85,7 +92,15 @@ def load_gaps(path: Path, spec: DataSpec, marks: Marks | None = None) -> tuple[L
     Raises:
         FileNotFoundError, ValueError: as :func:`load`.
     """
-    return read_whole(path, lambda: _load(path, spec, False, True, marks))
+
+    def read() -> tuple[Loaded, np.ndarray]:
+        reader = _Reader.of(path, spec, mix=False)
+        values, missing = reader.values()
+        holes = missing if marks is None else np.broadcast_to(marks(reader.header), missing.shape)
+        reader.check_missing(missing & ~holes)
+        return reader.loaded(values, missing | holes, to_make=True), holes
+
+    return read_whole(path, read)
 
 
 def read_whole(path: Path, read: Callable[[], Any]) -> Any:
@@ -115,43 +130,74 @@ def header_of(path: Path, spec: DataSpec) -> Header:
     return found.header(path, options)
 
 
-def _load(
-    path: Path, spec: DataSpec, mix: bool, gaps: bool = False, marks: Marks | None = None
-) -> tuple[Loaded, np.ndarray]:
-    header, given = header_of(path, spec), spec.given_channels
-    channels = channel_mapping(spec.kind, given if mix else header.channels, given, spec.channels)
-    if mix and header.channels != given and not header.format.convertible(header, given):
-        raise UnreadableError(f"it has {header.channels} channels, and {given} are used")
-    grid = header.format.grid(header, spec)
-    check_size(4 * header.entries * header.channels * prod(grid), path.stat().st_size)
-    examples = header.format.values(header, replace(spec, channels=sum(channels.file)))
-    missing = ~present(examples, missing_value(spec.missing))
-    holes = missing if marks is None else np.broadcast_to(marks(header), missing.shape)
-    if spec.missing is None and (missing & ~holes if gaps else missing).any():
-        raise UnreadableError("it has values that are NaN or infinite, and the training files had none")
-    gone = missing | holes
-    if gone.any():
-        examples = np.where(gone, np.nan, examples)
-    opaque = header.format.scale(spec, header).high
-    views = [header.format.to_grid(v, header, spec) for e in examples for v in channels.split(e, opaque)]
-    scales = tuple(_scale(header, spec, views[n :: channels.views]) for n in range(channels.views))
-    if spec.resize and spec.size is not None:
-        views = [v if v.shape[1:] == spec.size else resized(v, spec.size) for v in views]
-    there = stacked([np.isfinite(v) for v in views])
-    if gaps:
-        marked = (touched(m, there.shape[2:]) for g in gone for m in channels.split(g, False))
-        there &= ~np.stack(list(marked))
-    elif not there.any():
-        raise UnreadableError("it has nothing but missing values")
-    scaled = stacked([scales[n % channels.views].to_model(v) for n, v in enumerate(views)])
-    whole = bool(there.all())
-    x = torch.from_numpy(scaled if whole else np.where(there, scaled, np.float32(0)))
-    mask = None if whole else torch.from_numpy(there)
-    if not header.series and channels.views == 1:
-        x, mask = x[0], None if mask is None else mask[0]
-    lost = tuple(filter(None, (header.lost, header.format.lost(header, spec, there.shape[2:]))))
-    source = Source(header, spec, scales, channels, tuple(x.shape))
-    return Loaded(x, source, mask, lost), holes
+@dataclass(frozen=True)
+class _Reader:
+    """A file, and the way from its values to what a network is given."""
+
+    header: Header
+    spec: DataSpec
+    channels: ChannelMapping
+
+    @classmethod
+    def of(cls, path: Path, spec: DataSpec, mix: bool) -> "_Reader":
+        header, given = header_of(path, spec), spec.given_channels
+        channels = channel_mapping(spec.kind, given if mix else header.channels, given, spec.channels)
+        if mix and header.channels != given and not header.format.convertible(header, given):
+            raise UnreadableError(f"it has {header.channels} channels, and {given} are used")
+        grid = header.format.grid(header, spec)
+        check_size(4 * header.entries * header.channels * prod(grid), path.stat().st_size)
+        return cls(header, spec, channels)
+
+    def values(self) -> tuple[np.ndarray, np.ndarray]:
+        """Those of the file, ``(N, channels, *shape)``, and which of them are missing."""
+        read = replace(self.spec, channels=sum(self.channels.file))
+        values = self.header.format.values(self.header, read)
+        return values, ~present(values, missing_value(self.spec.missing))
+
+    def check_missing(self, missing: np.ndarray) -> None:
+        """Refuse a file with missing values, if the training files had none."""
+        if self.spec.missing is None and missing.any():
+            raise UnreadableError("it has values that are NaN or infinite, and the training files had none")
+
+    def loaded(self, values: np.ndarray, gone: np.ndarray, to_make: bool = False) -> Loaded:
+        """The file as a network sees it.
+
+        Args:
+            values: ``(N, channels, *shape)``.
+            gone: which of them are not there.
+            to_make: that these are to be made, and may be all: the mask is False where any of one is.
+        """
+        header, spec = self.header, self.spec
+        views, scales = self._views(np.where(gone, np.nan, values) if gone.any() else values)
+        there = stacked([np.isfinite(v) for v in views])
+        if to_make:
+            there &= ~self._touched(gone, there.shape[2:])
+        elif not there.any():
+            raise UnreadableError("it has nothing but missing values")
+        scaled = stacked([scales[n % len(scales)].to_model(v) for n, v in enumerate(views)])
+        whole = bool(there.all())
+        x = torch.from_numpy(scaled if whole else np.where(there, scaled, np.float32(0)))
+        mask = None if whole else torch.from_numpy(there)
+        if not header.series and len(scales) == 1:
+            x, mask = x[0], None if mask is None else mask[0]
+        lost = tuple(filter(None, (header.lost, header.format.lost(header, spec, there.shape[2:]))))
+        return Loaded(x, Source(header, spec, scales, self.channels, tuple(x.shape)), mask, lost)
+
+    def _views(self, values: np.ndarray) -> tuple[list[np.ndarray], tuple[Scale, ...]]:
+        """Inputs of the model in the file's numbers, example by example, and the scales of those of one."""
+        header, spec, count = self.header, self.spec, self.channels.views
+        opaque = header.format.scale(spec, header).high
+        views = [
+            header.format.to_grid(v, header, spec) for e in values for v in self.channels.split(e, opaque)
+        ]
+        scales = tuple(_scale(header, spec, views[n::count]) for n in range(count))
+        if spec.resize and spec.size is not None:
+            views = [v if v.shape[1:] == spec.size else resized(v, spec.size) for v in views]
+        return views, scales
+
+    def _touched(self, gone: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+        """Entries of the views, on a grid of the given sizes, that some of what is gone lies in."""
+        return np.stack([touched(m, sizes) for g in gone for m in self.channels.split(g, False)])
 
 
 def _scale(header: Header, spec: DataSpec, views: list[np.ndarray]) -> Scale:

@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Literal
 
 from ..arguments import choice, integer, interval, number, positive, several
 
+TASKS = ("segmentation", "classification", "regression")
+
 
 @dataclass(frozen=True)
 class DataOptions:
@@ -59,6 +61,17 @@ class DataOptions:
     it, so that what is learnt holds for any loudness (0.25 is about right); by default loudness stays"""
     pairs: Path | None = None
     """folder of degraded files, each at the relative path of its clean one: learn to restore those"""
+    targets: Path | None = None
+    """what is to be learned: a folder of label maps (or of values), each at the relative path of its file; or
+    a table, labels.csv, with the columns file and label (or several of numbers)"""
+    task: Literal["segmentation", "classification", "regression"] | None = None
+    """what is learned from targets; by default classes of whole numbers and of words, and values of other
+    numbers. classification without targets is that of sub-folders, or of --labels"""
+    class_names: Path | None = None
+    """JSON file with the names of the classes and their values in label maps, {"liver": 1, ...}, as nnU-Net's
+    dataset.json has them; by default all values that there are"""
+    ignore_index: int | None = None
+    """value in label maps of what does not count"""
     validation: float = 0.1
     """share of the examples that is held out"""
     seed: int = 0
@@ -70,6 +83,7 @@ class DataOptions:
         for name, value in (self._shapes() | self._values() | self._paths()).items():
             object.__setattr__(self, name, value)
         self._check_restoration()
+        self._check_targets()
         if not -(2**63) <= self.seed < 2**64:
             raise ValueError(f"seed must have at most 64 bits, got {self.seed}")
         if not 0 <= self.validation < 1:
@@ -99,12 +113,19 @@ class DataOptions:
         if self.missing is not None:
             missing_value(str(self.missing))
             found["missing"] = str(self.missing)
-        if self.labels is not None:
-            choice(self.labels, ("folder", "file"), "labels")
+        if self.task is not None:
+            choice(self.task, TASKS, "task")
+        labels = self.labels
+        if labels is None and self.task == "classification" and self.targets is None:
+            found["labels"] = labels = "folder"
+        if labels is not None:
+            choice(labels, ("folder", "file"), "labels")
+        if self.ignore_index is not None:
+            found["ignore_index"] = integer(self.ignore_index, "ignore_index", None)
         return found
 
     def _paths(self) -> dict[str, Any]:
-        given = {name: getattr(self, name) for name in ("noise", "pairs")}
+        given = {name: getattr(self, name) for name in ("noise", "pairs", "targets", "class_names")}
         return {name: Path(path) for name, path in given.items() if path is not None}
 
     def _check_restoration(self) -> None:
@@ -114,6 +135,22 @@ class DataOptions:
             positive(self.level, "level")
             if not self.restores:
                 raise ValueError(f"level needs noise, coloured or pairs, got {self.level!r} without them")
+
+    def _check_targets(self) -> None:
+        if self.targets is not None and self.labels is not None:
+            raise ValueError("targets are labels: leave out labels, or targets")
+        if self.supervised and self.restores:
+            raise ValueError("targets are for a model that predicts: leave out noise, coloured and pairs")
+        if self.task is not None and self.task != "classification" and self.targets is None:
+            raise ValueError(f"task={self.task!r} needs targets, a folder or a table")
+        for name in ("class_names", "ignore_index"):
+            if getattr(self, name) is not None and self.targets is None:
+                raise ValueError(f"{name} is of targets, and there are none, got {getattr(self, name)}")
+
+    @property
+    def supervised(self) -> bool:
+        """True if examples come with targets, which are to be predicted."""
+        return self.targets is not None or self.task is not None
 
     @property
     def restores(self) -> bool:

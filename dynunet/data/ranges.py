@@ -63,7 +63,7 @@ def _parts(
 ) -> Iterator[np.ndarray]:
     """The values of an example that are there, part by part; also kept, where percentiles need them."""
     missing = missing_value(spec.missing)
-    for region in _regions(header, spec):
+    for region in regions(header, spec):
         values = header.format.read(header, index, spec, cache, region)
         there = present(values, missing)
         if spec.missing is None and not there.all():
@@ -80,7 +80,7 @@ def _parts(
         yield values
 
 
-def _regions(header: Header, spec: DataSpec) -> Iterator[Region | None]:
+def regions(header: Header, spec: DataSpec) -> Iterator[Region | None]:
     """Slabs along the first axis, where reading a part does not mean to read all."""
     if not header.format.partial:
         yield None

@@ -13,6 +13,7 @@ from .formats.format import times
 from .options import DataOptions
 from .scan import Scan
 from .selection import File
+from .spec import DataSpec
 
 _LISTED = 10  # places that are named
 _ROWS = 12  # kinds of files that are listed one by one
@@ -22,41 +23,52 @@ def table(
     scan: Scan, options: DataOptions, shape: Sequence[int], masked: bool, skipped: Mapping[Path, str]
 ) -> str:
     """A text about what a data set consists of, and what is left out of it."""
-    spec, held = scan.spec, sum(scan.held)
-    lines = _aligned(
-        [
-            ("files", "examples", "channels", "sizes", of_kind(spec.kind).step_name, "stored", "values"),
-            *_rows(scan),
-        ]
-    )
-    lines.append("")
-    lines.append(f"values    {of_kind(spec.kind).scale_text(spec, options)}")
-    lines.append(f"examples  {len(scan.entries)}: {len(scan.entries) - held} to train on, {held} held out")
-    if scan.labels is not None:
-        lines.append(f"classes   {_counts(scan)}")
+    own = of_kind(scan.spec.kind)
+    title = ("files", "examples", "channels", "sizes", own.step_name, "stored", "values")
+    lines = _aligned([title, *_rows(scan)])
+    lines += ["", f"values    {own.scale_text(scan.spec, options)}", *_examples(scan)]
+    lines += [_item(scan.spec, shape, masked), *_changed(scan), *_left_out(scan, skipped)]
+    return "\n".join(lines)
+
+
+def _item(spec: DataSpec, shape: Sequence[int], masked: bool) -> str:
     parts = [f"x0 {times(shape)}"]
     if spec.cond_channels:
         parts.append(f"cond {times((spec.cond_channels, *shape[1:]))}")
-    lines.append(f"item      {', '.join(parts + ['mask'] * masked)}")
-    if scan.noise:
-        lines.append(f"noise     {count(len(scan.noise), 'file')}")
-    converted = sum(f.header.channels != spec.channels for f in scan.files)
+    return f"item      {', '.join(parts + ['mask'] * masked)}"
+
+
+def _examples(scan: Scan) -> list[str]:
+    held = sum(scan.held)
+    lines = [f"examples  {len(scan.entries)}: {len(scan.entries) - held} to train on, {held} held out"]
+    lines += [] if scan.labels is None else [f"classes   {_counts(scan)}"]
+    return lines if scan.targets is None else [*lines, f"targets   {scan.targets.text()}"]
+
+
+def _changed(scan: Scan) -> list[str]:
+    """What is added to files, and what they lose."""
+    lines = [f"noise     {count(len(scan.noise), 'file')}"] if scan.noise else []
+    converted = sum(f.header.channels != scan.spec.channels for f in scan.files)
     if converted:
-        lines.append(f"channels  {count(converted, 'file')} converted to {spec.channels}")
-    for lost, n in Counter(f.header.lost for f in scan.files if f.header.lost is not None).items():
-        lines.append(f"lost      in {count(n, 'file')}, {lost}")
-    for title, files in (("skipped", skipped), ("in part", scan.selection.partly)):
-        if files:
-            lines.append(f"{title}   {count(len(files), 'file')}")
-            lines += _listed(files, scan.root)
-    if scan.left_out:
-        lines.append(f"left out  {count(len(scan.left_out), 'folder')} without data")
-        lines += _listed(scan.left_out, scan.root)
+        lines.append(f"channels  {count(converted, 'file')} converted to {scan.spec.channels}")
+    lost = Counter(f.header.lost for f in scan.files if f.header.lost is not None)
+    return lines + [f"lost      in {count(n, 'file')}, {what}" for what, n in lost.items()]
+
+
+def _left_out(scan: Scan, skipped: Mapping[Path, str]) -> list[str]:
+    """What was found and is not, or not all, used."""
+    lines = []
+    for title, places, thing in (
+        ("skipped   {}", skipped, "file"),
+        ("in part   {}", scan.selection.partly, "file"),
+        ("left out  {} without data", scan.left_out, "folder"),
+    ):
+        if places:
+            lines += [title.format(count(len(places), thing)), *_listed(places, scan.root)]
     if scan.others:
-        lines.append(
-            f"other     {count(scan.others.total(), 'file')} without data: {others_text(scan.others)}"
-        )
-    return "\n".join(lines)
+        number = count(scan.others.total(), "file")
+        lines.append(f"other     {number} without data: {others_text(scan.others)}")
+    return lines
 
 
 def _rows(scan: Scan) -> list[tuple[str, ...]]:

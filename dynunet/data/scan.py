@@ -23,6 +23,9 @@ from .ranges import ranges_of
 from .selection import File, Selection, common_spec, example_size, watched, wrong_size
 from .spec import DataSpec
 from .splits import held_out
+from .target_files import find_targets
+from .target_survey import survey
+from .targets import Known, Targets
 
 
 @dataclass
@@ -40,10 +43,16 @@ class Scan:
     left_out: dict[Path, str] = field(default_factory=dict)  # folders, and what they are
     cond: DataSpec | None = None  # of the degraded versions
     noise: list[Header] = field(default_factory=list)
+    targets: Targets | None = None
 
 
-def scan(source: Path | str | Sequence[Path | str], options: DataOptions, cache: Cache) -> Scan:
+def scan(
+    source: Path | str | Sequence[Path | str], options: DataOptions, cache: Cache, known: Known | None = None
+) -> Scan:
     """Look through the files of a source.
+
+    Args:
+        known: what a model predicts that is to be evaluated.
 
     Raises:
         FileNotFoundError, ValueError: there is nothing to train on, or files are not alike that must be.
@@ -56,14 +65,12 @@ def scan(source: Path | str | Sequence[Path | str], options: DataOptions, cache:
     cond = None
     if options.pairs is not None:
         cond, files = paired(files, found.root, options, spec, selection)
+    files = find_targets(files, found.root, options, spec, selection)
     spec = replace(spec, size=example_size(files, options, spec), step=_typical_step(files))
     files = selection.keep(files, lambda f: wrong_size(f, spec, options))
-    _name_folders(files, found.root, options)
-    if options.labels == "folder":
-        files = selection.keep(
-            files, lambda f: None if f.folder else "it is in no sub-folder, so it has no class"
-        )
+    files = _in_folders(files, found.root, options, selection)
     files = _measured(files, spec, cond, options, cache, selection)
+    files, targets = survey(files, options, known, cache, selection) if options.supervised else (files, None)
 
     entries = [(i, n) for i, f in enumerate(files) for n in range(f.header.entries) if not _unusable(f, n)]
     if not entries:
@@ -83,9 +90,14 @@ def scan(source: Path | str | Sequence[Path | str], options: DataOptions, cache:
     spec = replace(spec, restoration=restoration, cond_channels=channels)
     if cond is not None:
         cond = replace(cond, range=spec.range)
+    learned = None
+    if targets is not None:  # classes are the model's own, not a condition
+        learned = targets(entries=entries, held=held, labels=labels, names=spec.classes)
+        spec, labels = replace(spec, classes=None, target=learned.spec.document()), None
     return Scan(
-        found.root, spec, files, entries, labels, held, selection, found.others, found.left_out, cond, noise
-    )
+        found.root, spec, files, entries, labels, held, selection, found.others, found.left_out, cond, noise,
+        learned,
+    )  # fmt: skip
 
 
 def _placed(file: File, spec: DataSpec) -> None:
@@ -93,8 +105,8 @@ def _placed(file: File, spec: DataSpec) -> None:
     file.grid = attempt(lambda: file.header.format.grid(file.header, spec))
 
 
-def _name_folders(files: list[File], root: Path, options: DataOptions) -> None:
-    """The top-level sub-folder of every file; what all files are in, is none (unless it is a class)."""
+def _in_folders(files: list[File], root: Path, options: DataOptions, selection: Selection) -> list[File]:
+    """Note the top-level sub-folder of every file; what all files are in, is none (unless it is a class)."""
     places = [Path(os.path.relpath(f.header.path, root)) for f in files]
     shared = 0
     if options.labels != "folder":
@@ -102,6 +114,9 @@ def _name_folders(files: list[File], root: Path, options: DataOptions) -> None:
     for file, place in zip(files, places, strict=True):
         folders = place.parent.parts[shared:]
         file.folder = folders[0] if folders else ""
+    if options.labels != "folder":
+        return files
+    return selection.keep(files, lambda f: None if f.folder else "it is in no sub-folder, so it has no class")
 
 
 def _typical_step(files: list[File]) -> tuple[float, ...] | None:
@@ -155,28 +170,37 @@ def _classes(
     if options.labels is None:
         return spec, None
     if options.labels == "folder":
-        names = sorted({f.folder for f in files})
-        labels = [names.index(files[f].folder) for f, _ in entries]
-        return replace(spec, classes=tuple(map(shown, names))), labels
+        folders = sorted({f.folder for f in files})
+        labels = [folders.index(files[f].folder) for f, _ in entries]
+        names = map(shown, folders)
+    else:
+        labels = _labels_in_files(files, entries)
+        names = files[0].header.classes or map(str, range(max(labels) + 1))
+    return replace(spec, classes=tuple(names)), labels
+
+
+def _labels_in_files(files: list[File], entries: list[tuple[int, int]]) -> list[int]:
     if any(f.header.labels is None for f in files):
         raise ValueError("labels='file' is of IDX, CIFAR-10 and npz files; labels='folder' takes sub-folders")
-    labels = [int(labels[n]) for f, n in entries if (labels := files[f].header.labels) is not None]
-    names = files[0].header.classes or tuple(str(c) for c in range(max(labels) + 1))
-    return replace(spec, classes=tuple(names)), labels
+    return [int(labels[n]) for f, n in entries if (labels := files[f].header.labels) is not None]
 
 
 def _range(
     spec: DataSpec, files: list[File], entries: list[tuple[int, int]], held: list[bool], options: DataOptions
 ) -> tuple[float, float] | None:
     """The values that become -1 and 1: as asked, of the training examples, or typical ones of volumes."""
-    own = of_kind(spec.kind)
     if spec.percentiles is not None:
-        found = [p for f in files if f.ranges is not None and (p := f.ranges.percentiles) is not None]
-        return median(low for low, _ in found), median(high for _, high in found)
+        return _typical_range(files)
     trained = [(files[f].ranges, n) for (f, n), out in zip(entries, held, strict=True) if not out]
-    lows = [float(m.low[n]) for m, n in trained if m is not None]
-    highs = [float(m.high[n]) for m, n in trained if m is not None]
-    return own.range_of(spec, options.value_range, (min(lows), max(highs)) if lows else None)
+    spans = [(float(m.low[n]), float(m.high[n])) for m, n in trained if m is not None]
+    whole = (min(low for low, _ in spans), max(high for _, high in spans)) if spans else None
+    return of_kind(spec.kind).range_of(spec, options.value_range, whole)
+
+
+def _typical_range(files: list[File]) -> tuple[float, float]:
+    """The medians of the files' own ranges."""
+    found = [p for f in files if f.ranges is not None and (p := f.ranges.percentiles) is not None]
+    return median(low for low, _ in found), median(high for _, high in found)
 
 
 def _restoration(options: DataOptions, cond: DataSpec | None) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from convnd.arguments import per_axis
 
 from ..progress import Bar
 from .errors import UnreadableError, attempt, count, shown
-from .formats import FORMATS, Header, of_kind, of_path
+from .formats import FORMATS, Format, Header, of_kind, of_path
 from .formats.format import most, times
 from .options import DataOptions
 from .ranges import Ranges
@@ -33,6 +33,8 @@ class File:
     folder: str = ""  # the top-level sub-folder it is in
     ranges: Ranges | None = None  # of its values
     pair: "File | None" = None  # its degraded version
+    target: "File | None" = None  # its label map, or that of its values
+    row: tuple[str, ...] | None = None  # its labels in a table
 
 
 @dataclass
@@ -42,14 +44,19 @@ class Selection:
     skipped: dict[Path, str] = field(default_factory=dict)
     partly: dict[Path, str] = field(default_factory=dict)
 
-    def read_headers(self, paths: Iterable[Path], options: DataOptions) -> list[File]:
-        files = []
+    def read_headers(
+        self,
+        paths: Iterable[Path],
+        options: DataOptions,
+        header: Callable[[Format, Path, DataOptions], Header] | None = None,
+    ) -> list[File]:
+        files, read = [], header or (lambda own, path, options: own.header(path, options))
         for path in watched(paths, "looking at files"):
             found = of_path(path)
             try:
                 if found is None:
                     raise UnreadableError("its suffix is not known")
-                files.append(File(attempt(lambda f=found, p=path: f.header(p, options))))
+                files.append(File(attempt(lambda f=found, p=path: read(f, p, options))))
             except UnreadableError as error:
                 self.skipped[path] = str(error)
         return self.left(files)

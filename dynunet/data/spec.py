@@ -1,12 +1,13 @@
 """DataSpec: the meaning of the numbers of an example, as a checkpoint keeps it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from ..jsonable import plain
 from ..rules import Rule, both, check_fields, flag, optional, ordered, real, several, table, text, whole
 from .options import missing_value
+from .target_spec import TargetSpec
 
 __all__ = ["DataSpec"]
 
@@ -36,6 +37,7 @@ class DataSpec:
     coordinates: bool = False
     cond_channels: int = 0
     restoration: dict[str, Any] | None = None
+    target: dict[str, Any] | None = None  # what is predicted, a TargetSpec
 
     @property
     def level(self) -> float | None:
@@ -47,9 +49,15 @@ class DataSpec:
         """Channels of the files that a model is given: of pairs, the degraded ones may have others."""
         return (self.restoration or {}).get("channels", self.channels)
 
+    @property
+    def learned(self) -> TargetSpec | None:
+        """What is predicted, if anything is."""
+        return None if self.target is None else TargetSpec.of(self.target)
+
     def document(self) -> dict[str, Any]:
-        """All fields in JSON's types."""
-        return plain(self)
+        """All fields in JSON's types; without a target where there is none."""
+        found = plain(self)
+        return found if self.target is not None else {k: v for k, v in found.items() if k != "target"}
 
     @classmethod
     def of(cls, document: "Mapping[str, Any] | DataSpec") -> "DataSpec":
@@ -62,16 +70,13 @@ class DataSpec:
             return document
         if not isinstance(document, Mapping):
             raise TypeError(f"units must be a dict, such as those of a dataset, got {document!r}")
-        names = [f.name for f in fields(cls)]
-        for name in document:
-            if name not in names:
-                raise ValueError(f"units must have no field but {', '.join(names)}, got {name!r}")
-        for name in ("kind", "spatial_dims", "channels"):
-            if name not in document:
-                raise ValueError(f"units must have a field {name!r}, got {dict(document)!r}")
+        names = tuple(f.name for f in fields(cls))
+        _check_names(document, names)
         given: dict[str, Any] = {k: list(v) if isinstance(v, tuple) else v for k, v in document.items()}
-        check_fields(given, _rules(), "units: ", tuple(names))
+        check_fields(given, _rules(), "units: ", names)
         check_fields(given.get("restoration") or {}, _RESTORATION, "units: restoration: ", (*_RESTORATION,))
+        if given.get("target") is not None:
+            TargetSpec.of(given["target"])
         held: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
         spec = cls(**held)
         spec._check_lengths()
@@ -91,6 +96,15 @@ class DataSpec:
                 f"units: field 'cond_channels' must count the coordinates and what is to be restored, got "
                 f"{self.cond_channels}"
             )
+
+
+def _check_names(document: Mapping[str, Any], known: Sequence[str]) -> None:
+    for name in document:
+        if name not in known:
+            raise ValueError(f"units must have no field but {', '.join(known)}, got {name!r}")
+    for name in ("kind", "spatial_dims", "channels"):
+        if name not in document:
+            raise ValueError(f"units must have a field {name!r}, got {dict(document)!r}")
 
 
 _RESTORATION = {
@@ -125,6 +139,7 @@ def _rules() -> dict[str, Rule]:
         "coordinates": flag(),
         "cond_channels": whole(),
         "restoration": optional(table()),
+        "target": optional(table()),
     }
 
 

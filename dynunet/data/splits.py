@@ -36,22 +36,36 @@ def held_out(
     """
     if share == 0:
         return [False] * len(entries)
-    standard = [header.format.standard for header in headers]
-    test = [header.format.in_test_set(header.path) for header in headers]
-    if all(standard) and any(test) and not all(test):
-        return [test[file] for file, _ in entries]
-    by_entry = all(standard) or len(headers) == 1
-    groups: dict[object, list[int]] = defaultdict(list)
-    for i, entry in enumerate(entries):
-        folder = folders[entry[0]]
-        whole = folder and not stratified and not by_entry
-        groups[entry if by_entry else folder if whole else entry[0]].append(i)
+    standard = _standard_split(headers)
+    if standard is not None:
+        return [standard[file] for file, _ in entries]
     strata: dict[str, list[list[int]]] = defaultdict(list)
-    for members in groups.values():
-        strata[folders[entries[members[0]][0]] if stratified else ""].append(members)
+    for group in _together(headers, entries, folders, stratified):
+        file, _ = entries[group[0]]
+        strata[folders[file] if stratified else ""].append(group)
     generator = torch.Generator().manual_seed(seed)
     chosen = {i for s in sorted(strata) for i in _some(strata[s], share, generator)}
     return [i in chosen for i in range(len(entries))]
+
+
+def _standard_split(headers: Sequence[Header]) -> list[bool] | None:
+    """True for each file of a test set, where all are of standard data sets and some are not to test with."""
+    test = [header.format.in_test_set(header.path) for header in headers]
+    standard = all(header.format.standard for header in headers)
+    return test if standard and any(test) and not all(test) else None
+
+
+def _together(
+    headers: Sequence[Header], entries: Sequence[tuple[int, int]], folders: Sequence[str], stratified: bool
+) -> list[list[int]]:
+    """Groups of examples, each of which is held out as a whole or not at all."""
+    groups: dict[object, list[int]] = defaultdict(list)
+    by_example = len(headers) == 1 or all(header.format.standard for header in headers)
+    for i, entry in enumerate(entries):
+        file, _ = entry
+        by_file = file if stratified else folders[file] or file
+        groups[entry if by_example else by_file].append(i)
+    return list(groups.values())
 
 
 def _some(groups: list[list[int]], share: float, generator: torch.Generator) -> list[int]:

@@ -55,14 +55,17 @@ def check_shape(shape: Any, name: str, model: Any) -> tuple[int, ...]:
     sizes = tuple(integer(size, f"{name}[{i}]", min(i, 1)) for i, size in enumerate(shape))  # N may be 0
     if len(sizes) < 2:
         raise ValueError(f"{name} must be (N, C, *spatial), where spatial may be empty, got {sizes}")
-    model = unwrapped(model)
-    channels, dims = getattr(model, "in_channels", None), getattr(model, "spatial_dims", None)
-    if (isinstance(channels, int) and sizes[1] != channels) or (
-        isinstance(dims, int) and len(sizes) - 2 != dims
-    ):
-        axes = f" and {dims} spatial axes" if isinstance(dims, int) else ""
+    network = unwrapped(model)
+    channels, dims = (_stated(network, option) for option in ("in_channels", "spatial_dims"))
+    if channels not in (None, sizes[1]) or dims not in (None, len(sizes) - 2):
+        axes = "" if dims is None else f" and {dims} spatial axes"
         raise ValueError(f"{name} must fit the model, with {channels} channels{axes}, got {sizes}")
     return sizes
+
+
+def _stated(network: Any, option: str) -> int | None:
+    value = getattr(network, option, None)
+    return value if isinstance(value, int) else None
 
 
 def check_finite(x: Tensor, name: str) -> None:

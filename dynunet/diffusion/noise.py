@@ -1,5 +1,6 @@
 """The one place that draws noise, so that results can be reproduced and noise can be supplied."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 
 import torch
@@ -44,14 +45,18 @@ def moved(value: Tensor, device: torch.device | str) -> Tensor:
 def rand(n: int, generator: Generators) -> Tensor:
     """One uniform number in [0, 1) per sample, ``(n,)`` in float64 on the CPU.
 
-    A generator on another device draws in float32, since not every device has float64, and is synchronised.
+    A generator on another device seeds one on the CPU with its state, which lies on the host, and moves on:
+    nothing waits for the device, which may not have float64.
     """
     if isinstance(generator, Sequence):
         _check_one_each(generator, n)
         return torch.cat([torch.empty(0, dtype=torch.float64), *(rand(1, g) for g in generator)])
     if generator is None or generator.device.type == "cpu":
         return torch.rand(n, generator=generator, dtype=torch.float64, device="cpu")
-    return torch.rand(n, generator=generator, device=generator.device).cpu().double()
+    state = hashlib.blake2b(generator.get_state().numpy().tobytes(), digest_size=8).digest()
+    torch.rand(1, generator=generator, device=generator.device)
+    seeded = torch.Generator().manual_seed(int.from_bytes(state, "little", signed=True))
+    return rand(n, seeded)
 
 
 def _check_one_each(generators: Sequence[torch.Generator], n: int) -> None:

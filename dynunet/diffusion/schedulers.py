@@ -142,7 +142,7 @@ def _called(scheduler: Any) -> str:
 
 
 def _check_levels(scheduler: Any, scales: Sequence[Scales]) -> None:
-    """Refuse noise levels that do not fall from pure noise, or at which the output does not determine x_0."""
+    """Refuse noise levels that do not fall from pure noise to 0, or at whose first x_0 is not determined."""
     for alpha, sigma in scales:
         if not (0 <= alpha < inf and 0 <= sigma < inf and hypot(alpha, sigma) > 0):
             raise ValueError(f"its scales must be finite and not negative, got {alpha:.4g} and {sigma:.4g}")
@@ -150,12 +150,17 @@ def _check_levels(scheduler: Any, scales: Sequence[Scales]) -> None:
     for now, then in pairwise(ratios):
         if then > now or now == 0:
             raise ValueError(f"its noise levels sigma / alpha must fall to 0, got {now:.4g}, then {then:.4g}")
-    if ratios[0] < _FIRST_RATIO:
+    _check_first_level(scheduler, ratios[0])
+
+
+def _check_first_level(scheduler: Any, ratio: float) -> None:
+    """Refuse a ratio sigma / alpha far from pure noise, or at which the output does not determine x_0."""
+    if ratio < _FIRST_RATIO:
         raise ValueError(
             f"its first noise level sigma / alpha must be at least {_FIRST_RATIO:g}, as it starts from noise "
-            f"alone, got {ratios[0]:.4g}"
+            f"alone, got {ratio:.4g}"
         )
-    if ratios[0] == inf and scheduler.config.get("prediction_type") == "epsilon":
+    if ratio == inf and scheduler.config.get("prediction_type") == "epsilon":
         raise ValueError(
             "its prediction_type must not be 'epsilon' where no signal is left, alpha = 0 (zero terminal "
             "SNR, flow sigmas): there the noise does not tell the data"

@@ -62,14 +62,17 @@ def scales_of(scheduler: Any) -> list[Scales]:
     if not hasattr(scheduler, "sigmas"):
         powers = [float(scheduler.alphas_cumprod[int(t)]) for t in scheduler.timesteps]
         return [*((sqrt(power), sqrt(1 - power)) for power in powers), (1.0, 0.0)]
-    sigmas = [float(sigma) for sigma in scheduler.sigmas[:n]]
+    scaled = _scaling(scheduler)
+    return [*(scaled(float(sigma)) for sigma in scheduler.sigmas[:n]), (1.0, 0.0)]
+
+
+def _scaling(scheduler: Any) -> Callable[[float], Scales]:
+    """alpha and sigma of the network's input, from an entry of the scheduler's ``sigmas``."""
     if is_flow(scheduler):
-        made = [(1 - sigma, sigma) for sigma in sigmas]
-    elif hasattr(scheduler, "_sigma_to_alpha_sigma_t") and "sigma_data" not in scheduler.config:
-        made = [(1 / hypot(1, sigma), sigma / hypot(1, sigma)) for sigma in sigmas]
-    else:
-        made = [(1.0, sigma) for sigma in sigmas]
-    return [*made, (1.0, 0.0)]
+        return lambda sigma: (1 - sigma, sigma)
+    if hasattr(scheduler, "_sigma_to_alpha_sigma_t") and "sigma_data" not in scheduler.config:
+        return lambda sigma: (1 / hypot(1, sigma), sigma / hypot(1, sigma))
+    return lambda sigma: (1.0, sigma)
 
 
 def _output(scheduler: Any, x: Tensor, x0: Tensor, scales: Scales) -> Tensor:

@@ -198,10 +198,22 @@ def _doubles(*arguments: Any) -> tuple[Tensor, ...]:
 def _checked(prediction: Any, target: Any, classes: int, mask: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Both on the device of the target, and where they count."""
     classes = integer(classes, "classes")
-    for name, value in (("prediction", prediction), ("target", target)):
-        if not isinstance(value, Tensor) or value.is_floating_point() or value.is_complex():
-            got = f"dtype {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
-            raise TypeError(f"{name} must be a tensor of labels or of bools, got {got}")
+    _check_alike(prediction, target, classes)
+    prediction = prediction.to(target.device)
+    if target.dtype == torch.bool:
+        return prediction, target, _counted(mask, target[:, 0])
+    prediction, target = prediction.long(), target.long()
+    counted = _counted(mask, target)
+    if target.device.type == "cpu":  # elsewhere it would wait for the device
+        _check_range(prediction[counted], classes, "prediction")
+        _check_range(target[counted], classes, "target")
+    return prediction, target, counted
+
+
+def _check_alike(prediction: Any, target: Any, classes: int) -> None:
+    """Refuse what are not two label maps, or two with a bool for each class."""
+    _check_labels(prediction, "prediction")
+    _check_labels(target, "target")
     several = target.dtype == torch.bool
     if prediction.shape != target.shape or (prediction.dtype == torch.bool) != several:
         raise ValueError(
@@ -211,22 +223,25 @@ def _checked(prediction: Any, target: Any, classes: int, mask: Any) -> tuple[Ten
     if target.ndim < 1 + several or (several and target.shape[1] != classes):
         shape = "(N, classes, *spatial)" if several else "(N, *spatial)"
         raise ValueError(f"target must be {shape} with classes={classes}, got {tuple(target.shape)}")
-    prediction = prediction.to(target.device)
-    if not several:
-        prediction, target = prediction.long(), target.long()
-    shape = (target[:, 0] if several else target).shape
+
+
+def _check_labels(value: Any, name: str) -> None:
+    if not isinstance(value, Tensor) or value.is_floating_point() or value.is_complex():
+        got = f"dtype {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"{name} must be a tensor of labels or of bools, got {got}")
+
+
+def _counted(mask: Any, like: Tensor) -> Tensor:
+    """The mask, True everywhere by default, on the device of a map of its shape."""
     if mask is None:
-        mask = torch.ones(shape, dtype=torch.bool, device=target.device)
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != shape:
+        return torch.ones_like(like, dtype=torch.bool)
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != like.shape:
         got = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
-        raise ValueError(f"mask must be bool {tuple(shape)}, got {got}")
-    mask = mask.to(target.device)
-    if target.device.type == "cpu" and not several:  # elsewhere it would wait for the device
-        for name, labels in (("prediction", prediction), ("target", target)):
-            wrong = labels[mask & ((labels < 0) | (labels >= classes))]
-            if len(wrong):
-                raise ValueError(
-                    f"{name} must have labels from 0 to {classes - 1} where it counts, "
-                    f"got {wrong.unique().tolist()[:10]}"
-                )
-    return prediction, target, mask
+        raise ValueError(f"mask must be bool {tuple(like.shape)}, got {got}")
+    return mask.to(like.device)
+
+
+def _check_range(labels: Tensor, classes: int, name: str) -> None:
+    wrong = labels[(labels < 0) | (labels >= classes)].unique().tolist()
+    if wrong:
+        raise ValueError(f"{name} must have labels from 0 to {classes - 1} where it counts, got {wrong[:10]}")

@@ -208,12 +208,15 @@ def _heads(
 ) -> list[int]:
     """Heads of each level from the channels per head: one for levels without attention, or for None."""
     widths = widths if isinstance(widths, Sequence) else [widths or c for c in channels]
-    attends = [a is not None for a in attention]
-    attends[-1] = attends[-1] or middle
-    for c, width, used in zip(channels, widths, attends, strict=True):
-        if used and c % width:
+    last, heads = len(channels) - 1, []
+    for i, (c, width) in enumerate(zip(channels, widths, strict=True)):
+        if attention[i] is None and not (middle and i == last):
+            heads.append(1)
+            continue
+        if c % width:
             raise ValueError(f"{field} must divide the channels of its level for a UNet, got {width} for {c}")
-    return [c // width if used else 1 for c, width, used in zip(channels, widths, attends, strict=True)]
+        heads.append(c // width)
+    return heads
 
 
 def _fill(
@@ -224,12 +227,9 @@ def _fill(
     known: Mapping[str, Tensor] | None = None,
 ) -> UNet:
     """Copy every weight of the model to its place; none may be left over on either side."""
-    state, origin = dict(known or {}), {}
-    for theirs, value in model.state_dict().items():
-        ours = theirs
-        for old, new in names.items():
-            ours = ours.replace(old, new)
-        state[ours], origin[ours] = value, theirs
+    theirs = model.state_dict()
+    origin = {_renamed(name, names): name for name in theirs}
+    state = {**(known or {}), **{ours: theirs[name] for ours, name in origin.items()}}
     _join_projections(state)
     if cosines_first:  # ours has the sines first
         waves = state["time_embedding.linear1.weight"]
@@ -241,10 +241,21 @@ def _fill(
             f"model must have the weights of its configuration and no others for a UNet, got also "
             f"{[origin.get(name, name) for name in unexpected]} and nothing for {missing}"
         )
-    for block in unet.modules():  # a shift that the other model's norm cancels
+    _remove_cancelled_shifts(unet)
+    return unet.train(model.training)
+
+
+def _remove_cancelled_shifts(unet: UNet) -> None:
+    """Those of the time that the other model's norm cancels."""
+    for block in unet.modules():
         if isinstance(block, Block) and block.modulation == "shift" and not block.shift_first:
             zero_init(block.embedding)
-    return unet.train(model.training)
+
+
+def _renamed(name: str, names: Mapping[str, str]) -> str:
+    for old, new in names.items():
+        name = name.replace(old, new)
+    return name
 
 
 def _join_projections(state: dict[str, Tensor]) -> None:

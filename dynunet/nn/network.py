@@ -29,6 +29,23 @@ def _channels_last(x: Tensor) -> Tensor:
     return x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
+def _check_labels(labels: Tensor, count: int, classes: int) -> None:
+    """Refuse class labels that are not one int of -1 to ``classes - 1`` per sample."""
+    if tuple(labels.shape) != (count,):
+        raise ValueError(
+            f"class_labels must have shape ({count},), one per sample, got {tuple(labels.shape)}"
+        )
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise TypeError(f"class_labels must be integers, got dtype {labels.dtype}")
+    if labels.device.type == "cpu" and not torch.compiler.is_compiling() and count:
+        low, high = int(labels.long().min()), int(labels.long().max())
+        if low < -1 or high >= classes:
+            raise ValueError(
+                f"class_labels must be from 0 to {classes - 1}, or -1 for none, "
+                f"got values from {low} to {high}"
+            )
+
+
 class Network(Checkpoint, nn.Module):
     """The encoder levels and the embeddings of the conditions; subclasses add their own layers.
 
@@ -129,44 +146,44 @@ class Network(Checkpoint, nn.Module):
         self, x: Tensor, t: Tensor | None, labels: Tensor | None, features: Tensor | None
     ) -> Tensor | None:
         """The sum of the embeddings, ``(N, E)``, or None if there are none."""
-        name, n = type(self).__name__, x.shape[0]
+        embedded = (self._embed_time(x, t), self._embed_labels(x, labels), self._embed_features(x, features))
+        terms = [term for term in embedded if term is not None]
+        return sum(terms[1:], terms[0]) if terms else None
+
+    def _embed_time(self, x: Tensor, t: Tensor | None) -> Tensor | None:
         if (t is None) != (self.time_embedding is None):
             rule = "takes no t: build it with time_embedding=True" if t is not None else "needs t"
-            raise ValueError(f"this {name} {rule}, got t={'None' if t is None else tuple(t.shape)}")
-        if labels is not None and self.class_embedding is None:
-            raise ValueError(
-                f"class_labels must be left out: build the {name} with num_classes=... to use them"
-            )
-        if features is not None and self.feature_embedding is None:
-            raise ValueError(
-                f"features must be left out: build the {name} with cond_features=... to use them"
-            )
-        terms = []
-        if self.time_embedding is not None and t is not None:
-            if tuple(t.shape) != (n,):
-                raise ValueError(f"t must have shape ({n},), one per sample, got {tuple(t.shape)}")
-            terms.append(self.time_embedding(t))
-        if self.class_embedding is not None:
-            labels = torch.full((n,), -1, device=x.device) if labels is None else labels
-            self._check_labels(labels, n)
-            terms.append(self.class_embedding(labels))
-        if self.feature_embedding is not None:
-            features = x.new_zeros(n, self.cond_features) if features is None else features
-            if tuple(features.shape) != (n, self.cond_features):
-                raise ValueError(
-                    f"features must have shape ({n}, {self.cond_features}), got {tuple(features.shape)}"
-                )
-            terms.append(self.feature_embedding(features))
-        return sum(terms[1:], terms[0]) if terms else None
+            got = "None" if t is None else tuple(t.shape)
+            raise ValueError(f"this {type(self).__name__} {rule}, got t={got}")
+        if t is None or self.time_embedding is None:
+            return None
+        if tuple(t.shape) != (x.shape[0],):
+            raise ValueError(f"t must have shape ({x.shape[0]},), one per sample, got {tuple(t.shape)}")
+        return self.time_embedding(t)
+
+    def _embed_labels(self, x: Tensor, labels: Tensor | None) -> Tensor | None:
+        if self.class_embedding is None:
+            return self._check_left_out("class_labels", labels, "num_classes")
+        if labels is None:
+            labels = torch.full((x.shape[0],), -1, device=x.device)
+        else:
+            _check_labels(labels, x.shape[0], self.num_classes or 0)
+        return self.class_embedding(labels)
+
+    def _embed_features(self, x: Tensor, features: Tensor | None) -> Tensor | None:
+        if self.feature_embedding is None:
+            return self._check_left_out("features", features, "cond_features")
+        wanted = x.shape[0], self.cond_features
+        if features is None:
+            features = x.new_zeros(wanted)
+        elif tuple(features.shape) != wanted:
+            raise ValueError(f"features must have shape {wanted}, got {tuple(features.shape)}")
+        return self.feature_embedding(features)
 
     def _context(self, x: Tensor, context: Tensor | None) -> Tensor | None:
         """The context tokens; if None, a single token of zeros, which also stands for a dropped condition."""
         if self.context_features is None:
-            if context is not None:
-                raise ValueError(
-                    f"context must be left out: build the {type(self).__name__} with context_features=..."
-                )
-            return None
+            return self._check_left_out("context", context, "context_features")
         if context is None:
             return x.new_zeros(x.shape[0], 1, self.context_features)
         if context.ndim != 3 or (context.shape[0], context.shape[2]) != (x.shape[0], self.context_features):
@@ -176,20 +193,12 @@ class Network(Checkpoint, nn.Module):
             )
         return context
 
-    def _check_labels(self, labels: Tensor, count: int) -> None:
-        if tuple(labels.shape) != (count,):
+    def _check_left_out(self, name: str, value: Tensor | None, option: str) -> None:
+        """Refuse an input for which the network has no layer."""
+        if value is not None:
             raise ValueError(
-                f"class_labels must have shape ({count},), one per sample, got {tuple(labels.shape)}"
+                f"{name} must be left out: build the {type(self).__name__} with {option}=... to use it"
             )
-        if labels.is_floating_point() or labels.dtype == torch.bool:
-            raise TypeError(f"class_labels must be integers, got dtype {labels.dtype}")
-        if labels.device.type == "cpu" and not torch.compiler.is_compiling() and count:
-            low, high = int(labels.long().min()), int(labels.long().max())
-            if low < -1 or high >= (self.num_classes or 0):
-                raise ValueError(
-                    f"class_labels must be from 0 to {(self.num_classes or 0) - 1}, or -1 for none, "
-                    f"got values from {low} to {high}"
-                )
 
     def _check_input(self, x: Tensor) -> None:
         if x.ndim != self.spatial_dims + 2 or x.shape[1] != self.in_channels:

@@ -427,23 +427,29 @@ class NetworkSpec:
         return tuple(kind(**{name: getattr(self, name)[i] for name in names}) for i in range(count))
 
     def _check_heads(self) -> None:
-        context = self.context_features is not None
+        decoder = () if self.out_features is not None else self._decoder_attention()
+        for level, channels, where in (*self._encoder_attention(), *decoder):
+            level.check_heads(channels, where)
+
+    def _encoder_attention(self) -> Iterator[tuple[LevelSpec, int, str]]:
+        """Every attention with heads in the encoder: its level, its channels, and where it is."""
         for i, level in enumerate(self.levels):
             if needs_heads(attention_names(level.attention)):
-                level.check_heads(level.channels, f"level {i}")
-            if context and level.attention:
-                level.check_heads(level.channels, f"level {i}, which attends to the context")
-        if self.out_features is not None:
-            return  # an encoder has neither a bottleneck nor skips
+                yield level, level.channels, f"level {i}"
+            if self.context_features is not None and level.attention:
+                yield level, level.channels, f"level {i}, which attends to the context"
+
+    def _decoder_attention(self) -> Iterator[tuple[LevelSpec, int, str]]:
+        """Those in the bottleneck and on the skips."""
         bottom = self.levels[-1]
         if needs_heads(attention_names(self.mid_attention)):
-            bottom.check_heads(bottom.channels, "the bottleneck (mid_attention)")
-        if context:
-            bottom.check_heads(bottom.channels, "the bottleneck, which attends to the context")
+            yield bottom, bottom.channels, "the bottleneck (mid_attention)"
+        if self.context_features is not None:
+            yield bottom, bottom.channels, "the bottleneck, which attends to the context"
         for i, level in reversed(list(enumerate(self.levels))):
             if isinstance(level.skip_attention, str) and needs_heads(attention_names(level.skip_attention)):
                 for skip in self.skips(i):
-                    level.check_heads(skip, f"level {i} (skip_attention)")
+                    yield level, skip, f"level {i} (skip_attention)"
 
     def skips(self, i: int) -> list[int]:
         """The channels of the skips used by the decoder at level ``i``, in the decoder's order.

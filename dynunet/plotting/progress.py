@@ -11,6 +11,8 @@ from torch import Tensor
 
 from .tiles import DPI, draw_sheet, figure, in_rows, pasted, spread, view
 
+_MANY = 200  # losses of one curve
+
 
 def loss_curve(log: str | Path | Sequence[Mapping[str, Any]], path: str | Path) -> None:
     """Losses over the steps of training.
@@ -26,26 +28,38 @@ def loss_curve(log: str | Path | Sequence[Mapping[str, Any]], path: str | Path) 
     if isinstance(log, (str, Path)):
         with Path(log).open(newline="", encoding="utf-8") as file:
             log = list(csv.DictReader(file))
-    names = [name for name in (log[0] if log else ()) if "loss" in name]
-    points = {name: [(float(r["step"]), float(r[name])) for r in log if r.get(name)] for name in names}
-    points = {name: list_ for name, list_ in points.items() if list_}
-    if not points:
+    curves = _curves(log)
+    if not curves:
         raise ValueError("log must have rows with step and a loss, got none")
     page = figure(800, 400, layout="constrained")
     axes = page.add_subplot(xlabel="step", ylabel="loss")
-    for name, curve in points.items():
-        steps, losses = np.array(curve).T
-        dense = len(losses) > 200  # the losses of single batches: show their mean, and them faintly
-        width = len(losses) // 50
-        (line,) = axes.plot(steps, losses, alpha=0.25 if dense else 1, label=None if dense else name)
-        if dense:
-            mean = np.convolve(losses, np.full(width, 1 / width), "valid")
-            axes.plot(steps[width - 1 :], mean, color=line.get_color(), label=name)
-    if all(loss > 0 for curve in points.values() for _, loss in curve):
+    for name, (steps, losses) in curves.items():
+        _draw_curve(axes, name, steps, losses)
+    if all((losses > 0).all() for _, losses in curves.values()):
         axes.set_yscale("log")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
     page.savefig(path, dpi=DPI)
+
+
+def _curves(log: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Steps and losses, by the name of the loss, without those that no row has."""
+    names = [name for name in (log[0] if log else ()) if "loss" in name]
+    points = {
+        name: [(float(row["step"]), float(row[name])) for row in log if row.get(name)] for name in names
+    }
+    return {name: np.array(found).T for name, found in points.items() if found}
+
+
+def _draw_curve(axes: Any, name: str, steps: np.ndarray, losses: np.ndarray) -> None:
+    """Losses; of many, which are of single batches, their running mean, and themselves faintly."""
+    if len(losses) <= _MANY:
+        axes.plot(steps, losses, label=name)
+        return
+    width = len(losses) // 50
+    (line,) = axes.plot(steps, losses, alpha=0.25)
+    mean = np.convolve(losses, np.full(width, 1 / width), "valid")
+    axes.plot(steps[width - 1 :], mean, color=line.get_color(), label=name)
 
 
 def film_strip(steps: Sequence[tuple[int, float, Tensor, Tensor]], path: str | Path, most: int = 10) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from convnd.arguments import choice
 
 from .signals import draw_signals
-from .tiles import GAP, LARGEST, SMALLEST, batched, draw_sheet, in_rows, spread, tiles
+from .tiles import GAP, LARGEST, SMALLEST, batched, check_labels, draw_sheet, in_rows, spread, tiles
 
 _MOST = {1: 12, 2: 64, 3: 12}  # samples in one picture by rank, 6 beyond
 _TALLEST = 1500  # pixels of a sheet of volumes or beyond, or that of a few samples
@@ -40,8 +40,7 @@ def pictures(
     Raises:
         ValueError: if ``x`` has no spatial axis or an axis of size 0, or ``labels`` not one text per sample.
     """
-    if labels and len(labels) != len(x):
-        raise ValueError(f"labels must have one text for each of {len(x)} samples, got {len(labels)}")
+    check_labels(labels, len(x), "samples")
     if x.ndim < 3 or 0 in x.shape:
         raise ValueError(f"x must be (N, C, *spatial), no size 0, got shape {tuple(x.shape)}")
     dims = x.ndim - 2
@@ -50,8 +49,7 @@ def pictures(
         kinds = ("waveform", "spectrogram") if sample_rate else ("waveform",)
         draw_signals(x, path, sample_rate, kinds, labels)
     elif dims == 2:
-        titles = [(i, i, label) for i, label in enumerate(labels[: columns or 0])]
-        draw_sheet(in_rows(tiles(x, -1, 1), columns or ceil(sqrt(len(x)))), path, (), titles)
+        _grid(x, path, columns, labels)
     elif dims == 3:
         number = _fitting(len(x), 4 * SMALLEST, x.shape[2:], columns)
         slices(x[:number], path, labels=labels[:number])
@@ -68,6 +66,11 @@ def _fitting(number: int, smallest: int, sizes: Sequence[int], together: int | N
     fits = max(1, _TALLEST // min(max(smallest, *sizes), LARGEST))
     together = together or 1
     return min(number, max(fits // together, 1) * together)
+
+
+def _grid(x: Tensor, path: str | Path, columns: int | None, labels: Sequence[str]) -> None:
+    titles = [(i, i, label) for i, label in enumerate(labels[: columns or 0])]
+    draw_sheet(in_rows(tiles(x, -1, 1), columns or ceil(sqrt(len(x)))), path, (), titles)
 
 
 def image_grid(
@@ -172,8 +175,7 @@ def mosaic(
     down = spread(x.shape[2], max(1, min(most, _TALLEST // (len(x) * (len(tile) + GAP)))))
     shown = rearrange(x[:, :, down][:, :, :, right], "n c rows columns h w -> (n rows columns) c h w")
     rows = in_rows(tiles(shown, low, high, 2 * SMALLEST), len(right))
-    if labels and len(labels) != len(x):
-        raise ValueError(f"labels must have one text for each of {len(x)} tables, got {len(labels)}")
+    check_labels(labels, len(x), "tables")
     first = [f"{label}, " for label in labels] or [""] * len(x)
     names = [f"{label * (i == down[0])}{axis_names[axes[0]]}: {i}" for label in first for i in down]
     titles = [(i, i, f"{axis_names[axes[1]]}: {index}") for i, index in enumerate(right)]

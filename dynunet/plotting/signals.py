@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .tiles import DPI, MISSING, batched, figure
+from .tiles import DPI, MISSING, batched, check_labels, figure
 
 _COLOUR = tuple(value / 255 for value in MISSING)
 _POINTS = 4000  # of a curve, at least, if it has more entries
@@ -44,8 +44,7 @@ def draw_signals(
     x: Tensor, path: str | Path, sample_rate: float | None, kinds: Sequence[str], labels: Sequence[str]
 ) -> None:
     """One row for every channel of every sample ``(N, C, T)``, one column for each kind of drawing."""
-    if labels and len(labels) != len(x):
-        raise ValueError(f"labels must have one text for each of {len(x)} samples, got {len(labels)}")
+    check_labels(labels, len(x), "samples")
     if sample_rate is not None and not sample_rate > 0:
         raise ValueError(f"sample_rate must be positive, got {sample_rate}")
     signals = rearrange(x.detach().cpu().double(), "n c t -> (n c) t")

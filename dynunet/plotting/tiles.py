@@ -168,3 +168,9 @@ def batched(x: Tensor, dims: int) -> Tensor:
 def spread(size: int, most: int) -> list[int]:
     """Indices from the first to the last, at most so many."""
     return sorted({round(i) for i in np.linspace(0, size - 1, min(size, most))})
+
+
+def check_labels(labels: Sequence[str], count: int, things: str) -> None:
+    """Refuse labels that are neither none nor one for each of so many things."""
+    if labels and len(labels) != count:
+        raise ValueError(f"labels must have one text for each of {count} {things}, got {len(labels)}")

@@ -39,13 +39,8 @@ class Objective(nn.Module):
     def __init__(self, model: nn.Module, loss: str) -> None:
         super().__init__()
         self.model = model
-        # A subclass with a loss of its own, and no sum of it, is asked for that.
-        parts = {"loss", "loss_sum"}
-        own = next((parts & vars(cls).keys() for cls in type(model).__mro__ if parts & vars(cls).keys()), ())
-        self.sums = "loss_sum" in own and not getattr(model, "per_batch", False)
-        # Keywords that its loss has by name, or that of a class it is derived from.
-        losses = [vars(cls)["loss"] for cls in type(model).__mro__ if "loss" in vars(cls)]
-        self.takes = {name for own in losses for name in inspect.signature(own).parameters}
+        self.sums = _is_summed(model)
+        self.takes = _keywords(model)
         self.options = {"loss": loss} if "loss" in self.takes else {}
         if not self.options and loss != TrainOptions.loss:
             kind = type(model).__name__
@@ -58,6 +53,19 @@ class Objective(nn.Module):
             return torch.stack([total.float(), number.detach().to(total.device, torch.float32)])
         mean = model.loss(**batch, **self.options).float()
         return torch.stack([mean * count, mean.new_full((), count)])
+
+
+def _is_summed(model: nn.Module) -> bool:
+    """True if ``loss`` is the mean of ``loss_sum``; not so in a subclass that has a loss alone."""
+    parts = {"loss", "loss_sum"}
+    own = next((parts & vars(cls).keys() for cls in type(model).__mro__ if parts & vars(cls).keys()), ())
+    return "loss_sum" in own and not getattr(model, "per_batch", False)
+
+
+def _keywords(model: nn.Module) -> set[str]:
+    """Those that the model's loss has by name, or that of a class it is derived from."""
+    losses = [vars(cls)["loss"] for cls in type(model).__mro__ if "loss" in vars(cls)]
+    return {name for loss in losses for name in inspect.signature(loss).parameters}
 
 
 class Engine:

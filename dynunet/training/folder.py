@@ -37,12 +37,7 @@ def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
     Raises:
         ValueError: naming what is there.
     """
-    try:
-        os.fspath(folder.absolute()).encode()
-    except UnicodeEncodeError:  # neither safetensors nor TensorBoard could write there
-        raise ValueError(f"out must be a path in UTF-8, got {shown(folder)}") from None
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"out must be a folder, got the file {folder}")
+    _check_path(folder)
     if not folder.exists() or all(path.name == LOCK for path in folder.iterdir()):
         return
     if not (folder / RUN).is_file():
@@ -55,6 +50,15 @@ def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
         )
     if not resume:
         _own(folder)
+
+
+def _check_path(folder: Path) -> None:
+    try:
+        os.fspath(folder.absolute()).encode()
+    except UnicodeEncodeError:  # neither safetensors nor TensorBoard could write there
+        raise ValueError(f"out must be a path in UTF-8, got {shown(folder)}") from None
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"out must be a folder, got the file {folder}")
 
 
 @contextmanager

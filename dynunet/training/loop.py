@@ -17,12 +17,14 @@ import torch
 
 from ..checkpoints import WEIGHTS
 from ..config import document
-from ..progress import Bar, Interrupted, duration, say
+from ..progress import Bar, Interrupted, say
 from ..writing import remove_left, replacing
 from . import folder, run
+from .augmentation import recorded
 from .engine import Engine
 from .evaluation import Pictures, criterion, validate
 from .failures import not_finite
+from .forecast import Forecast
 from .interrupts import Interrupts
 from .order import Stream, schedule
 from .record import RUN, finished, surroundings, write_record
@@ -31,8 +33,6 @@ from .state import Checkpoints, Saved
 Callback = Callable[[int, Mapping[str, float]], None]
 
 
-_SHOWING, _FORETOLD = 3, 5.0  # steps and seconds that show how long all take
-_LONG = 1800.0  # seconds, after which a smaller setting is proposed
 _FIRST_SAVE = 120.0  # seconds until the first checkpoint, if none is due earlier
 
 
@@ -41,6 +41,7 @@ class Settings(Protocol):
 
     dataset: Any
     validation: Any
+    augment: Any
     out: Path
     overwrite: bool
     sample_args: dict[str, Any]
@@ -56,17 +57,17 @@ class Loop:
         self.given, self.engine, self.interrupts, self.options = given, engine, interrupts, engine.options
         label = "target" if "target" in engine.average_objective.takes else "class_labels"
         stream = partial(Stream, seed=self.options.seed, label=label)
-        self.stream = stream(given.dataset)
+        self.stream = stream(given.dataset, change=given.augment)
         self.held_out = None if given.validation is None else stream(given.validation)
-        self.pictures = Pictures(given.out / folder.SAMPLES, self.held_out or self.stream, given.sample_args)
+        seen = self.held_out or stream(given.dataset)
+        self.pictures = Pictures(given.out / folder.SAMPLES, seen, given.sample_args)
         self.checkpoints = Checkpoints(given.out / folder.CHECKPOINTS)
         self.step, self.saved_step, self.seconds = 0, -1, 0.0
         self.best: tuple[int, float] | None = None  # step of the best validation, and its criterion
         # Loss and norm of the gradient, summed since the last row, on the device: it need not be waited for.
         self.sums, self.summed = torch.zeros(2, device=engine.accelerator.device), 0
         self.first = 0  # step that this process begins with
-        self.timed: tuple[int, float] | None = None  # a step, and when it was done
-        self.foretold = False
+        self.forecast = Forecast(self.options.steps, engine.accelerator.device.type)
         self._open(resume)
 
     def run(self) -> Any:
@@ -83,7 +84,8 @@ class Loop:
                 self.sums += self.engine.step(step, batches, self.stream)
                 self.step, self.summed = step + 1, self.summed + 1
                 self._show()
-                self._foretell()
+                for text in self.forecast.after(self.step):
+                    self._say(text)
                 self._after_step()
         if self.engine.main:
             self._complete()
@@ -101,18 +103,22 @@ class Loop:
             folder.check_untrained(given.out, len(run.read_log(given.out / folder.LOG)))
         engine.accelerator.wait_for_everyone()
         if engine.main:
-            if not resume and (given.out / RUN).is_file():
-                folder.remove_run(given.out)
-            for place in (given.out, self.pictures.folder):
-                remove_left(place)
-            write_record(given.out / RUN, self._about())
-            self.log = run.Log(
-                given.out, self.step, self.options.tensorboard, getattr(engine.average, "metric_names", ())
-            )
+            self._write_down(resume)
         if saved is None:
             self._save()  # a run that is killed early starts again from the same weights
         elif engine.main and self.step and not (given.out / WEIGHTS).exists():
             engine.average.save_pretrained(given.out)
+
+    def _write_down(self, resume: bool) -> None:
+        """Begin the record and the log of the run, and remove what is left of another or a killed one."""
+        out = self.given.out
+        if not resume and (out / RUN).is_file():
+            folder.remove_run(out)
+        for place in (out, self.pictures.folder):
+            remove_left(place)
+        write_record(out / RUN, self._about())
+        names = getattr(self.engine.average, "metric_names", ())
+        self.log = run.Log(out, self.step, self.options.tensorboard, names)
 
     def _about(self) -> dict[str, Any]:
         report = getattr(self.given.dataset, "report", None)
@@ -121,6 +127,7 @@ class Loop:
             **surroundings(),
             "seed": self.options.seed,
             "options": asdict(self.options),
+            "augment": recorded(self.given.augment),
             "processes": self.engine.accelerator.num_processes,
             "device": str(self.engine.accelerator.device),
             "dataset": f"{type(self.given.dataset).__name__} of {self.stream.length}",
@@ -128,30 +135,19 @@ class Loop:
         }
 
     def _after_step(self) -> None:
-        options = self.options
-        row = self._row() if self._due(options.log_every) else {}
-        better = False
-        if self.held_out is not None and self._due(options.validate_every):
-            self.bar.doing("validating")
-            figures = validate(self.engine, self.held_out)
-            row |= figures
-            value = criterion(self.engine.average, row)
-            better = self.best is None or value < self.best[1]
-            self.best = (self.step, value) if better else self.best
-            said = (f"{name.removeprefix('validation_')} {value:.4g}" for name, value in figures.items())
-            self._say(f"step {self.step}: validation {', '.join(said)}{', the best' * better}")
+        row = self._means() | self._validation()
         if row:
             self._log({"step": self.step, **row})
         stop = self.engine.stopping(self.interrupts.name is not None)
-        if better or stop or self._due(options.save_every) or self._unsaved_for_long():
+        if stop or self._to_be_saved():
             self.bar.doing("saving")
             self._save()
         if stop:
             raise Interrupted(
                 f"stopped by {self.interrupts.name or 'another process'} after step {self.step} of "
-                f"{options.steps}, saved in {self.given.out}; to go on, start it again with resume=True"
+                f"{self.options.steps}, saved in {self.given.out}; to go on, start it again with resume=True"
             )
-        if self._due(options.sample_every):
+        if self._due(self.options.sample_every):
             self.bar.doing("drawing samples")
             if self.engine.main:
                 drawn = self.pictures.draw(self.engine, self.step)
@@ -160,27 +156,24 @@ class Loop:
             self.engine.accelerator.wait_for_everyone()
         self.bar.doing("training")
 
-    def _foretell(self) -> None:
-        """Say how long it will take, once some steps have shown it; the first one is slower."""
-        now = time.monotonic()
-        if self.timed is None:
-            self.timed = self.step, now
-        first, since = self.timed
-        steps, left = self.step - first, self.options.steps - self.step
-        if self.foretold or steps < _SHOWING or now - since < _FORETOLD:
-            return
-        self.foretold = True
-        each = (now - since) / steps
-        device = self.engine.accelerator.device.type
-        self._say(
-            f"{self.options.steps} steps take about {duration(each * (left + self.step))} here (on {device})"
-        )
-        if each * left > _LONG and device == "cpu":
-            self._say(
-                f"without a GPU: a tenth of the steps would take {duration(each * self.options.steps / 10)}; "
-                "half of the channels, or half of the size along every axis, make each step several times "
-                "faster. Ctrl-C saves, and the model is used as it is then"
-            )
+    def _validation(self) -> dict[str, float]:
+        """Figures of the held-out data, if they are due."""
+        if self.held_out is None or not self._due(self.options.validate_every):
+            return {}
+        self.bar.doing("validating")
+        figures = validate(self.engine, self.held_out)
+        value = criterion(self.engine.average, figures)
+        if self.best is None or value < self.best[1]:
+            self.best = self.step, value
+        said = (f"{name.removeprefix('validation_')} {value:.4g}" for name, value in figures.items())
+        self._say(f"step {self.step}: validation {', '.join(said)}{', the best' * self._is_best()}")
+        return figures
+
+    def _is_best(self) -> bool:
+        return self.best is not None and self.best[0] == self.step
+
+    def _to_be_saved(self) -> bool:
+        return self._is_best() or self._due(self.options.save_every) or self._unsaved_for_long()
 
     def _unsaved_for_long(self) -> bool:
         """True once, some minutes after the beginning: what was trained is not lost, and can be tried."""
@@ -194,8 +187,10 @@ class Loop:
     def _due(self, every: int) -> bool:
         return every > 0 and (self.step % every == 0 or self.step == self.options.steps)
 
-    def _row(self) -> dict[str, float]:
-        """Means since the last row."""
+    def _means(self) -> dict[str, float]:
+        """Means since the last row of the log, if the next one is due."""
+        if not self._due(self.options.log_every):
+            return {}
         loss, norm = (self.sums / self.summed).tolist()
         self._check(loss, norm)
         now = time.monotonic()
@@ -284,6 +279,7 @@ class Loop:
         return {
             **self.options.fixed(self.engine.accelerator.num_processes),
             "len(dataset)": self.stream.length,
+            "augment": recorded(self.given.augment),
             "diffusion": document(self.engine.model),
         }
 

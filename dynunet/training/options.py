@@ -13,9 +13,14 @@ from ..compiling import COMPILE_MODES, CompileMode
 _FIXED = ("lr", "weight_decay", "warmup", "decay", "clip", "ema", "precision", "loss", "seed")
 
 
+Loss = Literal["l2", "l1", "huber", "ce", "dice", "dice+ce", "focal", "auto"]
+
+
 @dataclass(frozen=True)
 class TrainOptions:
     """Options of training. A step uses ``batch_size * accumulate * processes`` samples."""
+
+    losses: ClassVar[tuple[str, ...]] = ("l2", "l1", "huber")
 
     steps: int = 10_000
     """Steps of the optimiser."""
@@ -39,8 +44,8 @@ class TrainOptions:
     """Mixed precision; fp16 needs a GPU."""
     tf32: bool = True
     """Compute products of float32 in TF32 where the GPU can; False for the full float32."""
-    loss: Literal["l2", "l1", "huber"] = "l2"
-    """Error of single entries."""
+    loss: Loss = "l2"
+    """Error of single entries of a diffusion model: l2, l1 or huber."""
     workers: int = 0
     """Processes that read data ahead, for each process of training."""
     seed: int = 0
@@ -96,7 +101,7 @@ class TrainOptions:
             raise ValueError(f"device must be left out with cpu, got {self.device!r}")
         choice(self.compile_mode, COMPILE_MODES, "compile_mode")
         choice(self.precision, ("no", "bf16", "fp16"), "precision")
-        choice(self.loss, ("l2", "l1", "huber"), "loss")
+        choice(self.loss, self.losses, "loss")
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of the step that follows ``step`` earlier ones."""

@@ -2,13 +2,13 @@
 
 Samples are numbered in the order in which they are drawn, over all epochs and processes. Sample ``n`` of a
 data set of ``L`` items is number ``n mod L`` in epoch ``n // L``, whose order depends on ``(seed, epoch)``.
-What is random in reading it (crop, flip, noise) and in its loss (time, noise, dropped conditions) depends on
-``(seed, n)``. So the samples are the same for any number of workers and processes, and a run is resumed
-without the state of any generator: from the number of its step.
+What is random in reading it (crop, flip, noise, augmentation) and in its loss (time, noise, dropped
+conditions) depends on ``(seed, n)``. So the samples are the same for any number of workers and processes, and
+a run is resumed without the state of any generator: from the number of its step.
 """
 
 import random
-from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any, cast
@@ -52,16 +52,24 @@ class Stream(Dataset[tuple[int, dict[str, Any]]]):
         dataset: of a known length, with items that are ``x0``, a pair ``(x0, label)`` or a dict with ``x0``.
         seed: of the order and of what is random in reading.
         label: the keyword that the second of a pair is.
+        change: a function of the keywords of an item, random as reading is.
     """
 
-    def __init__(self, dataset: Any, seed: int, label: str = "class_labels") -> None:
-        self.dataset, self.seed, self.label = dataset, seed, label
+    def __init__(
+        self,
+        dataset: Any,
+        seed: int,
+        label: str = "class_labels",
+        change: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    ) -> None:
+        self.dataset, self.seed, self.label, self.change = dataset, seed, label, change
         self.length = len(cast(Sized, dataset))
         self._epoch: tuple[int, Tensor] | None = None
 
     def __getitem__(self, n: int) -> tuple[int, dict[str, Any]]:
         with seeded(hashed(self.seed, "item", n)):
-            return n, keywords(self.dataset[self.index(n)], self.label)
+            item = keywords(self.dataset[self.index(n)], self.label)
+            return n, item if self.change is None else self.change(item)
 
     def index(self, n: int) -> int:
         """The item that sample ``n`` is."""

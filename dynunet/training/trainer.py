@@ -1,15 +1,16 @@
 """Trainer: from a model with a loss and a data set to a trained one, in a folder to resume from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from .augmentation import fitted
 from .engine import engine
 from .failures import advice
 from .folder import check_folder, locked
@@ -41,6 +42,9 @@ class Trainer:
             others.
         sample_args: keywords of :meth:`dynunet.Diffusion.sample` for the pictures of samples.
         about: what else is written down in the record of the run, as JSON holds it.
+        augment: random changes of the training examples: a :class:`dynunet.data.Augment`, True for its
+            preset, or any function of an example, as a dict of keywords of the loss. A model that makes new
+            data is told the parameters of an Augment as ``features``, see :mod:`dynunet.data.augmentation`.
         callbacks: ``callback(step, row)`` after each row of the log, with its figures by name.
         progress: show a progress bar.
         diffusion: another name of ``model``.
@@ -71,6 +75,7 @@ class Trainer:
         overwrite: bool = False,
         sample_args: Mapping[str, Any] | None = None,
         about: Mapping[str, Any] | None = None,
+        augment: Callable[[dict[str, Any]], dict[str, Any]] | bool | None = None,
         callbacks: Sequence[Callback] = (),
         progress: bool = True,
         diffusion: nn.Module | None = None,
@@ -82,16 +87,14 @@ class Trainer:
         if out is None:
             raise TypeError("out must be a folder for the run, got None")
         self.dataset, self.out = _checked(dataset, "dataset"), Path(out)
-        held_out: Any = getattr(dataset, "validation", None)
-        if validation is None and callable(held_out):
-            validation = cast(Any, held_out())
-        self.validation = None if validation is None else _checked(validation, "validation")
+        self.validation = _held_out(dataset, validation)
         self.options = train_options(options, fields)
         self.overwrite, self.sample_args, self.about = overwrite, dict(sample_args or {}), dict(about or {})
         self.callbacks, self.progress = tuple(callbacks), progress
         units = getattr(dataset, "units", None)
         if units is not None:
             self.model.data = units
+        self.augment = fitted(augment, self.model, self.dataset)
 
     def fit(self, steps: int | None = None, resume: bool = False) -> Any:
         """Train.
@@ -129,6 +132,14 @@ def _trainable(model: Any) -> nn.Module:
         if not callable(getattr(model, name, None)):
             raise TypeError(f"model must have a method {name}, got a {type(model).__name__} without it")
     return model
+
+
+def _held_out(dataset: Any, validation: Any) -> Any:
+    """The data to validate with: by default what the data set holds out, if it holds out any."""
+    own = getattr(dataset, "validation", None)
+    if validation is None and callable(own):
+        validation = own()
+    return None if validation is None else _checked(validation, "validation")
 
 
 def _checked(dataset: Any, name: str) -> Any:

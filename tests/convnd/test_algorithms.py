@@ -14,6 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import convnd
 import convnd.functional as F
 from convnd._conv.algorithms import kn2row
+from convnd._conv.cost import estimated_best
+from convnd._conv.problem import Geometry, problem_of
 from convnd._spatial.pad import bordered, zero_pad
 
 from .planning import ALGORITHMS, forget_plans, planned_as_on_avx512
@@ -403,6 +405,24 @@ def test_the_algorithms_are_all_described() -> None:
     assert not {*ALGORITHMS} & {*OLD_NAMES}
     for name in (*ALGORITHMS, *OLD_NAMES):
         assert f'``"{name}"``' in str(convnd.algorithm.__doc__)
+
+
+@pytest.mark.parametrize(
+    ("op", "kernel", "groups", "name"),
+    [
+        ("conv", 3, 1, "im2col"),
+        ("conv", 1, 1, "gemm"),
+        ("conv", 3, 8, "shift_add"),
+        ("weight", 1, 1, "im2col"),
+        ("transpose", 3, 1, "polyphase"),
+    ],
+)
+def test_a_rule_chooses_on_a_gpu(op: Any, kernel: int, groups: int, name: str) -> None:
+    edge = kernel // 2
+    g = Geometry((1,) * 4, ((edge, edge),) * 4, (1,) * 4, groups)
+    weight = (8, 8 // groups, *(kernel,) * 4)
+    p = problem_of("conv", (2, 8, 6, 6, 6, 6), weight, g, (6,) * 4, torch.bfloat16, "cuda")
+    assert estimated_best(p._replace(op=op)).name == name
 
 
 def test_bad_settings() -> None:

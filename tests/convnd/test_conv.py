@@ -13,6 +13,7 @@ from torch import Tensor
 import convnd
 import convnd.functional as F
 from convnd._torch import dtypes
+from convnd._torch.conv import check_addressable
 from convnd.testing import Case, conv_cases, conv_transpose_cases, reference
 
 from .planning import ALGORITHMS
@@ -414,3 +415,11 @@ def test_bad_input_is_refused(function: Any, n: int) -> None:
         F.conv_transpose(x, weight, padding=2)
     with pytest.raises(ValueError, match="must be less than the size of the axis"):
         F.conv(x, weight, padding=3, padding_mode="reflect")
+
+
+def test_axes_that_a_gpu_cannot_address_are_refused() -> None:
+    sizes = (2**31 + 16,)
+    with pytest.raises(ValueError, match="less than 2\\^31 entries, got 2147483664"):
+        check_addressable("cuda", sizes, (5,))
+    check_addressable("cuda", (2**31 - 1,), (5,))
+    check_addressable("cpu", sizes, (5,))

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from dynunet import Diffusion, Encoder, UNet
 from dynunet.diffusion import random_crops, zero_terminal_snr
 from dynunet.diffusion.losses import LOSSES
+from dynunet.diffusion.noise import rand
 from dynunet.diffusion.predictions import PREDICTIONS
 from dynunet.diffusion.samplers import SAMPLERS
 from dynunet.diffusion.schedules import SCHEDULES, Discrete, Linear
@@ -87,6 +88,26 @@ def test_the_loss(schedule: str, weighting: Any) -> None:
             mask = torch.ones(2, 1, 8, dtype=torch.bool, device="meta")
             diffusion.loss(X, mask=mask, generator=torch.Generator(), **conditions()).backward()
         assert mode.copies == 4, "times and scales together, noise, and what is dropped of two conditions"
+
+
+class OnDevice(torch.Generator):
+    """A generator of the meta device, which torch has not."""
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("meta")
+
+
+def test_a_generator_on_the_device_is_not_waited_for() -> None:
+    diffusion = diffusion_of()
+    with narrow():
+        for generator in (OnDevice(), [OnDevice(), OnDevice()]):
+            diffusion.loss(X, generator=generator, **conditions()).backward()
+    first, second = OnDevice(), OnDevice()
+    first.manual_seed(1)
+    second.manual_seed(2)
+    assert torch.equal(rand(3, first), rand(3, first)), "its state alone decides: nothing is drawn on meta"
+    assert not torch.equal(rand(3, first), rand(3, second))
 
 
 @pytest.mark.parametrize("schedule", EVERY)

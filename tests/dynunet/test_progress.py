@@ -11,7 +11,7 @@ import torch
 
 from dynunet import progress
 from dynunet.progress import Bar, duration
-from dynunet.training import Trainer, loop
+from dynunet.training import Trainer, forecast, loop
 
 from .trainers import unet
 
@@ -30,8 +30,8 @@ def train(out: Path, **options: Any) -> Any:
 def test_the_time_is_foretold_and_losses_and_the_best_are_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(loop, "_FORETOLD", 0.0)
-    monkeypatch.setattr(loop, "_LONG", 0.0)
+    monkeypatch.setattr(forecast, "_SECONDS", 0.0)
+    monkeypatch.setattr(forecast, "_LONG", 0.0)
     train(tmp_path / "run", validate_every=2)
     said = capsys.readouterr().err.splitlines()
     foretold = [

@@ -22,9 +22,11 @@ def shift_add_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Te
     """The convolution; traceable."""
     n, kernel, dtype = len(g.stride), tuple(w.shape[2:]), x.dtype
     lead = leading(n)
+    # cuDNN's grouped kernels are slow in channels-last memory.
+    last = x.device.type != "cuda" or g.groups == 1
     positions = g.outputs(tuple(x.shape[2:]), kernel)[:lead]
-    x, rest = pad_leading(wide(x), g, lead)
-    x = x.movedim(1, -1)
+    x, rest = pad_leading(wide(x), g, lead, last)
+    x = x.movedim(1, -1 if last else 1 + lead)
     w, bias = wide(w), None if bias is None else wide(bias)
     total, batch = None, (x.shape[0], *positions)
     for t in product(*map(range, kernel[:lead])):
@@ -33,7 +35,8 @@ def shift_add_conv(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry) -> Te
             start = i * g.dilation[axis]
             part = every(part, 1 + axis, start, g.stride[axis], positions[axis])
             taps = taps.select(2, i)
-        part = part.reshape(prod(batch), *part.shape[1 + lead :]).movedim(-1, 1)
+        part = part.reshape(prod(batch), *part.shape[1 + lead :])
+        part = part.movedim(-1, 1) if last else part
         term = native_conv(part, taps, bias if total is None else None, rest)
         total = term if total is None else total + term
     assert total is not None

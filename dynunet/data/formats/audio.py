@@ -108,6 +108,9 @@ class Audio(Format):
             return super().values(header, spec).astype(np.float32)
         return by_parts(self.all_stored(header, spec), np.float32, header.numbers.values)
 
+    def label_suffix(self, suffix: str, dtype: str) -> str:
+        return ".npy"
+
     def check_options(self, options: DataOptions, dims: int) -> None:
         super().check_options(options, dims)
         if options.resize:

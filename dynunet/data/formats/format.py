@@ -45,6 +45,7 @@ class Header:
     exact: bool = True  # the format can give back what is written: a jpg cannot
     sample_rate: int | None = None  # Hz
     spacing: tuple[float, ...] | None = None
+    affine: np.ndarray | None = field(default=None, compare=False)  # of volumes, in canonical orientation
     labels: np.ndarray | None = field(default=None, compare=False)  # one per example
     classes: tuple[str, ...] | None = None  # names of the labels
 
@@ -156,6 +157,39 @@ class Format(ABC):
     def convertible(self, header: Header, channels: int) -> bool:
         """True if a file can be read with another number of channels than it has."""
         return False
+
+    # ---- label maps: the values are labels
+
+    def label_header(self, path: Path, options: DataOptions) -> Header:
+        """Look at a file as a label map, which has one channel.
+
+        Raises:
+            UnreadableError: it cannot be one; any other exception is a reason, too.
+        """
+        return self.header(path, options)
+
+    def labels(
+        self, header: Header, index: int, spec: DataSpec, cache: Cache, region: Region | None = None
+    ) -> np.ndarray:
+        """Labels of example ``index`` as they are in the file, ``(1, *spatial)``: all, or a region."""
+        return self.read(header, index, spec, cache, region)
+
+    def in_file_order(self, values: np.ndarray, header: Header) -> np.ndarray:
+        """A map ``(*header.shape)`` with the axes of the file in their own order."""
+        return values
+
+    def palette(self, path: Path) -> list[int] | None:
+        """The colours of the labels, red, green and blue of each in turn, if the file has some."""
+        return None
+
+    def label_suffix(self, suffix: str, dtype: str) -> str:
+        """The suffix of a label map that is made from a file of this format.
+
+        Args:
+            suffix: of the file, in lower case.
+            dtype: of the labels.
+        """
+        return suffix if self.writable else ".npy"
 
     # ---- what numbers mean
 

@@ -113,19 +113,36 @@ class Images(Pixels):
         check_not_empty(path)
         _check_whole(path)
         with open(path, "rb") as file, pillow().open(file) as image:
-            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-                raise UnreadableError(f"it has {image.n_frames} pages, and one is expected; save them as npy")
+            sizes = _sizes(image)
             channels, lost = _channels(image), _lost(image, path)
             exact = image.format not in _CAMERA and image.info.get("compression") != "jpeg"
             stored = "uint16" if image.mode in _DEEP else "uint8"
             numbers = Numbers("bool", 255.0) if image.mode == "1" else Numbers(stored)
-            columns, rows = image.size
-            if turned(image) >= 5:
-                rows, columns = columns, rows
-        return Header(
-            path, self, channels, (rows, columns), stored=stored, numbers=numbers,
-            lost=lost, exact=exact,
-        )  # fmt: skip
+        return Header(path, self, channels, sizes, stored=stored, numbers=numbers, lost=lost, exact=exact)
+
+    def label_header(self, path: Path, options: DataOptions) -> Header:
+        check_not_empty(path)
+        _check_whole(path)
+        with open(path, "rb") as file, pillow().open(file) as image:
+            sizes = _sizes(image)
+        if path.suffix.lower() in self.lossy:
+            raise UnreadableError(f"a {path.suffix} file does not keep labels as they are; save it as png")
+        dtype = _labels(path).dtype.name
+        return Header(path, self, 1, sizes, stored=dtype, numbers=Numbers(dtype))
+
+    def labels(
+        self, header: Header, index: int, spec: DataSpec, cache: Cache, region: Region | None = None
+    ) -> np.ndarray:
+        return cut(cache.get((header.path, "labels"), lambda: _labels(header.path)[None]), region)
+
+    def palette(self, path: Path) -> list[int] | None:
+        with open(path, "rb") as file, pillow().open(file) as image:
+            return image.getpalette("RGB") if image.mode == "P" else None
+
+    def label_suffix(self, suffix: str, dtype: str) -> str:
+        if dtype not in _FULL_SCALE:
+            return ".npy"
+        return suffix if suffix in (".png", ".tif", ".tiff") else ".png"
 
     def convertible(self, header: Header, channels: int) -> bool:
         return channels in _MODES
@@ -179,6 +196,8 @@ class Images(Pixels):
     ) -> memoryview:
         pixels = np.moveaxis(stored[0], 0, -1)
         image = pillow().fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+        if spec.learned is not None and spec.learned.palette is not None and image.mode == "L":
+            image.putpalette(spec.learned.palette)
         name = pillow().registered_extensions()[path.suffix.lower()]
         options: dict[str, Any] = {"quality": 95, "subsampling": 0} if name == "JPEG" else {}
         if like is not None and isinstance(like.format, Images):
@@ -195,6 +214,31 @@ class ImagesToRead(Images):
     suffixes = (".webp", ".gif")
     writable = False
     lossy: ClassVar[Mapping[str, str]] = {}
+
+
+def _sizes(image: Any) -> tuple[int, int]:
+    """Rows and columns as the image is seen."""
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        raise UnreadableError(f"it has {image.n_frames} pages, and one is expected; save them as npy")
+    columns, rows = image.size
+    return (columns, rows) if turned(image) >= 5 else (rows, columns)
+
+
+def _labels(path: Path) -> np.ndarray:
+    """The labels in an image, ``(rows, columns)``: its palette's indices, or its grey values."""
+    from PIL import ImageOps
+
+    with open(path, "rb") as file, pillow().open(file) as image:
+        found = np.array(ImageOps.exif_transpose(image) if turned(image) > 1 else image)
+    if found.dtype == bool:
+        return np.where(found, np.uint8(255), np.uint8(0))
+    if found.ndim == 2:
+        return found
+    opaque = found.shape[-1] not in (2, 4) or (found[..., -1] == 255).all()
+    colours = found[..., : found.shape[-1] - (found.shape[-1] in (2, 4))]
+    if not opaque or (colours != colours[..., :1]).any():
+        raise UnreadableError("its colours are no labels: a label map is grey or has a palette")
+    return np.ascontiguousarray(colours[..., 0])
 
 
 def turned(image: Any) -> int:

@@ -85,6 +85,7 @@ class Volumes(Format):
         return Header(
             path, self, channels, one, shape[-1] if series else 1, series,
             stored=np.dtype(image.get_data_dtype()).name, spacing=tuple(float(s) for s in steps),
+            affine=_canonical_affine(image),
             numbers=Numbers(
                 np.dtype(image.get_data_dtype()).name, float(image.dataobj.slope), float(image.dataobj.inter)
             ),
@@ -125,6 +126,9 @@ class Volumes(Format):
         if like is not None and like.kind == self.kind and channels != like.channels:
             raise ValueError(f"x must have the {like.channels} channels of its source, got {channels}")
 
+    def in_file_order(self, values: np.ndarray, header: Header) -> np.ndarray:
+        return _as_stored(_opened(header.path), values)
+
     def encode(
         self, path: Path, stored: np.ndarray, numbers: Numbers, spec: DataSpec, like: Header | None
     ) -> bytes:
@@ -158,6 +162,15 @@ def _canonical(image: Any, values: Any) -> tuple[tuple[float, ...], Any]:
     else:
         turned = nibabel().orientations.apply_orientation(values, order)
     return tuple(zooms[i] for i in order[:, 0].argsort()) + zooms[3:], turned
+
+
+def _canonical_affine(image: Any) -> np.ndarray | None:
+    """From places in the canonical order to millimetres; None with fewer than 3 axes, which stay."""
+    if len(image.shape) < 3:
+        return None
+    orientations, shape = nibabel().orientations, image.shape[:3]
+    order = orientations.io_orientation(image.affine)
+    return image.affine @ orientations.inv_ornt_aff(order, shape)
 
 
 def _spacing(options: DataOptions, dims: int) -> tuple[float, ...] | None:
@@ -207,7 +220,8 @@ def _as_stored(image: Any, values: np.ndarray) -> np.ndarray:
         there = orientations.io_orientation(image.affine)
         here = np.array([[0, 1], [1, 1], [2, 1]])
         values = orientations.apply_orientation(_three_axes(values), orientations.ornt_transform(here, there))
-    return values.reshape(image.shape)
+    # A result without the channels of its source has an axis less.
+    return values.reshape(image.shape) if values.size == prod(image.shape) else values
 
 
 def _three_axes(values: np.ndarray) -> np.ndarray:

@@ -1,0 +1,71 @@
+"""A table of labels: a CSV file with the columns ``file`` and ``label``, or several of numbers.
+
+The first column, or the one named ``file``, has the paths of the files below the source, or below the folder
+of the table, with or without their suffixes. Commas, semicolons or tabulators lie between the columns.
+"""
+
+import csv
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import shown
+from .files import stem
+from .formats import of_path
+
+__all__ = ["LabelTable", "is_table", "read_table"]
+
+_SUFFIXES = (".csv", ".tsv")
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """Cells by the place of their file."""
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: dict[str, tuple[str, ...]]
+
+    def pop(self, file: Path, root: Path) -> tuple[str, ...] | None:
+        """The cells of a file below a folder, once; None if there are none."""
+        places = stem(file, root), stem(file, self.path.parent)
+        return next((self.rows.pop(place) for place in places if place in self.rows), None)
+
+
+def is_table(path: Path) -> bool:
+    """True for a file whose name is that of a table."""
+    return path.suffix.lower() in _SUFFIXES and not path.is_dir()
+
+
+def read_table(path: Path) -> LabelTable:
+    """Read a table of labels.
+
+    Raises:
+        ValueError: naming the file, the line, the rule and what was there.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            head = file.readline()
+            file.seek(0)
+            lines = [row for row in csv.reader(file, delimiter=max(",;\t", key=head.count)) if any(row)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"targets: {shown(path)} must be a table (CSV) in UTF-8: {error}") from None
+    header = [name.strip() for name in lines[0]] if lines else []
+    if len(lines) < 2 or len(header) < 2:
+        raise ValueError(
+            f"targets: {shown(path)} must have a line of names, such as file,label, and one line for each "
+            f"file, got {len(lines)} lines of {len(header)} columns"
+        )
+    first = header.index("file") if "file" in header else 0
+    rows: dict[str, tuple[str, ...]] = {}
+    for number, line in enumerate(lines[1:], start=2):
+        if len(line) != len(header):
+            raise ValueError(
+                f"targets: {shown(path)}, line {number}, must have {len(header)} columns, got {len(line)}"
+            )
+        place = os.path.normpath(line[first].strip())
+        place = place if of_path(Path(place)) is None else stem(Path(place), Path())
+        if place in rows:
+            raise ValueError(f"targets: {shown(path)}, line {number}, names {place} again")
+        rows[place] = tuple(cell.strip() for i, cell in enumerate(line) if i != first)
+    return LabelTable(path, tuple(name for i, name in enumerate(header) if i != first), rows)

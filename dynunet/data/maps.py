@@ -1,0 +1,107 @@
+"""Maps that a network made of files: on the grid of the file, in a format that keeps them as they are."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..writing import replacing
+from .errors import shown
+from .formats import Header, of_path, to_write
+from .formats.numbers import Numbers
+from .saving import check_free
+from .spec import DataSpec
+from .values import resized
+
+__all__ = ["class_map", "label_dtype", "map_name", "write_array", "write_map"]
+
+_DTYPES = ("uint8", "int16", "uint16", "int32")
+
+
+def class_map(probabilities: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The most probable class at every place of a grid, ``shape``.
+
+    Each class is resized by itself, so that no more than two maps are held beside the probabilities.
+
+    Args:
+        probabilities: ``(classes, *spatial)``, of whatever sizes.
+        shape: sizes of the grid.
+    """
+    result, best = np.zeros(shape, np.int16), np.full(shape, -np.inf, np.float32)
+    for number, one in enumerate(probabilities):
+        share = one if one.shape == shape else resized(one[None], shape)[0]
+        better = share > best
+        result[better], best[better] = number, share[better]
+    return result
+
+
+def label_dtype(values: Sequence[int], stored: str, kind: str) -> str:
+    """The type to store labels in: that of the label maps of training, or the shortest that has them all."""
+    kinds = ("uint8", "uint16") if kind == "images" else _DTYPES
+    kinds = (stored, *kinds) if stored in kinds else kinds
+    fits = (d for d in kinds if np.iinfo(d).min <= min(values) and max(values) <= np.iinfo(d).max)
+    return next(fits, "int32")
+
+
+def map_name(path: Path, dtype: str, channels: int = 1) -> str:
+    """The name of the map of a file: that of the file, with another suffix where its format holds none."""
+    own = of_path(path)
+    suffix = next((s for s in own.suffixes if path.name.lower().endswith(s)), "") if own else ""
+    new = ".npy" if own is None else own.label_suffix(suffix, dtype)
+    if channels > 1 and own is not None and own.kind == "volumes":
+        new = ".npy"  # channels beside three axes have no place of their own
+    return path.name if new == suffix else path.name[: len(path.name) - len(suffix)] + new
+
+
+def write_map(
+    path: Path, values: np.ndarray, dtype: str, spec: DataSpec, like: Header, overwrite: bool = False
+) -> None:
+    """Write a map.
+
+    Args:
+        path: the file to write.
+        values: ``(N, C, *shape)`` on the grid of the file.
+        dtype: to store them in; whole numbers are rounded.
+        spec: of the model.
+        like: of the file that the map was made of.
+
+    Raises:
+        FileExistsError: there is a file, and overwrite is False.
+        ValueError: the format has no such maps.
+        OSError: it cannot be written, such as :class:`dynunet.writing.DiskFull`; nothing is left of it.
+    """
+    check_free(path, overwrite)
+    written, numbers = to_write(path), Numbers(dtype)
+    if spec.spatial_dims not in written.dims or (written.kind == "images") != (like.kind == "images"):
+        raise ValueError(f"path must be of a format for maps of {like.kind}, such as npy, got {shown(path)}")
+    several = values.shape[1] > 1
+    own = replace(spec, channel_axis=spec.channel_axis if several else None)
+    made = written.encode(
+        path, numbers.stored(values), numbers, own, None if written.kind == "images" else like
+    )
+    with replacing(path, needs=len(made)) as (partial,):
+        partial.write_bytes(made)
+        check_free(path, overwrite)
+
+
+def write_array(
+    path: Path, maps: np.ndarray | Sequence[np.ndarray], like: Header, overwrite: bool = False
+) -> None:
+    """Write maps as an array (npy), on the grid of their file and with its axes in their own order.
+
+    Args:
+        maps: ``(..., *spatial)`` of one grid, such as one for each class.
+    """
+    check_free(path, overwrite)
+    values = np.asarray(maps, np.float32)
+    leading, spatial = values.shape[: -len(like.shape)], values.shape[-len(like.shape) :]
+    flat = values.reshape(-1, *spatial)
+    flat = flat if spatial == like.shape else resized(flat, like.shape)
+    ordered = np.stack([like.format.in_file_order(one, like) for one in flat])
+    file = io.BytesIO()
+    np.save(file, ordered.reshape(*leading, *ordered.shape[1:]))
+    with replacing(path, needs=file.getbuffer().nbytes) as (partial,):
+        partial.write_bytes(file.getbuffer())
+        check_free(path, overwrite)

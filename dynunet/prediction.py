@@ -1,0 +1,275 @@
+"""Files segmented, classified or regressed by a model that was trained on targets.
+
+Maps have the grid of their file: outputs are resampled once, from the model's grid to the file's, class by
+class, and the most probable class is chosen there. Labels are written in the files' own values. Labels and
+values of whole examples are lines of a table.
+"""
+
+import csv
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.nn import Module
+
+from .data.classes import class_values
+from .data.errors import shown
+from .data.formats import Header
+from .data.loading import load
+from .data.maps import class_map, label_dtype, map_name, write_array, write_map
+from .data.saving import check_free
+from .data.spec import DataSpec
+from .data.target_spec import TargetSpec
+from .data.values import Scale, resized
+from .results import Outcome, Results
+from .runs import conditions, predictor, windows
+from .supervised import Supervised
+from .writing import write_table
+
+__all__ = ["Predictor", "predict"]
+
+_SECONDS = 20  # between writings of a table
+_TABLE = "predictions.csv"
+_NUMBERED = re.compile(r"\[\d+\]$")
+
+Sizes = int | Sequence[int] | None
+
+
+def predict(
+    model: Path | str | Supervised,
+    source: Path | str,
+    out: Path | str,
+    *,
+    window: Sizes = None,
+    overlap: Sizes = None,
+    mirror: bool = False,
+    probabilities: bool = False,
+    device: str | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Outcome:
+    """Predict labels or values of files, as ``dynunet predict`` does.
+
+    A file that cannot be read is named in the outcome, and the others are predicted. Results that are there
+    are kept, so that the same call goes on where it was interrupted.
+
+    Args:
+        model: the folder of a run, or a model that was trained from files with targets.
+        source: a file, or a folder with all below it.
+        out: a folder for maps, with the names of the files, or for one file also the file to write. For whole
+            examples a table, or a folder for one called ``predictions.csv``.
+        window, overlap: of maps, as in :func:`dynunet.restoration.restore`.
+        mirror: average over reflections along all axes.
+        probabilities: write those of all classes, too, beside each label map: ``NAME-probabilities.npy``,
+            float32 ``(classes, *shape)`` on the file's grid. A table always has them.
+        device, overwrite, progress: as in :func:`dynunet.restoration.restore`.
+
+    Raises:
+        FileNotFoundError: there is no such source.
+        ValueError, TypeError: naming the argument, the rule and the value received.
+        dynunet.writing.DiskFull: at the first result that does not fit on the disk.
+        KeyboardInterrupt: the message says what is done, which is kept.
+    """
+    use = Predictor.of(model, device, window, overlap, mirror, progress)
+    if probabilities and not use.model.classes:
+        raise ValueError("probabilities are of classes, and the model predicts values: leave it out")
+    make = _maps if use.learned.maps else _table
+    return make(use, Path(source), Path(out), probabilities, overwrite, progress)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model that was trained on targets, and how it is used."""
+
+    model: Supervised
+    spec: DataSpec
+    learned: TargetSpec
+    how: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        model: Path | str | Module,
+        device: str | None,
+        window: Sizes,
+        overlap: Sizes,
+        mirror: bool,
+        progress: bool = False,
+    ) -> "Predictor":
+        supervised, spec = predictor(model, device)
+        learned = spec.learned
+        assert learned is not None
+        if not learned.maps and (window is not None or overlap is not None):
+            raise ValueError(f"window must be left out: the model predicts whole examples, got {window}")
+        sizes = windows(spec, window, overlap) if learned.maps else {}
+        return cls(supervised, spec, learned, {**sizes, "mirror": mirror, "progress": progress})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.model.classes or ())
+
+    @property
+    def dtype(self) -> str:
+        """The type that maps are stored in, of files of the model's kind."""
+        if self.model.classes is not None:
+            return label_dtype(class_values(self.model.classes), self.learned.stored, self.spec.kind)
+        alike = self.learned.kind == self.spec.kind == "images"
+        return self.learned.stored if alike else "float32"
+
+    def outputs(self, path: Path) -> tuple[Header, list[np.ndarray], tuple[str, ...]]:
+        """Probabilities or standardised values of each example of a file, and what of it is not seen."""
+        loaded = load(path, self.spec)
+        several = loaded.x.ndim == self.spec.spatial_dims + 2
+        xs = loaded.x if several else loaded.x.unsqueeze(0)
+        masks = loaded.mask if several or loaded.mask is None else loaded.mask.unsqueeze(0)
+        found = [
+            self._output(xs[n : n + 1], None if masks is None else masks[n : n + 1]) for n in range(len(xs))
+        ]
+        return loaded.source.header, found, loaded.lost
+
+    def _output(self, x: Tensor, mask: Tensor | None) -> np.ndarray:
+        device = next(self.model.parameters()).device
+        given = conditions(self.spec, x.shape)
+        if not {"window"} & self.how.keys():  # windows are moved one by one
+            x, mask = x.to(device), None if mask is None else mask.to(device)
+            given = {name: value.to(device) for name, value in given.items()}
+        options = {**self.how, **given, "mask": mask}
+        classes = self.model.task != "regression"
+        return self.model.predict(x, probabilities=classes, **options)[0].cpu().numpy()
+
+    def maps(self, output: np.ndarray, header: Header) -> np.ndarray:
+        """Numbers of classes ``(1, *shape)``, or values ``(C, *shape)``, on the grid of a file."""
+        if self.model.classes is not None:
+            return class_map(output, header.shape)[None]
+        values = Scale(*self.learned.scales[0]).to_file(output)
+        return values if values.shape[1:] == header.shape else resized(values, header.shape)
+
+    def cells(self, output: np.ndarray) -> list[str]:
+        """The result for a whole example: the class and its probabilities, or values."""
+        if self.model.classes is not None:
+            return [self.names[int(output.argmax())], *(f"{p:.6g}" for p in output)]
+        return [f"{value:.6g}" for value in self.values(output)]
+
+    def values(self, output: np.ndarray) -> np.ndarray:
+        """Those of a whole example, in the units of the table."""
+        ways = (Scale(*scale) for scale in self.learned.scales)
+        return np.array([way.to_file(value) for way, value in zip(ways, output, strict=True)])
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of :meth:`cells`."""
+        if self.model.classes is not None:
+            return ["label", *(f"p({name})" for name in self.names)]
+        return list(self.learned.columns or ())
+
+
+def _maps(
+    use: Predictor, source: Path, out: Path, probabilities: bool, overwrite: bool, progress: bool
+) -> Outcome:
+    """Write a map for each file, and beside it probabilities if they are asked for."""
+    classes = use.model.classes
+    values = None if classes is None else np.array(class_values(classes))
+    channels = 1 if classes is not None else use.learned.channels
+
+    def files(to: Path) -> tuple[Path, ...]:
+        name = to.name.removesuffix(".gz").rpartition(".")[0]
+        return (to.with_name(f"{name}-probabilities.npy"), to) if probabilities else (to,)
+
+    def one(path: Path, to: Path) -> tuple[str, ...]:
+        header, found, lost = use.outputs(path)
+        made = np.stack([use.maps(output, header) for output in found])
+        made = made if values is None else values[made]
+        to.parent.mkdir(parents=True, exist_ok=True)
+        for file in files(to):
+            if file.is_file() and not overwrite:
+                continue  # of a call that was interrupted, or asked for less
+            if file == to:
+                write_map(to, made, use.dtype, use.spec, header, overwrite)
+            else:
+                write_array(file, found if header.series else found[0], header, overwrite)
+        return lost
+
+    def there(path: Path, to: Path) -> bool:
+        return all(file.is_file() and not file.is_symlink() for file in files(to))
+
+    results = Results(
+        source,
+        out,
+        "predicted",
+        overwrite,
+        lambda path: map_name(path, use.dtype, channels),
+        progress=progress,
+    )
+    return results.make(one, there)
+
+
+def _table(
+    use: Predictor, source: Path, out: Path, probabilities: bool, overwrite: bool, progress: bool
+) -> Outcome:
+    """Write lines of a table, which appears whole: what is done so far, now and then and in the end."""
+    path = out if out.suffix.lower() == ".csv" else out / _TABLE
+    results = Results(source, path, "predicted", overwrite, progress=progress, lines=True)
+    table = Table.at(path, ["file", *use.columns], overwrite)
+    root = source if source.is_dir() else source.parent
+
+    def one(file: Path, to: Path) -> tuple[str, ...]:
+        header, found, lost = use.outputs(file)
+        table.add(name(file), [use.cells(output) for output in found], header.series)
+        return lost
+
+    def name(file: Path) -> str:
+        return shown(file.relative_to(root).as_posix())
+
+    try:
+        return results.make(one, lambda file, to: name(file) in table.files)
+    finally:
+        table.write()
+
+
+@dataclass
+class Table:
+    """Lines of a table by their files; written as a whole, so that it is never half a line."""
+
+    path: Path
+    columns: list[str]
+    lines: list[list[str]]
+    files: set[str]
+    written: float = 0.0
+
+    @classmethod
+    def at(cls, path: Path, columns: list[str], overwrite: bool) -> "Table":
+        """The table that is there already, or an empty one.
+
+        Raises:
+            ValueError: there is one with other columns.
+        """
+        check_free(path, overwrite=True)
+        if overwrite or not path.is_file():
+            return cls(path, columns, [], set())
+        with path.open(newline="", encoding="utf-8") as file:
+            first, *lines = [*csv.reader(file)] or [[]]
+        if first != columns or any(len(line) != len(columns) for line in lines):
+            raise ValueError(
+                f"out: {shown(path)} must have the columns {', '.join(columns)} to be gone on with, got "
+                f"{', '.join(first)}; choose another file or give --overwrite"
+            )
+        return cls(path, columns, lines, {_NUMBERED.sub("", line[0]) for line in lines})
+
+    def add(self, name: str, cells: Sequence[list[str]], several: bool) -> None:
+        """Lines of a file: one, or of several examples one for each, ``name[0]``, ..."""
+        names = [f"{name}[{i}]" if several else name for i in range(len(cells))]
+        self.lines += [[name, *line] for name, line in zip(names, cells, strict=True)]
+        self.files.add(name)
+        if time.monotonic() - self.written > _SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        if not self.lines:
+            return
+        write_table(self.path, [self.columns, *self.lines])
+        self.written = time.monotonic()

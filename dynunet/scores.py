@@ -1,0 +1,158 @@
+"""How good the predictions for files are, beside their targets: overlaps of classes, accuracy, errors.
+
+Files are predicted whole, as ``dynunet predict`` does, and compared on their own grid. A figure of a class is
+its mean over the files in which it is defined: Dice and IoU of a class that is in neither the target nor the
+prediction of a file are NaN there, and NaN in all if it is in none.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .data.dataset import FolderDataset
+from .data.errors import count, shown
+from .metrics.segmentation import class_counts
+from .prediction import Predictor
+from .progress import Bar
+
+__all__ = ["Scores", "score"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Figures of quality of predictions.
+
+    Attributes:
+        figures: by name, such as ``Dice liver``, ``Dice`` (the mean over classes but the background),
+            ``accuracy``, ``MAE`` and ``RMSE``.
+        rows: of a table of figures, with its names of columns first.
+        files: lines for each file, with their names of columns first.
+    """
+
+    figures: dict[str, float]
+    rows: list[list[str]]
+    files: list[list[str]]
+
+
+def score(use: Predictor, dataset: FolderDataset, numbers: Sequence[int]) -> Scores:
+    """Compare predictions with targets.
+
+    Args:
+        use: the model.
+        dataset: files with targets, read as the model learned them.
+        numbers: of the examples to predict.
+    """
+    examples = _examples(use, dataset, numbers)
+    if use.model.task == "regression":
+        return _errors(use, examples)
+    return (_overlaps if use.learned.maps else _hits)(use, examples)
+
+
+def _examples(
+    use: Predictor, dataset: FolderDataset, numbers: Sequence[int]
+) -> Iterator[tuple[str, Any, np.ndarray, np.ndarray]]:
+    """Name, header, output of the network and target of each example; a file of several is read once."""
+    last: tuple[Path, Any, list[np.ndarray]] | None = None
+    for number in Bar(numbers, desc="predicting", leave=False):
+        path, place, target = dataset.truth(number)
+        if last is None or last[0] != path:
+            header, outputs, _ = use.outputs(path)
+            last = path, header, outputs
+        name = shown(path) + (f"[{place}]" if last[1].series else "")
+        yield name, last[1], last[2][place], target
+
+
+def _overlaps(use: Predictor, examples: Iterator[tuple[str, Any, np.ndarray, np.ndarray]]) -> Scores:
+    """Dice and IoU of each class."""
+    classes, both, found, there = use.names, [], [], []
+    files = [["file", "class", "dice", "iou", "predicted", "present"]]
+    for name, header, output, target in examples:
+        prediction, truth = (torch.from_numpy(x.astype(np.int64)) for x in (use.maps(output, header), target))
+        counts = class_counts(prediction, truth.clamp(min=0), len(classes), truth >= 0)[:3]
+        for sums, part in zip((both, found, there), counts, strict=True):
+            sums.append(part[0].double())
+        dice, iou = _dice_and_iou(*(sums[-1] for sums in (both, found, there)))
+        files += [
+            [name, each, _text(dice[i]), _text(iou[i]), f"{found[-1][i]:.0f}", f"{there[-1][i]:.0f}"]
+            for i, each in enumerate(classes)
+        ]
+    dice, iou = _dice_and_iou(*(torch.stack(sums) for sums in (both, found, there)))
+    first = 0 if use.model.include_background or len(classes) == 1 else 1
+    figures, rows = {}, [["class", "Dice", "IoU", "files with it"]]
+    means = dice.nanmean(0), iou.nanmean(0)
+    for i, each in enumerate(classes):
+        figures |= {f"Dice {each}": float(means[0][i]), f"IoU {each}": float(means[1][i])}
+        present = int((torch.stack(there)[:, i] > 0).sum())
+        rows.append([each, _text(means[0][i]), _text(means[1][i]), f"{present} of {len(there)}"])
+    figures |= {"Dice": float(means[0][first:].nanmean()), "IoU": float(means[1][first:].nanmean())}
+    without = f"mean without {classes[0]}" if first else "mean"
+    rows.append([without, _text(figures["Dice"]), _text(figures["IoU"]), ""])
+    return Scores(figures, rows, files)
+
+
+def _dice_and_iou(both: torch.Tensor, found: torch.Tensor, there: torch.Tensor) -> tuple[Any, Any]:
+    return 2 * both / (found + there), both / (found + there - both)
+
+
+def _hits(use: Predictor, examples: Iterator[tuple[str, Any, np.ndarray, np.ndarray]]) -> Scores:
+    """Accuracy, and how much of each class is found."""
+    classes = use.names
+    files = [["file", "target", *use.columns]]
+    confusion = np.zeros((len(classes), len(classes)), int)
+    for name, _, output, target in examples:
+        confusion[int(target), int(output.argmax())] += 1
+        files.append([name, classes[int(target)], *use.cells(output)])
+    right, present, given = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    with np.errstate(invalid="ignore"):
+        recall, precision = right / present, right / given
+    accuracy = float(right.sum() / present.sum())
+    figures = {"accuracy": accuracy} | {f"recall {n}": float(r) for n, r in zip(classes, recall, strict=True)}
+    figures |= {f"precision {n}": float(p) for n, p in zip(classes, precision, strict=True)}
+    rows = [["class", "recall", "precision", "examples"]]
+    rows += [
+        [n, _text(r), _text(p), str(k)]
+        for n, r, p, k in zip(classes, recall, precision, present, strict=True)
+    ]
+    rows.append(
+        ["accuracy", f"{accuracy:.4f}", "", f"{right.sum()} of {count(int(present.sum()), 'example')}"]
+    )
+    return Scores(figures, rows, files)
+
+
+def _errors(use: Predictor, examples: Iterator[tuple[str, Any, np.ndarray, np.ndarray]]) -> Scores:
+    """Errors of values, in the units of the files; entries that are missing in a target do not count."""
+    columns = list(use.learned.columns or ["value"])
+    files = [["file", *(f"{kind} {c}" for c in columns for kind in ("target", "predicted"))]]
+    if use.learned.maps:
+        files = [["file", "MAE", "RMSE"]]
+    sums = np.zeros((3, len(columns)))  # number, absolute and squared errors
+    for name, header, output, target in examples:
+        found = use.maps(output, header) if use.learned.maps else use.values(output)
+        if found.shape != target.shape:
+            raise ValueError(f"targets must have {found.shape[0]} channels, got {target.shape[0]} for {name}")
+        error = np.where(np.isnan(target), np.nan, found - target).reshape(len(columns), -1)
+        number = np.isfinite(error).sum(1)
+        squares, absolute = np.nansum(error**2, 1), np.nansum(np.abs(error), 1)
+        sums += number, absolute, squares
+        if use.learned.maps:
+            each = max(int(number[0]), 1)
+            files.append([name, f"{absolute[0] / each:.6g}", f"{(squares[0] / each) ** 0.5:.6g}"])
+        else:
+            files.append([name, *(f"{v:.6g}" for pair in zip(target, found, strict=True) for v in pair)])
+    with np.errstate(invalid="ignore"):
+        mean, root = sums[1] / sums[0], (sums[2] / sums[0]) ** 0.5
+    figures: dict[str, float] = {}
+    rows = [["", "MAE", "RMSE", "values"]]
+    for i, column in enumerate(columns):
+        title = f" {column}" if len(columns) > 1 else ""
+        figures |= {f"MAE{title}": float(mean[i]), f"RMSE{title}": float(root[i])}
+        rows.append([column, f"{mean[i]:.5g}", f"{root[i]:.5g}", f"{sums[0, i]:.0f}"])
+    return Scores(figures, rows, files)
+
+
+def _text(value: Any) -> str:
+    return f"{float(value):.4f}"
