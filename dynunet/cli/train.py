@@ -42,11 +42,10 @@ MARKERS = (DisallowNone, PositionalMetavarFromFieldName)
 class Train:
     """Train a model on a folder of files: audio, images, volumes or arrays.
 
-    Size, channels and batch are chosen for the files and the machine, and said, where none are given.
-
     With --targets it learns to predict them: to segment, classify or regress (dynunet predict); with --noise,
     --coloured or --pairs to restore (dynunet denoise); else to make new data (dynunet sample) and to fill
-    gaps (dynunet inpaint). Ctrl-C saves; --resume goes on.
+    gaps (dynunet inpaint). Ctrl-C saves; --resume goes on. Size, channels and batch are chosen for the files
+    and the machine, and said, where none are given.
     """
 
     flag_names: ClassVar[Mapping[str, str]] = {"start": "from"}
@@ -128,7 +127,8 @@ class Train:
 
             spec = spec_of_run(self.start)
             return Examples(spec.size, spec.resize, f"as in {self.start}")
-        return examples_for(grids, own, gpu, self.data.restores or self.data.coordinates)
+        maps = self.data.targets is not None and self.data.targets.is_dir()
+        return examples_for(grids, own, gpu, self.data.restores or self.data.coordinates or maps)
 
     def _train(self, chosen: str) -> None:
         from ..data import FolderDataset
