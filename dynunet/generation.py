@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
@@ -110,16 +110,10 @@ def generate(
     batches = _Batches(diffusion, spec, shape, class_numbers(spec, classes), seed, options)
 
     there = _there(Path(out))
+    if overwrite:
+        _check_replaced(there.values(), num, out)
     digits = min(map(len, there.values()), default=len(str(num - 1)))  # so that a larger num finds them
-    others = sorted(n for n in there.values() if int(n) >= num)
-    if overwrite and others:
-        raise ValueError(
-            f"out: {shown(out)} holds {count(len(others), 'sample')} of an earlier call, from {others[0]} "
-            f"on, which would stay beside the {num} new ones; choose another folder or a larger num"
-        )
-    files = _Files(Path(out), num, digits, batches.name)
-    picture = Path(out) if Path(out).name not in ("", "..") else Path(out).resolve()
-    picture = picture.with_name(picture.name + _PICTURE)
+    files, picture = _Files(Path(out), num, digits, batches.name), _picture_of(Path(out))
     found = _numbers(files, there)
     for place in (*(files[i] for i in found), picture):
         check_free(place, overwrite=True)
@@ -136,6 +130,22 @@ def generate(
         said = f"interrupted, {done} of {count(num, 'sample')} in {shown(out)}; the same command goes on"
         raise Interrupted(said) from None
     return Generated(files, len(kept), *_draw(files, picture, spec, batches.titles(), overwrite))
+
+
+def _check_replaced(numbers: Iterable[str], num: int, out: Path | str) -> None:
+    """Refuse to replace samples by fewer."""
+    others = sorted(n for n in numbers if int(n) >= num)
+    if others:
+        raise ValueError(
+            f"out: {shown(out)} holds {count(len(others), 'sample')} of an earlier call, from {others[0]} "
+            f"on, which would stay beside the {num} new ones; choose another folder or a larger num"
+        )
+
+
+def _picture_of(out: Path) -> Path:
+    """The picture of the samples in a folder, beside it."""
+    folder = out if out.name not in ("", "..") else out.resolve()
+    return folder.with_name(folder.name + _PICTURE)
 
 
 @dataclass(frozen=True)
