@@ -101,9 +101,7 @@ def generate(
         run = called(model)
         raise ValueError(f"{run} was trained to restore: dynunet denoise {run} FILES")
     shape = spec.channels, *sample_size(spec, size)
-    # Samples larger than those of training are made in windows.
-    larger = spec.size is not None and any(a > b for a, b in zip(shape[1:], spec.size, strict=True))
-    options: dict[str, Any] = windows(spec, None, None) if larger else {}
+    options = _windows(spec, shape[1:])
     batch = batch_size or fitting(shape)
     check_memory(diffusion, (min(batch, num), *shape), bool(options))
     options |= {"steps": steps, "sampler": sampler, "guidance_scale": guidance_scale, "progress": progress}
@@ -130,6 +128,12 @@ def generate(
         said = f"interrupted, {done} of {count(num, 'sample')} in {shown(out)}; the same command goes on"
         raise Interrupted(said) from None
     return Generated(files, len(kept), *_draw(files, picture, spec, batches.titles(), overwrite))
+
+
+def _windows(spec: DataSpec, size: Sequence[int]) -> dict[str, Any]:
+    """The options with which samples larger than those of training are made."""
+    larger = spec.size is not None and any(a > b for a, b in zip(size, spec.size, strict=True))
+    return windows(spec, None, None) if larger else {}
 
 
 def _check_replaced(numbers: Iterable[str], num: int, out: Path | str) -> None:

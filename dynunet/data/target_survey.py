@@ -211,10 +211,7 @@ class _Survey:
         rows = [f.row for f in files if f.row is not None]
         values = all(_number(cell) is not None for row in rows for cell in row)
         task = self._task(values)
-        if task == "segmentation":
-            raise ValueError("task must be 'classification' or 'regression' for a table, got 'segmentation'")
-        if task == "classification" and len(columns) > 1:
-            raise ValueError(f"targets must have one column of labels to classify, got {', '.join(columns)}")
+        _check_table(task, columns)
         if task == "classification" and self.classes is None:
             self.classes = _in_order({row[0] for row in rows} - {""})
         files = self.selection.keep(files, self._no_values if task == "regression" else self._no_class)
@@ -275,6 +272,14 @@ class _Survey:
         often = Counter(numbers)
         counts = [often[i] for i in range(len(self.classes or ()))]
         return self.made(spec, counts, [torch.tensor(number) for number in numbers])
+
+
+def _check_table(task: str, columns: Sequence[str]) -> None:
+    """Refuse columns that are no targets of a task."""
+    if task == "segmentation":
+        raise ValueError("task must be 'classification' or 'regression' for a table, got 'segmentation'")
+    if task == "classification" and len(columns) > 1:
+        raise ValueError(f"targets must have one column of labels to classify, got {', '.join(columns)}")
 
 
 def _in_order(names: set[str]) -> tuple[str, ...]:
