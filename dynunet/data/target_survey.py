@@ -211,16 +211,10 @@ class _Survey:
         rows = [f.row for f in files if f.row is not None]
         values = all(_number(cell) is not None for row in rows for cell in row)
         task = self._task(values)
-        if task == "segmentation":
-            raise ValueError("task must be 'classification' or 'regression' for a table, got 'segmentation'")
-        if task == "classification" and len(columns) > 1:
-            raise ValueError(f"targets must have one column of labels to classify, got {', '.join(columns)}")
-        wrong = self._no_values if task == "regression" else self._no_class
+        _check_table(task, columns)
         if task == "classification" and self.classes is None:
-            names = {row[0] for row in rows} - {""}
-            numeric = all(_number(name) is not None for name in names)
-            self.classes = tuple(sorted(names, key=lambda name: (_number(name) if numeric else 0, name)))
-        files = self.selection.keep(files, wrong)
+            self.classes = _in_order({row[0] for row in rows} - {""})
+        files = self.selection.keep(files, self._no_values if task == "regression" else self._no_class)
         spec = TargetSpec(task, channels=len(columns), columns=columns)
         return files, lambda entries, held, **_: self._of_rows(files, entries, held, spec)
 
@@ -251,15 +245,16 @@ class _Survey:
     ) -> Targets:
         rows = [files[i].row or () for i, _ in entries]
         if spec.task == "classification":
-            numbers = [self._classes_by_cell["".join(row)] for row in rows]
-            return self._classified(spec, numbers)
+            return self._classified(spec, [self._classes_by_cell["".join(row)] for row in rows])
+        return self._values_of_rows(rows, held, spec)
+
+    def _values_of_rows(
+        self, rows: Sequence[Sequence[str]], held: Sequence[bool], spec: TargetSpec
+    ) -> Targets:
         values = [[_number(cell) or 0.0 for cell in row] for row in rows]
         columns = np.array([v for v, out in zip(values, held, strict=True) if not out] or values).T
         scales = self._scales([_moments(column) for column in columns])
-        model = [
-            [Scale(*s).to_model(np.array(v)) for s, v in zip(scales, row, strict=True)] for row in values
-        ]
-        single = [torch.from_numpy(np.array(row, np.float32)) for row in model]
+        single = [torch.from_numpy(_to_model(row, scales)) for row in values]
         return self.made(replace(spec, scales=scales), single=single)
 
     def of_folders(self, labels: Sequence[int], names: Sequence[str], **_: Any) -> Targets:
@@ -277,6 +272,25 @@ class _Survey:
         often = Counter(numbers)
         counts = [often[i] for i in range(len(self.classes or ()))]
         return self.made(spec, counts, [torch.tensor(number) for number in numbers])
+
+
+def _check_table(task: str, columns: Sequence[str]) -> None:
+    """Refuse columns that are no targets of a task."""
+    if task == "segmentation":
+        raise ValueError("task must be 'classification' or 'regression' for a table, got 'segmentation'")
+    if task == "classification" and len(columns) > 1:
+        raise ValueError(f"targets must have one column of labels to classify, got {', '.join(columns)}")
+
+
+def _in_order(names: set[str]) -> tuple[str, ...]:
+    """Numbers by their values, other names by the alphabet."""
+    numeric = all(_number(name) is not None for name in names)
+    return tuple(sorted(names, key=lambda name: (_number(name) if numeric else 0, name)))
+
+
+def _to_model(row: Sequence[float], scales: Sequence[tuple[float, float]]) -> np.ndarray:
+    values = [Scale(*scale).to_model(np.array(value)) for scale, value in zip(scales, row, strict=True)]
+    return np.array(values, np.float32)
 
 
 def _its_target(file: File) -> str:
