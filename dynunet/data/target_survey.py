@@ -14,7 +14,7 @@ from torch import Tensor
 from .classes import IGNORED, class_values, described, names_of, numbered, read_classes
 from .errors import UnreadableError, attempt, count, shown
 from .formats.format import most
-from .label_table import is_table, read_table
+from .label_table import read_table
 from .memory import Cache
 from .options import DataOptions
 from .ranges import regions
@@ -74,12 +74,12 @@ def survey(
     if options.ignore_index is None and ignored is not None:
         options = replace(options, ignore_index=ignored)
     about = _Survey(options, known, classes, cache, selection)
-    if known is not None and options.targets is not None and known[0].maps == about.table:
+    if known is not None and options.targets is not None and known[0].maps == options.table:
         wanted = "a folder of maps" if known[0].maps else "a table (CSV)"
         raise ValueError(f"targets must be {wanted}, as the model predicts, got {shown(options.targets)}")
     if options.targets is None:
         return files, about.of_folders
-    if about.table:
+    if options.table:
         return about.of_table(files)
     return about.of_maps(files)
 
@@ -104,12 +104,8 @@ class _Survey:
         """That of the model or of the options, or what the targets look like."""
         if self.known is not None:
             return self.known[0].task
-        classes = "classification" if self.table else "segmentation"
+        classes = "classification" if self.options.table else "segmentation"
         return self.options.task or ("regression" if values else classes)
-
-    @property
-    def table(self) -> bool:
-        return self.options.targets is not None and is_table(self.options.targets)
 
     # ---- maps
 
