@@ -13,9 +13,7 @@ from .errors import shown
 from .files import stem
 from .formats import of_path
 
-__all__ = ["LabelTable", "is_table", "read_table"]
-
-_SUFFIXES = (".csv", ".tsv")
+__all__ = ["LabelTable", "read_table"]
 
 
 @dataclass(frozen=True)
@@ -30,11 +28,6 @@ class LabelTable:
         """The cells of a file below a folder, once; None if there are none."""
         places = stem(file, root), stem(file, self.path.parent)
         return next((self.rows.pop(place) for place in places if place in self.rows), None)
-
-
-def is_table(path: Path) -> bool:
-    """True for a file whose name is that of a table."""
-    return path.suffix.lower() in _SUFFIXES and not path.is_dir()
 
 
 def read_table(path: Path) -> LabelTable:
