@@ -97,12 +97,16 @@ class Train:
 
     def _filled(self, source: Path, gpu: bool) -> tuple["Train", str]:
         """With a size, channels and a batch for the files, where none were given; and what was chosen."""
+        from ..runs import spec_of_run
+
         data, network, training, said = self.data, self.network, self.training, []
         looked = looked_at(source, data)
         if looked is None:
             return replace(self, training=replace(training, batch_size=training.batch_size or BATCH)), ""
         grids, own = looked
         dims = len(grids[0])
+        if self.start is not None and data.channels is None:
+            data = replace(data, channels=spec_of_run(self.start).channels)
         if data.size is None:
             examples = self._examples(grids, own, gpu)
             data = replace(data, size=examples.size, resize=examples.resize)
@@ -122,9 +126,9 @@ class Train:
         return replace(self, data=data, network=network, training=training), text
 
     def _examples(self, grids: list[tuple[int, ...]], own: "Format", gpu: bool) -> Examples:
-        if self.start is not None:
-            from ..runs import spec_of_run
+        from ..runs import spec_of_run
 
+        if self.start is not None:
             spec = spec_of_run(self.start)
             return Examples(spec.size, spec.resize, f"as in {self.start}")
         maps = self.data.targets is not None and self.data.targets.is_dir()
