@@ -30,6 +30,13 @@ ball = np.linalg.norm(np.stack(np.meshgrid(*[np.arange(48) - 24] * 3, indexing="
 brain = ball * (100 + 20 * gaussian_filter(rng.standard_normal(ball.shape), 2))
 nibabel.save(nibabel.Nifti1Image(brain.astype("f4"), np.diag([3.0, 3, 3, 1])), folder / "brain.nii.gz")
 
+(folder / "scans").mkdir()
+tissues = ball * (1 + (gaussian_filter(rng.standard_normal(ball.shape), 4) > 0))
+scan = ball * (60 + 40 * tissues + 5 * rng.standard_normal(ball.shape))
+for name in ("scan", "labels", "other", "other-labels"):
+    image = nibabel.Nifti1Image((tissues if "labels" in name else scan).astype("f4"), np.diag([3.0, 3, 3, 1]))
+    nibabel.save(image, folder / "scans" / f"{name}.nii.gz")
+
 sizes = {"TIME": 12, "DEPTH": 6, "LAT": 40, "LON": 48}
 ocean = 20 + 5 * gaussian_filter(rng.standard_normal(tuple(sizes.values())), 3)
 ocean[..., :8] = -1e10  # land

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
@@ -110,7 +110,14 @@ def generate(
     batches = _Batches(diffusion, spec, shape, class_numbers(spec, classes), seed, options)
 
     there = _there(Path(out))
-    files = _Files(Path(out), num, _digits(out, there.values(), num, overwrite), batches.name)
+    digits = min(map(len, there.values()), default=len(str(num - 1)))  # so that a larger num finds them
+    others = sorted(n for n in there.values() if int(n) >= num)
+    if overwrite and others:
+        raise ValueError(
+            f"out: {shown(out)} holds {count(len(others), 'sample')} of an earlier call, from {others[0]} "
+            f"on, which would stay beside the {num} new ones; choose another folder or a larger num"
+        )
+    files = _Files(Path(out), num, digits, batches.name)
     picture = Path(out) if Path(out).name not in ("", "..") else Path(out).resolve()
     picture = picture.with_name(picture.name + _PICTURE)
     found = _numbers(files, there)
@@ -205,21 +212,6 @@ def _there(out: Path) -> dict[str, str]:
     """What is in a folder and has the name of a sample, and the number in it."""
     names = os.listdir(out) if out.is_dir() else []
     return {name: found[1] for name in names if (found := _SAMPLE.match(name))}
-
-
-def _digits(out: Path | str, there: Collection[str], num: int, overwrite: bool) -> int:
-    """Digits of the numbers of samples: those of the ones that are there, which a larger num is to find.
-
-    Raises:
-        ValueError: if samples that are to be replaced are more than the new ones.
-    """
-    others = sorted(n for n in there if int(n) >= num)
-    if overwrite and others:
-        raise ValueError(
-            f"out: {shown(out)} holds {count(len(others), 'sample')} of an earlier call, from {others[0]} "
-            f"on, which would stay beside the {num} new ones; choose another folder or a larger num"
-        )
-    return min(map(len, there), default=len(str(num - 1)))
 
 
 def _numbers(files: Sequence[Path], there: Mapping[str, str]) -> set[int]:

@@ -27,7 +27,7 @@ from .data.spec import DataSpec
 from .data.target_spec import TargetSpec
 from .data.values import Scale, resized
 from .results import Outcome, Results
-from .runs import conditions, predictor, windows
+from .runs import batch_size, conditions, predictor, windows
 from .supervised import Supervised
 from .writing import write_table
 
@@ -127,12 +127,13 @@ class Predictor:
         several = loaded.x.ndim == self.spec.spatial_dims + 2
         xs = loaded.x if several else loaded.x.unsqueeze(0)
         masks = loaded.mask if several or loaded.mask is None else loaded.mask.unsqueeze(0)
-        found = [
-            self._output(xs[n : n + 1], None if masks is None else masks[n : n + 1]) for n in range(len(xs))
-        ]
+        size = 1 if self.learned.maps else batch_size(xs.shape[1:])
+        found: list[np.ndarray] = []
+        for n in range(0, len(xs), size):
+            found += [*self._outputs(xs[n : n + size], None if masks is None else masks[n : n + size])]
         return loaded.source.header, found, loaded.lost
 
-    def _output(self, x: Tensor, mask: Tensor | None) -> np.ndarray:
+    def _outputs(self, x: Tensor, mask: Tensor | None) -> np.ndarray:
         device = next(self.model.parameters()).device
         given = conditions(self.spec, x.shape)
         if not {"window"} & self.how.keys():  # windows are moved one by one
@@ -140,7 +141,7 @@ class Predictor:
             given = {name: value.to(device) for name, value in given.items()}
         options = {**self.how, **given, "mask": mask}
         classes = self.model.task != "regression"
-        return self.model.predict(x, probabilities=classes, **options)[0].cpu().numpy()
+        return self.model.predict(x, probabilities=classes, **options).cpu().numpy()
 
     def maps(self, output: np.ndarray, header: Header) -> np.ndarray:
         """Numbers of classes ``(1, *shape)``, or values ``(C, *shape)``, on the grid of a file."""

@@ -81,8 +81,9 @@ def _loaded(model: Any, device: str | None, kind: Any, instead: str) -> tuple[An
         found, place = (model if device is None else model.to(chosen_device(device))), "model"
     else:
         folder = run_folder(model)
-        place = shown(folder / CONFIG)
-        if (folder / CONFIG).is_file() and not issubclass(saved_class(folder / CONFIG), kind):
+        config = folder / CONFIG
+        place = shown(config)
+        if config.is_file() and not issubclass(saved_class(config), kind):
             raise ValueError(f"run must hold a model of another kind than that in {shown(model)}: {instead}")
         found = kind.from_pretrained(folder, device=chosen_device(device))
     return found, _checked(found.data, called(model), place), place

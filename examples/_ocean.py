@@ -157,7 +157,7 @@ def _draw(filled: Mapping[str, Tensor], field: Tensor, water: Tensor, held_out: 
     shown = {"what is known": torch.where(held_out, torch.nan, field), **filled, "truth": field}
     fields = {name: x[:, depth] for name, x in shown.items()}
     where = f"depth {depth}"
-    _sheet(
+    draw_maps(
         {f"{where}, first month: {name}": x[0] for name, x in fields.items()},
         wet[0],
         hidden[0],
@@ -170,10 +170,12 @@ def _draw(filled: Mapping[str, Tensor], field: Tensor, water: Tensor, held_out: 
     row = int((hidden[0] & hidden[0].roll(1, -1))[:, 0].float().add(hidden[0].float().mean(-1)).argmax())
     about = f"{where}, latitude {row}, months up from the middle of the year"
     parallel = {f"{about}: {name}": centred(x[:, row]) for name, x in fields.items()}
-    _sheet(parallel, centred(wet[:, row]), centred(hidden[:, row]), folder / "seams.png")
+    draw_maps(parallel, centred(wet[:, row]), centred(hidden[:, row]), folder / "seams.png")
 
 
-def _sheet(fields: Mapping[str, Tensor], water: Tensor, outline: Tensor, path: Path) -> None:
+def draw_maps(
+    fields: Mapping[str, Tensor], water: Tensor, outline: Tensor, path: Path, unit: str = "°C"
+) -> None:
     """Fields of two axes below each other; NaN is white, land grey, the outline black."""
     from matplotlib.figure import Figure
 
@@ -188,5 +190,5 @@ def _sheet(fields: Mapping[str, Tensor], water: Tensor, outline: Tensor, path: P
         if outline.any():
             ax.contour(outline.float().numpy(), [0.5], colors="black", linewidths=0.8)
         ax.set(title=name, xticks=[], yticks=[])
-        figure.colorbar(image, ax=ax, label="°C")
+        figure.colorbar(image, ax=ax, label=unit)
     figure.savefig(path, dpi=100)

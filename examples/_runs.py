@@ -10,11 +10,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dynunet import Diffusion
+import numpy as np
+from torch import Tensor
+
 from dynunet.jsonable import plain, unflat
 from dynunet.nn.flags import network_options, with_flags
 from dynunet.training import Trainer
 from dynunet.writing import write_text
+
+SHOWN = "shown.npz"  # in the folder of a run: what gallery.py draws of it
 
 
 @dataclass
@@ -102,7 +106,7 @@ def new_folder(out: Path, name: str, kind: str, options: Any) -> Path:
     return folder
 
 
-def fit(trainer: Trainer, folder: Path) -> tuple[Diffusion, str]:
+def fit(trainer: Trainer, folder: Path) -> tuple[Any, str]:
     """Train, or go on: the averaged model, and how many seconds it took in all.
 
     Ctrl-C, or a kill, loses nothing; it says how to go on. The trainer's folder is ``folder / "model"``.
@@ -170,6 +174,11 @@ def report(folder: Path, options: Any, figures: dict[str, str]) -> None:
     widths = {name: max(len(r.get(name) or "") for r in rows) for name in row}
     for r in rows:
         print("  ".join((r.get(name) or "").ljust(width) for name, width in widths.items()).rstrip())
+
+
+def keep(folder: Path, **shown: Tensor) -> None:
+    """Keep what a run is pictured by, for gallery.py."""
+    np.savez_compressed(folder / SHOWN, allow_pickle=False, **{name: x.numpy() for name, x in shown.items()})
 
 
 def suggest(*flags: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from _classical import spectral_gate, wiener
-from _runs import debian
+from _runs import debian, keep
 from torch import Tensor
 
 from dynunet.data import FolderDataset, find, load, loudness, save
@@ -31,7 +31,7 @@ def gain(x: Tensor) -> float:
 
 
 def recordings(
-    speech: Path | None, noise: Path | None, folder: Path, size: int, **how: Any
+    speech: Path | None, noise: Path | None, folder: Path, size: int, level: float | None = LEVEL, **how: Any
 ) -> tuple[FolderDataset, FolderDataset, list[Test]]:
     """Pairs to learn from, pairs to validate with, and whole recordings to judge by.
 
@@ -41,6 +41,7 @@ def recordings(
         speech, noise: folders; the Debian packages' if None.
         folder: of the run, where the parts of the noises are kept.
         size: of a pair, in samples.
+        level: of the noisy part of every pair; None to leave them as they are.
         how: further options of FolderDataset.
     """
     names = NOISES if noise is None else None
@@ -51,19 +52,25 @@ def recordings(
     whole = FolderDataset(speech, size=(size,), **how)
     print(whole.report())
     clips = [clip for clip in find(speech) if clip not in whole.skipped]
-    held = _held_out(clips, whole.units)
+    held = held_out(clips, whole.units)
     learn, judge = _divided(noises, folder / "noise", whole.units)
     others = [clip for clip in clips if clip not in held]
-    pairs = FolderDataset(others, size=(size,), noise=learn, level=LEVEL, **how)
+    pairs = FolderDataset(others, size=(size,), noise=learn, level=level, **how)
+    validation = FolderDataset(held, size=(size,), noise=judge, level=level, **how)
+    return pairs, validation, with_noise(held, judge, **how)
+
+
+def with_noise(clips: Sequence[Path], noise: Path, **how: Any) -> list[Test]:
+    """Whole recordings, each beside itself with noise that is always the same."""
     tests = []
-    for i, clip in enumerate(held):
-        torch.manual_seed(i)  # the noise of each is always the same
-        item = FolderDataset([clip], noise=judge, **how)[0]
+    for i, clip in enumerate(clips):
+        torch.manual_seed(i)
+        item = FolderDataset([clip], noise=noise, **how)[0]
         tests.append((item["x0"], item["cond"]))
-    return pairs, FolderDataset(held, size=(size,), noise=judge, level=LEVEL, **how), tests
+    return tests
 
 
-def _held_out(clips: Sequence[Path], units: dict[str, Any]) -> list[Path]:
+def held_out(clips: Sequence[Path], units: dict[str, Any]) -> list[Path]:
     """Some at random, always the same, of half a second or more in which something is heard."""
     held: list[Path] = []
     for i in np.random.default_rng(0).permutation(len(clips)).tolist():
@@ -119,9 +126,12 @@ def times_real_time(denoise: Denoise, noisy: Tensor, sample_rate: int) -> str:
 
 def show(denoise: Denoise, tests: Sequence[Test], folder: Path, units: dict[str, Any]) -> None:
     """Three tests as wav files, noisy, denoised and clean, and their spectrograms."""
+    rate = units["sample_rate"]
     for i, (clean, noisy) in enumerate(tests[:3]):
         heard = {"noisy": noisy, "denoised": denoise(noisy), "clean": clean}
         for name, x in heard.items():
             save(folder / f"{i}-{name}.wav", x, units, overwrite=True)
         shown = torch.stack([*heard.values()])
-        spectrogram(shown, folder / f"{i}.png", units["sample_rate"], labels=[*heard])
+        spectrogram(shown, folder / f"{i}.png", rate, labels=[*heard])
+        if i == 0:
+            keep(folder, **heard, sample_rate=torch.tensor(rate))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import tyro
 from _images import Images, draw_samples, image_sets, judge
-from _runs import NetworkOptions, begin, explained, fit, report, suggest
+from _runs import NetworkOptions, begin, explained, fit, keep, report, suggest
 from einops import rearrange
 
 from dynunet import Diffusion, Trainer, UNet
@@ -80,6 +80,7 @@ def main(options: Options) -> None:
     asked = None if classes is None else torch.arange(rows).repeat_interleave(6)
     shown = rearrange(sample(6 * rows, asked, progress=False), "(rows n) ... -> rows n ...", n=6)
     draw_samples(folder / "samples.png", shown, real, unseen)
+    keep(folder, made=shown)
     film: list[Any] = []
     sample(1, None if asked is None else asked[:1], progress=False, callback=lambda *step: film.append(step))
     film_strip(film, folder / "denoising.png")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 import tyro
 from _ocean import below, boxes, from_around, judge, mean_of_parallel, read, regression
-from _runs import NetworkOptions, begin, explained, fit, report, suggest
+from _runs import NetworkOptions, begin, explained, fit, keep, report, suggest
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -87,6 +87,7 @@ def main(options: Options) -> None:
     wrong = model.sample((1, 1, *field.shape), steps=1, cond=cond.unsqueeze(0), progress=False)[0, 0]
     filled = {"climatology": mean_of_parallel(seen, known), "interpolated": guess}
     filled |= {"regression": guess + regression(data, cond), "network": guess + SCALE * wrong}
+    keep(folder, field=field, water=water, held_out=held_out, **filled)
     report(folder, options, {"seconds": seconds, **judge(filled, field, water, held_out, folder)})
     print(f"\nLook at {folder}/*.png. To try next:")
     suggest("--box 8 12", "--norm rms", "--channels 8 16 32 64")

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import tyro
 from _brain import Waves, around, biharmonic, choose, compare, crops, draw, mean, read, where
-from _runs import NetworkOptions, begin, explained, fit, report, suggest
+from _runs import NetworkOptions, begin, explained, fit, keep, report, suggest
 from einops import rearrange
 
 from dynunet import Diffusion, FolderDataset, Trainer, UNet
@@ -77,6 +77,7 @@ def main(options: Options) -> None:
     window: dict[str, Any] = {"window": options.size, "overlap": options.size // 4}
     whole = model.sample((1, *brain.shape), options.sample_steps, cond=where(brain).unsqueeze(0), **window)
     slices(torch.stack([brain, whole[0]]), folder / "whole.png", labels=["real", "new"])
+    keep(folder, real=brain, made=whole[0])
 
     # Removed blocks, filled in: one answer, and the mean of four, which has the lesser squared error.
     removed = torch.zeros_like(real, dtype=torch.bool)

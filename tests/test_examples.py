@@ -7,16 +7,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
-from dynunet import UNet
+from dynunet import Supervised, UNet
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
 tyro = pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
 
+import _layer  # noqa: E402
+import _pairs  # noqa: E402
+import _peers  # noqa: E402
 import _runs  # noqa: E402
+import _scans  # noqa: E402
+import _voices  # noqa: E402
+import gallery  # noqa: E402
 import learn_convolution  # noqa: E402
 import learn_diffusion  # noqa: E402
 import learn_unet  # noqa: E402
@@ -121,6 +130,179 @@ def test_what_cannot_be_built_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="channels must"), _runs.explained(folder):
         UNet(1, 1, channels=())
     assert not folder.exists()
+
+
+def fill(runs: Path, *kinds: str) -> None:
+    """Runs of these kinds, with random values of odd sizes in place of what the examples keep."""
+    volume, field = torch.rand(1, 9, 11, 10), torch.rand(2, 3, 7, 8)
+    kept = {
+        "audio": {name: torch.randn(1, 999) for name in ("noisy", "denoised", "clean")},
+        "images": {"made": torch.randn(3, 6, 3, 5, 4)},
+        "volume": {"real": volume, "made": -volume},
+        "ocean": {"field": field, "network": -field, "water": field > 0.2, "held_out": field > 0.8},
+    }
+    kept["audio"]["sample_rate"] = torch.tensor(800)
+    for kind in kinds:
+        (runs / f"{kind}-1").mkdir(parents=True)
+        _runs.keep(runs / f"{kind}-1", **kept[kind])
+
+
+def test_gallery_draws_what_the_examples_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path, *(row.kind for row in gallery.ROWS))
+    out = tmp_path / "new" / "x.png"
+    gallery.main(gallery.Options(tmp_path, out))
+    assert "no finished run" not in capsys.readouterr().out
+    assert 0 < out.stat().st_size < 500_000
+
+
+def test_gallery_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = gallery.Options(tmp_path, tmp_path / "x.png")
+    fill(tmp_path, "ocean", "images")
+    gallery.main(options)
+    said = capsys.readouterr().out
+    for row in gallery.ROWS:
+        assert (f"python examples/{row.script}" in said) == (row.kind in ("audio", "volume"))
+    with pytest.raises(SystemExit, match="nothing to draw"):
+        gallery.main(replace(options, runs=tmp_path / "none"))
+
+
+def test_the_newest_run_is_drawn(tmp_path: Path) -> None:
+    for number in (2, 10):
+        (tmp_path / f"ocean-{number}").mkdir()
+        _runs.keep(tmp_path / f"ocean-{number}", field=torch.zeros(1))
+    (tmp_path / "ocean-11").mkdir()  # not finished
+    assert gallery.newest(tmp_path, "ocean") == tmp_path / "ocean-10" / _runs.SHOWN
+    assert gallery.newest(tmp_path, "volume") is None
+
+
+def volume(path: Path, x: np.ndarray, affine: np.ndarray) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    nibabel.save(nibabel.Nifti1Image(x.astype("f4"), affine), path)
+
+
+def test_scans_are_read_where_they_are(tmp_path: Path) -> None:
+    """The same places, whatever the order, direction, width and origin of the axes in the files."""
+    x = 100 + np.arange(10 * 12 * 14).reshape(10, 12, 14) % 17.0
+    volume(tmp_path / "a.nii.gz", x, np.diag([2.0, 2, 2, 1]))
+    turned = np.diag([-2.0, 2, 2, 1])
+    turned[0, 3] = 18
+    volume(tmp_path / "b.nii.gz", x[::-1], turned)
+    grid = _scans.Grid.of(tmp_path / "a.nii.gz", 4)
+    assert grid.shape == (5, 6, 7)
+    for name in "ab":
+        for order in (0, 1):
+            read = grid.read(tmp_path / f"{name}.nii.gz", order)
+            assert torch.equal(read, torch.from_numpy(x[::2, ::2, ::2].astype("f4")))
+
+
+def test_held_out_blocks_have_tissue_and_mirror_images() -> None:
+    labels = torch.zeros(20, 16, 18, dtype=torch.long)
+    labels[2:18, 3:14, 3:15] = 1
+    hidden = _scans.held_out(labels, 2, 5)
+    assert torch.equal(hidden, hidden.flip(0))
+    assert 5**3 <= int(hidden.sum()) <= 4 * 5**3
+    assert labels[hidden].float().mean() > 0.5
+    with pytest.raises(ValueError, match="labels must fill"):
+        _scans.held_out(torch.zeros(9, 9, 9, dtype=torch.long), 1, 3)
+
+
+def test_crops_are_of_the_scan_and_air_stays_air() -> None:
+    scan = torch.rand(1, 12, 12, 12)
+    scan[:, :6] = _scans.AIR
+    labels = (1000 * scan[0]).round().long()
+    plain, changed = (_scans.Crops(scan, labels, 8, changed) for changed in (False, True))
+    item = plain[0]
+    assert torch.equal((1000 * item["x0"][0]).round().long(), item["target"])
+    item = changed[0]
+    assert torch.equal(item["x0"][0] == _scans.AIR, item["target"] < 0)
+
+
+def test_a_mixture_orders_classes_by_value() -> None:
+    labels = torch.arange(3).repeat_interleave(400).view(12, 10, 10)
+    scan = (0.1 + 0.4 * labels + 0.01 * torch.randn(labels.shape)).unsqueeze(0)
+    assert torch.equal(_scans.mixture(scan, 3), labels)
+    scan[:, :2] = _scans.AIR
+    assert not _scans.mixture(scan, 3)[:2].any()
+
+
+def test_pictures_are_read_with_their_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_pairs, "PARTS", {"learn": ("china.jpg", 3), "judge": ("flower.jpg", 2)})
+    _pairs.make(tmp_path)
+    assert [len(_pairs.read(tmp_path / part)) for part in ("learn", "judge")] == [3, 2]
+    pair = _pairs.read(tmp_path / "learn")[1]
+    raw = np.asarray(Image.open(tmp_path / "learn" / "images" / "001.png"))
+    assert torch.equal((pair["x0"] + 1).mul(127.5).round().byte(), torch.tensor(raw).permute(2, 0, 1))
+    mask = np.asarray(Image.open(tmp_path / "learn" / "masks" / "001.png"))
+    assert torch.equal(pair["target"], torch.tensor(mask > 0).long())
+    assert 0.01 < pair["target"].float().mean() < 0.5
+    (tmp_path / "judge" / "masks" / "000.png").unlink()
+    with pytest.raises(ValueError, match="must have a mask"):
+        _pairs.read(tmp_path / "judge")
+    Image.fromarray(mask[:9]).save(tmp_path / "learn" / "masks" / "001.png")
+    with pytest.raises(ValueError, match="alike in size"):
+        _pairs.read(tmp_path / "learn")
+
+
+def test_a_threshold_finds_the_smaller_side() -> None:
+    labels = torch.zeros(16, 12, dtype=torch.long)
+    labels[3:7, 4:9] = 1
+    for sign in (-1, 1):
+        x = sign * (0.8 * labels - 0.3) + 0.05 * torch.randn(3, 16, 12)
+        assert torch.equal(_pairs.threshold(x), labels)
+
+
+def test_speech_is_where_there_is_power() -> None:
+    clean = torch.zeros(1, 4000)
+    clean[:, 1000:3000] = torch.randn(2000)
+    found = _voices.speaking(clean, 1000)
+    assert found[1000:3000].all()
+    assert not found[:900].any()
+    assert not found[3100:].any()
+    rows = [(clean, clean + noise * torch.randn(1, 4000)) for noise in (0.05, 0.1)]
+    detect = _voices.threshold(rows, 1000)
+    assert min(_voices.shares(detect(rows[0][1]), found)) > 0.95
+    assert _voices.shares(torch.ones(4000, dtype=torch.bool), found) == (1, 0)
+
+
+def test_the_mixed_layer_ends_where_the_temperature_changes() -> None:
+    column = torch.tensor([20.0, 19.8, 19.0, 20.0])  # what is below another temperature does not count
+    field = column.view(1, 4, 1, 1).expand(3, 4, 2, 5)
+    water = torch.ones(field.shape, dtype=torch.bool)
+    water[..., 0] = False
+    labels = _layer.layer(field, water)
+    assert labels[1, :, 1, 3].tolist() == [1, 1, 0, 0]
+    assert (labels[..., 0] == -1).all()
+
+
+def test_areas_go_around_the_earth() -> None:
+    labels = torch.arange(7).expand(2, 3, 4, 7)
+    data = _layer.Areas(labels.expand(6, -1, -1, -1, -1), labels, (3, 5))
+    for index in range(5):
+        item = data[index]
+        assert item["x0"].shape == (6, 2, 3, 3, 5)
+        assert torch.equal(item["x0"][0], item["target"])
+        assert set(item["target"].diff(dim=-1).unique().tolist()) <= {1, -6}
+
+
+def test_the_layer_by_hand_is_exact_where_it_can_be() -> None:
+    x = torch.randn(6, 3, 2, 5, 8)
+    x[3:5] = x[3:5, :, :, :1, :1]  # places are not told apart by them
+    labels = (x[0] * x[1] + x[2] > 0.3 * x[2] + 0.1).long()
+    known = torch.rand(labels.shape) < 0.9
+    found = _layer.regression(x, labels, known)
+    assert (found == labels).float().mean() > 0.75
+    labels = (torch.rand(3, 2, 5, 1) > 0.5).long().expand(3, 2, 5, 8)  # alike along a parallel
+    assert torch.equal(_layer.climatology(labels, known | (torch.arange(8) == 0)), labels)
+
+
+def test_equal_steps_are_in_proportion_to_costs() -> None:
+    pytest.importorskip("monai")
+    peer = Supervised(_peers.monai_unet(2, 1, 3, (4, 8, 8)))
+    own = Supervised(UNet(2, 1, 3, channels=(16, 32), num_groups=4))
+    data: Any = [{"x0": torch.randn(1, 32, 32), "target": torch.zeros(32, 32, dtype=torch.long)}] * 2
+    there, back = (_peers.equal_steps(pair, data, 2, 1000) for pair in ((own, peer), (peer, own)))
+    assert there > 1000 > back
+    assert all(p.grad is None for p in peer.parameters())
 
 
 def test_report_adds_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

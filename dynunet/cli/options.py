@@ -39,9 +39,6 @@ class DataFlags(DataOptions):
 class TrainFlags(TrainOptions):
     """Training."""
 
-    losses: ClassVar[tuple[str, ...]] = get_args(Loss)
-    least_batch: ClassVar[int] = 0  # until one is chosen
-
     batch_size: int = 0
     """Samples at a time, in each process; by default 16, fewer where they are large."""
     loss: Loss = "auto"
@@ -49,6 +46,9 @@ class TrainFlags(TrainOptions):
     segment, ce to classify"""
     clip: float = 1.0
     """Largest norm of the gradients; inf for no limit."""
+
+    least_batch: ClassVar[int] = 0  # until one is chosen
+    losses: ClassVar[tuple[str, ...]] = get_args(Loss)
 
     def of_trainer(self, supervised: bool) -> TrainOptions:
         """Without the loss, where the model has its own.

@@ -143,8 +143,11 @@ def all_masks(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], No
     return both
 
 
-def a_run_of_json(text: str) -> Callable[[Path], None]:
-    return lambda data: (data / "names.json").write_text(text) and None
+def names_in_json(text: str) -> Callable[[Path], None]:
+    def write(data: Path) -> None:
+        (data / "names.json").write_text(text)
+
+    return write
 
 
 WRONG: dict[str, tuple[Callable[[Path], None], str, str]] = {
@@ -154,7 +157,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], str, str]] = {
         r"scans/0\.png: its target \S*masks/0\.png has another size: 20x18, not 21x18",
     ),
     "a label of no class": (
-        a_run_of_json('{"a": 0, "b": 7}'), "--class-names names.json",
+        names_in_json('{"a": 0, "b": 7}'), "--class-names names.json",
         r"scans/0\.png: its target \S*masks/0\.png: it has the labels 200, which are none of the classes a",
     ),
     "all ignored": (

@@ -1,0 +1,203 @@
+"""Scans of the example that segments: one with labels, another that is judged by region, and how to draw."""
+
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from _runs import debian
+from torch import Tensor
+from torch.utils.data import Dataset
+
+import convnd.functional as F
+from dynunet.metrics import dice
+from dynunet.plotting import slices
+
+TEMPLATE = "datasets/data/mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
+ATLAS = "usr/share/mricron/templates"
+GREY = {  # regions of the atlas of automated anatomical labelling, by their numbers
+    "cortex": (*range(1, 37), *range(43, 71), *range(79, 91)),
+    "hippocampus, amygdala": range(37, 43),
+    "caudate nucleus": range(71, 73),
+    "putamen": range(73, 75),
+    "pallidum": range(75, 77),
+    "thalamus": range(77, 79),
+    "cerebellum": range(91, 117),
+}
+AIR = -0.2  # what is outside of a brain, where values are from 0 to about 1
+
+Label = Callable[[Tensor], Tensor]  # from a scan (1, X, Y, Z) to labels (X, Y, Z)
+
+
+class Region(NamedTuple):
+    """Where a scan is of a certain class."""
+
+    inside: Tensor
+    label: int
+
+
+class Scans(NamedTuple):
+    """A scan and its labels to learn from, and another scan of which some regions are known."""
+
+    scan: Tensor
+    labels: Tensor
+    other: Tensor
+    regions: dict[str, Region]
+
+
+def read(data: Path | None, spacing: float) -> Scans:
+    """The template's tissues and one man's brain, or a folder's scans, with entries this many mm wide."""
+    if data is not None:
+        names = ("scan", "labels", "other", "other-labels")
+        paths = [debian(f"{name}.nii.gz", packages="", data=data / f"{name}.nii.gz") for name in names]
+        grids = [Grid.of(path, spacing) for path in paths[::2]]
+        scan, labels = grids[0].read(paths[0]), grids[0].read(paths[1], order=0).long()
+        other, found = grids[1].read(paths[2]), grids[1].read(paths[3], order=0).long()
+        regions = {f"label {n}": Region(found == n, n) for n in found.unique().tolist() if n > 0}
+        return Scans(scaled(scan), labels, scaled(other), regions)
+    package = find_spec("nilearn")
+    if package is None:
+        raise SystemExit("the MNI152 template comes with nilearn: pip install nilearn")
+    files = {kind: Path(str(package.origin)).parent / TEMPLATE.format(kind) for kind in ("t1", "gm", "wm")}
+    atlas = debian(ATLAS, packages="mricron-data")
+    own, others = Grid.of(files["t1"], spacing), Grid.of(atlas / "ch2bet.nii.gz", spacing)
+    grey, white = own.read(files["gm"]) / 255, own.read(files["wm"]) / 255
+    labels = torch.stack([1 - grey - white, grey, white]).argmax(0)
+    parts = others.read(atlas / "aal.nii.gz", order=0)
+    fibres = others.read(atlas / "JHU-WhiteMatter-labels-1mm.nii.gz", order=0) > 0
+    regions = {
+        name: Region(torch.isin(parts, torch.tensor([*numbers])) & ~fibres, 1)
+        for name, numbers in GREY.items()
+    }
+    regions["fibre tracts"] = Region(fibres & (parts == 0), 2)
+    return Scans(scaled(own.read(files["t1"])), labels, scaled(others.read(atlas / "ch2bet.nii.gz")), regions)
+
+
+class Grid(NamedTuple):
+    """Where the entries of a volume are: its shape, and the matrix from indices to mm."""
+
+    shape: tuple[int, ...]
+    affine: np.ndarray
+
+    @classmethod
+    def of(cls, path: Path, spacing: float) -> "Grid":
+        image = _load(path)
+        widths = np.array(image.header.get_zooms()[:3])
+        affine = image.affine @ np.diag([*(spacing / widths), 1])
+        return cls(tuple(int(n * w / spacing) for n, w in zip(image.shape, widths, strict=True)), affine)
+
+    def read(self, path: Path, order: int = 1) -> Tensor:
+        """A volume at the entries of this grid, float32; of order 0 by the nearest entry."""
+        from scipy.ndimage import affine_transform
+
+        image = _load(path)
+        matrix = np.linalg.inv(image.affine) @ self.affine
+        values = np.asarray(image.dataobj, dtype=np.float32)
+        return torch.from_numpy(affine_transform(values, matrix, output_shape=self.shape, order=order))
+
+
+def _load(path: Path) -> Any:
+    import nibabel
+
+    return nibabel.as_closest_canonical(nibabel.load(path))
+
+
+def scaled(x: Tensor) -> Tensor:
+    """``(1, X, Y, Z)``: from the first to the last percentile of the brain is [0, 1], what is outside AIR."""
+    inside = x > 0.05 * x.max()
+    low, high = np.percentile(x[inside].numpy(), (1, 99))
+    return torch.where(inside, ((x - low) / (high - low)).clamp(0, 1.2), AIR).unsqueeze(0)
+
+
+class Crops(Dataset[dict[str, Tensor]]):
+    """Crops with much brain in them, as if by other scanners: of other contrast, sharpness and noise."""
+
+    def __init__(self, scan: Tensor, labels: Tensor, size: int, changed: bool = True) -> None:
+        self.scan, self.labels, self.size, self.changed = scan, labels, size, changed
+
+    def __len__(self) -> int:
+        return 10_000
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        while True:
+            starts = [int(torch.randint(max(n - self.size, 0) + 1, ())) for n in self.labels.shape]
+            at = tuple(slice(start, start + self.size) for start in starts)
+            x, target = self.scan[:, *at], self.labels[at]
+            if (x >= 0).float().mean() > 0.2:
+                break
+        if self.changed:
+            x = scanner(x)
+        if torch.rand(()) < 0.5:  # left for right
+            x, target = x.flip(1), target.flip(0)
+        return {"x0": x, "target": target}
+
+
+def scanner(x: Tensor) -> Tensor:
+    """A crop ``(1, X, Y, Z)`` with random sharpness, gamma, contrast, brightness and noise."""
+    inside = x >= 0
+    sharpness, gamma, contrast, brightness, noise = torch.rand(5).tolist()
+    if sharpness < 0.5:  # between a mean over 27 entries and as much the other way
+        around = F.avg_pool(F.pad(x, (1,) * 6, mode="replicate"), 3, 1, spatial_dims=3)
+        x = x + (4 * sharpness - 1) * (x - around)
+    y = x.clamp(0, 1.2) ** 2 ** (2 * gamma - 1)
+    y = (y - 0.5) * (0.7 + 0.6 * contrast) + 0.4 + 0.2 * brightness + 0.08 * noise * torch.randn_like(x)
+    return torch.where(inside, y, AIR)
+
+
+def held_out(labels: Tensor, number: int, size: int) -> Tensor:
+    """True in blocks with tissue at random places, and in their mirror images along the first axis."""
+    hidden = torch.zeros_like(labels, dtype=torch.bool)
+    size = min(size, *labels.shape)
+    for _ in range(1000):
+        starts = [int(torch.randint(n - size + 1, ())) for n in labels.shape]
+        at = tuple(slice(start, start + size) for start in starts)
+        if (labels[at] > 0).float().mean() > 0.5:
+            hidden[at], number = True, number - 1
+        if number == 0:
+            return hidden | hidden.flip(0)
+    raise ValueError("the labels must fill more than half of some block, found none that they do")
+
+
+def mixture(scan: Tensor, classes: int) -> Tensor:
+    """Labels by a Gaussian mixture of the scan's own values, the classical answer: fluid, grey, white."""
+    from sklearn.mixture import GaussianMixture
+
+    values = scan[0][scan[0] >= 0].unsqueeze(1).numpy()
+    fitted: Any = GaussianMixture(classes, n_init=2, random_state=0).fit(values[::5])
+    rank = np.argsort(np.argsort(fitted.means_[:, 0]))
+    labels = torch.zeros(scan.shape[1:], dtype=torch.long)
+    labels[scan[0] >= 0] = torch.from_numpy(rank[fitted.predict(values)])
+    return labels
+
+
+def judge(methods: Mapping[str, Label], scans: Scans, hidden: Tensor, folder: Path) -> dict[str, str]:
+    """Print what each method finds where nothing was learnt; draw the other scan; return the figures."""
+    classes = int(scans.labels.max()) + 1
+    own = {name: label(scans.scan) for name, label in methods.items()}
+    others = {name: label(scans.other) for name, label in methods.items()}
+    figures = {}
+    print(f"\nDice of {int(hidden.sum()):,} held-out entries of the scan that the rest was learnt from:\n")
+    print(f"{'':24}" + "".join(f"{name:>10}" for name in methods))
+    for n in range(1, classes):
+        each = [dice(x[None], scans.labels[None], classes, hidden[None])[0, n].item() for x in own.values()]
+        _row({0: "", 1: "grey matter", 2: "white matter"}.get(n, f"label {n}"), each)
+        figures |= {f"{name} {n}": f"{x:.3f}" for name, x in zip(methods, each, strict=True)}
+    print(
+        "\nAnother scan, which nothing was learnt from: the share of a region that is found to be its class\n"
+    )
+    rows = []
+    for name, region in scans.regions.items():
+        rows.append([(x == region.label)[region.inside].float().mean().item() for x in others.values()])
+        _row(name, rows[-1])
+    mean = np.nanmean(rows, 0).tolist()
+    _row("mean of all regions", mean)
+    volumes = {"the other scan": 2 * scans.other[0] - 1}
+    volumes |= {name: 2 * x / (classes - 1) - 1 for name, x in others.items()}
+    slices(torch.stack([*volumes.values()]).unsqueeze(1), folder / "other.png", labels=[*volumes])
+    return figures | {f"{name} other": f"{x:.3f}" for name, x in zip(methods, mean, strict=True)}
+
+
+def _row(name: str, values: list[float]) -> None:
+    print(f"{name:24}" + "".join(f"{value:10.3f}" for value in values))
