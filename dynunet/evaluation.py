@@ -94,7 +94,8 @@ def evaluate(
     Raises:
         ValueError, TypeError: naming the argument, the rule and the value received.
     """
-    integer(num, "num", 2)
+    if num is not None:
+        integer(num, "num", 2)
     check_counts(steps=steps, batch_size=batch_size)
     if dataset is None:
         if not isinstance(model, (str, Path)):
