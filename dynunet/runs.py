@@ -27,6 +27,12 @@ from .writing import amount
 _COPIES = 4  # of samples: their noise, where they are, the estimate, the one before
 _FEATURES = 2  # of the size of the data that a level has at once: input and output of a convolution
 _NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "Storage size", "overflow")
+_WORDS = {  # for arguments of a network
+    "spatial_dims": "spatial axes",
+    "in_channels": "channels",
+    "cond_channels": "channels of conditions",
+    "num_classes": "classes",
+}
 _ONE_STEP = ("sample", "v_prediction", "flow", "edm")  # that say at t = 1 what the data is
 
 
@@ -101,7 +107,8 @@ def begun_with(run: Path | str, dataset: Any) -> Any:
         "num_classes": dataset.num_classes,
     }
     for name, have, value in _misfits(model, wanted):
-        raise ValueError(f"the model in {shown(run)} is for {name}={have}, and the data have {value}")
+        there = f"the data have {value or 'none'}"
+        raise ValueError(f"the model in {shown(run)} is for {have or 'no'} {_WORDS[name]}, and {there}")
     task = None if dataset.target is None else dataset.target.task
     for name, value in (("task", task), ("classes", plain(dataset.classes))):
         have = getattr(model, "config", {}).get(name)

@@ -47,7 +47,7 @@ _ABOUT = """U-Nets and diffusion models for folders of audio, images, volumes an
 
   dynunet train CLEAN --spatial-dims 1 --noise NOISES --out runs/voice     learns to restore; or --pairs NOISY
   dynunet denoise runs/voice recordings/ --out cleaned/
-  dynunet train PICTURES --spatial-dims 2 --size 32 --out runs/cats        learns to make more of them
+  dynunet train PICTURES --out runs/cats                                   learns to make more of them
   dynunet sample runs/cats --num 16 --out samples/
   dynunet train SCANS --targets MASKS --out runs/seg                       learns to segment (or classify ...)
   dynunet predict runs/seg SCANS --out labels/

@@ -90,19 +90,23 @@ class Train:
         # Before files are looked at, which may take long.
         device = chosen_device("cpu" if self.training.cpu else self.training.device)
         if self.resume is not None:
-            batch = self.training.batch_size or BATCH
+            batch = self.training.batch or BATCH
             return replace(self, training=replace(self.training, batch_size=batch))._train("")
         filled, chosen = self._filled(self._source(), device.type != "cpu")
         return filled._train(chosen)
 
     def _filled(self, source: Path, gpu: bool) -> tuple["Train", str]:
         """With a size, channels and a batch for the files, where none were given; and what was chosen."""
+        from ..runs import spec_of_run
+
         data, network, training, said = self.data, self.network, self.training, []
         looked = looked_at(source, data)
         if looked is None:
-            return replace(self, training=replace(training, batch_size=training.batch_size or BATCH)), ""
+            return replace(self, training=replace(training, batch_size=training.batch or BATCH)), ""
         grids, own = looked
         dims = len(grids[0])
+        if self.start is not None and data.channels is None:
+            data = replace(data, channels=spec_of_run(self.start).channels)
         if data.size is None:
             examples = self._examples(grids, own, gpu)
             data = replace(data, size=examples.size, resize=examples.resize)
@@ -111,7 +115,7 @@ class Train:
         if self.start is None and network.channels is None:
             network = replace(network, channels=channels_for(dims, gpu))
             said.append(f"--channels {' '.join(map(str, network.channels))}")
-        if not training.batch_size:
+        if training.batch is None:
             size = data.size or grids[0]
             size = size * dims if len(size) == 1 else size
             batch = batch_that_fits(size, network.channels or channels_for(dims, gpu), gpu)
@@ -122,9 +126,9 @@ class Train:
         return replace(self, data=data, network=network, training=training), text
 
     def _examples(self, grids: list[tuple[int, ...]], own: "Format", gpu: bool) -> Examples:
-        if self.start is not None:
-            from ..runs import spec_of_run
+        from ..runs import spec_of_run
 
+        if self.start is not None:
             spec = spec_of_run(self.start)
             return Examples(spec.size, spec.resize, f"as in {self.start}")
         maps = self.data.targets is not None and not self.data.table

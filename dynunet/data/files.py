@@ -18,6 +18,7 @@ from .formats import FORMATS, SUFFIXES, of_path
 
 _RUN = "run.json"
 _LONGEST = 10**8  # bytes of a run's record
+_SUFFIXES = 10  # that are named, the commonest
 
 
 @dataclass
@@ -123,7 +124,9 @@ def is_run(folder: Path | str) -> bool:
 
 def others_text(others: Counter[str]) -> str:
     """The other files in words."""
-    return ", ".join(f"{n} {shown(suffix)}" for suffix, n in sorted(others.items()))
+    first = sorted(others.items(), key=lambda item: (-item[1], item[0]))[:_SUFFIXES]
+    said = [f"{n} {shown(suffix)}" for suffix, n in sorted(first)]
+    return ", ".join([*said, *(["and others"] if len(first) < len(others) else [])])
 
 
 def _there(source: Sequence[Path | str], name: str) -> list[Path]:

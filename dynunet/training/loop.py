@@ -254,10 +254,10 @@ class Loop:
         numbers = saved.numbers
         changed = differences(numbers["fixed"], self._fixed())
         if changed:
+            then = _scale_then(self.given.dataset, numbers["fixed"], changed)
             raise ValueError(
                 f"a run must be resumed with the options it was begun with, got {'; '.join(changed)}. Give "
-                f"them as they were{_scale_then(numbers['fixed'], changed)}, or begin a new run in another "
-                "folder"
+                f"them as they were{then}, or begin a new run in another folder"
             )
         if self.options.steps < numbers["step"]:
             raise ValueError(
@@ -310,12 +310,15 @@ class Loop:
             say(f"no picture of the loss: {error}; pip install 'dynunet[examples]'")
 
 
-def _scale_then(fixed: Mapping[str, Any], changed: list[str]) -> str:
+def _scale_then(dataset: Any, fixed: Mapping[str, Any], changed: list[str]) -> str:
     """How to read files with the scale that a run was begun with, where they now have another one."""
-    if not any(text.startswith("diffusion.data.range=") for text in changed):
-        return ""
+    from ..data import FolderDataset
     from ..data.formats import of_kind
     from ..data.spec import DataSpec
+
+    other = any(text.startswith("diffusion.data.range=") for text in changed)
+    if not (other and isinstance(dataset, FolderDataset)):
+        return ""
 
     spec = DataSpec.of(fixed["diffusion"]["data"])
     scale = of_kind(spec.kind).scale(spec)

@@ -73,10 +73,11 @@ class TrainOptions:
     device: str | None = None
     """Device of the one process: cpu, cuda, cuda:1, mps, ...; by default the fastest."""
 
-    least_batch: ClassVar[int] = 1
+    no_batch: ClassVar[int | None] = None  # stands for a batch that is still to be chosen
 
     def __post_init__(self) -> None:
-        integer(self.batch_size, "batch_size", self.least_batch)
+        if self.batch_size != self.no_batch:
+            integer(self.batch_size, "batch_size")
         for name in ("steps", "accumulate", "save_every", "log_every"):
             integer(getattr(self, name), name)
         for name in ("validation_samples", "num_samples"):

@@ -460,7 +460,7 @@ def test_models_are_used_for_what_they_were_trained_for(
 ) -> None:
     out = ["--out", tmp_path / "out"]
     assert "dynunet denoise" in fails(capsys, 2, "sample", voice / "run", *out)
-    assert "give sigma" in fails(capsys, 2, "denoise", pictures / "run", pictures / "data", *out)
+    assert "give --sigma" in fails(capsys, 2, "denoise", pictures / "run", pictures / "data", *out)
     assert "sigma must be left out" in fails(capsys, 2, "denoise", voice / "run", "x", "--sigma", 1, *out)
     inpaint = ["inpaint", voice / "run", "x", "--missing", "nan"]
     assert "was trained to restore" in fails(capsys, 2, *inpaint, *out)
@@ -555,7 +555,7 @@ def test_a_run_begins_with_the_weights_of_another_one(
     for flags, why in {
         ("--channels", 8): "--from takes the model as it is in .*: leave out --channels",
         ("--schedule", "linear"): "leave out --schedule",
-        (): "is for num_classes=2, and the data have None|is for --num-classes 2",
+        (): "is for 2 classes, and the data have none",
     }.items():
         said = fails_last(capsys, *begin, *flags, "--out", tmp_path / "no")
         assert re.search(why, said), said

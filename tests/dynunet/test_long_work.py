@@ -146,6 +146,16 @@ def test_thousands_of_files_that_vanish_are_not_all_named(tmp_path: Path) -> Non
     assert len(data.failed) == 14
 
 
+def test_of_other_files_the_commonest_suffixes_are_named(tmp_path: Path) -> None:
+    for i in range(15):
+        (tmp_path / f"a.s{i:02d}").touch()
+        (tmp_path / f"b.s{i:02d}").touch() if i == 14 else None
+    np.save(tmp_path / "0.npy", np.arange(6.0))
+    report = FolderDataset(tmp_path, split="all").report()
+    named = ", ".join(f"1 .s{i:02d}" for i in range(9))
+    assert report.endswith(f"16 files of formats that are not read: {named}, 2 .s14, and others")
+
+
 def test_a_warning_is_a_line_of_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

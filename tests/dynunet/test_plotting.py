@@ -229,6 +229,12 @@ def test_pictures_have_the_label_of_every_sample(
         plotting.pictures(torch.zeros(2, 1, *(4,) * dims), tmp_path / "p.png", labels=["a"])
 
 
+def test_a_loss_of_one_step_is_seen(tmp_path: Path) -> None:
+    plotting.loss_curve([{"step": 2, "loss": 0.5}], tmp_path / "one.png")
+    picture = read(tmp_path / "one.png")
+    assert ink(picture[100:], (31, 119, 180)).sum() > 10
+
+
 @pytest.mark.parametrize("sizes", [(30, 40, 50), (300, 20, 600), (9, 10, 14, 12), (9, 8, 300, 20), (6,) * 5])
 def test_sheets_of_many_samples_fit_on_a_screen(sizes: tuple[int, ...], tmp_path: Path) -> None:
     x = torch.zeros(24, 1, *sizes)
