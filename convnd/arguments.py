@@ -72,10 +72,12 @@ def per_axis(value: Any, n: int, name: str, minimum: int | None = 1) -> Ints:
 
 def numbers(value: Any, n: int, name: str, limit: float = inf) -> tuple[float, ...]:
     """Expand a positive number below ``limit``, or a sequence with one per axis, to ``n`` numbers."""
-    single = isinstance(value, (int, float))
-    if not single and (not isinstance(value, Sequence) or isinstance(value, str)):
+    if isinstance(value, (int, float)):
+        values = (value,) * n
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        values = tuple(value) * (n if len(value) == 1 else 1)
+    else:
         raise TypeError(f"{name} must be a number or a sequence of {n} numbers, got {value!r}")
-    values = (value,) * n if single else tuple(value) * (n if len(value) == 1 else 1)
     if len(values) != n or not all(isinstance(v, (int, float)) and 0 < v < limit for v in values):
         rule = "positive and finite" if limit == inf else f"between 0 and {limit}"
         raise ValueError(
@@ -152,18 +154,22 @@ def padding_rule(padding: Any, n: int) -> str | Pairs:
         choice(padding, ("same", "valid"), "padding")
         return "same" if padding == "same" else ((0, 0),) * n
     if isinstance(padding, Sequence) and padding and isinstance(padding[0], Sequence):
-        if len(padding) == 1:
-            padding = tuple(padding) * n
-        if len(padding) != n or any(not isinstance(p, Sequence) or len(p) != 2 for p in padding):
-            raise ValueError(
-                f"padding must have one (before, after) pair for each of the {n} spatial axes, "
-                f"got {padding!r}"
-            )
-        return tuple(
-            (integer(a, f"padding[{i}][0]", 0), integer(b, f"padding[{i}][1]", 0))
-            for i, (a, b) in enumerate(padding)
-        )
+        return _pairs(padding, n)
     return tuple((p, p) for p in per_axis(padding, n, "padding", 0))
+
+
+def _pairs(padding: Sequence[Any], n: int) -> Pairs:
+    """One (before, after) pair for all axes, or one for each."""
+    if len(padding) == 1:
+        padding = tuple(padding) * n
+    if len(padding) != n or any(not isinstance(p, Sequence) or len(p) != 2 for p in padding):
+        raise ValueError(
+            f"padding must have one (before, after) pair for each of the {n} spatial axes, got {padding!r}"
+        )
+    return tuple(
+        (integer(a, f"padding[{i}][0]", 0), integer(b, f"padding[{i}][1]", 0))
+        for i, (a, b) in enumerate(padding)
+    )
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from .config import Configured, build, constructor_config, one_line, read, saved_class, to_text, wrapped_as
+from .hub import fetched
 from .writing import replacing
 
 __all__ = ["Checkpoint", "constructor_config", "load"]
@@ -266,13 +267,7 @@ def _folder(name: str | Path, hub: dict[str, Any]) -> Path:
     rule = f"{str(name)!r} must be a folder with {CONFIG} and {WEIGHTS}, or a repository of the Hub"
     if isinstance(name, Path):
         raise ValueError(f"{rule}; there is no such folder")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS], **hub))
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        raise ValueError(f"{rule}; there is no such folder, and from the Hub: {error}") from error
+    return fetched(name, [CONFIG, WEIGHTS], f"{rule}; there is no such folder", **hub)
 
 
 def _check_there(folder: Path) -> tuple[Path, Path]:

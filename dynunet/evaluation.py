@@ -15,7 +15,7 @@ from torch import Tensor
 
 import convnd.functional as F
 
-from .arguments import check_counts, integer
+from .arguments import check_counts
 from .data.dataset import FolderDataset
 from .data.errors import shown
 from .data.files import find
@@ -24,6 +24,7 @@ from .data.options import DataOptions
 from .data.spec import DataSpec
 from .data.target_spec import TargetSpec
 from .diffusion import Diffusion
+from .hub import run_folder
 from .jsonable import unflat
 from .metrics import frechet_distance, psnr, si_sdr, snr
 from .prediction import Predictor, Sizes
@@ -93,7 +94,7 @@ def evaluate(
     Raises:
         ValueError, TypeError: naming the argument, the rule and the value received.
     """
-    integer(num, "num", 2)
+    check_counts(2, num=num)
     check_counts(steps=steps, batch_size=batch_size)
     if dataset is None:
         if not isinstance(model, (str, Path)):
@@ -137,7 +138,7 @@ def data_of_run(
     """Examples for a run of ``dynunet train``, read as those of training were.
 
     Args:
-        run: its folder.
+        run: its folder, or ``"owner/name"`` of a model on the Hub, which comes without its training.
         source: a folder of files; by default what was held out from training, if anything was.
         noise, snr, pairs: in place of those of training, for a model that restores: a folder of noise, the
             least and the greatest signal-to-noise ratio in dB, or a folder of degraded files.
@@ -146,7 +147,7 @@ def data_of_run(
     Raises:
         FileNotFoundError, ValueError: naming the argument, the rule and the value received.
     """
-    record, spec = Path(run, RUN), spec_of_run(run)
+    record, spec = run_folder(run) / RUN, spec_of_run(run)
     degraded = _degradation(spec, noise=noise, snr=snr, pairs=pairs)
     known = None if spec.learned is None else (spec.learned, classes_of_run(run))
     if targets is not None and known is None:
@@ -206,7 +207,8 @@ def _labels_of(source: Path | str) -> str:
 def _as_trained(spec: DataSpec) -> dict[str, Any]:
     """Options that training found in its own files, and other files are to be read with."""
     names = ("spatial_dims", "channels", "size", "sample_rate", "spacing")
-    return {name: getattr(spec, name) for name in names} | scaled_as_trained(spec)
+    level = {} if spec.level is None else {"level": spec.level}
+    return {name: getattr(spec, name) for name in names} | level | scaled_as_trained(spec)
 
 
 def scaled_as_trained(spec: DataSpec) -> dict[str, Any]:

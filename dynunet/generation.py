@@ -2,10 +2,10 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from .writing import replacing
 __all__ = ["Generated", "generate"]
 
 _SAMPLE = re.compile(r"sample-(\d+)[-.]")
-_PICTURE = "samples.png"
+_PICTURE = "-overview.png"  # beside the folder of the samples, which has nothing but data
 _DRAWN = 64  # samples in the picture, at most
 _CLASSES = 16  # that have a column each in the picture, at most
 _LONGEST = 100  # bytes of a class in a file's name
@@ -36,13 +36,13 @@ class Generated:
     """Files of new data. As text it is a sentence about them.
 
     Attributes:
-        files: all that were asked for, in order.
+        files: all that were asked for, in order; of millions only those that are looked at are in memory.
         kept: how many of them were there already.
         picture: of them, if it could be drawn.
         note: what there is to say of the picture.
     """
 
-    files: list[Path]
+    files: Sequence[Path]
     kept: int
     picture: Path | None
     note: str
@@ -74,7 +74,7 @@ def generate(
     """Make new data with a trained model, and a picture of it, as ``dynunet sample`` does.
 
     Samples that are there are kept, so that the same call goes on where it was interrupted, and one with a
-    larger ``num`` makes more.
+    larger ``num`` makes more. The picture of the first ones is beside the folder, as ``OUT-overview.png``.
 
     Args:
         model: the folder of a run, or a model that was trained from files.
@@ -101,27 +101,78 @@ def generate(
         run = called(model)
         raise ValueError(f"{run} was trained to restore: dynunet denoise {run} FILES")
     shape = spec.channels, *sample_size(spec, size)
-    # Samples larger than those of training are made in windows.
-    larger = spec.size is not None and any(a > b for a, b in zip(shape[1:], spec.size, strict=True))
-    options: dict[str, Any] = windows(spec, None, None) if larger else {}
+    options = _windows(spec, shape[1:])
     batch = batch_size or fitting(shape)
     check_memory(diffusion, (min(batch, num), *shape), bool(options))
     options |= {"steps": steps, "sampler": sampler, "guidance_scale": guidance_scale, "progress": progress}
     batches = _Batches(diffusion, spec, shape, class_numbers(spec, classes), seed, options)
 
-    digits = _digits(Path(out), num, overwrite)
-    files = [Path(out, batches.name(i, digits)) for i in range(num)]
-    missing = _missing(files, spec, shape, overwrite)
-    kept = num - len(missing)
+    there = _there(Path(out))
+    if overwrite:
+        _check_replaced(there.values(), num, out)
+    digits = min(map(len, there.values()), default=len(str(num - 1)))  # so that a larger num finds them
+    files, picture = _Files(Path(out), num, digits, batches.name), _picture_of(Path(out))
+    found = _numbers(files, there)
+    for place in (*(files[i] for i in found), picture):
+        check_free(place, overwrite=True)
+    kept: set[int] = set() if overwrite else found
+    for i in Bar(sorted(kept), desc="looking at samples", leave=False, delay=1, disable=not progress):
+        _check_kept(files[i], spec, shape)
     Path(out).mkdir(parents=True, exist_ok=True)
+    done = len(kept)
     try:
-        for i, x in batches.samples(missing, num, batch):
+        for i, x in batches.samples(kept, num, batch):
             save(files[i], x, spec.document(), overwrite=overwrite)
-            missing.discard(i)
+            done += 1
     except KeyboardInterrupt:
-        done = f"{num - len(missing)} of {count(num, 'sample')}"
-        raise Interrupted(f"interrupted, {done} in {shown(out)}; the same command goes on") from None
-    return Generated(files, kept, *_draw(files, spec, batches.titles(), overwrite))
+        said = f"interrupted, {done} of {count(num, 'sample')} in {shown(out)}; the same command goes on"
+        raise Interrupted(said) from None
+    return Generated(files, len(kept), *_draw(files, picture, spec, batches.titles(), overwrite))
+
+
+def _windows(spec: DataSpec, size: Sequence[int]) -> dict[str, Any]:
+    """The options with which samples larger than those of training are made."""
+    larger = spec.size is not None and any(a > b for a, b in zip(size, spec.size, strict=True))
+    return windows(spec, None, None) if larger else {}
+
+
+def _check_replaced(numbers: Iterable[str], num: int, out: Path | str) -> None:
+    """Refuse to replace samples by fewer."""
+    others = sorted(n for n in numbers if int(n) >= num)
+    if others:
+        raise ValueError(
+            f"out: {shown(out)} holds {count(len(others), 'sample')} of an earlier call, from {others[0]} "
+            f"on, which would stay beside the {num} new ones; choose another folder or a larger num"
+        )
+
+
+def _picture_of(out: Path) -> Path:
+    """The picture of the samples in a folder, beside it."""
+    folder = out if out.name not in ("", "..") else out.resolve()
+    return folder.with_name(folder.name + _PICTURE)
+
+
+@dataclass(frozen=True)
+class _Files(Sequence[Path]):
+    """The files of samples, by their numbers: there may be more than fit in memory."""
+
+    folder: Path
+    num: int
+    digits: int
+    name: Callable[[int, int], str]
+
+    def __len__(self) -> int:
+        return self.num
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Path]: ...
+    def __getitem__(self, index: int | slice) -> Path | list[Path]:
+        numbers = range(self.num)[index]
+        if isinstance(numbers, range):
+            return [self[i] for i in numbers]
+        return self.folder / self.name(numbers, self.digits)
 
 
 @dataclass(frozen=True)
@@ -135,18 +186,20 @@ class _Batches:
     seed: int
     options: dict[str, Any]
 
-    def samples(self, wanted: set[int], num: int, batch: int) -> Iterator[tuple[int, Tensor]]:
-        """Those of ``num`` samples that are wanted, with their numbers.
+    def samples(self, kept: set[int], num: int, batch: int) -> Iterator[tuple[int, Tensor]]:
+        """All of ``num`` samples that are not kept, with their numbers.
 
         The batches are those of all samples, so that each is the same as without an interruption.
         """
-        batches = [range(first, min(first + batch, num)) for first in range(0, num, batch)]
-        batches = [numbers for numbers in batches if not wanted.isdisjoint(numbers)]
-        quiet = None if self.options["progress"] and len(batches) > 1 else True
-        for numbers in Bar(batches, desc="batches", disable=quiet):
-            with out_of_memory(f"a batch of {batch} samples"):
-                x = self._batch(numbers)
-            yield from ((i, sample) for i, sample in zip(numbers, x, strict=True) if i in wanted)
+        quiet = not self.options["progress"] or num <= batch
+        with Bar(total=num, desc="samples", unit="sample", disable=quiet) as bar:
+            for first in range(0, num, batch):
+                numbers = range(first, min(first + batch, num))
+                if not kept.issuperset(numbers):
+                    with out_of_memory(f"a batch of {batch} samples"):
+                        x = self._batch(numbers)
+                    yield from ((i, sample) for i, sample in zip(numbers, x, strict=True) if i not in kept)
+                bar.update(len(numbers))
 
     def _batch(self, numbers: range) -> Tensor:
         device, shape = device_of(self.diffusion), (len(numbers), *self.shape)
@@ -169,33 +222,16 @@ class _Batches:
         return text + of_kind(self.spec.kind).new
 
 
-def _digits(out: Path, num: int, overwrite: bool) -> int:
-    """Digits of the numbers of samples: those of the ones that are there, which a larger num is to find.
-
-    Raises:
-        ValueError: if samples that are to be replaced are more than the new ones.
-    """
+def _there(out: Path) -> dict[str, str]:
+    """What is in a folder and has the name of a sample, and the number in it."""
     names = os.listdir(out) if out.is_dir() else []
-    there = [found[1] for name in names if (found := _SAMPLE.match(name))]
-    others = sorted(n for n in there if int(n) >= num)
-    if overwrite and others:
-        raise ValueError(
-            f"out: {shown(out)} holds {count(len(others), 'sample')} of an earlier call, from {others[0]} "
-            f"on, which would stay beside the {num} new ones; choose another folder or a larger num"
-        )
-    return min(map(len, there), default=len(str(num - 1)))
+    return {name: found[1] for name in names if (found := _SAMPLE.match(name))}
 
 
-def _missing(files: Sequence[Path], spec: DataSpec, shape: tuple[int, ...], overwrite: bool) -> set[int]:
-    """The samples that are to be made; those that are there must be of this kind."""
-    for path in (*files, files[0].with_name(_PICTURE)):
-        check_free(path, overwrite=True)
-    if overwrite:
-        return set(range(len(files)))
-    missing = {i for i, path in enumerate(files) if not path.exists()}
-    for i in set(range(len(files))) - missing:
-        _check_kept(files[i], spec, shape)
-    return missing
+def _numbers(files: Sequence[Path], there: Mapping[str, str]) -> set[int]:
+    """Samples at whose place there is something."""
+    numbers = {int(n) for n in there.values() if int(n) < len(files)}
+    return {i for i in numbers if files[i].name in there}
 
 
 def _check_kept(path: Path, spec: DataSpec, shape: tuple[int, ...]) -> None:
@@ -212,10 +248,9 @@ def _check_kept(path: Path, spec: DataSpec, shape: tuple[int, ...]) -> None:
 
 
 def _draw(
-    files: Sequence[Path], spec: DataSpec, titles: Sequence[str], overwrite: bool
+    files: Sequence[Path], path: Path, spec: DataSpec, titles: Sequence[str], overwrite: bool
 ) -> tuple[Path | None, str]:
     """A picture of the files, whichever of them were there already; and what there is to say of it."""
-    path = files[0].with_name(_PICTURE)
     if path.exists() and not overwrite:
         return path, f"; the picture {shown(path)} was there and is kept"
     try:

@@ -26,8 +26,11 @@ class Bar(tqdm):
         self.said = time.monotonic()
         if self.lines:
             form = "{desc}: {n_fmt} of {total_fmt}, {elapsed} so far, {remaining} to go{postfix}"
-            options |= {"bar_format": form, "mininterval": _SECONDS, "miniters": 1, "leave": False}
+            lines = {"bar_format": form, "mininterval": _SECONDS, "miniters": 1, "leave": False, "delay": 0}
+            options |= lines
         super().__init__(*args, **options)
+        if self.lines and self.total is None:  # nobody knows how many there are
+            self.bar_format = "{desc}: {n_fmt}, {elapsed} so far{postfix}"
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         if not self.lines:

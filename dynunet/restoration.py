@@ -79,7 +79,7 @@ def restore(
         )
     if spec.restoration is not None and sigma is not None:
         raise ValueError(f"sigma must be left out, {called(model)} knows its noise, got {sigma}")
-    sampling = _Sampling(diffusion, spec, seed, windows(spec, window, overlap))
+    sampling = _Sampling(diffusion, spec, seed, windows(spec, window, overlap), progress)
 
     def one(path: Path, to: Path) -> tuple[str, ...]:
         loaded = load(path, spec.document(), mix=False)
@@ -135,7 +135,7 @@ def fill_gaps(
     if spec.restoration is not None:
         raise ValueError(f"{called(model)} was trained to restore; to fill gaps train without noise or pairs")
     spec, source = replace(spec, missing=missing or spec.missing), Path(source)
-    sampling = _Sampling(diffusion, spec, seed, windows(spec, window, overlap))
+    sampling = _Sampling(diffusion, spec, seed, windows(spec, window, overlap), progress)
     masks = {} if mask is None else _masks(Path(mask))
 
     def one(path: Path, to: Path) -> tuple[str, ...]:
@@ -167,6 +167,7 @@ class _Sampling:
     spec: DataSpec
     seed: int
     windows: dict[str, Any]
+    progress: bool  # within a file: of the steps, and of the windows of each
 
     def restored(self, noisy: Tensor, steps: int | None) -> Tensor:
         """Restored by a model that has learned it."""
@@ -199,7 +200,7 @@ class _Sampling:
     def _run(self, run: Callable[[Tensor, dict[str, Any]], Tensor], x: Tensor) -> Tensor:
         several, device = x.ndim == self.spec.spatial_dims + 2, device_of(self.diffusion)
         chance = torch.Generator(device).manual_seed(self.seed)
-        options = {**self.windows, "generator": chance, "progress": False}
+        options = {**self.windows, "generator": chance, "progress": self.progress}
         y = run((x if several else x.unsqueeze(0)).to(device), options).cpu()
         return y if several else y[0]
 

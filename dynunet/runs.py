@@ -17,6 +17,7 @@ from .data.memory import total
 from .data.spec import DataSpec
 from .data.target_spec import Classes
 from .diffusion import Diffusion, coordinates
+from .hub import run_folder
 from .jsonable import plain
 from .nn.unet import UNet
 from .supervised import Supervised
@@ -26,6 +27,12 @@ from .writing import amount
 _COPIES = 4  # of samples: their noise, where they are, the estimate, the one before
 _FEATURES = 2  # of the size of the data that a level has at once: input and output of a convolution
 _NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "Storage size", "overflow")
+_WORDS = {  # for arguments of a network
+    "spatial_dims": "spatial axes",
+    "in_channels": "channels",
+    "cond_channels": "channels of conditions",
+    "num_classes": "classes",
+}
 _ONE_STEP = ("sample", "v_prediction", "flow", "edm")  # that say at t = 1 what the data is
 
 
@@ -33,7 +40,8 @@ def trained(model: Path | str | Module, device: str | None = None) -> tuple[Diff
     """A trained model on a device, and the spec of its data.
 
     Args:
-        model: the folder of a run, or a model that was trained from files.
+        model: the folder of a run, ``"owner/name"`` of one on the Hub, or a model that was trained from
+            files.
         device: ``"cpu"``, ``"cuda"``, ...; by default the fastest for a folder, and for a model where it is.
 
     Raises:
@@ -72,26 +80,26 @@ def _loaded(model: Any, device: str | None, kind: Any, instead: str) -> tuple[An
     if isinstance(model, kind):
         found, place = (model if device is None else model.to(chosen_device(device))), "model"
     else:
-        if not Path(model).is_dir():
-            raise ValueError(f"run must be the folder of a run, got {shown(model)}, which is none")
-        place = shown(Path(model, CONFIG))
-        if Path(model, CONFIG).is_file() and not issubclass(saved_class(Path(model, CONFIG)), kind):
+        folder = run_folder(model)
+        config = folder / CONFIG
+        place = shown(config)
+        if config.is_file() and not issubclass(saved_class(config), kind):
             raise ValueError(f"run must hold a model of another kind than that in {shown(model)}: {instead}")
-        found = kind.from_pretrained(Path(model), device=chosen_device(device))
+        found = kind.from_pretrained(folder, device=chosen_device(device))
     return found, _checked(found.data, called(model), place), place
 
 
-def begun_with(run: Path, dataset: Any) -> Any:
+def begun_with(run: Path | str, dataset: Any) -> Any:
     """The model of a run, to be trained further with other data of its kind.
 
     Args:
-        run: its folder.
+        run: its folder, or its name on the Hub.
         dataset: a :class:`dynunet.data.FolderDataset`, whose meaning of the numbers the trainer gives to it.
 
     Raises:
         ValueError: the data have other axes, channels, conditions or numbers of classes.
     """
-    model = load(run)
+    model = load(run_folder(run))
     wanted = {
         "spatial_dims": len(dataset.shape) - 1,
         "in_channels": dataset.channels,
@@ -99,7 +107,8 @@ def begun_with(run: Path, dataset: Any) -> Any:
         "num_classes": dataset.num_classes,
     }
     for name, have, value in _misfits(model, wanted):
-        raise ValueError(f"the model in {shown(run)} is for {name}={have}, and the data have {value}")
+        there = f"the data have {value or 'none'}"
+        raise ValueError(f"the model in {shown(run)} is for {have or 'no'} {_WORDS[name]}, and {there}")
     task = None if dataset.target is None else dataset.target.task
     for name, value in (("task", task), ("classes", plain(dataset.classes))):
         have = getattr(model, "config", {}).get(name)
@@ -122,7 +131,7 @@ def spec_of_run(run: Path | str) -> DataSpec:
     Raises:
         ValueError: the folder holds no model, or one that was not trained from files.
     """
-    file = Path(run, CONFIG)
+    file = run_folder(run) / CONFIG
     if not file.is_file():
         raise ValueError(f"run must be the folder of a run, got {shown(run)}, which holds no {CONFIG}")
     return _checked(read(file, saved_class(file)).get("data"), called(run), shown(file))
@@ -132,13 +141,13 @@ def predicts(model: Any) -> bool:
     """True for a model that was trained on targets, or the folder of its run."""
     if not isinstance(model, (str, Path)):
         return isinstance(model, Supervised)
-    file = Path(model, CONFIG)
+    file = run_folder(model) / CONFIG
     return file.is_file() and issubclass(saved_class(file), Supervised)
 
 
 def classes_of_run(run: Path | str) -> Classes | None:
     """The classes of a model that was trained on targets, without its weights."""
-    found = read(Path(run, CONFIG), Supervised).get("classes")
+    found = read(run_folder(run) / CONFIG, Supervised).get("classes")
     return tuple(found) if isinstance(found, list) else found
 
 
@@ -185,7 +194,7 @@ def conditions(spec: DataSpec, shape: Sequence[int], degraded: Tensor | None = N
     parts = [] if degraded is None else [degraded]
     if spec.coordinates:
         parts.append(coordinates(shape, device=None if degraded is None else degraded.device))
-    return {"cond": torch.cat(parts, 1)} if parts else {}
+    return {"cond": parts[0] if len(parts) == 1 else torch.cat(parts, 1)} if parts else {}
 
 
 def windows(

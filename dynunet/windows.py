@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 import convnd.functional as F
 from convnd.arguments import PerAxis, per_axis
+
+from .progress import Bar
 
 __all__ = ["averaged", "check_windows", "cut", "fitted", "has_spatial_axes", "rows", "stack", "starts"]
 
@@ -110,7 +111,7 @@ def averaged(
         weights[at] += weight
     places = list(product(range(len(x)), slices))
     conditions, groups = fitted(conditions, x), range(0, len(places), batch_size)
-    for first in tqdm(groups, desc="predicting", leave=False, disable=not progress):
+    for first in Bar(groups, desc="windows", leave=False, delay=1, disable=not progress):
         group = places[first : first + batch_size]
         parts = cut(conditions, x, group)
         parts = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in parts.items()}

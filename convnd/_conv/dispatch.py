@@ -25,7 +25,10 @@ from .checks import Shape, geometry_of, prepared
 from .compiled import compiled
 from .composed import composed
 from .cost import estimated_best, small
-from .problem import Arguments, Geometry, Op, problem_of
+from .problem import GRADIENTS, Arguments, Geometry, Op, Problem, problem_of
+
+Operands = tuple[bool, bool]  # True for the input and for the weight, if a gradient by it is wanted
+NOT_RECORDED: Operands = (False, False)
 
 
 class NativeCall(NamedTuple):
@@ -47,18 +50,12 @@ def torch_result(
         return None
     if torch._C._is_any_autocast_enabled():
         input, weight, bias = autocast(input, weight, bias)
-    recorded = torch.is_grad_enabled()
-    call = _native_call(
-        op,
-        input.shape,
-        weight.shape,
-        None if bias is None else bias.shape,
-        (input.dtype, weight.dtype) if bias is None else (input.dtype, weight.dtype, bias.dtype),
-        input.device,
-        recorded and input.requires_grad,
-        recorded and weight.requires_grad,
-        arguments,
-    )
+    if bias is None:
+        of_bias, dtypes = None, (input.dtype, weight.dtype)
+    else:
+        of_bias, dtypes = bias.shape, (input.dtype, weight.dtype, bias.dtype)
+    by = (input.requires_grad, weight.requires_grad) if torch.is_grad_enabled() else NOT_RECORDED
+    call = _native_call(op, input.shape, weight.shape, of_bias, dtypes, input.device, by, arguments)
     if call is None:
         return None
     kernel, values, unit_axis_in_input, unit_axis_in_weight = call
@@ -78,8 +75,7 @@ def _native_call(
     bias: Shape | None,
     dtypes: tuple[torch.dtype, ...],
     device: torch.device,
-    by_input: bool,
-    by_weight: bool,
+    by: Operands,
     arguments: Arguments,
 ) -> NativeCall | None:
     """The call of torch's kernel if it is the best choice, also for the gradients; otherwise None."""
@@ -92,19 +88,21 @@ def _native_call(
     g, sizes = geometry_of(op, input, weight, bias, arguments)
     if g.modes is not None or any(a != b for a, b in g.pads):
         return None
-    moved_over, kernel = input[2:] if op == "conv" else sizes, weight[2:]
-    if kernels.needs_wider_type(dtypes[0], device.type, moved_over, kernel, g.stride, g.dilation):
+    p = problem_of(op, input, weight, g, sizes, dtypes[0], device.type)
+    if kernels.needs_wider_type(dtypes[0], p.device, p.sizes, p.kernel, g.stride, g.dilation):
         return None
-    if not _torch_is_best(op, input, weight, g, sizes, dtypes[0], device.type, by_input, by_weight):
-        return None
-    unit_axes = 1 in input[1:], 1 in weight[1:]
-    if op == "transpose":
-        padding, extra = transpose_arguments(input[2:], kernel, g, sizes)
-        values = g.stride, padding, extra, g.groups, g.dilation
-        return NativeCall(kernels.CONV_TRANSPOSE[n], values, *unit_axes)
-    dilation = kernels.dilation_between_taps(g.dilation, kernel)
-    values = g.stride, tuple(a for a, _ in g.pads), dilation, g.groups
-    return NativeCall(kernels.CONV[n] if n > 1 else kernels.conv_one_axis, values, *unit_axes)
+    return NativeCall(*_kernel_of(p), 1 in input[1:], 1 in weight[1:]) if _torch_is_best(p, by) else None
+
+
+def _kernel_of(p: Problem) -> tuple[Callable[..., Tensor], tuple[Any, ...]]:
+    """torch's kernel, and its arguments other than tensors."""
+    g, n = p.geometry, len(p.kernel)
+    if p.op == "transpose":
+        padding, extra = transpose_arguments(p.counts, p.kernel, g, p.sizes)
+        return kernels.CONV_TRANSPOSE[n], (g.stride, padding, extra, g.groups, g.dilation)
+    dilation = kernels.dilation_between_taps(g.dilation, p.kernel)
+    kernel = kernels.CONV[n] if n > 1 else kernels.conv_one_axis
+    return kernel, (g.stride, tuple(a for a, _ in g.pads), dilation, g.groups)
 
 
 def convolve(op: Op, input: Tensor, weight: Tensor, bias: Tensor | None, arguments: Arguments) -> Tensor:
@@ -134,42 +132,25 @@ def _check_applies(forced: Algorithm | None, op: Op, a: Tensor, b: Tensor, g: Ge
 
 
 def _torch_serves(op: Op, a: Tensor, b: Tensor, g: Geometry, sizes: Ints) -> bool:
-    recorded = torch.is_grad_enabled()
-    shapes = tuple(a.shape), tuple(b.shape)
-    by_a, by_b = recorded and a.requires_grad, recorded and b.requires_grad
-    return _torch_is_best(op, *shapes, g, sizes, a.dtype, a.device.type, by_a, by_b)
-
-
-def _torch_is_best(
-    op: Op,
-    a: Ints,
-    b: Ints,
-    g: Geometry,
-    sizes: Ints,
-    dtype: torch.dtype,
-    device: str,
-    by_a: bool,
-    by_b: bool,
-) -> bool:
-    """True if torch's kernels are the best, also for the gradients of ``a`` and ``b``."""
-    if len(sizes) > kernels.MAX_AXES or 0 in a or 0 in b:
+    p = problem_of(op, tuple(a.shape), tuple(b.shape), g, sizes, a.dtype, a.device.type)
+    window = p.sizes, p.kernel, g.stride, g.dilation
+    if p.device == "cpu" and kernels.needs_wider_type(a.dtype, p.device, *window):
         return False
-    if device != "cpu":
-        kernels.check_addressable(device, a[-len(sizes) :], sizes)
+    return _torch_is_best(p, (a.requires_grad, b.requires_grad) if torch.is_grad_enabled() else NOT_RECORDED)
+
+
+def _torch_is_best(p: Problem, by: Operands) -> bool:
+    """True if torch's kernels are the best in this dtype, also for the gradients by some operands."""
+    if len(p.kernel) > kernels.MAX_AXES or 0 in (p.batch, p.inputs, p.outputs):
+        return False
+    if p.device != "cpu":
+        kernels.check_addressable(p.device, p.sizes, p.counts)
         return True
-    moved_over = a[-len(sizes) :] if op == "conv" else sizes
-    if kernels.needs_wider_type(dtype, device, moved_over, b[2:], g.stride, g.dilation):
-        return False
-    p = problem_of(op, a, b, g, sizes, dtype, device)
     if small(p):
         return True
-    if g.modes is not None:
+    if p.geometry.modes is not None:
         return False  # autograd would keep a padded copy
-    ops: list[Op] = [op]
-    if by_a:
-        ops.append("transpose" if op == "conv" else "conv")
-    if by_b:
-        ops.append("weight")
+    ops = [p.op, *(GRADIENTS[p.op, i][0] for i, wanted in enumerate(by) if wanted)]
     return all(estimated_best(p._replace(op=op)) is NATIVE for op in ops)
 
 

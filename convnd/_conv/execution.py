@@ -43,13 +43,16 @@ def execute(
         p = problem_of(op, tuple(a.shape), tuple(b.shape), zeros, inside, a.dtype, device)
         if op != "transpose":
             p = p._replace(geometry=zeros.reaching(p.sizes, p.counts, p.kernel))
-        algorithm = choose(p, forced, a, b, inner_bias)
-        if algorithm.spreads_inputs(p) and not _all_finite(a):
-            algorithm = _faithful(p)
+        algorithm = _for_input(p, choose(p, forced, a, b, inner_bias), a)
         out = pieces.run(p, algorithm, a, b, inner_bias)
         if algorithm.spreads and forced is None and not _all_finite(out):
             out = pieces.run(p, _faithful(p), a, b, inner_bias)
         return after_padding(op, out, bias, g).to(dtype)
+
+
+def _for_input(p: Problem, algorithm: Algorithm, a: Tensor) -> Algorithm:
+    """The algorithm, or a faithful one if it would spread a NaN or an infinity of this operand."""
+    return _faithful(p) if algorithm.spreads_inputs(p) and not _all_finite(a) else algorithm
 
 
 def convolution(x: Tensor, w: Tensor, bias: Tensor | None, g: Geometry, forced: Algorithm | None) -> Tensor:

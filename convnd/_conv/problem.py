@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from .._spatial.pad import evens, pad_axes, pad_axes_adjoint, zero_pad
+from .._spatial.pad import evens, of_mode_zeros, pad_axes, pad_axes_adjoint, zero_pad
 from .._torch.conv import MAX_AXES
 from .._torch.dtypes import emulated
 from ..arguments import Ints, Padding, Pairs, PerAxis
@@ -104,8 +104,7 @@ class Geometry(NamedTuple):
     @property
     def _zeros(self) -> "Geometry":
         assert self.modes is not None
-        pads = tuple(p if m == "zeros" else (0, 0) for p, m in zip(self.pads, self.modes, strict=True))
-        return self._replace(pads=pads, modes=None)
+        return self._replace(pads=of_mode_zeros(self.pads, self.modes), modes=None)
 
 
 class Problem(NamedTuple):

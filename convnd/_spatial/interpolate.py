@@ -7,6 +7,7 @@ input positions around ``c`` and their weights; over several axes the weights mu
 
 from collections.abc import Sequence
 from math import ceil
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +25,20 @@ Scales = tuple[float | None, ...]
 Taps = list[tuple[Tensor, Tensor | None]]  # input positions, weights; one entry per output position
 
 
+class Rule(NamedTuple):
+    """How entries between two others are found: the same along every axis."""
+
+    mode: str
+    align_corners: bool
+    antialias: bool
+
+    def step(self, n: int, size: int, scale: float | None) -> float:
+        """How many of ``n`` input entries lie between two of ``size`` output entries."""
+        if self.align_corners:
+            return (n - 1) / (size - 1) if size > 1 else 0.0
+        return n / size if scale is None else 1 / scale
+
+
 def resample(
     x: Tensor,
     sizes: tuple[int, ...],
@@ -38,59 +53,76 @@ def resample(
     """
     if mode == "area":
         return adaptive_avg_pool(x, sizes)
-    dtype, n = x.dtype, len(sizes)
+    rule, dtype, n = Rule(mode, align_corners, antialias), x.dtype, len(sizes)
     in_bytes = dtype == torch.uint8 and mode in INTERPOLATING
-    undecided = False
-    # torch's kernels (2.13, on CPU) replace some fractions by the whole numbers that give the same size.
-    if mode == "linear" or in_bytes or antialias:
-        scales = _taken(x.shape[2:], sizes, scales, (1,))
-    elif mode == "nearest":
-        taken = _taken(x.shape[2:], sizes, scales, (1, 2))
-        undecided = n != 2 and taken != scales  # depends on the memory format
-        scales = taken if n == 2 else scales
-    options = mode, align_corners, antialias
+    factors = _factors_taken(rule, n, in_bytes)
+    if factors:
+        scales = _taken(x.shape[2:], sizes, scales, factors)
     if in_bytes:
-        return _resample_bytes(x, sizes, scales, *options)
-    low_precision = dtype in LOW_PRECISION
-    last = kernels.interpolated_axes(mode, n) if x.is_floating_point() else 0
-    if antialias and (n != 2 or low_precision or sizes[-1] == 1):
+        return _resample_bytes(x, sizes, scales, rule)
+    last = _native_axes(x, sizes, scales, rule)
+    if last < n and dtype in LOW_PRECISION and not mode.startswith("nearest"):
+        x = x.float()  # round once, at the end
+    for axis in range(n - last):
+        x = _resample_axis(x, axis + 2, sizes[axis], scales[axis], rule)
+    if last:
+        x = _resample_last(x, sizes[n - last :], scales[n - last :], rule)
+    return x.to(dtype)
+
+
+def _native_axes(x: Tensor, sizes: tuple[int, ...], scales: Scales, rule: Rule) -> int:
+    """How many of the last axes torch's kernels resample at once and as one by one, 0 for none."""
+    if not x.is_floating_point() or (eager(x) and x.numel() == 0):  # its CUDA kernels refuse empty tensors
+        return 0
+    last = kernels.interpolated_axes(rule.mode, len(sizes))
+    return 0 if last and _differs(x, sizes, scales, rule, last) else last
+
+
+def _differs(x: Tensor, sizes: tuple[int, ...], scales: Scales, rule: Rule, last: int) -> bool:
+    """True if torch's kernels resample the last axes otherwise than one by one, or may fail."""
+    n = len(sizes)
+    if rule.mode == "nearest":  # on other than two axes, the scales taken depend on the memory format
+        return n != 2 and _taken(x.shape[2:], sizes, scales, (1, 2)) != scales
+    if rule.antialias and (n != 2 or x.dtype in LOW_PRECISION or sizes[-1] == 1):
         # torch supports it for two axes in single and double precision, and (2.13, on CPU) gets it wrong
         # if the last axis shrinks to one entry.
-        last = 0
-    if undecided or (eager(x) and x.numel() == 0):  # torch's CUDA kernels refuse empty tensors
-        last = 0
-    if (
-        mode in ("cubic", "nearest-exact")
-        and last
-        and _copied(x.shape[-last:], sizes[-last:], scales[-last:])
-    ):
-        last = 0
-    if mode in INTERPOLATING and deterministic(x):  # by gathers, whose gradients are deterministic
-        last = 0
-    if last < n and low_precision and not mode.startswith("nearest"):
-        x = x.float()  # round once, at the end
+        return True
+    if rule.mode in INTERPOLATING and deterministic(x):  # one by one by gathers: deterministic gradients
+        return True
+    return rule.mode in ("cubic", "nearest-exact") and _copied(x.shape[-last:], sizes[-last:], scales[-last:])
+
+
+def _resample_axis(x: Tensor, axis: int, size: int, scale: float | None, rule: Rule) -> Tensor:
+    if _kept(x.shape[axis], size, scale):
+        return x
     real = torch.float64 if x.dtype == torch.float64 else torch.float32
-    for axis, (size, scale) in enumerate(zip(sizes[: n - last], scales, strict=False), start=2):
-        if _kept(x.shape[axis], size, scale):
-            continue
-        shape = [-1 if a == axis else 1 for a in range(x.ndim)]
-        terms = [
-            x.index_select(axis, at) * (1 if weight is None else weight.to(x.dtype).view(shape))
-            for at, weight in _taps(x.shape[axis], size, scale, *options, real, x.device)
-        ]
-        x = sum(terms[1:], terms[0])
-    if last:
-        # torch's kernels are best for the last axes, contiguous in memory; the other axes become channels.
-        corners = align_corners if mode in INTERPOLATING else None
-        resized = kernels.interpolate(
-            last_axes(x, last), sizes[n - last :], scales[n - last :], mode, corners, antialias
-        )
-        x = resized if last == n else resized.unflatten(1, x.shape[1:-last])
-    return x.to(dtype)
+    shape = [-1 if a == axis else 1 for a in range(x.ndim)]
+    terms = [
+        x.index_select(axis, at) * (1 if weight is None else weight.to(x.dtype).view(shape))
+        for at, weight in _taps(x.shape[axis], size, scale, rule, real, x.device)
+    ]
+    return sum(terms[1:], terms[0])
+
+
+def _resample_last(x: Tensor, sizes: tuple[int, ...], scales: Scales, rule: Rule) -> Tensor:
+    """Resample the last axes, contiguous in memory, by torch's kernels; the other axes become channels."""
+    mode, last = rule.mode, len(sizes)
+    corners = rule.align_corners if mode in INTERPOLATING else None
+    resized = kernels.interpolate(last_axes(x, last), sizes, scales, mode, corners, rule.antialias)
+    return resized if x.ndim == last + 2 else resized.unflatten(1, x.shape[1:-last])
+
+
+def _factors_taken(rule: Rule, n: int, in_bytes: bool) -> tuple[int, ...]:
+    """Whole numbers that torch's kernels (2.13, on CPU) take instead of fractions that give the same size."""
+    if rule.mode == "linear" or rule.antialias or in_bytes:
+        return (1,)
+    return (1, 2) if rule.mode == "nearest" and n == 2 else ()
 
 
 def _taken(inputs: Sequence[int], outputs: Sequence[int], scales: Scales, factors: Sequence[int]) -> Scales:
     """The scales, with a fraction replaced by one of ``factors`` if that gives the same size."""
+    if None in scales:
+        return scales
 
     def take(n: int, size: int, scale: float | None) -> float | None:
         equal = [f for f in factors if size == f * n] if isinstance(scale, float) else []
@@ -115,9 +147,7 @@ def _kept(n: int, size: int, scale: float | None) -> bool:
     return scale == 1
 
 
-def _resample_bytes(
-    x: Tensor, sizes: tuple[int, ...], scales: Scales, mode: str, align_corners: bool, antialias: bool
-) -> Tensor:
+def _resample_bytes(x: Tensor, sizes: tuple[int, ...], scales: Scales, rule: Rule) -> Tensor:
     """Linear and cubic resampling of bytes by torch's rule for two axes, which is Pillow's.
 
     Weights are integers: scaled by the largest power of two with which all fit into 16 bits, then rounded.
@@ -125,15 +155,15 @@ def _resample_bytes(
     """
     if len(sizes) == 2 and max(sizes) > 1 and eager(x):  # torch (2.13) may fail if one entry is left
         x = x.contiguous()
-        return kernels.interpolate(x, sizes, scales, mode, align_corners, antialias)
+        return kernels.interpolate(x, sizes, scales, *rule)
     for axis in range(x.ndim - 1, 1, -1):
         n, size, scale = x.shape[axis], sizes[axis - 2], scales[axis - 2]
         if _kept(n, size, scale):
             continue
-        taps = _taps(n, size, scale, mode, align_corners, antialias, torch.float64, x.device)
+        taps = _taps(n, size, scale, rule, torch.float64, x.device)
         weights = torch.zeros(size, n, dtype=torch.float64, device=x.device)
         for at, weight in taps:
-            assert weight is not None, mode
+            assert weight is not None, rule
             weights = weights.scatter_add(1, at[:, None], weight[:, None])
         doublings = 2.0 ** torch.arange(1, 23, dtype=torch.float64, device=x.device)
         unit = 2.0 ** ((0.5 + weights.amax() * doublings).floor() < 2**15).sum()
@@ -147,24 +177,22 @@ def _taps(
     n: int,
     size: int,
     scale: float | None,
-    mode: str,
-    align_corners: bool,
-    antialias: bool,
+    rule: Rule,
     real: torch.dtype,
     device: torch.device,
 ) -> Taps:
     """The input positions and weights of each output position along one axis of ``n`` entries."""
-    if antialias:
-        return _antialiased_taps(n, size, scale, mode, align_corners, real, device)
+    mode, step = rule.mode, rule.step(n, size, scale)
+    if rule.antialias:
+        return _antialiased_taps(n, size, step, mode, real, device)
     if mode not in INTERPOLATING:
         real = torch.float32  # as torch computes them, whatever the dtype of the data
     o = torch.arange(size, device=device, dtype=real)
-    step = _step(n, size, scale, align_corners)
     if mode == "nearest":
         return [((o * step).long().clamp(max=n - 1), None)]
     if mode == "nearest-exact":
         return [(((o + 0.5) * step).long().clamp(max=n - 1), None)]
-    at = o * step if align_corners else (o + 0.5) * step - 0.5
+    at = o * step if rule.align_corners else (o + 0.5) * step - 0.5
     if mode == "linear":
         at = at.clamp(min=0)
         left = at.long().clamp(max=n - 1)
@@ -176,24 +204,15 @@ def _taps(
     return [((left.long() + k).clamp(0, n - 1), keys(fraction - k)) for k in offsets]
 
 
-def _step(n: int, size: int, scale: float | None, align_corners: bool) -> float:
-    """How many input entries lie between two output entries."""
-    if align_corners:
-        return (n - 1) / (size - 1) if size > 1 else 0.0
-    return n / size if scale is None else 1 / scale
-
-
 def _antialiased_taps(
     n: int,
     size: int,
-    scale: float | None,
+    step: float,
     mode: str,
-    align_corners: bool,
     real: torch.dtype,
     device: torch.device,
 ) -> Taps:
     """As :func:`_taps`, with the kernel widened to the step if that is longer than one entry."""
-    step = _step(n, size, scale, align_corners)
     widening = max(step, 1.0)
     support = (1 if mode == "linear" else 2) * widening
     centre = (torch.arange(size, device=device, dtype=real) + 0.5) * step

@@ -39,6 +39,11 @@ def evens(pairs: Pairs) -> Ints:
     return tuple(a if known(a == b) and known(a >= 0) else 0 for a, b in pairs)
 
 
+def of_mode_zeros(pairs: Pairs, modes: tuple[str, ...]) -> Pairs:
+    """The amounts of the axes that are padded with zeros; none on the others."""
+    return tuple(pair if mode == "zeros" else (0, 0) for pair, mode in zip(pairs, modes, strict=True))
+
+
 def zero_pad(input: Tensor, pairs: Pairs) -> Tensor:
     """Pad the last ``len(pairs)`` axes with zeros; negative amounts crop."""
     if _none(pairs):
@@ -59,16 +64,16 @@ def cropped(x: Tensor, pairs: Pairs) -> Pairs:
     return tuple(within(size, before, after) for size, (before, after) in rows)
 
 
-def surrounded(x: Tensor, pairs: Pairs) -> Tensor:
-    """As :func:`zero_pad`, but faster without autograd; contiguous if anything is padded."""
+def zero_pad_fast(x: Tensor, pairs: Pairs) -> Tensor:
+    """As :func:`zero_pad`; where neither autograd nor a tracer records it, :func:`zero_pad_unrecorded`."""
     if _none(pairs):
         return x
     wanted = torch.is_grad_enabled() and x.requires_grad
-    return zero_pad(x, pairs) if wanted or not eager(x) else bordered(x, pairs)
+    return zero_pad(x, pairs) if wanted or not eager(x) else zero_pad_unrecorded(x, pairs)
 
 
-def bordered(x: Tensor, pairs: Pairs) -> Tensor:
-    """As :func:`zero_pad`, for tensors that are not traced; always contiguous, and written only once."""
+def zero_pad_unrecorded(x: Tensor, pairs: Pairs) -> Tensor:
+    """As :func:`zero_pad`, unknown to autograd and tracers: a contiguous copy, each entry written once."""
     n, pairs = x.ndim - len(pairs), cropped(x, pairs)
     out = inside = x.new_empty(
         [*x.shape[:n], *(s + a + b for s, (a, b) in zip(x.shape[n:], pairs, strict=True))]
@@ -142,15 +147,14 @@ def pad_axes(x: Tensor, pairs: Pairs, modes: tuple[str, ...]) -> Tensor:
     for axis, (pair, mode) in enumerate(first, start=x.ndim - n):
         if mode != "zeros" and any(pair):
             x = x.index_select(axis, _source(mode, x.shape[axis], pair, x.device))
-    if last and modes[-1] != "zeros":
-        # torch's kernels are best for the last axes, contiguous in memory; the other axes become channels.
-        outside = x.shape[1 : x.ndim - last]
-        x = F.pad(x if last == n else x.flatten(1, n + 1 - last), flat(pairs[-last:]), mode=modes[-1])
-        if last == n:
-            return x
-        x = x.unflatten(1, outside)
-        modes = (*modes[:-last], *("padded",) * last)
-    return zero_pad(x, tuple(p if m == "zeros" else (0, 0) for p, m in zip(pairs, modes, strict=True)))
+    if not last:
+        return zero_pad(x, of_mode_zeros(pairs, modes))
+    if last == n:
+        return F.pad(x, flat(pairs), mode=modes[-1])
+    # torch's kernels are best for the last axes, contiguous in memory; the other axes become channels.
+    outside = x.shape[1 : x.ndim - last]
+    x = F.pad(x.flatten(1, n + 1 - last), flat(pairs[-last:]), mode=modes[-1]).unflatten(1, outside)
+    return zero_pad(x, (*of_mode_zeros(pairs[:-last], modes[:-last]), *((0, 0),) * last))
 
 
 def pad_axes_adjoint(y: Tensor, pairs: Pairs, modes: tuple[str, ...]) -> Tensor:
@@ -160,6 +164,4 @@ def pad_axes_adjoint(y: Tensor, pairs: Pairs, modes: tuple[str, ...]) -> Tensor:
             size = y.shape[axis] - sum(pair)
             shape = [*y.shape[:axis], size, *y.shape[axis + 1 :]]
             y = y.new_zeros(shape).index_add(axis, _source(mode, size, pair, y.device), y)
-    return zero_pad(
-        y, tuple((-a, -b) if m == "zeros" else (0, 0) for (a, b), m in zip(pairs, modes, strict=True))
-    )
+    return zero_pad(y, tuple((-a, -b) for a, b in of_mode_zeros(pairs, modes)))

@@ -18,7 +18,7 @@ from torch import Tensor
 from .._torch import pool as kernels
 from .._torch.conv import MAX_AXES
 from .._torch.dtypes import wide
-from .._torch.eager import deterministic, eager, readable
+from .._torch.eager import deterministic, eager
 from ..arguments import Ints
 from . import separable_pool as separable
 from .pad import zero_pad
@@ -75,7 +75,7 @@ def _maxima(
 
 def max_pool(x: Tensor, windows: Windows, ceil_mode: bool, indices: bool) -> tuple[Tensor, ...]:
     """``(values,)`` or ``(values, indices)`` with indices flat over the spatial axes."""
-    if readable(x) and x.numel() >= SMALL:
+    if _is_large(x):
         separably = _separable_max_pool(x, windows, ceil_mode, indices)
         if separably is not None:
             return separably
@@ -89,6 +89,11 @@ def max_pool(x: Tensor, windows: Windows, ceil_mode: bool, indices: bool) -> tup
     if n <= most:
         return natively(x, windows)
     return _maxima(x, n, lambda x, group: natively(x, windows.along(group)), most)
+
+
+def _is_large(x: Tensor) -> bool:
+    """True if values may be read for free, and are so many that it may pay to reduce axis by axis."""
+    return eager(x) and x.device.type == "cpu" and x.numel() >= SMALL
 
 
 def _dense(x: Tensor) -> Tensor:
@@ -114,13 +119,20 @@ def _separable_max_pool(
     if x.dtype not in separable.REDUCED or outputs is None:
         return None
     overlap = prod(windows.kernel) * prod(outputs) >= OVERLAP * prod(sizes)
-    if not (indices or (x.requires_grad and torch.is_grad_enabled())):
-        if n == 1 or (n <= MAX_AXES and not (overlap or x.is_contiguous())):
-            return None
-        return (separable.maxima(_dense(x), windows, outputs),)
-    if n <= MAX_AXES and not (overlap and x.is_contiguous()):
+    with_places = indices or (x.requires_grad and torch.is_grad_enabled())
+    slow = all if with_places else any  # what makes torch's kernels slow
+    if n <= MAX_AXES and not slow((overlap, x.is_contiguous())):
         return None
-    if x.dtype not in separable.KEYED or prod(sizes) > separable.MAX_PLACES:
+    if with_places:
+        return _separable_winners(x, windows, outputs, indices)
+    return None if n == 1 else (separable.maxima(_dense(x), windows, outputs),)
+
+
+def _separable_winners(
+    x: Tensor, windows: Windows, outputs: Ints, indices: bool
+) -> tuple[Tensor, ...] | None:
+    """Maxima picked by their places, as gradients and indices need them; None where that does not apply."""
+    if x.dtype not in separable.KEYED or prod(x.shape[2:]) > separable.MAX_PLACES:
         return None
     with torch.no_grad():
         places = separable.winners(x.detach(), windows, outputs)
@@ -173,21 +185,29 @@ def avg_pool(
 ) -> Tensor:
     """Mean over windows: sums axis by axis, divided once at the end."""
     sizes, whole = tuple(x.shape[2:]), not x.is_floating_point()
-    has_native = max(windows.dilation) == 1 and kernels.averages(x.device.type, sizes, windows.kernel)
-    has_native = has_native and not (len(sizes) > DETERMINISTIC_AXES and deterministic(x))
-    if not whole and readable(x) and x.numel() >= SMALL and (x.is_contiguous() or not has_native):
+    options = count_include_pad, divisor_override
+    native = _has_average(x, windows, ceil_mode)
+    if _is_large(x) and not whole and (x.is_contiguous() or not native):
         outputs = _separable_outputs(sizes, windows, ceil_mode)
         if outputs is not None:
-            counts = _divisor(x, outputs, sizes, windows, ceil_mode, count_include_pad, divisor_override)
+            counts = _divisor(x, outputs, sizes, windows, ceil_mode, *options)
             return separable.means(_dense(wide(x)), windows, outputs, counts).to(x.dtype)
-    # Inductor (2.13) divides gradients of windows cut off by ceil_mode by the size of full windows.
-    if has_native and (eager(x) or not (ceil_mode or whole)):
-        (kernel, stride, padding, _), options = windows, (count_include_pad, divisor_override)
+    if native:
+        kernel, stride, padding, _ = windows
         return kernels.avg_pool(x, kernel, stride, padding, ceil_mode, *options)
     total = _padded_sums(wide(x), windows, ceil_mode)
-    outputs = tuple(total.shape[2:])
-    counts = _divisor(x, outputs, sizes, windows, ceil_mode, count_include_pad, divisor_override)
+    counts = _divisor(x, tuple(total.shape[2:]), sizes, windows, ceil_mode, *options)
     return torch.div(total, counts, rounding_mode="trunc" if whole else None).to(x.dtype)
+
+
+def _has_average(x: Tensor, windows: Windows, ceil_mode: bool) -> bool:
+    """True if torch's kernels give the means."""
+    if max(windows.dilation) > 1 or not kernels.averages(x.device.type, x.shape[2:], windows.kernel):
+        return False
+    if len(windows.kernel) > DETERMINISTIC_AXES and deterministic(x):
+        return False
+    # Inductor (2.13) divides gradients of windows cut off by ceil_mode by the size of full windows.
+    return eager(x) or not (ceil_mode or not x.is_floating_point())
 
 
 def _padded_sums(x: Tensor, windows: Windows, ceil_mode: bool) -> Tensor:

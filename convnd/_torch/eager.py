@@ -49,8 +49,3 @@ def deterministic(x: Tensor) -> bool:
 
 def autocasting(device: str) -> bool:
     return device in AUTOCAST and torch.is_autocast_enabled(device)
-
-
-def readable(*tensors: Tensor) -> bool:
-    """True for tensors that are :func:`eager` and on the CPU, where reading a value is free."""
-    return eager(*tensors) and all(t.device.type == "cpu" for t in tensors)

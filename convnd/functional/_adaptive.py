@@ -137,14 +137,7 @@ def fractional_max_pool(
             f"got {output_size!r} and {output_ratio!r}"
         )
     if output_ratio is not None:
-        ratios = numbers(output_ratio, n, "output_ratio", 1)
-        kept: Any = [torch.sym_int(size * r) for size, r in zip(x.shape[2:], ratios, strict=True)]
-        if min(kept) < 1:
-            raise ValueError(
-                f"output_ratio must leave an entry on each of the {n} spatial axes, "
-                f"got {output_ratio!r} for an input of shape {tuple(input.shape)}"
-            )
-        output_size = kept
+        output_size = _sizes_by_ratio(x, output_ratio)
     sizes = per_axis(output_size, n, "output_size")
     for axis, (size, k, o) in enumerate(zip(x.shape[2:], kernel, sizes, strict=True)):
         if k + o - 1 > size:
@@ -152,21 +145,36 @@ def fractional_max_pool(
                 f"kernel_size + output_size - 1 must be at most the size of the input, got {k} and {o} on "
                 f"spatial axis {axis} of size {size}"
             )
-    samples = _random_samples
-    if samples is None:
-        samples = torch.rand(*x.shape[:2], n, dtype=x.dtype, device=x.device)
-    elif tensor(samples, "_random_samples").ndim != 3 or (
-        samples.dtype != x.dtype or samples.shape[1:] != (x.shape[1], n) or samples.shape[0] < x.shape[0]
-    ):
-        raise ValueError(
-            f"_random_samples must have shape {(*x.shape[:2], n)} and dtype {x.dtype}, "
-            f"got {tuple(samples.shape)} and {samples.dtype}"
-        )
-    else:
-        samples = samples[: x.shape[0]]  # torch also accepts more than it needs
+    samples = _samples(x, _random_samples)
     out = pool.fractional_max_pool(x, kernel, sizes, samples.flip(-1) if n == 2 else samples)
     out = out if has_batch else tuple(o.squeeze(0) for o in out)
     return out if return_indices else out[0]
+
+
+def _sizes_by_ratio(x: Tensor, output_ratio: float | Sequence[float]) -> list[int]:
+    """The parts of the sizes that a ratio leaves, rounded down."""
+    ratios = numbers(output_ratio, x.ndim - 2, "output_ratio", 1)
+    kept: Any = [torch.sym_int(size * r) for size, r in zip(x.shape[2:], ratios, strict=True)]
+    if min(kept) < 1:
+        raise ValueError(
+            f"output_ratio must leave an entry on each of the {x.ndim - 2} spatial axes, "
+            f"got {output_ratio!r} for axes of {tuple(x.shape[2:])}"
+        )
+    return kept
+
+
+def _samples(x: Tensor, given: Tensor | None) -> Tensor:
+    """Where the windows of each plane start, ``(N, C, axes)`` in [0, 1): as given, otherwise drawn."""
+    n = x.ndim - 2
+    if given is None:
+        return torch.rand(*x.shape[:2], n, dtype=x.dtype, device=x.device)
+    fits = tensor(given, "_random_samples").ndim == 3 and given.shape[1:] == (x.shape[1], n)
+    if not fits or given.dtype != x.dtype or given.shape[0] < x.shape[0]:
+        raise ValueError(
+            f"_random_samples must have shape {(*x.shape[:2], n)} and dtype {x.dtype}, "
+            f"got {tuple(given.shape)} and {given.dtype}"
+        )
+    return given[: x.shape[0]]  # torch also accepts more than it needs
 
 
 @leaf_function
@@ -220,26 +228,34 @@ def max_unpool(
         (i - 1) * s + k - 2 * p for i, s, k, p in zip(x.shape[2:], strides, kernel, pads, strict=True)
     )
     if output_size is not None:
-        if not isinstance(output_size, Sequence) or isinstance(output_size, str):
-            raise TypeError(f"output_size must be a sequence of {n} ints, got {output_size!r}")
-        wanted = tuple(output_size)[-n:] if len(output_size) in (n + 1, n + 2) else tuple(output_size)
-        if len(wanted) != n or not all(
-            a - s < w < a + s for a, s, w in zip(sizes, strides, wanted, strict=True)
-        ):
-            raise ValueError(
-                f"output_size must differ by less than the stride {strides} from {sizes}, "
-                f"got {tuple(output_size)}"
-            )
-        sizes = wanted
+        sizes = _wanted_sizes(output_size, sizes, strides)
     if min(sizes) < 1:
         raise ValueError(f"padding must leave at least one entry on every axis, got an output of {sizes}")
-    count = prod(sizes)
-    if indices.device.type == "cpu" and not torch.compiler.is_compiling() and indices.numel():
-        low, high = int(indices.min()), int(indices.max())
-        if low < 0 or high >= count:
-            raise ValueError(
-                f"indices must be from 0 to {count - 1} for an output of {sizes}, "
-                f"got values from {low} to {high}"
-            )
+    _check_range(indices, sizes)
     out = pool.max_unpool(x, indices if has_batch else indices.unsqueeze(0), sizes)
     return out if has_batch else out.squeeze(0)
+
+
+def _wanted_sizes(output_size: Any, sizes: Ints, strides: Ints) -> Ints:
+    """The sizes that are asked for, from which the pooling gives the same sizes as from ``sizes``."""
+    n = len(sizes)
+    if not isinstance(output_size, Sequence) or isinstance(output_size, str):
+        raise TypeError(f"output_size must be a sequence of {n} ints, got {output_size!r}")
+    wanted = tuple(output_size)[-n:] if len(output_size) in (n + 1, n + 2) else tuple(output_size)
+    if len(wanted) != n or not all(a - s < w < a + s for a, s, w in zip(sizes, strides, wanted, strict=True)):
+        raise ValueError(
+            f"output_size must differ by less than the stride {strides} from {sizes}, "
+            f"got {tuple(output_size)}"
+        )
+    return wanted
+
+
+def _check_range(indices: Tensor, sizes: Ints) -> None:
+    """Refuse indices beyond an output; only where reading them is free."""
+    if indices.device.type != "cpu" or torch.compiler.is_compiling() or not indices.numel():
+        return
+    count, low, high = prod(sizes), int(indices.min()), int(indices.max())
+    if low < 0 or high >= count:
+        raise ValueError(
+            f"indices must be from 0 to {count - 1} for an output of {sizes}, got values from {low} to {high}"
+        )

@@ -1,13 +1,14 @@
 """The public function of resampling: argument checks and dispatch."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._fx import leaf_function
 from .._spatial.interpolate import INTERPOLATING, MODES, resample
-from ..arguments import PerAxis, choice, numbers, per_axis, rank, require_floating
+from ..arguments import Ints, PerAxis, choice, numbers, per_axis, rank, require_floating
 
 MODE_ALIASES = {"bilinear": "linear", "trilinear": "linear", "bicubic": "cubic"}
 
@@ -59,29 +60,39 @@ def interpolate(
             f"input must be (N, C, *spatial) with {n} spatial axes, got shape {tuple(input.shape)}"
         )
     mode = choice(MODE_ALIASES.get(mode, mode), MODES, "mode")
-    if align_corners is not None and mode not in INTERPOLATING:
-        raise ValueError(f"align_corners must be left out with mode {mode!r}, got {align_corners!r}")
-    if antialias and mode not in INTERPOLATING:
-        raise ValueError(f"antialias must be left out with mode {mode!r}, got True")
-    if not mode.startswith("nearest") and not (mode in INTERPOLATING and input.dtype == torch.uint8):
-        require_floating(input)
+    _check_options(input, mode, align_corners, antialias)
     if (size is None) == (scale_factor is None):
         raise ValueError(
             f"exactly one of size and scale_factor must be given, got {size!r} and {scale_factor!r}"
         )
-    sizes = tuple(input.shape[2:])
-    if min(sizes) < 1:
+    if min(input.shape[2:]) < 1:
         raise ValueError(f"input must not be empty along a spatial axis, got shape {tuple(input.shape)}")
-    scales: tuple[float | None, ...] = (None,) * n
-    if size is not None:
-        if recompute_scale_factor:
-            raise ValueError("recompute_scale_factor must be left out when size is given, got True")
-        outputs = per_axis(size, n, "size")
+    if size is None:
+        outputs, scales = _scaled(input.shape[2:], scale_factor)
+        if recompute_scale_factor or mode == "area":
+            scales = (None,) * n
+    elif recompute_scale_factor:
+        raise ValueError("recompute_scale_factor must be left out when size is given, got True")
     else:
-        # Whole numbers become ints, so that traced sizes are plain products.
-        factors = tuple(int(f) if f == int(f) else f for f in numbers(scale_factor, n, "scale_factor"))
-        outputs = tuple(torch.sym_int(s * f) for s, f in zip(sizes, factors, strict=True))
-        outputs = per_axis(outputs, n, "size * scale_factor")
-        if not recompute_scale_factor and mode != "area":
-            scales = factors
+        outputs, scales = per_axis(size, n, "size"), (None,) * n
     return resample(input, outputs, scales, mode, bool(align_corners), antialias)
+
+
+def _check_options(input: Tensor, mode: str, align_corners: bool | None, antialias: bool) -> None:
+    """Refuse options and dtypes that a mode does not have."""
+    interpolating = mode in INTERPOLATING
+    if align_corners is not None and not interpolating:
+        raise ValueError(f"align_corners must be left out with mode {mode!r}, got {align_corners!r}")
+    if antialias and not interpolating:
+        raise ValueError(f"antialias must be left out with mode {mode!r}, got True")
+    if not mode.startswith("nearest") and not (interpolating and input.dtype == torch.uint8):
+        require_floating(input)
+
+
+def _scaled(sizes: Sequence[int], scale_factor: Any) -> tuple[Ints, tuple[float, ...]]:
+    """The sizes times the factors, rounded down, and the factors."""
+    n = len(sizes)
+    # Whole numbers become ints, so that traced sizes are plain products.
+    factors = [int(f) if f == int(f) else f for f in numbers(scale_factor, n, "scale_factor")]
+    outputs = [torch.sym_int(s * f) for s, f in zip(sizes, factors, strict=True)]
+    return per_axis(outputs, n, "size * scale_factor"), tuple(factors)

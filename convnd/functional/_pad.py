@@ -1,6 +1,7 @@
 """The public function of padding: argument checks and dispatch."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional
 from torch import Tensor
@@ -43,18 +44,7 @@ def pad(
     tensor([1, 2, 0, 1, 2, 0, 1])
     """
     choice(mode, ("constant", *BORDER_MODES), "mode")
-    tensor(input)
-    if not isinstance(pad, Sequence):
-        raise TypeError(f"pad must be a sequence of ints, got {pad!r}")
-    if len(pad) % 2 or not 2 <= len(pad) <= 2 * input.ndim:
-        raise ValueError(
-            "pad must have two entries, before and after, for each padded axis of an input with "
-            f"{input.ndim} axes, got {tuple(pad)}"
-        )
-    if spatial_dims is not None and len(pad) != 2 * spatial_dims:
-        raise ValueError(
-            f"pad must have {2 * spatial_dims} entries for spatial_dims={spatial_dims}, got {tuple(pad)}"
-        )
+    _check_length(pad, tensor(input).ndim, spatial_dims)
     pad = [integer(amount, f"pad[{i}]", None) for i, amount in enumerate(pad)]
     pairs = tuple((pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2))
     sizes = input.shape[input.ndim - len(pairs) :]
@@ -68,3 +58,18 @@ def pad(
     if value not in (None, 0):
         raise ValueError(f"value must be left out with mode {mode!r}, got {value!r}")
     return pad_axes(input, pairs, (mode,) * len(pairs))
+
+
+def _check_length(pad: Any, ndim: int, spatial_dims: int | None) -> None:
+    """Refuse what is not two entries for each of some axes."""
+    if not isinstance(pad, Sequence):
+        raise TypeError(f"pad must be a sequence of ints, got {pad!r}")
+    if len(pad) % 2 or not 2 <= len(pad) <= 2 * ndim:
+        raise ValueError(
+            "pad must have two entries, before and after, for each padded axis of an input with "
+            f"{ndim} axes, got {tuple(pad)}"
+        )
+    if spatial_dims is not None and len(pad) != 2 * spatial_dims:
+        raise ValueError(
+            f"pad must have {2 * spatial_dims} entries for spatial_dims={spatial_dims}, got {tuple(pad)}"
+        )

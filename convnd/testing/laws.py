@@ -238,28 +238,42 @@ def adjointness(
 
 def _adjoint_case(case: Case, out: Array, with_modes: bool) -> Case | None:
     """The case of the adjoint operator on an input shaped like ``out``; None if there is none."""
-    assert case.weight is not None
-    s, p, d = case.per_axis("stride"), case.padding_pairs, case.per_axis("dilation")
-    kernel, groups = case.weight.shape[2:], case.kwargs.get("groups", 1)
     if out.ndim != case.input.ndim or min(out.shape) < 1:
         return None
-    y = _another(out)
-    if case.operator == "conv_transpose":
-        kwargs = {"stride": s, "padding": p, "dilation": d, "groups": groups}
-        outputs = zip(out.shape[2:], p, d, kernel, strict=True)
-        fits = all(n + sum(pair) >= e * (k - 1) + 1 for n, pair, e, k in outputs)
-        fits = fits and out.shape[1] == case.weight.shape[1] * groups
-        return Case(y, case.weight, None, kwargs, "conv") if fits else None
-    reach = [
-        (o - 1) * si - sum(pi) + di * (k - 1) + 1
-        for o, si, pi, di, k in zip(out.shape[2:], s, p, d, kernel, strict=True)
-    ]
-    extra = tuple(n - r for n, r in zip(case.input.shape[2:], reach, strict=True))
-    if any(not 0 <= e < si for e, si in zip(extra, s, strict=True)) or out.shape[1] != len(case.weight):
+    found = _conv_of(case, out) if case.operator == "conv_transpose" else _transpose_of(case, out)
+    if found is not None and with_modes:
+        found.kwargs["padding_mode"] = case.per_axis("padding_mode")
+    return found
+
+
+def _conv_of(case: Case, out: Array) -> Case | None:
+    """The convolution whose adjoint is a transposed one; None if ``out`` does not fit."""
+    assert case.weight is not None
+    s, p, d = case.per_axis("stride"), case.padding_pairs, case.per_axis("dilation")
+    groups = case.kwargs.get("groups", 1)
+    if out.shape[1] != case.weight.shape[1] * groups:
         return None
+    outputs = zip(out.shape[2:], p, d, case.weight.shape[2:], strict=True)
+    if any(n + sum(pair) < e * (k - 1) + 1 for n, pair, e, k in outputs):
+        return None
+    kwargs = {"stride": s, "padding": p, "dilation": d, "groups": groups}
+    return Case(_another(out), case.weight, None, kwargs, "conv")
+
+
+def _transpose_of(case: Case, out: Array) -> Case | None:
+    """The adjoint of a convolution; None if ``out`` does not fit."""
+    assert case.weight is not None
+    s, p, d = case.per_axis("stride"), case.padding_pairs, case.per_axis("dilation")
+    if out.shape[1] != len(case.weight):
+        return None
+    rows = zip(out.shape[2:], s, p, d, case.weight.shape[2:], strict=True)
+    reach = [(o - 1) * si - sum(pi) + di * (k - 1) + 1 for o, si, pi, di, k in rows]
+    extra = tuple(n - r for n, r in zip(case.input.shape[2:], reach, strict=True))
+    if any(not 0 <= e < si for e, si in zip(extra, s, strict=True)):
+        return None
+    groups = case.kwargs.get("groups", 1)
     kwargs = {"stride": s, "padding": p, "output_padding": extra, "groups": groups, "dilation": d}
-    kwargs |= {"padding_mode": case.per_axis("padding_mode")} if with_modes else {}
-    return Case(y, case.weight, None, kwargs, "conv_transpose")
+    return Case(_another(out), case.weight, None, kwargs, "conv_transpose")
 
 
 def constant(fn: Implementation, case: Case, *, atol: float = 0.0) -> None:

@@ -9,7 +9,7 @@ operand and applied to it; a test compares the call with one on contiguous copie
         assert torch.equal(my_conv(x, w), my_conv(x.contiguous(), w.contiguous()))
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,6 @@ from ._draw import Draw
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-KINDS = ("contiguous", "channels_last", "permuted", "gaps", "offset", "stepped", "expanded", "overlapping")
 
 
 @dataclass(frozen=True)
@@ -38,29 +36,45 @@ class Layout:
     seed: int = 0
     odd: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, got {self.kind!r}")
+
     def __call__(self, x: "Tensor") -> "Tensor":
-        x = self._laid(x)
+        x = _MAKE[self.kind](x, self.seed)
         if self.odd is None or not x.ndim:
             return x
         pairs = zip(x.shape, x.stride(), strict=True)
         return x.as_strided(x.shape, [self.odd if size == 1 else step for size, step in pairs])
 
-    def _laid(self, x: "Tensor") -> "Tensor":
-        if self.kind == "channels_last":
-            return _ordered(x, [0, *range(2, x.ndim), 1][: x.ndim], 0)
-        if self.kind in ("permuted", "gaps"):
-            axes = sorted(range(x.ndim), key=lambda axis: hash((self.seed, axis)))
-            return _ordered(x, axes, 1 if self.kind == "gaps" else 0)
-        if self.kind == "offset":
-            return _filled(x, x.new_full((x.numel() + 3,), 9)[3:].view(x.shape))
-        if self.kind == "stepped":
-            steps = tuple([slice(None, None, 2)] * x.ndim)
-            return _filled(x, x.new_full([2 * size for size in x.shape], 9)[steps])
-        if self.kind == "expanded" and x.ndim and x.numel():
-            return x.narrow(self.seed % x.ndim, 0, 1).clone().expand(x.shape)
-        if self.kind == "overlapping" and x.ndim and x.numel():
-            return x.flatten()[: sum(x.shape)].clone().as_strided(x.shape, [1] * x.ndim)
+
+def _channels_last(x: "Tensor", seed: int) -> "Tensor":
+    return _ordered(x, [0, *range(2, x.ndim), 1][: x.ndim], 0)
+
+
+def _permuted(x: "Tensor", seed: int, gap: int = 0) -> "Tensor":
+    return _ordered(x, sorted(range(x.ndim), key=lambda axis: hash((seed, axis))), gap)
+
+
+def _offset(x: "Tensor", seed: int) -> "Tensor":
+    return _filled(x, x.new_full((x.numel() + 3,), 9)[3:].view(x.shape))
+
+
+def _stepped(x: "Tensor", seed: int) -> "Tensor":
+    steps = tuple([slice(None, None, 2)] * x.ndim)
+    return _filled(x, x.new_full([2 * size for size in x.shape], 9)[steps])
+
+
+def _expanded(x: "Tensor", seed: int) -> "Tensor":
+    if not x.ndim or not x.numel():
         return x.clone()
+    return x.narrow(seed % x.ndim, 0, 1).clone().expand(x.shape)
+
+
+def _overlapping(x: "Tensor", seed: int) -> "Tensor":
+    if not x.ndim or not x.numel():
+        return x.clone()
+    return x.flatten()[: sum(x.shape)].clone().as_strided(x.shape, [1] * x.ndim)
 
 
 def _ordered(x: "Tensor", axes: Sequence[int], gap: int) -> "Tensor":
@@ -74,6 +88,19 @@ def _ordered(x: "Tensor", axes: Sequence[int], gap: int) -> "Tensor":
 def _filled(x: "Tensor", room: "Tensor") -> "Tensor":
     room.copy_(x)
     return room
+
+
+_MAKE: dict[str, Callable[["Tensor", int], "Tensor"]] = {
+    "contiguous": lambda x, seed: x.clone(),
+    "channels_last": _channels_last,
+    "permuted": _permuted,
+    "gaps": lambda x, seed: _permuted(x, seed, gap=1),
+    "offset": _offset,
+    "stepped": _stepped,
+    "expanded": _expanded,
+    "overlapping": _overlapping,
+}
+KINDS = tuple(_MAKE)
 
 
 @st.composite

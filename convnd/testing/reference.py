@@ -191,12 +191,17 @@ def avg_pool(
     out = np.zeros((*x.shape[:2], *map(len, axes)))
     for o in np.ndindex(*out.shape[2:]):
         windows = [axis[i] for axis, i in zip(axes, o, strict=True)]
-        inside = [[i for i in w if 0 <= i < n] for w, n in zip(windows, sizes, strict=True)]
-        padded = [[i for i in w if i < n + p] for w, n, p in zip(windows, sizes, padding, strict=True)]
+        inside = _within(windows, sizes, [0] * len(sizes))
         total = sum(x[(slice(None), slice(None), *at)] for at in product(*inside))
-        count = prod(map(len, padded if count_include_pad else inside))
+        count = prod(map(len, _within(windows, sizes, padding) if count_include_pad else inside))
         out[(slice(None), slice(None), *o)] = total / (divisor_override or count)
     return out
+
+
+def _within(windows: Sequence[Sequence[int]], sizes: Ints, padding: Ints) -> list[list[int]]:
+    """The positions of a window that are in the padded input, along every axis."""
+    rows = zip(windows, sizes, padding, strict=True)
+    return [[i for i in window if -p <= i < n + p] for window, n, p in rows]
 
 
 def interpolate(

@@ -7,9 +7,10 @@ from tyro.conf import Positional
 
 from ..arguments import integer
 from ..data.errors import count, shown
+from ..hub import check_run
 from ..progress import say
 from ..training.record import RUN, read_flags
-from .flags import check_counts, check_run, check_seed, check_windows
+from .flags import check_counts, check_seed, check_windows
 
 _LISTED = 10  # files that are named
 
@@ -24,7 +25,7 @@ class Evaluate:
     """
 
     run_folder: Positional[Path]
-    """folder of the run"""
+    """folder of the run, or owner/name of one on the Hub"""
     source: Positional[Path | None] = None
     """folder of files; by default what was held out from training"""
     noise: Path | None = None

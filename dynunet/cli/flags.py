@@ -1,10 +1,8 @@
 """Checks of flags that several commands have."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from ..arguments import integer
-from ..data.errors import shown
 
 
 def check_counts(**flags: int | None) -> None:
@@ -25,9 +23,3 @@ def check_windows(window: Sequence[int] | None, overlap: Sequence[int] | None) -
     for name, sizes, least in (("window", window, 1), ("overlap", overlap, 0)):
         for size in sizes or ():
             integer(size, name, least)
-
-
-def check_run(folder: Path, name: str = "run") -> None:
-    """Refuse what is no folder."""
-    if not folder.is_dir():
-        raise ValueError(f"{name} must be the folder of a run, got {shown(folder)}, which is none")

@@ -6,7 +6,8 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from ..data.options import missing_value
-from .flags import check_counts, check_run, check_seed, check_windows
+from ..hub import check_run
+from .flags import check_counts, check_seed, check_windows
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Inpaint:
     """
 
     run_folder: Positional[Path]
-    """folder of the run"""
+    """folder of the run, or owner/name of one on the Hub"""
     source: Positional[Path]
     """a file, or a folder with all below it"""
     out: Path

@@ -9,6 +9,7 @@ Flags are parsed and checked before torch is imported, so that help and errors o
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stderr, suppress
 from importlib import import_module
@@ -20,7 +21,7 @@ import tyro
 from tyro.extras import subcommand_cli_from_dict
 
 from ..data.errors import printable
-from ..progress import Interrupted
+from ..progress import Interrupted, say
 from ..training.failures import TrainingError
 from ..training.interrupts import killed_by_interrupts
 from .denoise import Denoise
@@ -46,7 +47,7 @@ _ABOUT = """U-Nets and diffusion models for folders of audio, images, volumes an
 
   dynunet train CLEAN --spatial-dims 1 --noise NOISES --out runs/voice     learns to restore; or --pairs NOISY
   dynunet denoise runs/voice recordings/ --out cleaned/
-  dynunet train PICTURES --spatial-dims 2 --size 32 --out runs/cats        learns to make more of them
+  dynunet train PICTURES --out runs/cats                                   learns to make more of them
   dynunet sample runs/cats --num 16 --out samples/
   dynunet train SCANS --targets MASKS --out runs/seg                       learns to segment (or classify ...)
   dynunet predict runs/seg SCANS --out labels/
@@ -68,6 +69,13 @@ def main(args: Sequence[str] | None = None) -> None:
     name = args[0] if args else ""
     if args[:1] == ["--version"]:
         return print(f"dynunet {version('dynunet')}")
+    with warnings.catch_warnings():
+        warnings.showwarning = _say_warning
+        return _run(name, args)
+
+
+def _run(name: str, args: list[str]) -> None:
+    """Parse, check and run a command, and say what went wrong."""
     try:
         command = _parsed(args)
         command.check()
@@ -115,6 +123,11 @@ def _words(text: str) -> str:
     """The words of an error of tyro, without frames, titles, colours, and where help is."""
     plain = re.sub(r"(?m)^[╭╰].*$|[\u2500-\u257f]|\x1b\[[0-9;]*m", " ", text)
     return " ".join(plain.split()).partition(" For full helptext")[0]
+
+
+def _say_warning(message: Warning | str, *where: Any) -> None:
+    """A warning as a line like all others, without the place in the program that it is of."""
+    say(f"warning: {message}")
 
 
 def _print_any_name() -> None:

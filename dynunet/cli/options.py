@@ -12,6 +12,7 @@ from tyro.conf import arg
 from ..arguments import choice
 from ..data.augmentation import Augment
 from ..data.options import DataOptions
+from ..defaults import channels_for
 from ..nn.flags import flag_names, network_options, with_flags
 from ..nn.spec import NetworkSpec, options
 from ..training.options import Loss, TrainOptions
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from ..diffusion import Diffusion
     from ..supervised import Supervised
 
-# By number of spatial axes: what trains in hours on one GPU. Long signals want a large receptive field.
-_CHANNELS = {1: (32, 64, 128, 256), 2: (64, 128, 256), 3: (32, 64, 128)}
 _STRIDES = {1: 4}
 
 
@@ -40,13 +39,21 @@ class DataFlags(DataOptions):
 class TrainFlags(TrainOptions):
     """Training."""
 
-    losses: ClassVar[tuple[str, ...]] = get_args(Loss)
-
+    batch_size: int = -1
+    """Samples at a time, in each process; by default (-1) 16, fewer where they are large."""
     loss: Loss = "auto"
     """of values l2, l1 or huber; of classes (--targets) ce, dice, dice+ce or focal. By default l2, dice+ce to
     segment, ce to classify"""
     clip: float = 1.0
     """Largest norm of the gradients; inf for no limit."""
+
+    no_batch: ClassVar[int | None] = -1
+    losses: ClassVar[tuple[str, ...]] = get_args(Loss)
+
+    @property
+    def batch(self) -> int | None:
+        """The batch that was asked for, if one was."""
+        return None if self.batch_size == self.no_batch else self.batch_size
 
     def of_trainer(self, supervised: bool) -> TrainOptions:
         """Without the loss, where the model has its own.
@@ -60,7 +67,10 @@ class TrainFlags(TrainOptions):
         return self
 
 
-_BY_RANK = {"channels": "; by default 3 levels, 4 in 1-D", "strides": "; by default 2, in 1-D 4"}
+_BY_RANK = {
+    "channels": "; by default 3 levels, 4 in 1-D",
+    "strides": "; by default 2, in 1-D 4",
+}
 _DEFAULTS = dict.fromkeys(flag_names(), ...) | dict.fromkeys(_BY_RANK, None)
 
 
@@ -70,7 +80,7 @@ class NetworkOptions(with_flags(object, _DEFAULTS, notes=_BY_RANK, frozen=True))
 
     def arguments(self, spatial_dims: int) -> dict[str, Any]:
         """Arguments of :class:`dynunet.UNet`, by the number of axes where they are left out."""
-        channels, stride = _CHANNELS.get(spatial_dims, (16, 32, 64)), _STRIDES.get(spatial_dims, 2)
+        channels, stride = channels_for(spatial_dims), _STRIDES.get(spatial_dims, 2)
         return {"channels": channels, "strides": stride, **network_options(self)}
 
     def of_encoder(self, spatial_dims: int) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from .flags import check_run, check_windows
+from ..hub import check_run
+from .flags import check_windows
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Predict:
     """
 
     run_folder: Positional[Path]
-    """folder of the run"""
+    """folder of the run, or owner/name of one on the Hub"""
     source: Positional[Path]
     """a file, or a folder with all below it"""
     out: Path

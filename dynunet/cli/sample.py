@@ -5,7 +5,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from .flags import check_counts, check_run, check_seed
+from ..hub import check_run
+from .flags import check_counts, check_seed
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Sample:
     """
 
     run_folder: Positional[Path]
-    """folder of the run"""
+    """folder of the run, or owner/name of one on the Hub"""
     out: Path
     """folder for the files"""
     num: int = 16

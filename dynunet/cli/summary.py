@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import OmitArgPrefixes
 
 from ..arguments import integer, positive
+from ..data.errors import count
 from .options import DiffusionOptions, NetworkOptions, build
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class SummaryCommand:
         most = int((self.memory * _USABLE * _GIB - fixed) // each)
         rows = [
             ("weights, gradients, two moments of Adam, moving average", fixed),
-            (f"activations of {self.batch_size} examples, {_precision(self.precision)}", kept),
+            (f"activations of {count(self.batch_size, 'example')}, {_precision(self.precision)}", kept),
             *([("one block computed again (gradient checkpointing)", again)] if again else []),
             ("data", data),
             ("training step", total),

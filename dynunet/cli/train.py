@@ -11,10 +11,11 @@ from tyro.conf import DisallowNone, OmitArgPrefixes, Positional, PositionalMetav
 
 from ..data.augmentation import Augment
 from ..data.errors import check_exists, shown
+from ..defaults import BATCH, Examples, batch_that_fits, channels_for, examples_for, looked_at
+from ..hub import check_run, is_hub_name
 from ..jsonable import flat, unflat
 from ..progress import Interrupted, say
 from ..training.record import RUN, read_flags
-from .flags import check_run
 from .options import (
     AugmentOptions,
     DataFlags,
@@ -29,6 +30,7 @@ from .words import as_flags, flags_of_command
 
 if TYPE_CHECKING:
     from ..data import FolderDataset
+    from ..data.formats import Format
 
 # What may be left out is left out: no flag takes the word None.
 CONFIG = "config.json"  # of a model, see dynunet.checkpoints, which imports torch
@@ -42,7 +44,8 @@ class Train:
 
     With --targets it learns to predict them: to segment, classify or regress (dynunet predict); with --noise,
     --coloured or --pairs to restore (dynunet denoise); else to make new data (dynunet sample) and to fill
-    gaps (dynunet inpaint). Ctrl-C saves; --resume goes on.
+    gaps (dynunet inpaint). Ctrl-C saves; --resume goes on. Size, channels and batch are chosen for the files
+    and the machine, and said, where none are given.
     """
 
     flag_names: ClassVar[Mapping[str, str]] = {"start": "from"}
@@ -50,14 +53,14 @@ class Train:
     source: Positional[Path | None] = None
     """folder of files, searched with all below it, or one file"""
     out: Path | None = None
-    """folder of the run: the model, checkpoints, log and pictures"""
+    """folder of the run: model, checkpoints, log and pictures; by default runs/ and the name of the source"""
     resume: Path | None = None
     """go on with the run in this folder; flags given besides replace its own, such as a larger --steps"""
     config: Path | None = None
     """JSON file with values of flags, such as the run.json of a run; flags given besides win"""
     start: Annotated[Path | None, arg(name="from")] = None
-    """begin with the weights of the run in this folder, and its network and diffusion model; data, learning
-    rate and all else may be others"""
+    """begin with the weights of the run in this folder (or owner/name on the Hub), and its network and
+    diffusion model; data, learning rate and all else may be others"""
     overwrite: bool = False
     """replace a run that is in the folder already: what it wrote is removed, if nothing else is there"""
     data: OmitArgPrefixes[DataFlags] = field(default_factory=DataFlags)
@@ -82,6 +85,56 @@ class Train:
         self.training.of_trainer(self.data.supervised)
 
     def run(self) -> None:
+        from ..runs import chosen_device
+
+        # Before files are looked at, which may take long.
+        device = chosen_device("cpu" if self.training.cpu else self.training.device)
+        if self.resume is not None:
+            batch = self.training.batch or BATCH
+            return replace(self, training=replace(self.training, batch_size=batch))._train("")
+        filled, chosen = self._filled(self._source(), device.type != "cpu")
+        return filled._train(chosen)
+
+    def _filled(self, source: Path, gpu: bool) -> tuple["Train", str]:
+        """With a size, channels and a batch for the files, where none were given; and what was chosen."""
+        from ..runs import spec_of_run
+
+        data, network, training, said = self.data, self.network, self.training, []
+        looked = looked_at(source, data)
+        if looked is None:
+            return replace(self, training=replace(training, batch_size=training.batch or BATCH)), ""
+        grids, own = looked
+        dims = len(grids[0])
+        if self.start is not None and data.channels is None:
+            data = replace(data, channels=spec_of_run(self.start).channels)
+        if data.size is None:
+            examples = self._examples(grids, own, gpu)
+            data = replace(data, size=examples.size, resize=examples.resize)
+            flags = "" if data.size is None else f"--size {' '.join(map(str, data.size))} "
+            said.append(f"{flags}{'--resize ' * data.resize}({examples.why})")
+        if self.start is None and network.channels is None:
+            network = replace(network, channels=channels_for(dims, gpu))
+            said.append(f"--channels {' '.join(map(str, network.channels))}")
+        if training.batch is None:
+            size = data.size or grids[0]
+            size = size * dims if len(size) == 1 else size
+            batch = batch_that_fits(size, network.channels or channels_for(dims, gpu), gpu)
+            training = replace(training, batch_size=batch)
+            said.append(f"--batch-size {batch}")
+        machine = "a machine with a GPU" if gpu else "a machine without a GPU"
+        text = f"chosen for these files and {machine}: {', '.join(said)}" if said else ""
+        return replace(self, data=data, network=network, training=training), text
+
+    def _examples(self, grids: list[tuple[int, ...]], own: "Format", gpu: bool) -> Examples:
+        from ..runs import spec_of_run
+
+        if self.start is not None:
+            spec = spec_of_run(self.start)
+            return Examples(spec.size, spec.resize, f"as in {self.start}")
+        maps = self.data.targets is not None and not self.data.table
+        return examples_for(grids, own, gpu, self.data.restores or self.data.coordinates or maps)
+
+    def _train(self, chosen: str) -> None:
         from ..data import FolderDataset
         from ..evaluation import scaled_as_trained
         from ..runs import restoration_steps, spec_of_run
@@ -95,6 +148,8 @@ class Train:
         dataset = FolderDataset(source, options=data)
         if main:
             print(as_flags(dataset.report(), flags_of_command(Train)), flush=True)
+            if chosen:
+                print(chosen, flush=True)
         augment = self._augment(dataset)
         model = self._model(dataset, augment)
         trainer = Trainer(
@@ -128,17 +183,15 @@ class Train:
                     "--overwrite replaces a run, --resume goes on with it: leave one of them out"
                 )
             return self.resume
-        if self.out is None:
-            raise ValueError("--out is missing: the folder for the model, such as --out runs/first")
+        out = Path("runs", self._source().resolve().name or "first") if self.out is None else self.out
         for name, path in self._read():
-            if path.resolve().is_relative_to(self.out.resolve()):
-                raise ValueError(f"--out must not hold the {name}, {path}, got {self.out}")
-        if (self.out / RUN).is_file() and not self.overwrite:
+            if path.resolve().is_relative_to(out.resolve()):
+                raise ValueError(f"--out must not hold the {name}, {path}, got {out}")
+        if (out / RUN).is_file() and not self.overwrite:
             raise ValueError(
-                f"--out: {self.out} holds a run already: --resume {self.out} goes on with it, "
-                "--overwrite replaces it"
+                f"--out: {out} holds a run already: --resume {out} goes on with it, --overwrite replaces it"
             )
-        return self.out
+        return out
 
     def _read(self) -> list[tuple[str, Path]]:
         """The folders that are read from, by what they are."""
@@ -210,7 +263,7 @@ class Train:
 
     def _flags(self, source: Path, out: Path) -> dict[str, Any]:
         """The flags that the run can be resumed with, from any folder."""
-        start = None if self.start is None else self.start.absolute()
+        start = self.start if self.start is None or is_hub_name(self.start) else self.start.absolute()
         paths = {name: getattr(self.data, name) for name in _PATHS}
         data = replace(self.data, **{k: None if v is None else v.absolute() for k, v in paths.items()})
         values = flat(replace(self, source=source.absolute(), out=out.absolute(), start=start, data=data))

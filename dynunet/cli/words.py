@@ -25,6 +25,8 @@ def as_flags(text: str, flags: Mapping[str, str]) -> str:
 
     >>> as_flags("lr=3 or resize=True", {"lr": "lr", "resize": "resize"})
     '--lr 3 or --resize'
+    >>> as_flags("give lr, the rate of learning", {"lr": "lr"})
+    'give --lr, the rate of learning'
     """
     if not flags:
         return text
@@ -40,6 +42,7 @@ def as_flags(text: str, flags: Mapping[str, str]) -> str:
     value = r"(?P<value>'[^']*'|\([^()]*\)|[\w.+-]*\w)"
     text = re.sub(rf"\b\w+\((?P<name>{name})=(?P<value>True|False)\)", given, text)
     text = re.sub(rf"(?<![-\w.'])(?P<name>{name})={value}", given, text)
+    text = re.sub(rf"\bgive ({name})\b(?!=)", lambda m: f"give --{flags[m[1]]}", text)
     text = re.sub(rf"^({name})(?=:? (?:must|needs|is)\b)", lambda m: f"--{flags[m[1]]}", text)
     return re.sub(rf"(?<![-\w./'\"])({long})(?![\w./'\"])", lambda m: f"--{flags[m[1]]}", text)
 

@@ -41,6 +41,12 @@ class ChannelMapping:
             return sum(self.file)
         return self.answer[0] + max(self.answer[1], self.file[1])
 
+    @property
+    def own(self) -> bool:
+        """True if the result has something of the file itself: an opacity that the model does not know."""
+        mean = self.given == self.answer and self.answer[0] > self.file[0]
+        return self.results != (self.views if self.views > 1 else 1 if mean else self.answer[0])
+
     def split(self, values: np.ndarray, opaque: float | bool) -> np.ndarray:
         """``(channels, *shape)`` of the file as ``(views, channels, *shape)`` of the model."""
         count, opacity = self.file
@@ -55,12 +61,11 @@ class ChannelMapping:
         last = values[count:] if opacity else np.full_like(values[:1], opaque)
         return np.concatenate([parts, np.broadcast_to(last, (len(parts), *last.shape))], 1)
 
-    def join(self, answers: np.ndarray, values: np.ndarray) -> np.ndarray:
+    def join(self, answers: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
         """``(views, channels, *shape)`` from the model as the result for a file.
 
         Args:
-            values: ``(channels, *shape)`` of the file, where an opacity comes from that the model does not
-            know.
+            values: ``(channels, *shape)`` of the file, where something is its :attr:`own`.
         """
         colours = answers[:, : self.answer[0]]
         if self.views > 1:
@@ -69,7 +74,7 @@ class ChannelMapping:
             colours = colours[0]
             if self.given == self.answer and len(colours) > self.file[0]:
                 colours = colours.mean(0, keepdims=True)
-        if self.results == len(colours):
+        if values is None or not self.own:
             return colours
         known = self.answer[1] and self.views == 1
         result = np.concatenate([colours, answers[0, self.answer[0] :] if known else values[self.file[0] :]])

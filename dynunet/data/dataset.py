@@ -37,6 +37,7 @@ from .values import (
 )
 
 _TRIES = 20  # crops of a file with missing values, until one has something in it
+_NAMED = 10  # files that are warned of, there may be thousands
 _SPLITS = ("train", "validation", "all")
 
 
@@ -53,8 +54,9 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
     sub-folders are classes, and files of every class are held out.
 
     A file that cannot be used is skipped, and :meth:`report` says why. One that fails only when it is read is
-    warned of once, counted in ``failed``, and the next one takes its place. Recordings shorter than ``size``
-    are padded with zeros that do not count in the loss; other files that are smaller are skipped.
+    counted in ``failed``, the first ten with a warning, and the next one takes its place. Recordings shorter
+    than ``size`` are padded with zeros that do not count in the loss; other files that are smaller are
+    skipped.
 
     Args:
         source: a folder, a file, or several files.
@@ -223,7 +225,9 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
     def _failed(self, path: Path, why: str) -> None:
         if path not in self.failed:
             self.failed[path] = why
-            warnings.warn(f"{shown(path)} is skipped: {why}", RuntimeWarning, stacklevel=3)
+            last = "; further ones are not named" if len(self.failed) == _NAMED else ""
+            if len(self.failed) <= _NAMED:
+                warnings.warn(f"{shown(path)} is skipped: {why}{last}", RuntimeWarning, stacklevel=3)
 
     def _example(self, file: File, index: int, entry: int) -> dict[str, Tensor]:
         """One item, without its class label."""

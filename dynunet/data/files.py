@@ -12,11 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..progress import Bar
 from .errors import check_exists, shown
 from .formats import FORMATS, SUFFIXES, of_path
 
 _RUN = "run.json"
 _LONGEST = 10**8  # bytes of a run's record
+_SUFFIXES = 10  # that are named, the commonest
 
 
 @dataclass
@@ -53,18 +55,22 @@ def find(source: Path | str | Sequence[Path | str]) -> list[Path]:
     return search(source, "source").files
 
 
-def search(source: Path | str | Sequence[Path | str], name: str, results: Path | None = None) -> Found:
+def search(
+    source: Path | str | Sequence[Path | str], name: str, results: Path | None = None, progress: bool = True
+) -> Found:
     """Search as :func:`find` does, for the argument of this name.
 
     Args:
         results: a folder below the source that is left out: results are not read as what they are made from.
+        progress: show how many files there are so far, if it takes a while.
     """
     one = isinstance(source, (str, os.PathLike))
     paths = _there([source] if one else source, name)
     folder = paths[0] if one and paths[0].is_dir() else None
     found = Found(folder or _common(paths), [])
     for path in paths:
-        for file in _below(path, results, found) if path.is_dir() else [path]:
+        below = _below(path, results, found) if path.is_dir() else [path]
+        for file in Bar(below, desc="finding files", leave=False, delay=1, disable=not progress):
             found.add(file)
     if not found.files:
         where = shown(paths[0]) if one else f"{len(paths)} paths"
@@ -118,7 +124,9 @@ def is_run(folder: Path | str) -> bool:
 
 def others_text(others: Counter[str]) -> str:
     """The other files in words."""
-    return ", ".join(f"{n} {shown(suffix)}" for suffix, n in sorted(others.items()))
+    first = sorted(others.items(), key=lambda item: (-item[1], item[0]))[:_SUFFIXES]
+    said = [f"{n} {shown(suffix)}" for suffix, n in sorted(first)]
+    return ", ".join([*said, *(["and others"] if len(first) < len(others) else [])])
 
 
 def _there(source: Sequence[Path | str], name: str) -> list[Path]:

@@ -15,7 +15,7 @@ from .channel_mapping import ChannelMapping, channel_mapping
 from .errors import UnreadableError, attempt, shown
 from .files import no_file
 from .formats import SUFFIXES, Header, of_path
-from .memory import check_size
+from .memory import check_size, stacked
 from .options import DataOptions, missing_value
 from .spec import DataSpec
 from .values import Scale, limits, loudness, present, resized, touched
@@ -169,14 +169,15 @@ class _Reader:
         """
         header, spec = self.header, self.spec
         views, scales = self._views(np.where(gone, np.nan, values) if gone.any() else values)
-        there = np.stack([np.isfinite(v) for v in views])
+        there = stacked([np.isfinite(v) for v in views])
         if to_make:
             there &= ~self._touched(gone, there.shape[2:])
         elif not there.any():
             raise UnreadableError("it has nothing but missing values")
-        scaled = np.stack([scales[n % len(scales)].to_model(v) for n, v in enumerate(views)])
-        x = torch.from_numpy(np.where(there, scaled, np.float32(0)))
-        mask = None if there.all() else torch.from_numpy(there)
+        scaled = stacked([scales[n % len(scales)].to_model(v) for n, v in enumerate(views)])
+        whole = bool(there.all())
+        x = torch.from_numpy(scaled if whole else np.where(there, scaled, np.float32(0)))
+        mask = None if whole else torch.from_numpy(there)
         if not header.series and len(scales) == 1:
             x, mask = x[0], None if mask is None else mask[0]
         lost = tuple(filter(None, (header.lost, header.format.lost(header, spec, there.shape[2:]))))
@@ -201,7 +202,11 @@ class _Reader:
 
 def _scale(header: Header, spec: DataSpec, views: list[np.ndarray]) -> Scale:
     """The scale of one channel, or of all that are given together, in all examples of a file."""
-    there = np.concatenate([v[np.isfinite(v)] for v in views])
+    known = [np.isfinite(v) for v in views]
+    if len(views) == 1 and known[0].all():
+        there = views[0].reshape(-1)
+    else:
+        there = np.concatenate([v[k] for v, k in zip(views, known, strict=True)])
     if spec.level is not None:
         full = loudness(there, spec.level)
         return Scale(-full, full)

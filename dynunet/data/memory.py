@@ -2,7 +2,7 @@
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ import numpy as np
 from ..writing import amount
 from .errors import UnreadableError
 
-__all__ = ["Cache", "check_size", "total"]
+__all__ = ["Cache", "by_parts", "check_size", "parts", "stacked", "total"]
 
 _COPIES = 4  # of what is read, at least, while it is worked on
 _DENSE = 500  # times as large as on disk: not even a signal of silence is
 _SMALL = 2**28  # bytes, which may be as dense as they like
+_PART = 2**20  # entries that are worked on at once
 
 
 class Cache:
@@ -49,6 +50,28 @@ class Cache:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["limit"])
+
+
+def by_parts(values: np.ndarray, dtype: Any, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """An array changed entry by entry: part by part, so that a long one takes no more memory on the way."""
+    made = np.empty(values.shape, dtype)
+    changed = made.reshape(-1)
+    first = 0
+    for part in parts(values):
+        changed[first : first + part.size] = change(part)
+        first += part.size
+    return made
+
+
+def parts(values: np.ndarray) -> Iterator[np.ndarray]:
+    """The entries of an array, some after the other."""
+    entries = values.reshape(-1)
+    return (entries[first : first + _PART] for first in range(0, values.size, _PART))
+
+
+def stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays along a new first axis; a single one is not copied."""
+    return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
 
 
 def total() -> float:

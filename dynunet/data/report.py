@@ -67,7 +67,7 @@ def _left_out(scan: Scan, skipped: Mapping[Path, str]) -> list[str]:
             lines += [title.format(count(len(places), thing)), *_listed(places, scan.root)]
     if scan.others:
         number = count(scan.others.total(), "file")
-        lines.append(f"other     {number} without data: {others_text(scan.others)}")
+        lines.append(f"other     {number} of formats that are not read: {others_text(scan.others)}")
     return lines
 
 

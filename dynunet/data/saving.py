@@ -18,6 +18,7 @@ from .errors import shown
 from .formats import of_kind, to_write
 from .formats.numbers import Numbers
 from .loading import Source
+from .memory import stacked
 from .options import missing_value
 from .spec import DataSpec
 from .values import present, resized
@@ -84,6 +85,7 @@ def write(
         scale = of_kind(spec.kind).scale(spec)
         values = values.clip(scale.low, scale.high)
     stored = numbers.stored(values)
+    del values  # twice as large as what it was made from
     if like is not None and channels == like.header.channels:
         stored = _kept(stored, numbers, spec, like, holes)
     elif holes is not None:
@@ -148,7 +150,7 @@ def _checked(x: Any, spec: DataSpec, like: Source | None) -> np.ndarray:
         rule = f"of the shape {like.shape} of what was read, up to its channels"
     if not fits:
         raise ValueError(f"x must be {rule}, got shape {tuple(x.shape)}")
-    return x.detach().to("cpu", torch.float64).numpy()
+    return x.detach().to("cpu", torch.promote_types(x.dtype, torch.float32)).numpy()
 
 
 def _in_file_units(x: np.ndarray, spec: DataSpec, like: Source | None) -> np.ndarray:
@@ -158,13 +160,15 @@ def _in_file_units(x: np.ndarray, spec: DataSpec, like: Source | None) -> np.nda
     views = like.channels.views
     answers = x.reshape(-1, *x.shape[-1 - spec.spatial_dims :])
     answers = [like.scales[n % views].to_file(a) for n, a in enumerate(answers)]
-    answers = np.stack([like.header.format.to_file(a, like.header, spec) for a in answers])
+    answers = stacked([like.header.format.to_file(a, like.header, spec) for a in answers])
     examples = answers.reshape(-1, views, *answers.shape[1:])
     mixed = sum(like.channels.file) != like.header.channels
     if mixed or answers.shape[1] != sum(like.channels.answer):  # what Python users have made of it
         return examples.reshape(len(examples), -1, *answers.shape[2:])
+    if not like.channels.own:
+        return stacked([like.channels.join(e) for e in examples])
     files = [like.header.numbers.values(s) for s in _stored(like)]
-    return np.stack([like.channels.join(e, f) for e, f in zip(examples, files, strict=True)])
+    return stacked([like.channels.join(e, f) for e, f in zip(examples, files, strict=True)])
 
 
 def _stored(like: Source) -> np.ndarray:

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from tqdm.auto import tqdm
-
 from convnd.arguments import per_axis
 
+from ..progress import Bar
 from .errors import UnreadableError, attempt, count, shown
 from .formats import FORMATS, Format, Header, of_kind, of_path
 from .formats.format import most, times
@@ -92,8 +91,8 @@ class Selection:
 
 
 def watched(items: Iterable[_Item], text: str) -> Iterable[_Item]:
-    """Show a progress bar on a terminal, if it takes a while."""
-    return tqdm(items, desc=text, leave=False, disable=None, delay=1)
+    """Show a progress bar, if it takes a while."""
+    return Bar(items, desc=text, leave=False, delay=1)
 
 
 def common_spec(files: list[File], options: DataOptions, selection: Selection) -> tuple[DataSpec, list[File]]:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .memory import by_parts, parts
+
 __all__ = [
     "Region",
     "Scale",
@@ -43,11 +45,12 @@ class Scale:
         """Numbers of the file as the network sees them, float32."""
         gain = 2 / (self.high - self.low)
         shift = -(self.high + self.low) / (self.high - self.low)
-        return (values.astype(np.float64) * gain + shift).astype(np.float32)
+        return by_parts(values, np.float32, lambda part: part.astype(np.float64) * gain + shift)
 
     def to_file(self, x: np.ndarray) -> np.ndarray:
         """The network's numbers as those of the file, float64."""
-        return (x.astype(np.float64) * (self.high - self.low) + (self.high + self.low)) / 2
+        width, double = self.high - self.low, self.high + self.low
+        return by_parts(x, np.float64, lambda part: (part.astype(np.float64) * width + double) / 2)
 
 
 def loudness(values: np.ndarray, level: float) -> float:
@@ -57,7 +60,8 @@ def loudness(values: np.ndarray, level: float) -> float:
         values: of any shape; without any they are silent.
         level: the root mean square to bring them to.
     """
-    power = np.square(values, dtype=np.float64).mean() if values.size else 0.0
+    total = sum(np.square(part, dtype=np.float64).sum() for part in parts(values))
+    power = total / values.size if values.size else 0.0
     return max(float(np.sqrt(power)), _SILENT) / level
 
 

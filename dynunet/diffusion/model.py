@@ -250,7 +250,7 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
             class_labels: one label for all samples or ``(N,)``, as a tensor, an array or a sequence of ints.
             start: ``(x, t)``, noisy data to go on from at its time, instead of noise at time 1.
             generator: None, a generator, or a list with one per sample.
-            progress: whether to show a progress bar.
+            progress: whether to show a progress bar, and one of the windows of a step.
             callback: ``callback(step, t, x, x_0)`` after every step, with x at the time t it reached.
             dtype, device: of the samples; by default those of the start or of the network's parameters, but
                 at least float32.
@@ -278,7 +278,8 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         if class_labels is not None:
             cond = checks.with_labels({**cond, "class_labels": class_labels}, x)
         guidance = guidance_scale, guidance_rescale, guidance_interval
-        denoise = self._denoiser(cond, guidance, clip, window, overlap, compile, len(shape) - 2)
+        windows = window, overlap, len(shape) - 2, progress
+        denoise = self._denoiser(cond, guidance, clip, windows, compile)
         times = spaced(self.schedule, steps, spacing, start=t)
         with evaluation_mode(self), progress_bar(steps, progress, callback) as after_step:
             return run(denoise, x, self.schedule, times, generator, after_step)
@@ -365,10 +366,8 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         cond: dict[str, Any],
         guidance: tuple[Any, Any, Any],
         clip: Any,
-        window: Any,
-        overlap: Any,
+        windows: tuple[Any, Any, int, bool],
         compile: Any,
-        dims: int,
     ) -> Denoise:
         """The denoiser of a sampler: the network's estimate, in windows, guided, in range."""
         scale, rescale, interval = checks.check_guidance(*guidance, cond)
@@ -376,8 +375,9 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         mode = compile_mode(compile, "compile")
         network = self.model if mode is None else compiled(self.model, mode)
         estimate: Estimate = partial(self._estimate, network)
+        window, overlap, dims, progress = windows
         if window is not None:
-            estimate = windowed(estimate, *check_windows(window, overlap, dims))
+            estimate = windowed(estimate, *check_windows(window, overlap, dims), progress=progress)
         elif overlap is not None:
             raise ValueError(f"overlap must be left out without window, got {overlap}")
         estimate = guided(estimate, self.schedule, scale, rescale, interval)

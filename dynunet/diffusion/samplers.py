@@ -219,7 +219,8 @@ def dpmpp_2m_sde(
         middle = x0
         if previous is not None and h < inf:  # after an infinite step the weight is 0
             middle = x0 + h / (2 * h_previous) * (x0 - previous)
-        x = (then.sigma / now.sigma) * exp(-eta_h) * x - then.alpha * expm1(-h - eta_h) * middle
+        x = (then.sigma / now.sigma) * exp(-eta_h) * x
+        x -= then.alpha * expm1(-h - eta_h) * middle  # in place: x may be as large as memory allows
         x = add_noise(x, then.sigma * sqrt(-expm1(-2 * eta_h)), generator)
         previous, h_previous = x0, h
         report(callback, i, then, x, x0)

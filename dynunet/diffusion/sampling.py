@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any, cast
 
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from ..arguments import real
+from ..progress import Bar
 from .checks import look_up
 from .guidance import Estimate, threshold
 from .samplers import SAMPLERS
@@ -68,7 +68,7 @@ def check_own_times(scheduler: Any, spacing: str, start: Any) -> None:
 @contextmanager
 def progress_bar(steps: int, progress: bool, callback: Callback | None) -> Iterator[Callback]:
     """A callback that moves a progress bar and calls the user's."""
-    with tqdm(total=steps, desc="sampling", leave=False, disable=not progress) as bar:
+    with Bar(total=steps, desc="sampling", leave=False, delay=1, disable=not progress) as bar:
 
         def after_step(step: int, t: float, x: Tensor, x0: Tensor) -> None:
             bar.update()

@@ -16,6 +16,7 @@ To get anatomy in a large volume, not just seamless texture, condition the netwo
 :func:`random_crops` with their coordinates as condition, and sample with ``cond=coordinates(shape)``.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from math import pi
@@ -26,13 +27,18 @@ from torch import Tensor
 
 from convnd.arguments import PerAxis, integer, per_axis
 
+from ..progress import Bar
 from ..windows import Place, check_windows, cut, fitted, rows, stack, starts
 from .guidance import Estimate
 from .noise import moved
 
 
 def windowed(
-    estimate: Estimate, window: PerAxis, overlap: PerAxis | None = None, batch_size: int = 4
+    estimate: Estimate,
+    window: PerAxis,
+    overlap: PerAxis | None = None,
+    batch_size: int = 4,
+    progress: bool = False,
 ) -> Estimate:
     """An estimate computed in overlapping windows, with the memory of a few windows.
 
@@ -41,6 +47,7 @@ def windowed(
         window: size of a window, one int or one per axis. An axis that is not longer is not cut.
         overlap: overlap of neighbouring windows, less than ``window``; a quarter of it by default.
         batch_size: number of windows evaluated at once.
+        progress: show a bar, if it takes more than a second.
 
     Returns:
         ``estimate(x, t, cond)`` for x of any size. Conditions with the spatial axes of x are cut like x; the
@@ -58,7 +65,8 @@ def windowed(
         cond = fitted(cond, x)
         crops = list(_crops(x.shape[0], axes))
         out = torch.zeros_like(x)
-        for first in range(0, len(crops), batch_size):
+        firsts = range(0, len(crops), batch_size)
+        for first in Bar(firsts, desc="windows", leave=False, delay=1, disable=not progress):
             group = crops[first : first + batch_size]
             places = [place for place, _ in group]
             estimates = estimate(stack(x, places), rows(t, places), cut(cond, x, places))
@@ -122,7 +130,7 @@ def random_crops(x: Tensor, size: PerAxis, generator: torch.Generator | None = N
     return torch.stack(crops), torch.stack(places)
 
 
-_Axis = tuple[list[int], Tensor]  # starts of its windows, and weights (windows, size of a window)
+_Axis = tuple[list[int], list[Tensor]]  # starts of its windows, and the weights of each
 _Crop = tuple[Place, tuple[Tensor, ...]]  # a window, and its weights along each axis
 
 
@@ -132,23 +140,42 @@ def _axes(x: Tensor, window: PerAxis, overlap: PerAxis | None) -> list[_Axis]:
     for size, length, shared in zip(x.shape[2:], windows, overlaps, strict=True):
         # An axis no longer than a window has one start, and an overlap that no longer matters.
         first, length = starts(size, length, shared), min(length, size)
-        made.append((first, moved(_weights(size, first, length, shared).to(x.dtype), x.device)))
+        made.append((first, _weights(first, length, shared, x)))
     return made
 
 
-def _weights(size: int, first: list[int], window: int, overlap: int) -> Tensor:
-    """The weights of the windows along an axis, ``(windows, window)``: they add up to 1 at every entry."""
+def _weights(first: list[int], window: int, overlap: int, x: Tensor) -> list[Tensor]:
+    """The weights ``(window,)`` of the windows along an axis, like x: they add up to 1 at every entry.
+
+    Those of windows with the same neighbours are one tensor: a long axis takes no more memory than a short
+    one.
+    """
     margin = min(-(-3 * overlap // 8), overlap // 2)
     ramp = overlap - 2 * margin
     place = torch.arange(window, dtype=torch.float64) + 0.5 - margin
     rise = (pi / 2 * (place / ramp).clamp(0, 1)).sin() ** 2 if ramp else (place > 0).double()
-    weights = torch.ones(len(first), window, dtype=torch.float64)
-    weights[1:] *= rise
-    weights[:-1] *= rise.flip(0)
-    total = torch.zeros(size, dtype=torch.float64)
-    for start, weight in zip(first, weights, strict=True):
-        total[start : start + window] += weight
-    return torch.stack([w / total[s : s + window] for s, w in zip(first, weights, strict=True)])
+    last = len(first) - 1
+    known: dict[tuple[tuple[int, bool, bool], ...], Tensor] = {}
+
+    def before_sum(begins: bool, ends: bool) -> Tensor:
+        weight = torch.ones_like(rise) if begins else rise
+        return weight if ends else weight * rise.flip(0)
+
+    def made(i: int, near: tuple[tuple[int, bool, bool], ...]) -> Tensor:
+        total = torch.zeros(window, dtype=torch.float64)
+        for offset, *at_ends in near:
+            low, high = max(offset, 0), min(offset + window, window)
+            total[low:high] += before_sum(*at_ends)[low - offset : high - offset]
+        return moved((before_sum(i == 0, i == last) / total).to(x.dtype), x.device)
+
+    weights = []
+    for i, start in enumerate(first):
+        low, high = bisect_right(first, start - window), bisect_left(first, start + window)
+        near = tuple((first[j] - start, j == 0, j == last) for j in range(low, high))
+        if near not in known:
+            known[near] = made(i, near)
+        weights.append(known[near])
+    return weights
 
 
 def _crops(samples: int, axes: list[_Axis]) -> Iterator[_Crop]:

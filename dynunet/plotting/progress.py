@@ -54,7 +54,7 @@ def _curves(log: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
 def _draw_curve(axes: Any, name: str, steps: np.ndarray, losses: np.ndarray) -> None:
     """Losses; of many, which are of single batches, their running mean, and themselves faintly."""
     if len(losses) <= _MANY:
-        axes.plot(steps, losses, label=name)
+        axes.plot(steps, losses, label=name, marker="o" if len(losses) == 1 else None)
         return
     width = len(losses) // 50
     (line,) = axes.plot(steps, losses, alpha=0.25)

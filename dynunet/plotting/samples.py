@@ -10,9 +10,10 @@ from torch import Tensor
 from convnd.arguments import choice
 
 from .signals import draw_signals
-from .tiles import SMALLEST, batched, check_labels, draw_sheet, in_rows, spread, tiles
+from .tiles import GAP, LARGEST, SMALLEST, batched, check_labels, draw_sheet, in_rows, spread, tiles
 
 _MOST = {1: 12, 2: 64, 3: 12}  # samples in one picture by rank, 6 beyond
+_TALLEST = 1500  # pixels of a sheet of volumes or beyond, or that of a few samples
 
 
 def pictures(
@@ -28,10 +29,11 @@ def pictures(
     Args:
         x: ``(N, C, *spatial)``. 1-D: waveforms, beside them spectrograms if there is a ``sample_rate``; 2-D:
             a grid; 3-D: three slices of each; 4-D: a mosaic; more: the mosaic in the middle of the first
-            axes. The first 64 samples are drawn in 2-D, 12 in 1-D and 3-D, 6 beyond.
+            axes. The first 64 samples are drawn in 2-D, 12 in 1-D and 3-D, 6 beyond; fewer if the sheet
+            would be taller than 1500 pixels.
         path: the file to write (PNG, PDF, ...); its folder must exist.
         sample_rate: of 1-D data, in Hz.
-        columns: of the grid in 2-D; by default it is about square.
+        columns: of the grid in 2-D, by default it is about square; beyond, samples that belong together.
         labels: one text per sample; in a grid those of the first row are above its columns, which must be
             given with them.
 
@@ -49,11 +51,21 @@ def pictures(
     elif dims == 2:
         _grid(x, path, columns, labels)
     elif dims == 3:
-        slices(x, path, labels=labels)
+        number = _fitting(len(x), 4 * SMALLEST, x.shape[2:], columns)
+        slices(x[:number], path, labels=labels[:number])
     else:
         for size in x.shape[2 : dims - 2]:
             x = x[:, :, size // 2]
-        mosaic(x, path, labels=labels)
+        number = _fitting(len(x), 2 * SMALLEST, x.shape[-2:], columns)
+        names = labels[:number] or [f"sample {i}" for i in range(number) if number > 1]
+        mosaic(x[:number], path, labels=names, axis_names=[f"axis {i}" for i in range(dims - 4, dims)])
+
+
+def _fitting(number: int, smallest: int, sizes: Sequence[int], together: int | None) -> int:
+    """How many of some samples are drawn below each other, in rows of about such tiles."""
+    fits = max(1, _TALLEST // min(max(smallest, *sizes), LARGEST))
+    together = together or 1
+    return min(number, max(fits // together, 1) * together)
 
 
 def _grid(x: Tensor, path: str | Path, columns: int | None, labels: Sequence[str]) -> None:
@@ -135,18 +147,21 @@ def mosaic(
     origin: str = "upper",
     most: int = 8,
     labels: Sequence[str] = (),
+    axis_names: Sequence[str] = ("axis 0", "axis 1", "axis 2", "axis 3"),
     low: float = -1.0,
     high: float = 1.0,
 ) -> None:
-    """Slices of 4-D data as a table: rows along one axis, columns along another, numbered by their index.
+    """Slices of 4-D data as a table: rows along one axis, columns along another, each with its index.
 
     Args:
         x: four spatial axes, ``(C, *spatial)`` or ``(N, C, *spatial)``; one table below the other.
         path: the file to write.
         axes: spatial axes along the rows, along the columns, and in a slice down and to the right.
         origin: ``"upper"`` or ``"lower"``: where a slice has its first row.
-        most: rows and columns at most, spread evenly over longer axes.
-        labels: one text per table, before the numbers of its rows.
+        most: rows and columns at most, spread evenly over longer axes; fewer rows where the sheet would be
+            taller than 1500 pixels.
+        labels: one text per table, before its first row.
+        axis_names: of the four spatial axes.
         low, high: values shown as black and as white.
     """
     x = batched(x, 4)
@@ -155,9 +170,13 @@ def mosaic(
     x = x.permute(0, 1, *(a + 2 for a in axes))
     if choice(origin, ("upper", "lower"), "origin") == "lower":
         x = x.flip(-2)
-    down, right = (spread(size, most) for size in x.shape[2:4])
+    right = spread(x.shape[3], most)
+    tile, *_ = tiles(x[:1, :, 0, 0], low, high, 2 * SMALLEST)
+    down = spread(x.shape[2], max(1, min(most, _TALLEST // (len(x) * (len(tile) + GAP)))))
     shown = rearrange(x[:, :, down][:, :, :, right], "n c rows columns h w -> (n rows columns) c h w")
     rows = in_rows(tiles(shown, low, high, 2 * SMALLEST), len(right))
     check_labels(labels, len(x), "tables")
-    names = [f"{label} {i}".strip() for label in labels or [""] * len(x) for i in down]
-    draw_sheet(rows, path, names, [(i, i, str(index)) for i, index in enumerate(right)])
+    first = [f"{label}, " for label in labels] or [""] * len(x)
+    names = [f"{label * (i == down[0])}{axis_names[axes[0]]}: {i}" for label in first for i in down]
+    titles = [(i, i, f"{axis_names[axes[1]]}: {index}") for i, index in enumerate(right)]
+    draw_sheet(rows, path, names, titles)

@@ -17,6 +17,7 @@ import convnd.functional as F
 MISSING = (64, 184, 175)  # red, green and blue of entries that are NaN
 DPI = 96
 SMALLEST, LARGEST = 48, 512  # longest side of a tile in pixels: others are enlarged or shrunk
+GAP = 12  # pixels between tiles, at most
 _LETTER = 7  # pixels per letter, at most, of the text beside the tiles
 
 Pixels = np.ndarray[Any, Any]
@@ -114,7 +115,7 @@ def pasted(
     columns = max(map(len, rows))
     widths = [max(row[c].shape[1] for row in rows if c < len(row)) for c in range(columns)]
     heights = [max(tile.shape[0] for tile in row) for row in rows]
-    gap = min(max(2, min(widths) // 8), 12)
+    gap = min(max(2, min(widths) // 8), GAP)
     edges, left = [], 0
     for c, width in enumerate(widths):
         edges.append((left, left + width))

@@ -1,5 +1,6 @@
 """Augmentation as a model and its data need it."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
@@ -60,9 +61,14 @@ def _from_data(augment: Augment, model: Any, units: Mapping[str, Any]) -> dict[s
 
 def _check_told(network: Any, wanted: int) -> None:
     """Refuse a network that is not told what was changed: its samples would look like changed data."""
-    have = getattr(network, "cond_features", wanted)
+    have = getattr(network, "cond_features", wanted if _takes_features(network) else None)
     if have != wanted:
         raise ValueError(
             f"the network must have cond_features={wanted} to be told how its data were changed, got {have}; "
-            "with condition=False its samples look like changed data"
+            "without that (condition=False, --no-augment-condition) its samples look like changed data"
         )
+
+
+def _takes_features(network: Any) -> bool:
+    known = inspect.signature(getattr(network, "forward", network)).parameters
+    return "features" in known or any(p.kind is p.VAR_KEYWORD for p in known.values())

@@ -64,9 +64,10 @@ class Pictures:
         self.folder, self.stream, self.sample_args = folder, stream, sample_args
         self._missing = False
 
-    def draw(self, engine: Engine, step: int) -> None:
+    def draw(self, engine: Engine, step: int) -> Path | None:
+        """Write a picture; returns its file, None if there is none."""
         if self._missing:
-            return
+            return None
         try:
             import matplotlib  # noqa: F401 (before samples are drawn in vain)
 
@@ -74,17 +75,18 @@ class Pictures:
         except ImportError as error:
             self._missing = True
             say(f"no pictures of samples: {error}; pip install 'dynunet[examples]'")
-            return
+            return None
         self.folder.mkdir(exist_ok=True)
         made = self.sample(engine) if hasattr(engine.average, "sample") else self.predict(engine)
         if made is None:
-            return
+            return None
         x, names = made
         rate = (engine.average.data or {}).get("sample_rate")
         file = self.folder / f"step-{step:08d}.png"
         labels, columns = names * (len(x) // max(len(names), 1)), len(names) or None
         with replacing(file) as (picture,):
             pictures(x.float().cpu(), picture, sample_rate=rate, columns=columns, labels=labels)
+        return file
 
     def sample(self, engine: Engine) -> tuple[Tensor, tuple[str, ...]]:
         """``(N, C, *spatial)``; or ``(3 N, C, *spatial)``, and the names of the three pictures of each."""

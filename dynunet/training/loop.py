@@ -150,7 +150,9 @@ class Loop:
         if self._due(self.options.sample_every):
             self.bar.doing("drawing samples")
             if self.engine.main:
-                self.pictures.draw(self.engine, self.step)
+                drawn = self.pictures.draw(self.engine, self.step)
+                if drawn is not None:
+                    self.log.picture(drawn, self.step)
             self.engine.accelerator.wait_for_everyone()
         self.bar.doing("training")
 
@@ -252,9 +254,10 @@ class Loop:
         numbers = saved.numbers
         changed = differences(numbers["fixed"], self._fixed())
         if changed:
+            then = _scale_then(self.given.dataset, numbers["fixed"], changed)
             raise ValueError(
                 f"a run must be resumed with the options it was begun with, got {'; '.join(changed)}. Give "
-                "them as they were, or begin a new run in another folder"
+                f"them as they were{then}, or begin a new run in another folder"
             )
         if self.options.steps < numbers["step"]:
             raise ValueError(
@@ -305,6 +308,21 @@ class Loop:
                 loss_curve(self.log.path, picture)
         except ImportError as error:
             say(f"no picture of the loss: {error}; pip install 'dynunet[examples]'")
+
+
+def _scale_then(dataset: Any, fixed: Mapping[str, Any], changed: list[str]) -> str:
+    """How to read files with the scale that a run was begun with, where they now have another one."""
+    from ..data import FolderDataset
+    from ..data.formats import of_kind
+    from ..data.spec import DataSpec
+
+    other = any(text.startswith("diffusion.data.range=") for text in changed)
+    if not (other and isinstance(dataset, FolderDataset)):
+        return ""
+
+    spec = DataSpec.of(fixed["diffusion"]["data"])
+    scale = of_kind(spec.kind).scale(spec)
+    return f" (the data set with value_range=({scale.low:g}, {scale.high:g}))"
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:

@@ -70,9 +70,15 @@ class TrainOptions:
     """Of torch.compile; reduce-overhead replays CUDA graphs, for small networks on a GPU."""
     cpu: bool = False
     """Use the CPU even if there is a GPU."""
+    device: str | None = None
+    """Device of the one process: cpu, cuda, cuda:1, mps, ...; by default the fastest."""
+
+    no_batch: ClassVar[int | None] = None  # stands for a batch that is still to be chosen
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "save_every", "log_every"):
+        if self.batch_size != self.no_batch:
+            integer(self.batch_size, "batch_size")
+        for name in ("steps", "accumulate", "save_every", "log_every"):
             integer(getattr(self, name), name)
         for name in ("validation_samples", "num_samples"):
             integer(getattr(self, name), name)
@@ -90,9 +96,16 @@ class TrainOptions:
         for name in ("compile", "tf32"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        self._check_device()
         choice(self.compile_mode, COMPILE_MODES, "compile_mode")
         choice(self.precision, ("no", "bf16", "fp16"), "precision")
         choice(self.loss, self.losses, "loss")
+
+    def _check_device(self) -> None:
+        if self.device is not None and not isinstance(self.device, str):
+            raise TypeError(f"device must be a name, such as 'cuda:1', got {self.device!r}")
+        if self.cpu and self.device not in (None, "cpu"):
+            raise ValueError(f"device must be left out with cpu, got {self.device!r}")
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of the step that follows ``step`` earlier ones."""

@@ -45,6 +45,22 @@ def seeded(seed: int) -> Iterator[None]:
         random.setstate(states[2])
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for a while, as processes that read ahead have: several divide an array among them, and what
+    is at the ends of their parts is rounded in another way.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 class Stream(Dataset[tuple[int, dict[str, Any]]]):
     """A data set as the endless stream of its samples: item ``n`` is ``(n, keywords of the loss)``.
 
@@ -67,7 +83,7 @@ class Stream(Dataset[tuple[int, dict[str, Any]]]):
         self._epoch: tuple[int, Tensor] | None = None
 
     def __getitem__(self, n: int) -> tuple[int, dict[str, Any]]:
-        with seeded(hashed(self.seed, "item", n)):
+        with seeded(hashed(self.seed, "item", n)), one_thread():
             item = keywords(self.dataset[self.index(n)], self.label)
             return n, item if self.change is None else self.change(item)
 

@@ -4,7 +4,7 @@ The folder of a run holds
 
 ``run.json``     command, options, commit, versions and a report of the data: enough to run it again
 ``log.csv``      a row every ``log_every`` steps, and one for each validation
-``tensorboard/`` the same for TensorBoard
+``tensorboard/`` the same for TensorBoard, and the pictures
 ``samples/``     pictures of samples
 ``loss.png``     the curves of log.csv
 ``config.json``, ``model.safetensors``  the averaged model as of the last checkpoint, once there is a step
@@ -20,9 +20,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..progress import say
 from ..writing import write_text, written
-from .folder import LOG, TENSORBOARD
+from .folder import LOG, SAMPLES, TENSORBOARD
 
 COLUMNS = ("step", "loss", "validation_loss", "lr", "gradient_norm", "samples_per_second", "seconds")
 _STEP = re.compile(r"[0-9]{1,18}")
@@ -47,9 +49,10 @@ class Log:
         if tensorboard and find_spec("tensorboard") is None:
             say("tensorboard is not installed (pip install 'dynunet[train]'): the log is in log.csv alone")
         elif tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
+            from accelerate.tracking import TensorBoardTracker
 
-            self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=step + 1)
+            self._board = TensorBoardTracker(TENSORBOARD, folder, purge_step=step + 1)
+            self._board.start()
 
     def write(self, row: Mapping[str, float]) -> None:
         """One row, of some of the columns."""
@@ -57,14 +60,22 @@ class Log:
             file.write(_text([row], self.columns, header=False))
         if self._board is not None:
             with written(self.path.parent / TENSORBOARD):
-                for name, value in row.items():
-                    if name != "step":
-                        self._board.add_scalar(name, value, int(row["step"]))
+                figures = {name: value for name, value in row.items() if name != "step"}
+                self._board.log(figures, int(row["step"]))
+
+    def picture(self, file: Path, step: int) -> None:
+        """The picture in a file, for TensorBoard."""
+        if self._board is not None:
+            from PIL import Image
+
+            with written(self.path.parent / TENSORBOARD), Image.open(file) as image:
+                pixels = np.asarray(image.convert("RGB"))[None]
+                self._board.log_images({SAMPLES: pixels}, step, dataformats="NHWC")
 
     def close(self) -> None:
         if self._board is not None:
             with written(self.path.parent / TENSORBOARD):
-                self._board.close()
+                self._board.finish()
 
 
 def read_log(path: Path) -> list[dict[str, str]]:

@@ -177,6 +177,14 @@ def test_labels_are_those_with_most_weight(case: tuple[Move, Tensor]) -> None:
     torch.testing.assert_close(weights.gather(0, rank[None])[0], weights.max(0).values, atol=1e-6, rtol=0)
 
 
+def test_of_equal_labels_the_least_is_taken() -> None:
+    made = move((4,), shift=[1 / 8], padding="border")  # by half an entry
+    assert made.labels(torch.tensor([[9, 2, 5, 3]])).tolist() == [[9, 2, 2, 3]]
+    many = torch.arange(32).flip(0)[None]  # more than are looked at at once
+    wanted = torch.minimum(many[:, 1:], many[:, :-1])
+    assert torch.equal(move((32,), shift=[1 / 64], padding="border").labels(many)[:, 1:], wanted)
+
+
 @given(moves(3), st.integers(0, 2**32))
 def test_the_nearest_label_is_scipys(case: tuple[Move, Tensor], seed: int) -> None:
     made, _ = case
@@ -267,6 +275,17 @@ def test_missing_values_have_no_influence(n: int, seed: int) -> None:
     assert torch.equal(found[0]["x0"], found[2]["x0"])
 
 
+@pytest.mark.parametrize("name", ["blur", "resolution", "shift", "elastic"])
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_a_constant_with_gaps_stays_constant(n: int, name: str) -> None:
+    item = example((7, 6, 5, 4)[:n])
+    x = torch.where(item["mask"], 0.7, 0).expand_as(item["x0"])
+    with seeded(0):
+        changed = Augment(preset=False, probability=1, **{name: _ALL[name]})(item | {"x0": x})
+    wanted = torch.where(changed["mask"], 0.7, 0).expand_as(x)
+    torch.testing.assert_close(changed["x0"], wanted)
+
+
 @settings(deadline=None)
 @given(st.integers(1, 4), st.sampled_from([*_ALL, *_PLANES]), st.integers(0, 2**32))
 def test_features_are_0_exactly_where_nothing_is_changed(n: int, name: str, seed: int) -> None:
@@ -305,6 +324,9 @@ def test_what_is_to_be_restored_changes_with_what_is_given() -> None:
     assert torch.allclose(gain["x0"], x * 10 ** (-6 / 20))
     assert torch.allclose(gain["cond"][:1], 2 * x * 10 ** (-6 / 20))
     assert torch.equal(gain["cond"][1:], item["cond"][1:])
+    beyond = torch.tensor([-1.0, 2.0]).view(1, 2, 1).expand(1, 2, 4)
+    gamma = Augment(gamma=(2, 2), **options)({"x0": beyond.clamp(0, 1), "cond": beyond})
+    torch.testing.assert_close(gamma["cond"], beyond * beyond.abs())  # odd below the least of x0
     noisy = Augment(noise=0.5, **options)(item)
     assert torch.equal(noisy["x0"], x)
     assert not torch.equal(noisy["cond"][:1], item["cond"][:1])
@@ -326,8 +348,8 @@ def test_targets_of_every_kind() -> None:
         elif not target.isnan().any():
             torch.testing.assert_close(changed["target"], changed["x0"])
         else:
-            assert changed["target"].isnan().any()
-            assert changed["target"].isfinite().any()
+            there = move_like(options, 1, x).flags(~target.isnan())
+            assert torch.equal(changed["target"].isnan(), ~there)
 
 
 def move_like(options: dict[str, Any], seed: int, x: Tensor) -> Move:
@@ -335,6 +357,13 @@ def move_like(options: dict[str, Any], seed: int, x: Tensor) -> Move:
         made, _ = geometry.draw(Augment(**options).for_axes(x.ndim - 1), tuple(x.shape[1:]))
     assert made is not None
     return made
+
+
+def test_masks_that_broadcast_get_all_places() -> None:
+    item = {"x0": torch.randn(2, 4, 6), "mask": torch.ones(1, 4, 1, dtype=torch.bool)}
+    for probability in (0, 1):  # examples of both kinds are in one batch
+        changed = Augment(preset=False, shift=0.5, probability=probability)(item)
+        assert changed["mask"].shape == (1, 4, 6)
 
 
 # Values

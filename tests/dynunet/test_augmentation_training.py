@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 from dynunet import Diffusion, Supervised, UNet
 from dynunet.checkpoints import Checkpoint
 from dynunet.data import Augment, FolderDataset
-from dynunet.training import Trainer
+from dynunet.data.degradation import coloured_noise
+from dynunet.training import Trainer, loop
 from dynunet.training.augmentation import fitted
 from dynunet.training.order import Stream
 from dynunet.training.state import read
@@ -22,6 +23,7 @@ from dynunet.training.state import read
 from .test_cli import SMALL, fails, run
 from .trainers import QUIET, Random, assert_same, stopped, trainer
 
+real = loop.Pictures
 pytestmark = pytest.mark.usefixtures("without_the_curve")
 
 
@@ -56,6 +58,30 @@ def test_workers_change_no_bit(tmp_path: Path) -> None:
     assert_same(*runs)
     other = segmenting(tmp_path / "without", augment=None).fit()
     assert any(not torch.equal(a, b) for a, b in zip(other.parameters(), runs[0].parameters(), strict=True))
+
+
+class Coloured(Dataset[Any]):
+    """Large enough for several threads, each of which takes a part of an array in its own way."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        noise = coloured_noise((1, 181, 193), 1.0)
+        return {"x0": noise, "target": noise.exp() ** 1.3}
+
+
+def test_threads_change_no_bit() -> None:
+    augment = Augment(task="segmentation", filter=6, probability=1)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for number in (1, 3):  # a process that reads ahead has one
+            torch.set_num_threads(number)
+            found.append([Stream(Coloured(), 0, change=augment)[n][1] for n in range(3)])
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a[name], b[name]) for a, b in zip(*found, strict=True) for name in a)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -106,6 +132,18 @@ def test_held_out_data_are_as_they_are(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "run.json").read_text())["augment"].endswith("change")
 
 
+@pytest.mark.parametrize("validation", [None, Scans()])
+def test_pictures_are_of_what_is_not_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validation: Any
+) -> None:
+    streams = []
+    monkeypatch.setattr(
+        loop, "Pictures", lambda folder, stream, args: streams.append(stream) or real(folder, stream, args)
+    )
+    segmenting(tmp_path / "run", steps=1, validation=validation).fit()
+    assert [stream.change for stream in streams] == [None]
+
+
 # Without a leak
 
 
@@ -134,8 +172,10 @@ def test_a_model_of_new_data_must_be_told(tmp_path: Path) -> None:
     data = torch.rand(4, 1, 6, 6)
     n = Augment(task="generation").num_features(2)
     assert n == 6  # a matrix and a shift
-    with pytest.raises(ValueError, match=r"the network must have cond_features=6 .* condition=False"):
+    with pytest.raises(ValueError, match=r"the network must have cond_features=6 .*condition=False"):
         Trainer(model(), data, tmp_path, augment=True)
+    with pytest.raises(ValueError, match=r"cond_features=.* got None"):
+        trainer(tmp_path, augment=True)  # a network of another kind, without features
     Trainer(model(cond_features=6), data, tmp_path, augment=True)
     Trainer(model(), data, tmp_path, augment=Augment(condition=False))
     with pytest.raises(
@@ -200,3 +240,19 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     run(*train, "--num-groups", 2, "--out", tmp_path / "plain", "--steps", 1)
     assert json.loads((tmp_path / "plain/config.json").read_text())["model"].get("cond_features", 0) == 0
     assert json.loads((tmp_path / "plain/run.json").read_text())["augment"] is None
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_the_command_with_targets(tmp_path: Path, n: int) -> None:
+    for name in ("data", "maps"):
+        (tmp_path / name).mkdir()
+    for i in range(4):
+        x = np.random.default_rng(i).random((8,) * n).astype(np.float32)
+        np.save(tmp_path / "data" / f"{i}.npy", x)
+        np.save(tmp_path / "maps" / f"{i}.npy", (3 * x).astype(np.uint8) * 10)
+    train = ["train", tmp_path / "data", "--targets", tmp_path / "maps", "--spatial-dims", n, "--channels", 4]
+    options = ["--num-groups", 2, "--batch-size", 2, "--steps", 2, "--augment", "--augment-probability", 1]
+    run(*train, *options, "--augment-padding", "missing", "--out", tmp_path / "run", *SMALL)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["augment"]["task"] == "segmentation"
+    assert json.loads((tmp_path / "run/config.json").read_text())["model"].get("cond_features", 0) == 0

@@ -159,7 +159,8 @@ def test_noise_of_another_level_can_be_evaluated(voice: Path, capsys: pytest.Cap
 def test_samples_are_files_of_the_runs_kind_and_a_picture(pictures: Path, tmp_path: Path) -> None:
     run("sample", pictures / "run", "--num", 3, "--steps", 2, "--out", tmp_path / "a")
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert names == ["sample-0-bright.png", "sample-1-dark.png", "sample-2-bright.png", "samples.png"]
+    assert names == ["sample-0-bright.png", "sample-1-dark.png", "sample-2-bright.png"]
+    assert (tmp_path / "a-overview.png").is_file()
     with Image.open(tmp_path / "a/sample-1-dark.png") as image:
         assert (image.size, image.mode) == ((8, 8), "L")
     options = [
@@ -421,7 +422,7 @@ def test_summary_draws_the_network_of_the_readme(capsys: pytest.CaptureFixture[s
         ("", "Expected one of {train, sample, denoise, inpaint, predict, evaluate, summary}"),
         ("trian x", "Unrecognized options: trian"),
         ("train", "the folder of files to train on is missing"),
-        ("train x", "--out is missing"),
+        ("train x", "source: there is no file or folder x"),
         ("train x --out y --stepz 3", "--stepz"),
         ("train x --out y --steps many", "--steps"),
         ("train x --out y --steps 0", "steps must be at least 1, got 0"),
@@ -433,6 +434,7 @@ def test_summary_draws_the_network_of_the_readme(capsys: pytest.CaptureFixture[s
         ("train --resume nowhere", "nowhere/run.json: cannot be read"),
         ("train --resume a --config b", "leave out --config"),
         ("train --config nowhere.json", "nowhere.json: cannot be read"),
+        ("train . --device cuda:77 --out y", "--device must be one of this machine, got 'cuda:77': "),
         ("sample nowhere --out y", "run must be the folder of a run, got nowhere"),
         ("denoise nowhere x", "--out"),
         ("inpaint nowhere x --out y", "one of --missing and --mask"),
@@ -458,7 +460,7 @@ def test_models_are_used_for_what_they_were_trained_for(
 ) -> None:
     out = ["--out", tmp_path / "out"]
     assert "dynunet denoise" in fails(capsys, 2, "sample", voice / "run", *out)
-    assert "give sigma" in fails(capsys, 2, "denoise", pictures / "run", pictures / "data", *out)
+    assert "give --sigma" in fails(capsys, 2, "denoise", pictures / "run", pictures / "data", *out)
     assert "sigma must be left out" in fails(capsys, 2, "denoise", voice / "run", "x", "--sigma", 1, *out)
     inpaint = ["inpaint", voice / "run", "x", "--missing", "nan"]
     assert "was trained to restore" in fails(capsys, 2, *inpaint, *out)
@@ -553,7 +555,7 @@ def test_a_run_begins_with_the_weights_of_another_one(
     for flags, why in {
         ("--channels", 8): "--from takes the model as it is in .*: leave out --channels",
         ("--schedule", "linear"): "leave out --schedule",
-        (): "is for num_classes=2, and the data have None|is for --num-classes 2",
+        (): "is for 2 classes, and the data have none",
     }.items():
         said = fails_last(capsys, *begin, *flags, "--out", tmp_path / "no")
         assert re.search(why, said), said

@@ -228,7 +228,7 @@ def test_what_is_there_must_be_such_samples(painter: Path, tmp_path: Path, capsy
         ("sample-1-b.png", lambda p: png(p, np.zeros((8, 9), np.uint8)), "is of 1x8x9, not of 1x8x8"),
         ("sample-1-b.png", Path.touch, "is empty"),
         ("sample-1-b.png", Path.mkdir, "is there and is no regular file"),
-        ("samples.png", lambda p: p.symlink_to("x"), "is there and is no regular file"),
+        ("../3-overview.png", lambda p: p.symlink_to("x"), "is there and is no regular file"),
     ):
         out = tmp_path / str(len(list(tmp_path.iterdir())))
         out.mkdir()

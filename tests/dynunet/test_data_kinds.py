@@ -2,12 +2,14 @@
 
 import gzip
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+import soundfile
 import torch
 from PIL import Image
 
@@ -346,3 +348,42 @@ def test_a_dataset_can_be_sent_to_workers(tmp_path: Path) -> None:
     assert torch.equal(pickle.loads(sent)[0]["x0"], expected["x0"])
     loader = torch.utils.data.DataLoader(data, batch_size=2, num_workers=1)
     assert next(iter(loader))["x0"].shape == (2, 1, 4, 4, 4)
+
+
+def mp3(path: Path, samples: int = 30_000) -> None:
+    tone = 0.3 * np.sin(np.arange(samples) / 5)
+    soundfile.write(path, tone + 0.05 * RNG.standard_normal(samples), 16000, format="MP3")
+
+
+def test_mp3_is_read_the_same_in_parts_and_restored_as_wav(tmp_path: Path) -> None:
+    for i in range(3):
+        mp3(tmp_path / f"{i}.mp3")
+    data = FolderDataset(tmp_path, size=1000, split="all")
+    with soundfile.SoundFile(tmp_path / "0.mp3") as file:
+        whole = file.read(dtype="float32")
+    crop = data[0]["x0"][0].numpy()
+    parts = np.lib.stride_tricks.sliding_window_view(whole, 1000)
+    assert np.abs(parts - crop).max(1).min() < 1e-6
+    loaded = load(tmp_path / "0.mp3", data.units)
+    np.testing.assert_array_equal(loaded.x[0], whole)
+    save(tmp_path / "out.wav", loaded.x, data.units, like=loaded.source)
+    np.testing.assert_allclose(soundfile.read(tmp_path / "out.wav")[0], whole, atol=1e-6)
+    with pytest.raises(ValueError, match=r"path must end with one of \.wav"):
+        save(tmp_path / "out.mp3", loaded.x, data.units, like=loaded.source)
+
+
+def test_mp3_that_cannot_be_read_is_skipped_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(3):
+        soundfile.write(tmp_path / f"{i}.wav", RNG.standard_normal(3000) / 9, 16000)
+    mp3(tmp_path / "cut.mp3")
+    (tmp_path / "cut.mp3").write_bytes((tmp_path / "cut.mp3").read_bytes()[:2000])
+    mp3(tmp_path / "whole.mp3")
+    data = FolderDataset(tmp_path, size=1000, split="all")
+    assert len(data) == 4
+    assert "truncated: 2000 of " in data.skipped[tmp_path / "cut.mp3"]
+    monkeypatch.setattr(soundfile, "available_formats", lambda: {"WAV": "WAV"})
+    data = FolderDataset(tmp_path, size=1000, split="all")
+    assert len(data) == 3
+    assert re.match(r"libsndfile .* reads no mp3 .*: save it as flac", data.skipped[tmp_path / "whole.mp3"])

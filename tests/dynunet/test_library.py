@@ -112,7 +112,7 @@ def test_new_data_is_made_kept_and_made_more_of(digits: tuple[Path, Path], tmp_p
     run, _ = digits
     two = generate(run, tmp_path / "out", num=2, steps=1, device="cpu", **QUIET)
     assert [path.name for path in two.files] == ["sample-0-kind0.png", "sample-1-kind1.png"]
-    assert two.picture == tmp_path / "out/samples.png"
+    assert two.picture == tmp_path / "out-overview.png"
     before = two.files[0].read_bytes()
     model = Diffusion.from_pretrained(run)
     more = generate(model, tmp_path / "out", num=3, steps=1, **QUIET)

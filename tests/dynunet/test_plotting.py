@@ -126,7 +126,8 @@ def test_a_mosaic_has_rows_columns_and_slices_along_the_axes_asked_for(tmp_path:
     assert ink(picture)[top : top + 96, left + 108 : left + 108 + 96].all()
     assert ink(picture).sum() == 96 * 96
 
-    plotting.mosaic(x.permute(2, 3, 1, 0), tmp_path / "n.png", axes=(3, 2, 0, 1))
+    named = "axis 2", "axis 3", "axis 1", "axis 0"
+    plotting.mosaic(x.permute(2, 3, 1, 0), tmp_path / "n.png", axes=(3, 2, 0, 1), axis_names=named)
     assert (read(tmp_path / "n.png") == picture).all()
     plotting.mosaic(x.flip(2), tmp_path / "o.png", origin="lower")
     assert (read(tmp_path / "o.png") == picture).all()
@@ -221,9 +222,26 @@ def test_pictures_have_the_label_of_every_sample(
     elif dims == 3:
         assert args[2] == names * 2
     else:
-        assert args[2] == [f"{name} {i}" for name in names * 2 for i in range(4)]
+        rows = [f"axis {dims - 4}: {i}" for i in (0, 3)]  # as many as fit below each other
+        assert args[2] == [text for name in names * 2 for text in (f"{name}, {rows[0]}", rows[1])]
+        assert args[3] == [(i, i, f"axis {dims - 3}: {i}") for i in range(4)]
     with pytest.raises(ValueError, match="labels must have one text for each of 2 samples, got 1"):
         plotting.pictures(torch.zeros(2, 1, *(4,) * dims), tmp_path / "p.png", labels=["a"])
+
+
+def test_a_loss_of_one_step_is_seen(tmp_path: Path) -> None:
+    plotting.loss_curve([{"step": 2, "loss": 0.5}], tmp_path / "one.png")
+    picture = read(tmp_path / "one.png")
+    assert ink(picture[100:], (31, 119, 180)).sum() > 10
+
+
+@pytest.mark.parametrize("sizes", [(30, 40, 50), (300, 20, 600), (9, 10, 14, 12), (9, 8, 300, 20), (6,) * 5])
+def test_sheets_of_many_samples_fit_on_a_screen(sizes: tuple[int, ...], tmp_path: Path) -> None:
+    x = torch.zeros(24, 1, *sizes)
+    plotting.pictures(x, tmp_path / "p.png")
+    plotting.pictures(x, tmp_path / "q.png", columns=3, labels=["given", "estimate", "truth"] * 8)
+    for name, most in (("p.png", 1600), ("q.png", 1700)):
+        assert read(tmp_path / name).shape[0] < most
 
 
 def test_pictures_beyond_four_axes_show_the_middle(tmp_path: Path) -> None:

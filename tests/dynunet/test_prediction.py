@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -23,7 +24,7 @@ def values(path: Path) -> np.ndarray:
         return np.asarray(Image.open(path))
     if path.suffix == ".npy":
         return np.load(path)
-    image = nib.load(path)
+    image: Any = nib.load(path)
     np.testing.assert_array_equal(image.affine, AFFINE)
     return np.asarray(image.dataobj)
 

@@ -1,6 +1,7 @@
 """Training: compared with a loop written out in plain torch; its data, pictures and options."""
 
 import csv
+import io
 import json
 import math
 import multiprocessing
@@ -9,8 +10,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -238,6 +241,32 @@ def test_tensorboard_has_the_rows_of_the_log(tmp_path: Path) -> None:
     trainer(tmp_path / "run", steps=4, tensorboard=True).fit()
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     assert [e.step for e in events.Scalars("loss")] == [2, 4]
+
+
+def test_tensorboard_has_the_pictures(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = {"sample_every": 2, "sample_args": {"steps": 1}, "num_samples": 2}
+    trainer(tmp_path / "run", steps=4, tensorboard=True, **options).fit()
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    seen = events.Images("samples")
+    assert [e.step for e in seen] == [2, 4]
+    with Image.open(tmp_path / "run/samples/step-00000004.png") as drawn:
+        with Image.open(io.BytesIO(seen[1].encoded_image_string)) as image:
+            assert np.array_equal(np.asarray(image), np.asarray(drawn.convert("RGB")))
+
+
+def test_the_device_is_one_that_is_there(tmp_path: Path) -> None:
+    trainer(tmp_path / "run", steps=1, device="cpu").fit()
+    assert json.loads((tmp_path / "run/run.json").read_text())["device"] == "cpu"
+    for name in ("cuda:77", "nowhere", "meta"):
+        with pytest.raises(ValueError, match=f"device must be one of this machine, got '{name}': "):
+            trainer(tmp_path / "other", steps=1, device=name).fit()
+    with pytest.raises(ValueError, match="device must be left out with cpu, got 'cuda'"):
+        trainer(tmp_path / "other", device="cuda", cpu=True)
+    with pytest.raises(TypeError, match="device must be a name, such as 'cuda:1', got 1"):
+        trainer(tmp_path / "other", device=1)
+    assert not (tmp_path / "other").exists()
 
 
 # The order of the samples

@@ -15,7 +15,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ..._spatial.pad import surrounded, zero_pad
+from ..._spatial.pad import zero_pad, zero_pad_fast
 from ..._spatial.windows import windows
 from ..._torch.conv import MAX_AXES
 from ..._torch.dtypes import wide
@@ -97,8 +97,8 @@ def gemm_weight(p: Problem, x: Tensor, y: Tensor) -> Tensor:
         for e, (a, _), i, q, s in zip(extents, g.pads, sizes, counts, g.stride, strict=True)
     ]
     none = [(0, 0)] * n
-    y = surrounded(y, (*y_pads[:j], *none[j:]))
-    x = surrounded(x, (*none[:j], *x_pads[j:]))
+    y = zero_pad_fast(y, (*y_pads[:j], *none[j:]))
+    x = zero_pad_fast(x, (*none[:j], *x_pads[j:]))
     for axis in range(j):
         y = windows(y, 2 + axis, kernel[axis], 1, g.dilation[axis])
     for axis in range(j, n):

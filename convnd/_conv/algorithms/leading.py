@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ..._spatial.pad import evens, surrounded
+from ..._spatial.pad import evens, zero_pad_fast
 from ..problem import Geometry
 
 
@@ -15,5 +15,5 @@ def pad_leading(x: Tensor, g: Geometry, lead: int, last: bool = True) -> tuple[T
     even = evens(g.pads[lead:])
     others = tuple((a - i, b - i) for (a, b), i in zip(g.pads[lead:], even, strict=True))
     pads = *g.pads[:lead], *others
-    x = surrounded(x.movedim(1, -1), (*pads, (0, 0))).movedim(-1, 1) if last else surrounded(x, pads)
+    x = zero_pad_fast(x.movedim(1, -1), (*pads, (0, 0))).movedim(-1, 1) if last else zero_pad_fast(x, pads)
     return x, Geometry(g.stride[lead:], tuple((i, i) for i in even), g.dilation[lead:], g.groups)

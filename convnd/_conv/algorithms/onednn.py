@@ -6,7 +6,7 @@ The weight gradient is that of a batch of two, the halves of the sample, which t
 import torch
 from torch import Tensor
 
-from ..._spatial.pad import surrounded
+from ..._spatial.pad import zero_pad_fast
 from ..._torch import conv as kernels
 from ..algorithm import Algorithm
 from ..cost import native_seconds, single_precision_on_cpu
@@ -44,7 +44,7 @@ class OneDNN(Algorithm):
         around = [(0, 0)] * len(kernel)
 
         def halves(t: Tensor, pair: tuple[int, int], length: int, step: int) -> Tensor:
-            t = surrounded(t, (*around[:axis], pair, *around[axis + 1 :]))
+            t = zero_pad_fast(t, (*around[:axis], pair, *around[axis + 1 :]))
             return torch.cat([t.narrow(2 + axis, start, length) for start in (0, step)])
 
         x = halves(x, (before, (2 * half - 1) * s + e - before - size), (half - 1) * s + e, half * s)

@@ -56,18 +56,21 @@ def best_tiles(p: Problem, axes: Sequence[int]) -> Ints:
     A tile of ``b`` positions computes ``(b + k - 1) / k`` times the products. In the weight gradient tiles
     divide the positions, so that no zeros are multiplied.
     """
-    n, g = len(p.kernel), p.geometry
+    n, groups = len(p.kernel), p.geometry.groups
     if p.op == "transpose" or not gains_by_tiles(p):
         return (1,) * n
-    choices = [
-        [b for b in TILES if b <= p.counts[i] and not (p.op == "weight" and p.counts[i] % b)]
-        if i in axes and g.stride[i] == g.dilation[i] == 1
-        else [1]
-        for i in range(n)
-    ]
+    choices = [_tiles_along(p, i) if i in axes else [1] for i in range(n)]
     several = [tiles for tiles in product(*choices) if prod(tiles) <= TILES[-1]]
     several.sort(reverse=True)  # prefer the first axes, whose positions are far apart in memory
-    return min(several, key=lambda b: waste(p, b) / filled(prod(b) * p.outputs // g.groups, p.dtype))
+    return min(several, key=lambda b: waste(p, b) / filled(prod(b) * p.outputs // groups, p.dtype))
+
+
+def _tiles_along(p: Problem, axis: int) -> list[int]:
+    """The sizes that tiles may have along an axis."""
+    count = p.counts[axis]
+    if p.geometry.stride[axis] != 1 or p.geometry.dilation[axis] != 1:
+        return [1]
+    return [b for b in TILES if b <= count and not (p.op == "weight" and count % b)]
 
 
 def prefers_channels_last(p: Problem) -> bool:

@@ -54,7 +54,7 @@ def polyphase_transpose(
     Position ``q * s + r`` of the uncropped result sums ``w[t] * y[q - (t * d - r) / s]`` over the taps
     with ``t * d = r (mod s)``, every ``s / gcd(s, d)``-th tap.
     """
-    stride, n_axes = g.stride, len(g.stride)
+    stride = g.stride
     if max(stride) == 1:
         return upsampled_transpose(y, w, bias, g, sizes, convolve)
     w = reversed_weight(w, g.groups)
@@ -63,40 +63,59 @@ def polyphase_transpose(
     rows = zip(g.pads, sizes, stride, y.shape[2:], first, strict=True)
     more = tuple(-(-(a + int(size - q * s)) // s) - f for (a, _), size, s, q, f in rows)
     counts = tuple(q + m for q, m in zip(y.shape[2:], more, strict=True))
-    axes = zip(w.shape[2:], stride, g.dilation, first, more, strict=True)
-    residues = [[_residue(r, *axis) for r in range(axis[1])] for axis in axes]
-    # Residues with taps at the same offsets share one convolution: all do if the stride divides the kernel.
-    alike: dict[tuple[Any, ...], dict[int, tuple[slice, ...]]] = {}
-    for i, chosen in enumerate(product(*residues)):
-        parts = [part for part in chosen if part is not None]
-        if len(parts) == n_axes:
-            window, *layout = zip(*parts, strict=True)
-            alike.setdefault(tuple(layout), {})[i] = window
+    ones = (1,) * len(stride)
     results = {
         tuple(windows): _side_by_side(
-            y, w, bias, Geometry((1,) * n_axes, amounts, steps, g.groups), tuple(windows.values()), convolve
+            y, w, bias, Geometry(ones, amounts, steps, g.groups), tuple(windows.values()), convolve
         )
-        for (amounts, steps, _), windows in alike.items()
+        for (amounts, steps, _), windows in _alike(w.shape[2:], g, first, more).items()
     }
-    out = next(iter(results.values()))  # residue 0 always has a tap
-    if len(out) < prod(stride):
-        # Positions that no tap reaches get the bias.
-        fill = out.new_zeros(()) if bias is None else bias.to(out.dtype).view(-1, *(1,) * n_axes)
-        blocks = [fill.expand(out.shape[1:])] * prod(stride)
-        for members, result in results.items():
-            for i, block in zip(members, result, strict=True):
-                blocks[i] = block
-        out = torch.stack(blocks)
-    # (residues, N, C, *counts) -> (N, C, count0 * stride0, ...), then crop to the wanted positions.
-    out = out.unflatten(0, stride)
-    order = [n_axes, n_axes + 1]
-    order += [a for axis in range(n_axes) for a in (n_axes + 2 + axis, axis)]
-    out = out.permute(order).reshape(
-        *out.shape[n_axes : n_axes + 2], *(c * s for c, s in zip(counts, stride, strict=True))
-    )
+    out = _interleaved(_all_residues(results, prod(stride), bias), stride, counts)
     for axis, size in enumerate(sizes):
         out = out.narrow(2 + axis, g.pads[axis][0] - first[axis] * stride[axis], size)
     return out
+
+
+def _alike(
+    kernel: Ints, g: Geometry, first: Ints, more: Ints
+) -> dict[tuple[Any, ...], dict[int, tuple[slice, ...]]]:
+    """The taps of each residue, by their padding, dilation and number along every axis.
+
+    Residues alike in these have taps at the same offsets and share one convolution: all do if the stride
+    divides the kernel. Those without taps are left out.
+    """
+    axes = zip(kernel, g.stride, g.dilation, first, more, strict=True)
+    residues = [[_residue(r, *axis) for r in range(axis[1])] for axis in axes]
+    alike: dict[tuple[Any, ...], dict[int, tuple[slice, ...]]] = {}
+    for i, chosen in enumerate(product(*residues)):
+        parts = [part for part in chosen if part is not None]
+        if len(parts) == len(chosen):
+            window, *layout = zip(*parts, strict=True)
+            alike.setdefault(tuple(layout), {})[i] = window
+    return alike
+
+
+def _all_residues(results: dict[tuple[int, ...], Tensor], number: int, bias: Tensor | None) -> Tensor:
+    """``(number, N, C, *counts)`` from the results of some; those that no tap reaches get the bias."""
+    out = next(iter(results.values()))  # residue 0 always has a tap
+    if len(out) == number:
+        return out
+    fill = out.new_zeros(()) if bias is None else bias.to(out.dtype).view(-1, *(1,) * (out.ndim - 3))
+    blocks = [fill.expand(out.shape[1:])] * number
+    for members, result in results.items():
+        for i, block in zip(members, result, strict=True):
+            blocks[i] = block
+    return torch.stack(blocks)
+
+
+def _interleaved(out: Tensor, stride: Ints, counts: Ints) -> Tensor:
+    """``(residues, N, C, *counts)`` as ``(N, C, count0 * stride0, ...)``."""
+    n = len(stride)
+    out = out.unflatten(0, stride)
+    order = [n, n + 1]
+    order += [a for axis in range(n) for a in (n + 2 + axis, axis)]
+    sizes = (c * s for c, s in zip(counts, stride, strict=True))
+    return out.permute(order).reshape(*out.shape[n : n + 2], *sizes)
 
 
 def _side_by_side(

@@ -23,7 +23,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ..._spatial.pad import bordered
+from ..._spatial.pad import zero_pad_unrecorded
 from ..._torch.conv import MAX_AXES
 from ..._torch.memory import empty
 from ...arguments import Ints
@@ -65,7 +65,7 @@ def _reads(x: Tensor, g: Geometry, count: int, last: bool) -> Iterator[Tensor]:
     size, tiles = x.shape[2], pairs(count)
     before = g.pads[0][0]
     amounts = (before, 2 * tiles + TAPS - 1 - before - size), *((0, 0),) * (x.ndim - 2)
-    x = bordered(x.movedim(1, -1) if last else x.transpose(1, 2), amounts)
+    x = zero_pad_unrecorded(x.movedim(1, -1) if last else x.transpose(1, 2), amounts)
     d = [x[:, i : i + 2 * tiles - 1 : 2] for i in range(4)]
     buffer = torch.empty_like(d[0], memory_format=torch.contiguous_format)
     read = buffer.flatten(0, 1)
@@ -166,7 +166,7 @@ class Winograd(ByConvolutions):
         y0, y1 = (split_tiles_last(y[:, :, i::2].transpose(1, 2), tiles, g.groups) for i in range(2))
         y0 = y0.contiguous()  # (N, pairs, *others, channels)
         if y1.shape != y0.shape:  # the last pair has one output only
-            y1 = bordered(y1, ((0, 1), *((0, 0),) * (y1.ndim - 2)))
+            y1 = zero_pad_unrecorded(y1, ((0, 1), *((0, 0),) * (y1.ndim - 2)))
         y1, buffer = y1.contiguous(), torch.empty_like(y0)
         gradients = (  # of the four products
             lambda: y0,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import shown
 from .arrays import Npy, Npz
-from .audio import Audio
+from .audio import Audio, AudioToRead
 from .format import Format, Header
 from .images import Images, ImagesToRead
 from .mnist_cifar import Cifar, Mnist
@@ -16,6 +16,7 @@ from .volumes import Volumes
 
 FORMATS: tuple[Format, ...] = (
     Audio(),
+    AudioToRead(),
     Images(),
     ImagesToRead(),
     Volumes(),

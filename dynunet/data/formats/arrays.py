@@ -151,7 +151,7 @@ def is_series(ndim: int, options: DataOptions, series: bool) -> bool:
     channel = "no channel axis" if options.channel_axis is None else "a channel axis"
     raise UnreadableError(
         f"it has {ndim} axes, and {dims + ndim - spatial} were expected ({dims} spatial, {channel}); "
-        f"channel_axis says which one counts channels, series that one more counts examples"
+        f"channel_axis says which one counts channels, series=True that one more counts examples"
     )
 
 

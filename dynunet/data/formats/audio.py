@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..errors import UnreadableError, missing_package
-from ..memory import Cache
+from ..memory import Cache, by_parts
 from ..options import DataOptions
 from ..spec import DataSpec
 from ..values import Region, Scale, resized
@@ -26,6 +26,7 @@ from .numbers import Numbers
 _FILES_CACHED = 50  # a file is resampled once and kept if so many of its size fit into the cache
 _STREAMED = 2_000_000_000  # programs that cannot go back to the header leave a size from here on
 _SIZE = 16384  # of crops by default, for lengths are seldom alike: two seconds at 8 kHz
+_TAGS = 2**16  # bytes at the beginning of an mp3 that are looked through for its size
 _LEVEL = 0.25  # root mean square by default: what is learnt from quiet recordings holds for loud ones
 _BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "ULAW": 16, "ALAW": 16}
 
@@ -54,6 +55,7 @@ class Audio(Format):
     options = frozenset({"sample_rate", "level"})
     lossy: ClassVar[Mapping[str, str]] = {".ogg": ".wav"}
     fixed_scale = clips = pads = copies = True
+    seeks: ClassVar[bool] = True  # a part is the same as in the whole
     resizable = False
     step_name = "rate"
 
@@ -64,9 +66,10 @@ class Audio(Format):
         with soundfile().SoundFile(_native(path)) as file:
             if file.frames == 0:
                 raise UnreadableError("it has no samples (zero length)")
-            file.seek(file.frames - 1)
-            if len(file.read(1)) != 1:
-                raise UnreadableError(f"it is truncated: the last of its {file.frames} samples is not there")
+            if self.seeks:
+                file.seek(file.frames - 1)
+                if len(file.read(1)) != 1:
+                    raise UnreadableError(f"it is truncated: the last of {file.frames} samples is not there")
             return Header(
                 path, self, file.channels, (file.frames,), stored=file.subtype,
                 numbers=numbers_of(file.subtype), exact=file.subtype in (*_BITS, "FLOAT", "DOUBLE"),
@@ -86,7 +89,8 @@ class Audio(Format):
         (size,) = self.grid(header, spec)
         start, stop = region[0] if region is not None else (0, size)
         bytes_of_all = 4 * spec.channels * size
-        if header.sample_rate != spec.sample_rate and bytes_of_all < cache.limit / _FILES_CACHED:
+        resampled = header.sample_rate != spec.sample_rate and bytes_of_all < cache.limit / _FILES_CACHED
+        if resampled or not self.seeks:
             key = header.path, "audio", spec.channels, spec.sample_rate
             return cache.get(key, lambda: _part(header, spec, 0, size))[:, start:stop].copy()
         return _part(header, spec, start, stop)
@@ -100,7 +104,9 @@ class Audio(Format):
         return values if bits is None else values >> (32 - bits)
 
     def values(self, header: Header, spec: DataSpec) -> np.ndarray:
-        return super().values(header, spec).astype(np.float32)
+        if spec.channels != header.channels:
+            return super().values(header, spec).astype(np.float32)
+        return by_parts(self.all_stored(header, spec), np.float32, header.numbers.values)
 
     def label_suffix(self, suffix: str, dtype: str) -> str:
         return ".npy"
@@ -139,7 +145,8 @@ class Audio(Format):
     def to_file(self, values: np.ndarray, header: Header, spec: DataSpec) -> np.ndarray:
         up, down = ratio(header, spec)
         values = resampled(values, down, up)[:, : header.shape[0]]
-        return np.pad(values, [(0, 0), (0, header.shape[0] - values.shape[1])])
+        short = header.shape[0] - values.shape[1]
+        return np.pad(values, [(0, 0), (0, short)]) if short else values
 
     def lost(self, header: Header, spec: DataSpec, grid: tuple[int, ...]) -> str | None:
         rate = spec.sample_rate
@@ -159,10 +166,44 @@ class Audio(Format):
         self, path: Path, stored: np.ndarray, numbers: Numbers, spec: DataSpec, like: Header | None
     ) -> memoryview:
         if numbers.bits is not None:
-            stored = stored << (32 - numbers.bits)
+            shift = 32 - numbers.bits
+            stored = by_parts(stored, stored.dtype, lambda part: part << shift)
         made, subtype = io.BytesIO(), _subtype(path, spec, like)
         soundfile().write(made, stored[0].T, _rate(spec, like), subtype, format=_container(path))
         return made.getbuffer()
+
+
+class AudioToRead(Audio):
+    """Recordings in files that results are not written in; they become wav.
+
+    They are decoded from their beginning: after a jump mp3 is not the same for a while.
+    """
+
+    suffixes = (".mp3",)
+    writable = seeks = False
+    lossy: ClassVar[Mapping[str, str]] = {}
+
+    def header(self, path: Path, options: DataOptions) -> Header:
+        package = soundfile()
+        if "MP3" not in package.available_formats():
+            version = package.__libsndfile_version__
+            raise UnreadableError(f"libsndfile {version} reads no mp3 (1.1 and later do): save it as flac")
+        _check_whole_mp3(path)
+        return super().header(path, options)
+
+
+def _check_whole_mp3(path: Path) -> None:
+    """libsndfile reads silence in place of what a truncated mp3 lacks; its first frame may tell the size."""
+    check_not_empty(path)
+    with open(path, "rb") as file:
+        head = file.read(_TAGS)
+    at = max(head.find(b"Xing"), head.find(b"Info"))
+    if at < 0 or not head[at + 7] & 2:
+        return
+    place = at + 8 + 4 * (head[at + 7] & 1)  # behind the number of frames, if that is told
+    announced, size = int.from_bytes(head[place : place + 4]), path.stat().st_size
+    if size < announced:
+        raise UnreadableError(f"it is truncated: {size} of {announced} bytes")
 
 
 def numbers_of(subtype: str) -> Numbers:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from ..errors import UnreadableError, shown
-from ..memory import Cache
+from ..memory import Cache, stacked
 from ..options import DataOptions
 from ..spec import DataSpec
 from ..values import Region, Scale, resized
@@ -141,14 +141,14 @@ class Format(ABC):
         """
         cache, numbers = Cache(inf), range(header.entries)
         if spec.channels == header.channels:
-            return header.numbers.values(np.stack([self.stored(header, n, spec, cache) for n in numbers]))
+            return header.numbers.values(stacked([self.stored(header, n, spec, cache) for n in numbers]))
         own = replace(spec, spacing=None, sample_rate=None)
-        return np.stack([self.read(header, n, own, cache) for n in numbers])
+        return stacked([self.read(header, n, own, cache) for n in numbers])
 
     def all_stored(self, header: Header, spec: DataSpec) -> np.ndarray:
         """A whole file as it is stored, ``(N, channels, *shape)``."""
         cache = Cache(inf)
-        return np.stack([self.stored(header, n, spec, cache) for n in range(header.entries)])
+        return stacked([self.stored(header, n, spec, cache) for n in range(header.entries)])
 
     def marked(self, header: Header, spec: DataSpec) -> np.ndarray:
         """Entries that a file marks as a mask, bool ``(N, channels, *shape)``: where it is not 0."""

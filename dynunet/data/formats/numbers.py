@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..memory import by_parts
+
 __all__ = ["FLOATS", "Numbers"]
 
 
@@ -20,10 +22,13 @@ class Numbers:
         """Stored numbers as values, in float64 unless they are the same."""
         if self.slope == 1 and self.inter == 0:
             return stored
-        return stored.astype(np.float64) * self.slope + self.inter
+        return by_parts(stored, np.float64, lambda part: part.astype(np.float64) * self.slope + self.inter)
 
     def stored(self, values: np.ndarray) -> np.ndarray:
         """Values as they are stored; whole numbers are rounded and limited to their range, NaN becomes 0."""
+        return by_parts(values, self.dtype, self._stored)
+
+    def _stored(self, values: np.ndarray) -> np.ndarray:
         dtype = np.dtype(self.dtype)
         numbers = (values.astype(np.float64) - self.inter) / self.slope
         if dtype.kind == "b":
