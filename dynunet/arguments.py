@@ -22,11 +22,11 @@ def integer(value: Any, name: str, least: int | None = 1) -> int:
     return value
 
 
-def check_counts(**given: Any) -> None:
-    """Refuse what is neither None nor an int of at least 1, for arguments by their names."""
+def check_counts(least: int = 1, /, **given: Any) -> None:
+    """Refuse what is neither None nor an int of at least ``least``, for arguments by their names."""
     for name, value in given.items():
         if value is not None:
-            integer(value, name)
+            integer(value, name, least)
 
 
 def real(value: Any, name: str) -> float:

@@ -65,7 +65,7 @@ def examples_for(grids: Sequence[tuple[int, ...]], own: "Format", gpu: bool, cro
     Args:
         grids: sizes of files, as they are read.
         own: their format.
-        crops: whether only a crop has what is to be learnt: noise, or a place.
+        crops: whether only a crop has what is to be learnt: noise, a place, or a label map.
     """
     from .data.formats.format import times
 

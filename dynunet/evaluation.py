@@ -15,7 +15,7 @@ from torch import Tensor
 
 import convnd.functional as F
 
-from .arguments import check_counts, integer
+from .arguments import check_counts
 from .data.dataset import FolderDataset
 from .data.errors import shown
 from .data.files import find
@@ -94,8 +94,7 @@ def evaluate(
     Raises:
         ValueError, TypeError: naming the argument, the rule and the value received.
     """
-    if num is not None:
-        integer(num, "num", 2)
+    check_counts(2, num=num)
     check_counts(steps=steps, batch_size=batch_size)
     if dataset is None:
         if not isinstance(model, (str, Path)):

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
@@ -101,25 +101,17 @@ def generate(
         run = called(model)
         raise ValueError(f"{run} was trained to restore: dynunet denoise {run} FILES")
     shape = spec.channels, *sample_size(spec, size)
-    # Samples larger than those of training are made in windows.
-    larger = spec.size is not None and any(a > b for a, b in zip(shape[1:], spec.size, strict=True))
-    options: dict[str, Any] = windows(spec, None, None) if larger else {}
+    options = _windows(spec, shape[1:])
     batch = batch_size or fitting(shape)
     check_memory(diffusion, (min(batch, num), *shape), bool(options))
     options |= {"steps": steps, "sampler": sampler, "guidance_scale": guidance_scale, "progress": progress}
     batches = _Batches(diffusion, spec, shape, class_numbers(spec, classes), seed, options)
 
     there = _there(Path(out))
+    if overwrite:
+        _check_replaced(there.values(), num, out)
     digits = min(map(len, there.values()), default=len(str(num - 1)))  # so that a larger num finds them
-    others = sorted(n for n in there.values() if int(n) >= num)
-    if overwrite and others:
-        raise ValueError(
-            f"out: {shown(out)} holds {count(len(others), 'sample')} of an earlier call, from {others[0]} "
-            f"on, which would stay beside the {num} new ones; choose another folder or a larger num"
-        )
-    files = _Files(Path(out), num, digits, batches.name)
-    picture = Path(out) if Path(out).name not in ("", "..") else Path(out).resolve()
-    picture = picture.with_name(picture.name + _PICTURE)
+    files, picture = _Files(Path(out), num, digits, batches.name), _picture_of(Path(out))
     found = _numbers(files, there)
     for place in (*(files[i] for i in found), picture):
         check_free(place, overwrite=True)
@@ -136,6 +128,28 @@ def generate(
         said = f"interrupted, {done} of {count(num, 'sample')} in {shown(out)}; the same command goes on"
         raise Interrupted(said) from None
     return Generated(files, len(kept), *_draw(files, picture, spec, batches.titles(), overwrite))
+
+
+def _windows(spec: DataSpec, size: Sequence[int]) -> dict[str, Any]:
+    """The options with which samples larger than those of training are made."""
+    larger = spec.size is not None and any(a > b for a, b in zip(size, spec.size, strict=True))
+    return windows(spec, None, None) if larger else {}
+
+
+def _check_replaced(numbers: Iterable[str], num: int, out: Path | str) -> None:
+    """Refuse to replace samples by fewer."""
+    others = sorted(n for n in numbers if int(n) >= num)
+    if others:
+        raise ValueError(
+            f"out: {shown(out)} holds {count(len(others), 'sample')} of an earlier call, from {others[0]} "
+            f"on, which would stay beside the {num} new ones; choose another folder or a larger num"
+        )
+
+
+def _picture_of(out: Path) -> Path:
+    """The picture of the samples in a folder, beside it."""
+    folder = out if out.name not in ("", "..") else out.resolve()
+    return folder.with_name(folder.name + _PICTURE)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,6 @@ class, and the most probable class is chosen there. Labels are written in the fi
 values of whole examples are lines of a table.
 """
 
-import csv
-import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,20 +19,17 @@ from .data.errors import shown
 from .data.formats import Header
 from .data.loading import load
 from .data.maps import class_map, label_dtype, map_name, write_array, write_map
-from .data.saving import check_free
 from .data.spec import DataSpec
 from .data.target_spec import TargetSpec
 from .data.values import Scale, resized
+from .result_table import ResultTable
 from .results import Outcome, Results
 from .runs import batch_size, conditions, predictor, windows
 from .supervised import Supervised
-from .writing import write_table
 
 __all__ = ["Predictor", "predict"]
 
-_SECONDS = 20  # between writings of a table
 _TABLE = "predictions.csv"
-_NUMBERED = re.compile(r"\[\d+\]$")
 
 Sizes = int | Sequence[int] | None
 
@@ -215,7 +209,7 @@ def _table(
     """Write lines of a table, which appears whole: what is done so far, now and then and in the end."""
     path = out if out.suffix.lower() == ".csv" else out / _TABLE
     results = Results(source, path, "predicted", overwrite, progress=progress, lines=True)
-    table = Table.at(path, ["file", *use.columns], overwrite)
+    table = ResultTable.at(path, ["file", *use.columns], overwrite)
     root = source if source.is_dir() else source.parent
 
     def one(file: Path, to: Path) -> tuple[str, ...]:
@@ -230,47 +224,3 @@ def _table(
         return results.make(one, lambda file, to: name(file) in table.files)
     finally:
         table.write()
-
-
-@dataclass
-class Table:
-    """Lines of a table by their files; written as a whole, so that it is never half a line."""
-
-    path: Path
-    columns: list[str]
-    lines: list[list[str]]
-    files: set[str]
-    written: float = 0.0
-
-    @classmethod
-    def at(cls, path: Path, columns: list[str], overwrite: bool) -> "Table":
-        """The table that is there already, or an empty one.
-
-        Raises:
-            ValueError: there is one with other columns.
-        """
-        check_free(path, overwrite=True)
-        if overwrite or not path.is_file():
-            return cls(path, columns, [], set())
-        with path.open(newline="", encoding="utf-8") as file:
-            first, *lines = [*csv.reader(file)] or [[]]
-        if first != columns or any(len(line) != len(columns) for line in lines):
-            raise ValueError(
-                f"out: {shown(path)} must have the columns {', '.join(columns)} to be gone on with, got "
-                f"{', '.join(first)}; choose another file or give --overwrite"
-            )
-        return cls(path, columns, lines, {_NUMBERED.sub("", line[0]) for line in lines})
-
-    def add(self, name: str, cells: Sequence[list[str]], several: bool) -> None:
-        """Lines of a file: one, or of several examples one for each, ``name[0]``, ..."""
-        names = [f"{name}[{i}]" if several else name for i in range(len(cells))]
-        self.lines += [[name, *line] for name, line in zip(names, cells, strict=True)]
-        self.files.add(name)
-        if time.monotonic() - self.written > _SECONDS:
-            self.write()
-
-    def write(self) -> None:
-        if not self.lines:
-            return
-        write_table(self.path, [self.columns, *self.lines])
-        self.written = time.monotonic()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .data.errors import count, shown
-from .data.files import search
+from .data.files import Found, search
 from .data.formats import SUFFIXES, to_write
 from .data.saving import check_free
 from .progress import Bar, Interrupted, say
@@ -90,13 +90,17 @@ class Results:
         self.overwrite, self.folder, self.progress, self.lines = overwrite, source.is_dir(), progress, lines
         if not lines:
             _check_out(out, self.folder)
-        found = search(source, "source", out if self.folder and not lines else None, progress)
-        read = {_identity(path) for path in beside} if self.folder and not lines else ()
+        below = self.folder and not lines  # every file has a result of its own, in its place below the folder
+        found = search(source, "source", out if below else None, progress)
+        read = {_identity(path) for path in beside} if below else ()
         files = [path for path in found.files if _identity(path) not in read]
         self.files = [(p, out if lines else _destination(p, source, out, named)) for p in files]
         self.outcome = Outcome(verb, out, total=len(self.files) + len(found.unusable))
         self._named: Counter[str] = Counter()
         self._check_inputs(beside)
+        self._name_unread(found)
+
+    def _name_unread(self, found: Found) -> None:
         for place, what in found.left_out.items():
             self._name("left out", place, what)
         for path, why in found.unusable.items():

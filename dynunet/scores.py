@@ -143,6 +143,11 @@ def _errors(use: Predictor, examples: Iterator[tuple[str, Any, np.ndarray, np.nd
             files.append([name, f"{absolute[0] / each:.6g}", f"{(squares[0] / each) ** 0.5:.6g}"])
         else:
             files.append([name, *(f"{v:.6g}" for pair in zip(target, found, strict=True) for v in pair)])
+    return Scores(*_mean_errors(columns, sums), files)
+
+
+def _mean_errors(columns: Sequence[str], sums: np.ndarray) -> tuple[dict[str, float], list[list[str]]]:
+    """Figures and rows of the table, from the number, absolute and squared errors of each column."""
     with np.errstate(invalid="ignore"):
         mean, root = sums[1] / sums[0], (sums[2] / sums[0]) ** 0.5
     figures: dict[str, float] = {}
@@ -151,7 +156,7 @@ def _errors(use: Predictor, examples: Iterator[tuple[str, Any, np.ndarray, np.nd
         title = f" {column}" if len(columns) > 1 else ""
         figures |= {f"MAE{title}": float(mean[i]), f"RMSE{title}": float(root[i])}
         rows.append([column, f"{mean[i]:.5g}", f"{root[i]:.5g}", f"{sums[0, i]:.0f}"])
-    return Scores(figures, rows, files)
+    return figures, rows
 
 
 def _text(value: Any) -> str:

@@ -131,7 +131,7 @@ class Train:
         if self.start is not None:
             spec = spec_of_run(self.start)
             return Examples(spec.size, spec.resize, f"as in {self.start}")
-        maps = self.data.targets is not None and self.data.targets.is_dir()
+        maps = self.data.targets is not None and not self.data.table
         return examples_for(grids, own, gpu, self.data.restores or self.data.coordinates or maps)
 
     def _train(self, chosen: str) -> None:

@@ -29,12 +29,7 @@ def read_classes(file: Path) -> tuple[Classes, int | None]:
     found = read_json(file)
     if isinstance(found, dict) and isinstance(found.get("labels"), (dict, list)):
         found = found["labels"]
-    if isinstance(found, list) and all(isinstance(name, str) for name in found):
-        classes: Any = tuple(found)
-    elif isinstance(found, dict) and all(isinstance(v, str) for v in found.values()):
-        classes = {name: _whole(value) for value, name in found.items()}
-    else:
-        classes = dict(found) if isinstance(found, dict) else {}
+    classes = _classes_of(found)
     ignored = classes.pop("ignore", None) if isinstance(classes, dict) else None
     values = list(class_values(classes))
     if not values or len(set(classes)) < len(values) or any(type(v) is not int for v in values):
@@ -45,6 +40,17 @@ def read_classes(file: Path) -> tuple[Classes, int | None]:
     if len(set(values)) < len(values):
         raise ValueError(f"class_names: {shown(file)} must have a different value for each name, got {found}")
     return classes, ignored
+
+
+def _classes_of(found: Any) -> Any:
+    """Names, or names and what should be their values; empty for what has neither."""
+    if isinstance(found, list):
+        return tuple(found) if all(isinstance(name, str) for name in found) else {}
+    if not isinstance(found, dict):
+        return {}
+    if all(isinstance(name, str) for name in found.values()):
+        return {name: _whole(value) for value, name in found.items()}
+    return dict(found)
 
 
 def _whole(text: str) -> int | None:

@@ -13,9 +13,7 @@ from .errors import shown
 from .files import stem
 from .formats import of_path
 
-__all__ = ["LabelTable", "is_table", "read_table"]
-
-_SUFFIXES = (".csv", ".tsv")
+__all__ = ["LabelTable", "read_table"]
 
 
 @dataclass(frozen=True)
@@ -32,40 +30,43 @@ class LabelTable:
         return next((self.rows.pop(place) for place in places if place in self.rows), None)
 
 
-def is_table(path: Path) -> bool:
-    """True for a file whose name is that of a table."""
-    return path.suffix.lower() in _SUFFIXES and not path.is_dir()
-
-
 def read_table(path: Path) -> LabelTable:
     """Read a table of labels.
 
     Raises:
         ValueError: naming the file, the line, the rule and what was there.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            head = file.readline()
-            file.seek(0)
-            lines = [row for row in csv.reader(file, delimiter=max(",;\t", key=head.count)) if any(row)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"targets: {shown(path)} must be a table (CSV) in UTF-8: {error}") from None
-    header = [name.strip() for name in lines[0]] if lines else []
-    if len(lines) < 2 or len(header) < 2:
-        raise ValueError(
-            f"targets: {shown(path)} must have a line of names, such as file,label, and one line for each "
-            f"file, got {len(lines)} lines of {len(header)} columns"
-        )
+    header, *lines = _lines(path)
     first = header.index("file") if "file" in header else 0
     rows: dict[str, tuple[str, ...]] = {}
-    for number, line in enumerate(lines[1:], start=2):
+    for number, line in enumerate(lines, start=2):
         if len(line) != len(header):
             raise ValueError(
                 f"targets: {shown(path)}, line {number}, must have {len(header)} columns, got {len(line)}"
             )
-        place = os.path.normpath(line[first].strip())
+        place, *cells = line[first], *line[:first], *line[first + 1 :]
+        place = os.path.normpath(place)
         place = place if of_path(Path(place)) is None else stem(Path(place), Path())
         if place in rows:
             raise ValueError(f"targets: {shown(path)}, line {number}, names {place} again")
-        rows[place] = tuple(cell.strip() for i, cell in enumerate(line) if i != first)
-    return LabelTable(path, tuple(name for i, name in enumerate(header) if i != first), rows)
+        rows[place] = tuple(cells)
+    return LabelTable(path, (*header[:first], *header[first + 1 :]), rows)
+
+
+def _lines(path: Path) -> list[list[str]]:
+    """The cells of the names of the columns, and of one line at least for files."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            head = file.readline()
+            file.seek(0)
+            read = csv.reader(file, delimiter=max(",;\t", key=head.count))
+            lines = [[cell.strip() for cell in row] for row in read if any(row)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"targets: {shown(path)} must be a table (CSV) in UTF-8: {error}") from None
+    columns = len(lines[0]) if lines else 0
+    if len(lines) < 2 or columns < 2:
+        raise ValueError(
+            f"targets: {shown(path)} must have a line of names, such as file,label, and one line for each "
+            f"file, got {len(lines)} lines of {columns} columns"
+        )
+    return lines

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from ..arguments import choice, integer, interval, number, positive, several
 
+_TABLES = (".csv", ".tsv")
 TASKS = ("segmentation", "classification", "regression")
 
 
@@ -151,6 +152,12 @@ class DataOptions:
     def supervised(self) -> bool:
         """True if examples come with targets, which are to be predicted."""
         return self.targets is not None or self.task is not None
+
+    @property
+    def table(self) -> bool:
+        """True if the targets are a table, with labels or values of whole examples."""
+        path = self.targets
+        return path is not None and path.suffix.lower() in _TABLES and not path.is_dir()
 
     @property
     def restores(self) -> bool:

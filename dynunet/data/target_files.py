@@ -8,7 +8,7 @@ import numpy as np
 from .errors import UnreadableError, shown
 from .formats import Format, Header
 from .formats.format import times
-from .label_table import is_table, read_table
+from .label_table import read_table
 from .options import DataOptions
 from .pairing import Others, no_partner
 from .selection import File, Selection
@@ -25,7 +25,7 @@ def find_targets(
     """The files that have a target, which is noted in them."""
     if options.targets is None:
         return files
-    if is_table(options.targets):
+    if options.table:
         return _in_table(files, root, options.targets, selection)
     alike = replace(options, labels=None, spatial_dims=spec.spatial_dims)
     others = Others(options.targets, "targets", files, root, alike, selection, _map_header)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import inf, isfinite, nan, sqrt
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .census import Census, moments
 from .classes import IGNORED, class_values, described, names_of, numbered, read_classes
 from .errors import UnreadableError, attempt, count, shown
 from .formats.format import most
-from .label_table import is_table, read_table
+from .label_table import read_table
 from .memory import Cache
 from .options import DataOptions
 from .ranges import regions
@@ -26,35 +27,6 @@ from .values import Scale
 __all__ = ["survey"]
 
 _MOST = 256  # classes that whole numbers are taken for, unless segmentation is asked for
-
-
-@dataclass
-class _Census:
-    """The values of a target: labels with how often they are there, and moments."""
-
-    labels: Counter[int] | None = field(default_factory=Counter)  # None where they are no whole numbers
-    number: float = 0
-    total: float = 0
-    squares: float = 0
-
-    def add(self, values: np.ndarray) -> None:
-        there = values[np.isfinite(values)] if values.dtype.kind == "f" else values.ravel()
-        whole = there.size == values.size and (
-            there.dtype.kind in "iub" or bool((there == there.round()).all())
-        )
-        if not whole:
-            self.labels = None
-        elif self.labels is not None:
-            found, often = np.unique(there, return_counts=True)
-            self.labels.update(dict(zip(map(int, found), map(int, often), strict=True)))
-        self.number += there.size
-        self.total += float(there.sum(dtype=np.float64))
-        self.squares += float(np.square(there, dtype=np.float64).sum())
-
-    def __add__(self, other: "_Census") -> "_Census":
-        both = None if self.labels is None or other.labels is None else self.labels + other.labels
-        sums = (self.number + other.number, self.total + other.total, self.squares + other.squares)
-        return _Census(both, *sums)
 
 
 def survey(
@@ -74,12 +46,12 @@ def survey(
     if options.ignore_index is None and ignored is not None:
         options = replace(options, ignore_index=ignored)
     about = _Survey(options, known, classes, cache, selection)
-    if known is not None and options.targets is not None and known[0].maps == about.table:
+    if known is not None and options.targets is not None and known[0].maps == options.table:
         wanted = "a folder of maps" if known[0].maps else "a table (CSV)"
         raise ValueError(f"targets must be {wanted}, as the model predicts, got {shown(options.targets)}")
     if options.targets is None:
         return files, about.of_folders
-    if about.table:
+    if options.table:
         return about.of_table(files)
     return about.of_maps(files)
 
@@ -104,17 +76,13 @@ class _Survey:
         """That of the model or of the options, or what the targets look like."""
         if self.known is not None:
             return self.known[0].task
-        classes = "classification" if self.table else "segmentation"
+        classes = "classification" if self.options.table else "segmentation"
         return self.options.task or ("regression" if values else classes)
-
-    @property
-    def table(self) -> bool:
-        return self.options.targets is not None and is_table(self.options.targets)
 
     # ---- maps
 
     def of_maps(self, files: list[File]) -> tuple[list[File], Callable[..., Targets]]:
-        found: dict[Path, _Census] = {}
+        found: dict[Path, Census] = {}
 
         def look(file: File) -> str | None:
             try:
@@ -125,7 +93,7 @@ class _Survey:
             return f"{_its_target(file)}: all of it is missing" if empty else None
 
         files = self.selection.keep(watched(files, "reading targets"), look)
-        total = sum((found[f.header.path] for f in files), _Census())
+        total = sum((found[f.header.path] for f in files), Census())
         labels = total.labels
         task = self._task(labels is None or len(labels) > _MOST)
         if task == "classification":
@@ -155,8 +123,8 @@ class _Survey:
         files = self.selection.keep(files, usable)
         return files, lambda **_: self._label_maps(files, found)
 
-    def _census(self, file: File) -> _Census:
-        result, header = _Census(), map_header(file)
+    def _census(self, file: File) -> Census:
+        result, header = Census(), map_header(file)
         for place in range(header.entries):
             for region in regions(header, map_spec(header, self.options)):
                 result.add(map_values(header, place, self.options, self.cache, region))
@@ -164,13 +132,13 @@ class _Survey:
             raise UnreadableError("a label map has whole numbers, and this one has others")
         return result
 
-    def _label_maps(self, files: list[File], found: Mapping[Path, _Census]) -> Targets:
+    def _label_maps(self, files: list[File], found: Mapping[Path, Census]) -> Targets:
         assert self.classes is not None
         headers = [map_header(file) for file in files]
         palettes = (h.format.palette(h.path) for h in headers)
         palette = next((tuple(p) for p in palettes if p is not None), None)
         spec = TargetSpec("segmentation", headers[0].kind, 1, most(h.stored for h in headers), palette)
-        total = sum((found[f.header.path] for f in files), _Census()).labels or Counter()
+        total = sum((found[f.header.path] for f in files), Census()).labels or Counter()
         return self.made(spec, [total[value] for value in class_values(self.classes)])
 
     def _values_of_maps(
@@ -178,19 +146,19 @@ class _Survey:
         files: list[File],
         entries: Sequence[tuple[int, int]],
         held: Sequence[bool],
-        found: Mapping[Path, _Census],
+        found: Mapping[Path, Census],
     ) -> Targets:
         headers = [map_header(file) for file in files]
         channels = most(h.channels for h in headers)
         trained = {file for (file, _), out in zip(entries, held, strict=True) if not out}
-        total = sum((found[files[i].header.path] for i in sorted(trained)), _Census())
+        total = sum((found[files[i].header.path] for i in sorted(trained)), Census())
         scale = self._scales([total])
         spec = TargetSpec(
             "regression", headers[0].kind, channels, most(h.stored for h in headers), scales=scale
         )
         return self.made(spec)
 
-    def _scales(self, found: Sequence[_Census]) -> tuple[tuple[float, float], ...]:
+    def _scales(self, found: Sequence[Census]) -> tuple[tuple[float, float], ...]:
         if self.known is not None:
             return self.known[0].scales
         scales = []
@@ -211,16 +179,10 @@ class _Survey:
         rows = [f.row for f in files if f.row is not None]
         values = all(_number(cell) is not None for row in rows for cell in row)
         task = self._task(values)
-        if task == "segmentation":
-            raise ValueError("task must be 'classification' or 'regression' for a table, got 'segmentation'")
-        if task == "classification" and len(columns) > 1:
-            raise ValueError(f"targets must have one column of labels to classify, got {', '.join(columns)}")
-        wrong = self._no_values if task == "regression" else self._no_class
+        _check_table(task, columns)
         if task == "classification" and self.classes is None:
-            names = {row[0] for row in rows} - {""}
-            numeric = all(_number(name) is not None for name in names)
-            self.classes = tuple(sorted(names, key=lambda name: (_number(name) if numeric else 0, name)))
-        files = self.selection.keep(files, wrong)
+            self.classes = _in_order({row[0] for row in rows} - {""})
+        files = self.selection.keep(files, self._no_values if task == "regression" else self._no_class)
         spec = TargetSpec(task, channels=len(columns), columns=columns)
         return files, lambda entries, held, **_: self._of_rows(files, entries, held, spec)
 
@@ -251,15 +213,16 @@ class _Survey:
     ) -> Targets:
         rows = [files[i].row or () for i, _ in entries]
         if spec.task == "classification":
-            numbers = [self._classes_by_cell["".join(row)] for row in rows]
-            return self._classified(spec, numbers)
+            return self._classified(spec, [self._classes_by_cell["".join(row)] for row in rows])
+        return self._values_of_rows(rows, held, spec)
+
+    def _values_of_rows(
+        self, rows: Sequence[Sequence[str]], held: Sequence[bool], spec: TargetSpec
+    ) -> Targets:
         values = [[_number(cell) or 0.0 for cell in row] for row in rows]
         columns = np.array([v for v, out in zip(values, held, strict=True) if not out] or values).T
-        scales = self._scales([_moments(column) for column in columns])
-        model = [
-            [Scale(*s).to_model(np.array(v)) for s, v in zip(scales, row, strict=True)] for row in values
-        ]
-        single = [torch.from_numpy(np.array(row, np.float32)) for row in model]
+        scales = self._scales([moments(column) for column in columns])
+        single = [torch.from_numpy(_to_model(row, scales)) for row in values]
         return self.made(replace(spec, scales=scales), single=single)
 
     def of_folders(self, labels: Sequence[int], names: Sequence[str], **_: Any) -> Targets:
@@ -279,14 +242,27 @@ class _Survey:
         return self.made(spec, counts, [torch.tensor(number) for number in numbers])
 
 
+def _check_table(task: str, columns: Sequence[str]) -> None:
+    """Refuse columns that are no targets of a task."""
+    if task == "segmentation":
+        raise ValueError("task must be 'classification' or 'regression' for a table, got 'segmentation'")
+    if task == "classification" and len(columns) > 1:
+        raise ValueError(f"targets must have one column of labels to classify, got {', '.join(columns)}")
+
+
+def _in_order(names: set[str]) -> tuple[str, ...]:
+    """Numbers by their values, other names by the alphabet."""
+    numeric = all(_number(name) is not None for name in names)
+    return tuple(sorted(names, key=lambda name: (_number(name) if numeric else 0, name)))
+
+
+def _to_model(row: Sequence[float], scales: Sequence[tuple[float, float]]) -> np.ndarray:
+    values = [Scale(*scale).to_model(np.array(value)) for scale, value in zip(scales, row, strict=True)]
+    return np.array(values, np.float32)
+
+
 def _its_target(file: File) -> str:
     return f"its target {shown(map_header(file).path)}"
-
-
-def _moments(values: np.ndarray) -> _Census:
-    result = _Census(None)
-    result.add(values)
-    return result
 
 
 def _number(cell: str) -> float | None:

@@ -68,28 +68,34 @@ def _keywords(model: nn.Module) -> set[str]:
     return {name for loss in losses for name in inspect.signature(loss).parameters}
 
 
+def _accelerator(options: TrainOptions, sums: bool) -> Any:
+    """Accelerate's, on the device that the options name, for a loss that is a sum or not."""
+    from accelerate import Accelerator
+    from accelerate.utils import GradientAccumulationPlugin, GradScalerKwargs
+
+    device = None if options.device is None else chosen_device(options.device)
+    accelerator = Accelerator(
+        mixed_precision=options.precision,
+        # Else an environment variable may rule.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(options.accumulate),
+        cpu=options.cpu or (device is not None and device.type == "cpu"),
+        # A sum of many entries is as large as fp16 needs it from the start.
+        kwargs_handlers=[GradScalerKwargs(init_scale=1.0)] if sums else None,
+    )
+    if device is not None:
+        if accelerator.num_processes > 1:
+            raise ValueError(f"device must be left out with several processes, got {options.device!r}")
+        cast(Any, accelerator.state).device = device
+    return accelerator
+
+
 class Engine:
     """One process of training."""
 
     def __init__(self, model: nn.Module, options: TrainOptions) -> None:
-        from accelerate import Accelerator
-        from accelerate.utils import GradientAccumulationPlugin, GradScalerKwargs
-
-        device = None if options.device is None else chosen_device(options.device)
         self.model: Any = model.train()
         objective = Objective(model, options.loss)
-        accumulation = GradientAccumulationPlugin(options.accumulate)  # else an environment variable may rule
-        self.accelerator = Accelerator(
-            mixed_precision=options.precision,
-            gradient_accumulation_plugin=accumulation,
-            cpu=options.cpu or (device is not None and device.type == "cpu"),
-            # A sum of many entries is as large as fp16 needs it from the start.
-            kwargs_handlers=[GradScalerKwargs(init_scale=1.0)] if objective.sums else None,
-        )
-        if device is not None:
-            if self.accelerator.num_processes > 1:
-                raise ValueError(f"device must be left out with several processes, got {options.device!r}")
-            cast(Any, self.accelerator.state).device = device
+        self.accelerator = _accelerator(options, objective.sums)
         # From here on they say what is done: that goes into the record.
         self.options = options = replace(options, tf32=options.tf32 and has_tf32(self.accelerator.device))
         if options.precision == "fp16" and self.accelerator.device.type == "cpu":

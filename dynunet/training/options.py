@@ -96,13 +96,16 @@ class TrainOptions:
         for name in ("compile", "tf32"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        self._check_device()
+        choice(self.compile_mode, COMPILE_MODES, "compile_mode")
+        choice(self.precision, ("no", "bf16", "fp16"), "precision")
+        choice(self.loss, self.losses, "loss")
+
+    def _check_device(self) -> None:
         if self.device is not None and not isinstance(self.device, str):
             raise TypeError(f"device must be a name, such as 'cuda:1', got {self.device!r}")
         if self.cpu and self.device not in (None, "cpu"):
             raise ValueError(f"device must be left out with cpu, got {self.device!r}")
-        choice(self.compile_mode, COMPILE_MODES, "compile_mode")
-        choice(self.precision, ("no", "bf16", "fp16"), "precision")
-        choice(self.loss, self.losses, "loss")
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of the step that follows ``step`` earlier ones."""

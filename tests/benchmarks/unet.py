@@ -214,14 +214,14 @@ def flops(make: Make, config: Config) -> int:
     return counted[0] + sum(n for op, n in operators if "bmm" in str(op) or "dot_product" in str(op))
 
 
-def _batch(make: Make, config: Config) -> int:
+def batch_of(make: Make, config: Config) -> int:
     return max(1, round(config.work / flops(make, config)))
 
 
 def beside(library: str, config: Config, label: str = "") -> Case:
     """A peer, and ours with its weights."""
     make, convert = EQUAL[library]
-    batch = _batch(make, config)
+    batch = batch_of(make, config)
     contenders = {
         OURS: _step(lambda: _of_unet(convert(make(config).module))),
         library: _step(lambda: make(config)),
@@ -232,7 +232,7 @@ def beside(library: str, config: Config, label: str = "") -> Case:
 
 def alone(make: Make, config: Config, label: str = "") -> Case:
     """One network, whichever it is."""
-    batch = _batch(make, config)
+    batch = batch_of(make, config)
     name = f"{config.spatial_dims}-D {make.__name__} {config.name(batch)} {label}".strip()
     return Case(name, [config.shape(batch)], {OURS: _step(lambda: make(config))}, batch * flops(make, config))
 

@@ -79,6 +79,21 @@ def test_resampled_labels_are_labels_of_the_file(labels: list[int], sizes: list[
     assert np.array_equal(centres, values)
 
 
+@given(
+    sizes=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    to=st.tuples(st.integers(1, 14), st.integers(1, 14)),
+    seed=st.integers(0, 99),
+)
+def test_resampled_labels_are_those_of_most_of_what_is_there(
+    sizes: tuple[int, int], to: tuple[int, int], seed: int
+) -> None:
+    labels = np.random.default_rng(seed).integers(0, 4, sizes)
+    shares = torch.nn.functional.one_hot(torch.from_numpy(labels), 4).permute(2, 0, 1)[None].float()
+    shares = torch.nn.functional.interpolate(shares, to, mode="bilinear", antialias=True)[0]
+    found = torch.from_numpy(one_hot_resized(labels[None], to))
+    assert (shares.gather(0, found)[0] > shares.amax(0) - 1e-4).all()
+
+
 @given(values=st.lists(st.integers(-300, 300), min_size=2, max_size=9, unique=True), data=st.data())
 def test_labels_become_numbers_and_back(values: list[int], data: st.DataObject) -> None:
     ignored = values[-1]

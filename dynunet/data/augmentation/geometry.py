@@ -144,12 +144,19 @@ def draw(options: Augment, sizes: tuple[int, ...]) -> tuple[Move | None, list[fl
     share = between(0, 1) if happens(options, "elastic") else 0.0
     nodes = share * (options.elastic or 0) * _nodes(n, axes) if share else None
     move = Move(sizes, flips, matrix, shift, nodes, options)
-    parameters = [share] if options.has("elastic") else []
-    if _moves(options):
-        signs = np.where(np.isin(np.arange(n), flips), -1.0, 1.0)
-        seen, told = matrix * signs - np.eye(n), _axes(options)
-        parameters = [*seen[np.ix_(told, told)].flatten().tolist(), *shift[told].tolist(), *parameters]
+    elastic = [share] if options.has("elastic") else []
+    parameters = [*_linear_parameters(move), *elastic]
     return (move if flips or move.samples else None), parameters
+
+
+def _linear_parameters(move: Move) -> list[float]:
+    """The matrix, with reflections, without the identity, and the shift, along axes that may move."""
+    if not _moves(move.options):
+        return []
+    n, told = len(move.sizes), _axes(move.options)
+    signs = np.where(np.isin(np.arange(n), move.flips), -1.0, 1.0)
+    seen = move.matrix * signs - np.eye(n)
+    return [*seen[np.ix_(told, told)].flatten().tolist(), *move.shift[told].tolist()]
 
 
 def _moves(options: Augment) -> bool:

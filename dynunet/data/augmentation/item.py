@@ -19,25 +19,15 @@ def num_features(options: Augment, n: int) -> int:
 
 def augmented(example: Mapping[str, Any], augment: Augment) -> dict[str, Any]:
     """A changed copy of an example, see :class:`dynunet.data.Augment`."""
-    item = dict(example)
-    item |= {name: torch.as_tensor(item[name]) for name in _PLACES if item.get(name) is not None}
-    x = item.get("x0")
-    if x is None or x.ndim < 2 or not x.is_floating_point():
-        got = "none" if x is None else f"{x.dtype} of shape {tuple(x.shape)}"
-        raise ValueError(f"x0 must be floating-point (C, *spatial) to be augmented, got {got}")
-    n = x.ndim - 1
-    options = augment.for_axes(n)
+    item = _tensors(example)
+    x = item["x0"]
+    options = augment.for_axes(x.ndim - 1)
     move, parameters = geometry.draw(options, tuple(x.shape[1:]))
     item |= _masked(item, options)
     if move is not None:
         item |= _moved(item, move)
-    there = item.get("mask")
-    there = None if there is None or bool(there.all()) else there.expand_as(item["x0"])
-    cond, count = item.get("cond"), options.given_channels or 0
-    given = None if cond is None or count == 0 else cond[:count]
-    item["x0"], given, more = values.changed(options, item["x0"], given, there)
-    if given is not None and cond is not None and given is not cond:
-        item["cond"] = torch.cat([given, cond[count:]])
+    changed, more = _with_other_values(item, options)
+    item |= changed
     if options.tells:
         if item.get("features") is not None:
             raise ValueError(
@@ -45,6 +35,29 @@ def augmented(example: Mapping[str, Any], augment: Augment) -> dict[str, Any]:
             )
         item["features"] = x.new_tensor([*parameters, *more])
     return item
+
+
+def _tensors(example: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy with a tensor for everything that may have places; ``x0`` must be one that can be changed."""
+    item = dict(example)
+    item |= {name: torch.as_tensor(item[name]) for name in _PLACES if item.get(name) is not None}
+    x = item.get("x0")
+    if x is None or x.ndim < 2 or not x.is_floating_point():
+        got = "none" if x is None else f"{x.dtype} of shape {tuple(x.shape)}"
+        raise ValueError(f"x0 must be floating-point (C, *spatial) to be augmented, got {got}")
+    return item
+
+
+def _with_other_values(item: Mapping[str, Any], options: Augment) -> tuple[dict[str, Tensor], list[float]]:
+    """``x0`` and what is given of it in ``cond``, with other values; and the parameters of the change."""
+    x, there = item["x0"], item.get("mask")
+    there = None if there is None or bool(there.all()) else there.expand_as(x)
+    cond, count = item.get("cond"), options.given_channels or 0
+    given = None if cond is None or count == 0 else cond[:count]
+    x, changed, parameters = values.changed(options, x, given, there)
+    if cond is None or changed is None or changed is given:
+        return {"x0": x}, parameters
+    return {"x0": x, "cond": torch.cat([changed, cond[count:]])}, parameters
 
 
 def _masked(item: Mapping[str, Any], options: Augment) -> dict[str, Tensor]:
