@@ -24,7 +24,7 @@ def make(folder: Path) -> None:
     """Handwritten digits on photographs, ``learn`` and ``judge``, each with ``images`` and ``masks``.
 
     Digits and photographs are scikit-learn's. Those to judge by are others: the second half of the digits
-    and another photograph. A digit is of any size and lighter or darker than what it is written on.
+    and another photograph. A digit is of any size and dark on what is bright on the whole, or the reverse.
     """
     rng = np.random.default_rng(0)
     digits = load_digits(return_X_y=True)[0].reshape(-1, 8, 8) / 16
@@ -49,8 +49,9 @@ def _written(rng: np.random.Generator, photo: np.ndarray, digit: np.ndarray) -> 
     ink[top : top + size, left : left + size] = large.clamp(0, 1).numpy()
     down, right = (int(rng.integers(n - SIZE)) for n in photo.shape[:2])
     picture = photo[down : down + SIZE, right : right + SIZE]
-    change = rng.choice([-1, 1]) * rng.uniform(40, 120, 3)
-    return (picture + ink[..., None] * change).clip(0, 255).astype(np.uint8), ink
+    colour = rng.uniform(0, 90, 3) if picture.mean() > 100 else rng.uniform(150, 255, 3)
+    opaque = rng.uniform(0.6, 1) * ink[..., None]
+    return ((1 - opaque) * picture + opaque * colour).astype(np.uint8), ink
 
 
 def read(folder: Path) -> list[Pair]:

@@ -1,17 +1,16 @@
 """Scans of the example that segments: one with labels, another that is judged by region, and how to draw."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from _runs import debian
+from _runs import debian, keep
 from torch import Tensor
 from torch.utils.data import Dataset
 
-import convnd.functional as F
 from dynunet.metrics import dice
 from dynunet.plotting import slices
 
@@ -26,7 +25,7 @@ GREY = {  # regions of the atlas of automated anatomical labelling, by their num
     "thalamus": range(77, 79),
     "cerebellum": range(91, 117),
 }
-AIR = -0.2  # what is outside of a brain, where values are from 0 to about 1
+AIR = -1.0  # what is outside of a brain
 
 Label = Callable[[Tensor], Tensor]  # from a scan (1, X, Y, Z) to labels (X, Y, Z)
 
@@ -105,17 +104,17 @@ def _load(path: Path) -> Any:
 
 
 def scaled(x: Tensor) -> Tensor:
-    """``(1, X, Y, Z)``: from the first to the last percentile of the brain is [0, 1], what is outside AIR."""
+    """``(1, X, Y, Z)``: AIR, and from the first to the last percentile of the brain -0.7 to 0.7."""
     inside = x > 0.05 * x.max()
     low, high = np.percentile(x[inside].numpy(), (1, 99))
-    return torch.where(inside, ((x - low) / (high - low)).clamp(0, 1.2), AIR).unsqueeze(0)
+    return torch.where(inside, ((x - low) / (high - low)).clamp(-0.1, 1.2) * 1.4 - 0.7, AIR).unsqueeze(0)
 
 
 class Crops(Dataset[dict[str, Tensor]]):
-    """Crops with much brain in them, as if by other scanners: of other contrast, sharpness and noise."""
+    """Crops with some brain in them."""
 
-    def __init__(self, scan: Tensor, labels: Tensor, size: int, changed: bool = True) -> None:
-        self.scan, self.labels, self.size, self.changed = scan, labels, size, changed
+    def __init__(self, scan: Tensor, labels: Tensor, size: int) -> None:
+        self.scan, self.labels, self.size = scan, labels, size
 
     def __len__(self) -> int:
         return 10_000
@@ -124,26 +123,8 @@ class Crops(Dataset[dict[str, Tensor]]):
         while True:
             starts = [int(torch.randint(max(n - self.size, 0) + 1, ())) for n in self.labels.shape]
             at = tuple(slice(start, start + self.size) for start in starts)
-            x, target = self.scan[:, *at], self.labels[at]
-            if (x >= 0).float().mean() > 0.2:
-                break
-        if self.changed:
-            x = scanner(x)
-        if torch.rand(()) < 0.5:  # left for right
-            x, target = x.flip(1), target.flip(0)
-        return {"x0": x, "target": target}
-
-
-def scanner(x: Tensor) -> Tensor:
-    """A crop ``(1, X, Y, Z)`` with random sharpness, gamma, contrast, brightness and noise."""
-    inside = x >= 0
-    sharpness, gamma, contrast, brightness, noise = torch.rand(5).tolist()
-    if sharpness < 0.5:  # between a mean over 27 entries and as much the other way
-        around = F.avg_pool(F.pad(x, (1,) * 6, mode="replicate"), 3, 1, spatial_dims=3)
-        x = x + (4 * sharpness - 1) * (x - around)
-    y = x.clamp(0, 1.2) ** 2 ** (2 * gamma - 1)
-    y = (y - 0.5) * (0.7 + 0.6 * contrast) + 0.4 + 0.2 * brightness + 0.08 * noise * torch.randn_like(x)
-    return torch.where(inside, y, AIR)
+            if (self.scan[:, *at] > AIR).float().mean() > 0.2:
+                return {"x0": self.scan[:, *at], "target": self.labels[at]}
 
 
 def held_out(labels: Tensor, number: int, size: int) -> Tensor:
@@ -164,11 +145,11 @@ def mixture(scan: Tensor, classes: int) -> Tensor:
     """Labels by a Gaussian mixture of the scan's own values, the classical answer: fluid, grey, white."""
     from sklearn.mixture import GaussianMixture
 
-    values = scan[0][scan[0] >= 0].unsqueeze(1).numpy()
+    values = scan[0][scan[0] > AIR].unsqueeze(1).numpy()
     fitted: Any = GaussianMixture(classes, n_init=2, random_state=0).fit(values[::5])
     rank = np.argsort(np.argsort(fitted.means_[:, 0]))
     labels = torch.zeros(scan.shape[1:], dtype=torch.long)
-    labels[scan[0] >= 0] = torch.from_numpy(rank[fitted.predict(values)])
+    labels[scan[0] > AIR] = torch.from_numpy(rank[fitted.predict(values)])
     return labels
 
 
@@ -187,16 +168,23 @@ def judge(methods: Mapping[str, Label], scans: Scans, hidden: Tensor, folder: Pa
     print(
         "\nAnother scan, which nothing was learnt from: the share of a region that is found to be its class\n"
     )
-    rows = []
     for name, region in scans.regions.items():
-        rows.append([(x == region.label)[region.inside].float().mean().item() for x in others.values()])
-        _row(name, rows[-1])
-    mean = np.nanmean(rows, 0).tolist()
-    _row("mean of all regions", mean)
-    volumes = {"the other scan": 2 * scans.other[0] - 1}
+        _row(name, [_share(x, [region]) for x in others.values()])
+    kinds = [[r for r in scans.regions.values() if r.label == n] for n in range(1, classes)]
+    each = [[_share(x, regions) for regions in kinds if regions] for x in others.values()]
+    mean = np.mean(each, 1).tolist()
+    _row("mean of the classes", mean)
+    volumes = {"the other scan": scans.other[0]}
     volumes |= {name: 2 * x / (classes - 1) - 1 for name, x in others.items()}
     slices(torch.stack([*volumes.values()]).unsqueeze(1), folder / "other.png", labels=[*volumes])
+    atlas = sum((r.label * r.inside.long() for r in scans.regions.values()), torch.zeros_like(scans.other[0]))
+    keep(folder, scan=scans.other[0], found=others["network"], atlas=atlas)
     return figures | {f"{name} other": f"{x:.3f}" for name, x in zip(methods, mean, strict=True)}
+
+
+def _share(labels: Tensor, regions: Sequence[Region]) -> float:
+    """The share of the entries in regions of one class that have its label."""
+    return torch.cat([(labels == region.label)[region.inside] for region in regions]).double().mean().item()
 
 
 def _row(name: str, values: list[float]) -> None:

@@ -1,10 +1,10 @@
-"""One picture of what the four examples made, a row for each number of axes: the picture of the README.
+"""One picture of what the examples made, from one axis to four: the picture of the README.
 
     python examples/gallery.py                                   # of the newest runs in runs/
     python examples/gallery.py --runs runs --out examples/results.png
 
-It draws what `denoise_audio_1d.py`, `generate_images_2d.py`, `volume_diffusion_3d.py` and `ocean_4d.py` have
-written, and says which of them has not run yet, and the command to run it.
+It draws what `denoise_audio_1d.py`, `generate_images_2d.py`, `volume_diffusion_3d.py`, `segment_brain_3d.py`
+and `ocean_4d.py` have written, and says which of them has not run yet, and the command to run it.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,6 +19,7 @@ import torch
 import tyro
 from _runs import SHOWN
 from einops import rearrange
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -31,7 +32,7 @@ Shown = Mapping[str, Tensor]
 
 @dataclass
 class Options:
-    """Draw the results of the four examples as one picture."""
+    """Draw the results of the examples as one picture."""
 
     runs: Path = Path("runs")
     """where the examples have put their runs; the newest of each is drawn"""
@@ -81,6 +82,26 @@ def brain(part: Any, shown: Shown) -> None:
         _named(axes[1], title)
 
 
+def tissues(part: Any, shown: Shown) -> None:
+    """A scan, and in colours the tissues that were found in it and regions of grey and white matter."""
+    colours = ListedColormap(["black", "#c8553d", "#f4e3c1"])
+    titles = {
+        "scan": "another person's scan",
+        "found": "found by the network",
+        "atlas": "grey matter and fibres of atlases",
+    }
+    for third, (name, title) in zip(part.subfigures(1, 3), titles.items(), strict=True):
+        cuts = [shown[name].select(axis, shown[name].shape[axis] // 2).mT.flip(-2) for axis in (1, 2)]
+        axes = third.subplots(1, 2, width_ratios=[cut.shape[-1] for cut in cuts])
+        third.suptitle(title)
+        for ax, cut in zip(axes, cuts, strict=True):
+            if name == "scan":
+                _grey(ax, _fine(cut[None, None], 192)[0, 0])
+            else:
+                ax.imshow(cut.numpy(), cmap=colours, vmin=0, vmax=2, interpolation="nearest")
+                ax.set_axis_off()
+
+
 def ocean(part: Any, shown: Shown) -> None:
     """Maps of one depth in the first month; land is grey, what is not known white."""
     depth = shown["field"].shape[1] // 3
@@ -98,22 +119,11 @@ def ocean(part: Any, shown: Shown) -> None:
 
 
 ROWS = (
-    Row(
-        "audio",
-        "denoise_audio_1d.py",
-        "1-D: speech out of noise (a recording and noise never heard)",
-        210,
-        speech,
-    ),
+    Row("audio", "denoise_audio_1d.py", "1-D: speech out of noise, both never heard", 210, speech),
     Row("images", "generate_images_2d.py", "2-D: digits from noise, of the class asked for", 200, digits),
     Row("volume", "volume_diffusion_3d.py", "3-D: a brain from noise, window by window", 220, brain),
-    Row(
-        "ocean",
-        "ocean_4d.py",
-        "4-D: the ocean by month, depth, latitude and longitude, below its surface",
-        210,
-        ocean,
-    ),
+    Row("segment", "segment_brain_3d.py", "3-D: grey and white matter of a brain never seen", 230, tissues),
+    Row("ocean", "ocean_4d.py", "4-D: the ocean below its surface, through the year", 210, ocean),
 )
 
 

@@ -28,6 +28,8 @@ from dynunet.nn.flags import with_flags
 class Options(with_flags(NetworkOptions, {"channels": (16, 32, 64, 64)})):
     """Train a 2-D network on pictures with masks and judge it on others. --data is a folder of both."""
 
+    augment: bool = True
+    """turn, resize, brighten, blur, ... the pictures to learn from, as the Augment of segmentation does"""
     peer: bool = False
     """train MONAI's DynUNet, too, for as many seconds"""
     train_steps: int = 600
@@ -53,6 +55,7 @@ def main(options: Options) -> None:
     print(unet.summary((1, *data[0]["x0"].shape)))
     training: dict[str, Any] = {"steps": options.train_steps, "batch_size": options.batch_size}
     training |= {"lr": options.lr, "seed": options.seed, "ema": 0.98, "sample_every": 0}
+    training["augment"] = options.augment
     models, figures = fit_all(models, data, folder, **training)
 
     def label(model: Supervised, picture: Tensor) -> Tensor:
@@ -63,7 +66,12 @@ def main(options: Options) -> None:
     print()
     report(folder, options, figures)
     print(f"\nLook at {folder}/found.png. To try next:")
-    suggest("--channels 16 32 64 --attention none none full", "--block convnext --norm layer", "--peer")
+    suggest(
+        "--no-augment",
+        "--channels 16 32 64 --attention none none full",
+        "--block convnext --norm layer",
+        "--peer",
+    )
 
 
 if __name__ == "__main__":

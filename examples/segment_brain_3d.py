@@ -6,7 +6,7 @@
 
 The MNI152 template, the average of 152 people, comes with maps of its tissues. Some blocks of it are held
 out, but the question is what is found in a scan that nothing was learnt from: one man's, in which atlases say
-where grey matter is and where fibres run. The crops to learn from are changed as other scanners would.
+where grey matter is and where fibres run. The crops to learn from are changed as heads and scanners are.
 Every run has a folder of its own under runs/ and a line in runs/results.csv.
 """
 
@@ -22,6 +22,7 @@ from _scans import Crops, held_out, judge, mixture, read
 from torch import Tensor
 
 from dynunet import Supervised, UNet
+from dynunet.data import Augment
 from dynunet.nn.flags import with_flags
 
 NETWORK = {"channels": (8, 16, 32), "norm": "batch"}
@@ -38,7 +39,7 @@ class Options(with_flags(NetworkOptions, NETWORK)):
     removed: int = 20
     """entries along each axis of the six blocks that are held out"""
     augment: bool = True
-    """change the crops as other scanners would"""
+    """change the crops as other heads and scanners are"""
     peer: bool = False
     """train MONAI's DynUNet, too, for as many seconds"""
     train_steps: int = 600
@@ -55,7 +56,7 @@ def main(options: Options) -> None:
     with explained(folder):
         scans = read(options.data, options.spacing)
         hidden = held_out(scans.labels, 6, options.removed)
-        data = Crops(scans.scan, scans.labels.masked_fill(hidden, -1), options.size, options.augment)
+        data = Crops(scans.scan, scans.labels.masked_fill(hidden, -1), options.size)
         classes = int(scans.labels.max()) + 1
         unet = UNet(3, 1, classes, **options.network())
         models = {"network": Supervised(unet, ignore_index=-1)}  # what is held out does not count
@@ -64,6 +65,8 @@ def main(options: Options) -> None:
     print(unet.summary((1, *data[0]["x0"].shape)))
     training: dict[str, Any] = {"steps": options.train_steps, "batch_size": options.batch_size}
     training |= {"lr": options.lr, "seed": options.seed, "ema": 0.98, "sample_every": 0}
+    if options.augment:  # left for right, but not upside down
+        training["augment"] = Augment(flip=0, rotation=15, probability=0.5)
     models, figures = fit_all(models, data, folder, **training)
 
     def label(model: Supervised, scan: Tensor) -> Tensor:
