@@ -69,7 +69,7 @@ def predict(
         dynunet.writing.DiskFull: at the first result that does not fit on the disk.
         KeyboardInterrupt: the message says what is done, which is kept.
     """
-    use = Predictor.of(model, device, window, overlap, mirror)
+    use = Predictor.of(model, device, window, overlap, mirror, progress)
     if probabilities and not use.model.classes:
         raise ValueError("probabilities are of classes, and the model predicts values: leave it out")
     make = _maps if use.learned.maps else _table
@@ -87,7 +87,13 @@ class Predictor:
 
     @classmethod
     def of(
-        cls, model: Path | str | Module, device: str | None, window: Sizes, overlap: Sizes, mirror: bool
+        cls,
+        model: Path | str | Module,
+        device: str | None,
+        window: Sizes,
+        overlap: Sizes,
+        mirror: bool,
+        progress: bool = False,
     ) -> "Predictor":
         supervised, spec = predictor(model, device)
         learned = spec.learned
@@ -95,7 +101,7 @@ class Predictor:
         if not learned.maps and (window is not None or overlap is not None):
             raise ValueError(f"window must be left out: the model predicts whole examples, got {window}")
         sizes = windows(spec, window, overlap) if learned.maps else {}
-        return cls(supervised, spec, learned, {**sizes, "mirror": mirror})
+        return cls(supervised, spec, learned, {**sizes, "mirror": mirror, "progress": progress})
 
     @property
     def names(self) -> tuple[str, ...]:

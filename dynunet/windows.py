@@ -111,7 +111,7 @@ def averaged(
         weights[at] += weight
     places = list(product(range(len(x)), slices))
     conditions, groups = fitted(conditions, x), range(0, len(places), batch_size)
-    for first in Bar(groups, desc="predicting", leave=False, disable=not progress):
+    for first in Bar(groups, desc="windows", leave=False, delay=1, disable=not progress):
         group = places[first : first + batch_size]
         parts = cut(conditions, x, group)
         parts = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in parts.items()}

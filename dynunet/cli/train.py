@@ -42,11 +42,10 @@ MARKERS = (DisallowNone, PositionalMetavarFromFieldName)
 class Train:
     """Train a model on a folder of files: audio, images, volumes or arrays.
 
-    Size, channels and batch are chosen for the files and the machine, and said, where none are given.
-
     With --targets it learns to predict them: to segment, classify or regress (dynunet predict); with --noise,
     --coloured or --pairs to restore (dynunet denoise); else to make new data (dynunet sample) and to fill
-    gaps (dynunet inpaint). Ctrl-C saves; --resume goes on.
+    gaps (dynunet inpaint). Ctrl-C saves; --resume goes on. Size, channels and batch are chosen for the files
+    and the machine, and said, where none are given.
     """
 
     flag_names: ClassVar[Mapping[str, str]] = {"start": "from"}

@@ -15,7 +15,7 @@ from dynunet import Diffusion, Supervised, UNet
 from dynunet.checkpoints import Checkpoint
 from dynunet.data import Augment, FolderDataset
 from dynunet.data.degradation import coloured_noise
-from dynunet.training import Trainer
+from dynunet.training import Trainer, loop
 from dynunet.training.augmentation import fitted
 from dynunet.training.order import Stream
 from dynunet.training.state import read
@@ -23,6 +23,7 @@ from dynunet.training.state import read
 from .test_cli import SMALL, fails, run
 from .trainers import QUIET, Random, assert_same, stopped, trainer
 
+real = loop.Pictures
 pytestmark = pytest.mark.usefixtures("without_the_curve")
 
 
@@ -129,6 +130,18 @@ def test_held_out_data_are_as_they_are(tmp_path: Path) -> None:
     Trainer(Sees(), Scans(), tmp_path / "run", validation=Scans(), augment=change, **options).fit()
     assert len(seen) == 2
     assert json.loads((tmp_path / "run" / "run.json").read_text())["augment"].endswith("change")
+
+
+@pytest.mark.parametrize("validation", [None, Scans()])
+def test_pictures_are_of_what_is_not_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validation: Any
+) -> None:
+    streams = []
+    monkeypatch.setattr(
+        loop, "Pictures", lambda folder, stream, args: streams.append(stream) or real(folder, stream, args)
+    )
+    segmenting(tmp_path / "run", steps=1, validation=validation).fit()
+    assert [stream.change for stream in streams] == [None]
 
 
 # Without a leak
