@@ -1,6 +1,6 @@
 """Find where somebody speaks: a 1-D U-Net marks every sample of noisy recordings of a voice it never heard.
 
-    python examples/detect_speech_1d.py                   # five minutes on two cores
+    python examples/detect_speech_1d.py
     python examples/detect_speech_1d.py --snr -5 5
     python examples/detect_speech_1d.py --data clean/ --noise noises/ --other another-voice/
 

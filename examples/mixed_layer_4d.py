@@ -1,6 +1,6 @@
 """Find the mixed layer of the ocean: a 4-D U-Net says from the surface alone how deep the water is stirred.
 
-    python examples/mixed_layer_4d.py             # the World Ocean Atlas, four minutes on two cores
+    python examples/mixed_layer_4d.py             # the World Ocean Atlas
 
 Wind and cooling keep the upper ocean at one temperature, to 10 m in summer and to hundreds in winter. A
 satellite sees the surface, all year; the network marks at every month, depth, latitude and longitude whether

@@ -1,6 +1,6 @@
 """Find what is drawn on a picture: a 2-D U-Net learns from pictures and their masks, file by file.
 
-    python examples/segment_2d.py                        # two minutes on two cores
+    python examples/segment_2d.py
     python examples/segment_2d.py --peer                 # and MONAI's DynUNet for as many seconds
     python examples/segment_2d.py --data folder/         # with learn and judge, each with images and masks
 

@@ -1,6 +1,6 @@
 """Find grey and white matter: a 3-D U-Net learns from one labelled scan and is judged on another person's.
 
-    python examples/segment_brain_3d.py                  # five minutes on two cores
+    python examples/segment_brain_3d.py
     python examples/segment_brain_3d.py --peer           # and MONAI's DynUNet for as many seconds
     python examples/segment_brain_3d.py --data folder/   # with scan, labels, other and other-labels.nii.gz
 
