@@ -63,8 +63,7 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
         spatial_dims: as in the options.
         options: how to read; keywords replace single fields of it.
         split: ``"train"`` (all but what is held out), ``"validation"`` (what is held out) or ``"all"``.
-        known: what a model predicts, to read targets as it learned them, see
-            :attr:`dynunet.data.targets.Known`.
+        known: the targets that a model predicts and their classes, to read targets as it learned them.
 
     Raises:
         FileNotFoundError, ValueError, TypeError: naming the argument, the rule and the value received, or

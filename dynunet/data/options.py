@@ -52,7 +52,7 @@ class DataOptions:
     missing: str | None = None
     """what missing entries are, "nan" or a number (NaN then is too): they do not count in the loss"""
     noise: Path | None = None
-    """folder of noise (files of the same kind): learn to take such noise away"""
+    """folder of noise, in files of the same kind; such noise is what it learns to take away"""
     coloured: bool = False
     """learn to take noise away whose power falls as 1 / f^a, with a random a from 0 (white) to 2 (brown)"""
     snr: tuple[float, float] = (0.0, 10.0)

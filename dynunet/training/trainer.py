@@ -44,7 +44,7 @@ class Trainer:
         about: what else is written down in the record of the run, as JSON holds it.
         augment: random changes of the training examples: a :class:`dynunet.data.Augment`, True for its
             preset, or any function of an example, as a dict of keywords of the loss. A model that makes new
-            data is told the parameters of an Augment as ``features``, see :mod:`dynunet.data.augmentation`.
+            data is told the parameters of an Augment as ``features``, see :class:`dynunet.data.Augment`.
         callbacks: ``callback(step, row)`` after each row of the log, with its figures by name.
         progress: show a progress bar.
         diffusion: another name of ``model``.

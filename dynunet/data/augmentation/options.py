@@ -34,8 +34,8 @@ Probabilities = float | Mapping[str, float] | str | tuple[str, ...] | None
 class Augment:
     """One random change of a training example, alike for everything in it that has places.
 
-    Called with an example, a dict as :class:`dynunet.data.FolderDataset` gives it, it returns a new one. The
-    :class:`dynunet.training.Trainer` does so with every training example, and never with held-out data.
+    Called with an example, a dict as :class:`dynunet.FolderDataset` gives it, it returns a new one. The
+    :class:`dynunet.Trainer` does so with every training example, and never with held-out data.
 
     ======================= ======================================= =====================================
     entry                   changes of places                       changes of values
