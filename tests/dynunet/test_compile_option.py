@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
+from torch._inductor import config as inductor
 
 from dynunet import Diffusion, compiling
 from dynunet.training import TrainOptions
@@ -122,6 +123,11 @@ def test_inductor_in_every_mode(mode: str, tmp_path: Path) -> None:
     torch.testing.assert_close(sampled(mode), sampled(False))
     options = {"steps": 4, "accumulate": 2, "dataset": data(12)}
     eager = trainer(tmp_path / "eager", **options).fit()
-    compiled = trainer(tmp_path / "run", compile=True, compile_mode=mode, **options).fit()
-    for a, b in zip(compiled.parameters(), eager.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    with inductor.patch(fallback_random=True):  # dropout draws what it draws when not compiled
+        compiled = trainer(tmp_path / "run", compile=True, compile_mode=mode, **options).fit()
+    expected = dict(eager.named_parameters())
+    # Batch norm takes this bias away: its gradient is rounding, which Adam makes as large as any.
+    del expected["model.first.bias"]
+    for name, found in compiled.named_parameters():
+        if name in expected:
+            torch.testing.assert_close(found, expected[name], rtol=1e-3, atol=1e-4)
