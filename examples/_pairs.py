@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 from torch import Tensor
 
 import convnd.functional as F
+from dynunet.data import FolderDataset
 from dynunet.metrics import dice, iou
 from dynunet.plotting import image_grid
 
@@ -54,23 +55,17 @@ def _written(rng: np.random.Generator, photo: np.ndarray, digit: np.ndarray) -> 
     return ((1 - opaque) * picture + opaque * colour).astype(np.uint8), ink
 
 
-def read(folder: Path) -> list[Pair]:
-    """The files of ``folder/images``, each with the mask of the same name; what is not 0 there is label 1."""
-    pairs = []
-    for path in sorted((folder / "images").iterdir()):
-        mask = folder / "masks" / path.name
-        if not mask.is_file():
-            raise ValueError(f"--data: {path} must have a mask {mask}: none there")
-        picture = np.asarray(Image.open(path).convert("RGB"))
-        labels = np.asarray(Image.open(mask).convert("L"))
-        if picture.shape[:2] != labels.shape:
-            sizes = f"{picture.shape[:2]} and {labels.shape}"
-            raise ValueError(f"--data: {path} and {mask} must be alike in size, got {sizes}")
-        x = rearrange(torch.tensor(picture), "h w c -> c h w") / 127.5 - 1
-        pairs.append({"x0": x, "target": torch.tensor(labels > 0).long()})
-    if not pairs:
-        raise ValueError(f"--data: {folder}/images must have pictures, got none")
-    return pairs
+def read(folder: Path) -> list[FolderDataset]:
+    """The pictures of ``learn`` and of ``judge`` with their masks, which are of the same two classes."""
+    parts: list[FolderDataset] = []
+    how: dict[str, Any] = {"split": "all"}
+    for part in PARTS:
+        data = FolderDataset(folder / part / "images", 2, targets=folder / part / "masks", **how)
+        if data.classes is None or len(data.classes) != 2:
+            raise ValueError(f"--data: masks must have two values, got {list(data.classes or ())}")
+        how |= {"channels": data.channels, "known": (data.target, data.classes)}
+        parts.append(data)
+    return parts
 
 
 def threshold(x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@
     python examples/segment_2d.py --peer                 # and MONAI's DynUNet for as many seconds
     python examples/segment_2d.py --data folder/         # with learn and judge, each with images and masks
 
-No package that comes with this one has pictures with masks, so they are made: handwritten digits on crops
+Pictures with masks are in no package that this one needs, so they are made: handwritten digits on crops
 of a photograph, both real and scikit-learn's, as png files to look at. It is judged on digits that it has not
 seen, on another photograph. Every run has a folder of its own under runs/ and a line in runs/results.csv.
 """
@@ -47,11 +47,14 @@ def main(options: Options) -> None:
         source = options.data or folder / "data"
         if options.data is None and not source.exists():
             make(source)
-        data, held_out = read(source / "learn"), read(source / "judge")
-        unet = UNet(2, 3, 2, **options.network())
-        models = {"network": Supervised(unet)}
+        learn, judged = read(source)
+        print(learn.report())
+        data, held_out = ([part[i] for i in range(len(part))] for part in (learn, judged))
+        unet = UNet(2, learn.channels, 2, **options.network())
+        about: dict[str, Any] = {"classes": learn.classes, "data": learn.units}
+        models = {"network": Supervised(unet, **about)}
         if options.peer:
-            models["monai"] = Supervised(monai_unet(2, 3, 2, options.channels))
+            models["monai"] = Supervised(monai_unet(2, learn.channels, 2, options.channels), **about)
     print(unet.summary((1, *data[0]["x0"].shape)))
     training: dict[str, Any] = {"steps": options.train_steps, "batch_size": options.batch_size}
     training |= {"lr": options.lr, "seed": options.seed, "ema": 0.98, "sample_every": 0}
