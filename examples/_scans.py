@@ -170,16 +170,18 @@ def judge(methods: Mapping[str, Label], scans: Scans, hidden: Tensor, folder: Pa
     )
     for name, region in scans.regions.items():
         _row(name, [_share(x, [region]) for x in others.values()])
-    kinds = [[r for r in scans.regions.values() if r.label == n] for n in range(1, classes)]
-    each = [[_share(x, regions) for regions in kinds if regions] for x in others.values()]
-    mean = np.mean(each, 1).tolist()
-    _row("mean of the classes", mean)
+    regions = [r for r in scans.regions.values() if r.inside.any()]
+    kinds = [[r for r in regions if r.label == n] for n in range(1, classes)]
+    for mean, groups in {"regions": [[r] for r in regions], "classes": [k for k in kinds if k]}.items():
+        each = [np.mean([_share(x, group) for group in groups]) for x in others.values()]
+        _row(f"mean of the {mean}", each)
+        figures |= {f"{name} other, {mean}": f"{x:.3f}" for name, x in zip(methods, each, strict=True)}
     volumes = {"the other scan": scans.other[0]}
     volumes |= {name: 2 * x / (classes - 1) - 1 for name, x in others.items()}
     slices(torch.stack([*volumes.values()]).unsqueeze(1), folder / "other.png", labels=[*volumes])
-    atlas = sum((r.label * r.inside.long() for r in scans.regions.values()), torch.zeros_like(scans.other[0]))
+    atlas = sum((r.label * r.inside.long() for r in regions), torch.zeros_like(scans.other[0]))
     keep(folder, scan=scans.other[0], found=others["network"], atlas=atlas)
-    return figures | {f"{name} other": f"{x:.3f}" for name, x in zip(methods, mean, strict=True)}
+    return figures
 
 
 def _share(labels: Tensor, regions: Sequence[Region]) -> float:
@@ -187,5 +189,5 @@ def _share(labels: Tensor, regions: Sequence[Region]) -> float:
     return torch.cat([(labels == region.label)[region.inside] for region in regions]).double().mean().item()
 
 
-def _row(name: str, values: list[float]) -> None:
+def _row(name: str, values: Sequence[Any]) -> None:
     print(f"{name:24}" + "".join(f"{value:10.3f}" for value in values))

@@ -225,22 +225,61 @@ def test_a_mixture_orders_classes_by_value() -> None:
     assert not _scans.mixture(scan, 3)[:2].any()
 
 
+def test_another_scan_is_judged_by_regions_and_by_classes(tmp_path: Path) -> None:
+    """A small region counts as much as a large one in the one mean, by its size in the other."""
+    labels = torch.zeros(8, 8, 8, dtype=torch.long)
+    labels[1:7, 1:7, 1:4], labels[1:7, 1:7, 4:7] = 1, 2
+    places = {"large": (slice(1, 4), 1), "small": (slice(4, 5), 1), "white": (slice(1, 7), 2)}
+    regions = {
+        name: _scans.Region(torch.zeros_like(labels, dtype=torch.bool), label)
+        for name, (_, label) in places.items()
+    }
+    for name, (at, label) in places.items():
+        regions[name].inside[at, 1:7, 1:4] = label == 1
+        regions[name].inside[at, 1:7, 4:7] = label == 2
+    regions["none"] = _scans.Region(torch.zeros_like(labels, dtype=torch.bool), 1)
+    found = labels.clone()
+    found[4:5] = 2  # all of the small region is taken for white matter
+    scan = torch.rand(1, 8, 8, 8)
+    scans = _scans.Scans(scan, labels, scan, regions)
+    methods = {"exact": lambda scan: labels, "network": lambda scan: found}
+    figures = _scans.judge(methods, scans, torch.ones_like(labels, dtype=torch.bool), tmp_path)
+    assert {name: x for name, x in figures.items() if name.startswith("exact")} == {
+        "exact 1": "1.000",
+        "exact 2": "1.000",
+        "exact other, regions": "1.000",
+        "exact other, classes": "1.000",
+    }
+    assert figures["network other, regions"] == "0.667"  # (1 + 0 + 1) / 3
+    assert figures["network other, classes"] == "0.875"  # (3 / 4 + 1) / 2
+    with np.load(tmp_path / _runs.SHOWN) as kept:
+        assert np.array_equal(kept["found"], found.numpy())
+
+
 def test_pictures_are_read_with_their_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_pairs, "PARTS", {"learn": ("china.jpg", 3), "judge": ("flower.jpg", 2)})
     _pairs.make(tmp_path)
-    assert [len(_pairs.read(tmp_path / part)) for part in ("learn", "judge")] == [3, 2]
-    pair = _pairs.read(tmp_path / "learn")[1]
+    data, others = _pairs.read(tmp_path)
+    assert (len(data), len(others)) == (3, 2)
+    pair = data[1]
     raw = np.asarray(Image.open(tmp_path / "learn" / "images" / "001.png"))
     assert torch.equal((pair["x0"] + 1).mul(127.5).round().byte(), torch.tensor(raw).permute(2, 0, 1))
     mask = np.asarray(Image.open(tmp_path / "learn" / "masks" / "001.png"))
     assert torch.equal(pair["target"], torch.tensor(mask > 0).long())
     assert 0.01 < pair["target"].float().mean() < 0.5
-    (tmp_path / "judge" / "masks" / "000.png").unlink()
-    with pytest.raises(ValueError, match="must have a mask"):
-        _pairs.read(tmp_path / "judge")
+    raw = np.asarray(Image.open(tmp_path / "judge" / "images" / "001.png"))
+    (tmp_path / "judge" / "masks" / "000.png").unlink()  # the picture is left out
+    others = _pairs.read(tmp_path)[1]
+    assert len(others) == 1
+    pair = others[0]
+    assert torch.equal((pair["x0"] + 1).mul(127.5).round().byte(), torch.tensor(raw).permute(2, 0, 1))
     Image.fromarray(mask[:9]).save(tmp_path / "learn" / "masks" / "001.png")
-    with pytest.raises(ValueError, match="alike in size"):
-        _pairs.read(tmp_path / "learn")
+    assert len(_pairs.read(tmp_path)[0]) == 2
+    mask = mask.copy()
+    mask[0, 0] = 7
+    Image.fromarray(mask).save(tmp_path / "learn" / "masks" / "001.png")
+    with pytest.raises(ValueError, match="masks must have two values"):
+        _pairs.read(tmp_path)
 
 
 def test_a_threshold_finds_the_smaller_side() -> None:
