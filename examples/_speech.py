@@ -21,6 +21,13 @@ NOISES = ("vinyl_hiss", "ambi_sauna", "loop_3d_printer", "ambi_lunar_land")  # o
 JUDGED = 60  # recordings at most that are held out
 LEVEL = 0.25  # root mean square of what the network is given
 
+WHOLE: dict[str, Any] = {
+    "spatial_dims": 1,
+    "channels": 1,
+    "split": "all",
+    "coloured": True,
+}  # how all of them are read
+
 Denoise = Callable[[Tensor], Tensor]
 Test = tuple[Tensor, Tensor]  # a clean recording (C, T), and it with noise
 
@@ -48,7 +55,7 @@ def recordings(
     speech = debian(SPEECH, packages="asterisk-core-sounds-en-wav sonic-pi-samples", data=speech)
     noise = debian(NOISE, packages="sonic-pi-samples", data=noise, flag="--noise")
     noises = [file for file in find(noise) if names is None or file.stem in names]
-    how |= {"spatial_dims": 1, "channels": 1, "split": "all", "coloured": True}
+    how |= WHOLE
     whole = FolderDataset(speech, size=(size,), **how)
     print(whole.report())
     clips = [clip for clip in find(speech) if clip not in whole.skipped]
@@ -65,7 +72,7 @@ def with_noise(clips: Sequence[Path], noise: Path, **how: Any) -> list[Test]:
     tests = []
     for i, clip in enumerate(clips):
         torch.manual_seed(i)
-        item = FolderDataset([clip], noise=noise, **how)[0]
+        item = FolderDataset([clip], noise=noise, **how | WHOLE)[0]
         tests.append((item["x0"], item["cond"]))
     return tests
 

@@ -62,7 +62,6 @@ def main(options: Options) -> None:
         sources = options.data, options.noise
         pairs, _, tests = recordings(*sources, folder, options.size, level=None, **how)
         unheard = held_out(find(other), pairs.units)
-        how |= {"spatial_dims": 1, "channels": 1, "split": "all", "coloured": True}
         voices = {"voice": tests, "other voice": with_noise(unheard, folder / "noise" / "judge", **how)}
     print(unet.summary((1, 1, options.size)))
     training: dict[str, Any] = {"steps": options.train_steps, "batch_size": options.batch_size}
