@@ -1,6 +1,6 @@
 """Classify images with the encoder of a U-Net: the same channel list, a pooled head instead of a decoder.
 
-    python examples/classify_digits.py                       # a minute on two CPU cores
+    python examples/classify_digits.py
     python examples/classify_digits.py --channels 16 32 64 --block convnext --norm layer
     python examples/classify_digits.py --data pictures/ --size 32     # sub-folders are classes
 
