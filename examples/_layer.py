@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from _ocean import below, draw_maps, mean_of_parallel
+from _ocean import applied, below, draw_maps, linear, mean_of_parallel
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -59,14 +59,9 @@ def regression(x: Tensor, labels: Tensor, known: Tensor) -> Tensor:
     """Labels as a linear function, for each depth its own, of what is seen and of products of two of it."""
     pairs = torch.combinations(torch.arange(4), with_replacement=True)
     chosen = x[[0, 1, 2, 4]]
-    terms = torch.stack([torch.ones_like(labels), *chosen, *(chosen[i] * chosen[j] for i, j in pairs)], -1)
-    found = torch.zeros_like(labels)
-    for depth in range(labels.shape[1]):
-        rows, there = terms[:, depth].double(), known[:, depth]
-        square = rows[there].T @ rows[there] + 1e-6 * torch.eye(rows.shape[-1], dtype=torch.double)
-        weights = torch.linalg.solve(square, rows[there].T @ labels[:, depth][there].double())
-        found[:, depth] = (rows @ weights > 0.5).long()
-    return found
+    terms = torch.stack([torch.ones_like(x[0]), *chosen, *(chosen[i] * chosen[j] for i, j in pairs)])
+    weights = linear([(terms * known, labels * known)])
+    return (applied(weights, terms) > 0.5).long()
 
 
 def judge(answers: Mapping[str, Tensor], labels: Tensor, held_out: Tensor, folder: Path) -> dict[str, str]:

@@ -5,7 +5,7 @@ periodic: the last entry of either axis is a neighbour of the first. Longitudes 
 middle of the Pacific.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,21 +93,34 @@ def _around(field: Tensor) -> Tensor:
     return F.avg_pool(padded.unsqueeze(0), (1, 1, 1, 9), 1, spatial_dims=4)[0]
 
 
+def linear(examples: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """Weights ``(depths, terms)`` of the linear function, for each depth its own, of least squared error.
+
+    Examples are terms ``(terms, months, depths, latitudes, longitudes)`` and values; 0 does not count.
+    """
+    square: Any = 0
+    product: Any = 0
+    for terms, values in examples:
+        x = terms.double()
+        square += torch.einsum("pmdij,qmdij->dpq", x, x) + 1e-6 * torch.eye(len(x), dtype=torch.double)
+        product += torch.einsum("pmdij,mdij->dp", x, values.double())
+    return torch.linalg.solve(square, product.unsqueeze(-1))[..., 0]
+
+
+def applied(weights: Tensor, terms: Tensor) -> Tensor:
+    """The function that :func:`linear` found, of terms."""
+    return torch.einsum("pmdij,dp->mdij", terms.double(), weights).float()
+
+
 def regression(data: Dataset[dict[str, Tensor]], cond: Tensor, examples: int = 40) -> Tensor:
     """The errors of a guess as a linear function, for each depth its own, of the first four conditions.
 
     It is fitted to examples of the same data as the network is. These conditions are how far the surface is
     from the guess, in the month and over the year, and the guess and its season.
     """
-    square: Any = 0
-    product: Any = 0
-    for _ in range(examples):
-        item = data[int(torch.randint(len(data), ()))]  # pyright: ignore[reportArgumentType]
-        x, error = (item["cond"][:4] * item["mask"]).double(), (item["x0"] * item["mask"])[0].double()
-        square += torch.einsum("pmdij,qmdij->dpq", x, x) + 1e-6 * torch.eye(4, dtype=torch.double)
-        product += torch.einsum("pmdij,mdij->dp", x, error)
-    weights = torch.linalg.solve(square, product.unsqueeze(-1))[..., 0]
-    return torch.einsum("pmdij,dp->mdij", cond[:4].double(), weights).float()
+    drawn = (data[int(torch.randint(len(data), ()))] for _ in range(examples))  # pyright: ignore[reportArgumentType]
+    weights = linear((item["cond"][:4] * item["mask"], (item["x0"] * item["mask"])[0]) for item in drawn)
+    return applied(weights, cond[:4])
 
 
 def judge(
