@@ -14,22 +14,24 @@ from PIL import Image
 
 from dynunet import Supervised, UNet
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
-sys.path.insert(0, str(EXAMPLES))
-tyro = pytest.importorskip("tyro")
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
 
-import _layer  # noqa: E402
-import _pairs  # noqa: E402
-import _peers  # noqa: E402
-import _runs  # noqa: E402
-import _scans  # noqa: E402
-import _voices  # noqa: E402
-import gallery  # noqa: E402
-import learn_convolution  # noqa: E402
-import learn_diffusion  # noqa: E402
-import learn_unet  # noqa: E402
-from _learn import value_of, words  # noqa: E402
+import _layer
+import _pairs
+import _peers
+import _runs
+import _scans
+import _voices
+import gallery
+import learn_convolution
+import learn_diffusion
+import learn_unet
+import tyro
+from _learn import value_of, words
+
+EXAMPLES = Path(learn_unet.__file__).parent
 
 
 @dataclass
