@@ -42,7 +42,6 @@ class Options(with_flags(NetworkOptions, {"channels": (16, 32, 64, 64)})):
 
 def main(options: Options) -> None:
     options, folder = begin(options, "masks")
-    torch.manual_seed(options.seed)
     with explained(folder):
         source = options.data or folder / "data"
         if options.data is None and not source.exists():
@@ -50,6 +49,7 @@ def main(options: Options) -> None:
         learn, judged = read(source)
         print(learn.report())
         data, held_out = ([part[i] for i in range(len(part))] for part in (learn, judged))
+        torch.manual_seed(options.seed)
         unet = UNet(2, learn.channels, 2, **options.network())
         about: dict[str, Any] = {"classes": learn.classes, "data": learn.units}
         models = {"network": Supervised(unet, **about)}
