@@ -16,7 +16,7 @@ from statistics import median
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ("segment_2d", "segment_brain_3d")
-NOT_FIGURES = ("run", "flags", "seed")
+NOT_FIGURES = ("run", "flags")
 
 
 def figures(example: str, seeds: Sequence[int], flags: Sequence[str]) -> dict[str, list[float]]:
