@@ -61,7 +61,7 @@ class Targets:
         if grid == file.header.shape:
             values = self._read(file, place, region)
         else:
-            values = np.array(cut(self.cache.get(key, lambda: self._on_grid(file, place, grid)), region))
+            values = cut(self.cache.get(key, lambda: self._on_grid(file, place, grid)), region)
         if self.classes is not None:
             return torch.from_numpy(values.astype(np.int64))
         return torch.from_numpy(Scale(*self.spec.scales[0]).to_model(values))
