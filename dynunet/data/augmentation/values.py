@@ -16,7 +16,7 @@ from torch import Tensor
 import convnd.functional as F
 
 from ..values import squared_frequencies, with_gain
-from .geometry import between, happens, log_between
+from .chance import between, happens, log_between
 from .options import Augment
 
 Function = Callable[[Tensor, Tensor | None], Tensor]  # of values (C, *spatial), and where they are there
