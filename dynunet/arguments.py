@@ -84,6 +84,13 @@ def several(value: Any, name: str) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, Sequence) else (value,)
 
 
+def flag(value: Any, name: str) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
 def choice(value: Any, known: Sequence[str], name: str) -> str:
     """One of the known names."""
     if value not in known:

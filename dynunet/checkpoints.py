@@ -17,12 +17,11 @@ from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from .config import Configured, build, constructor_config, one_line, read, saved_class, to_text, wrapped_as
-from .hub import fetched
+from .hub import CONFIG, WEIGHTS, fetched
 from .writing import replacing
 
 __all__ = ["Checkpoint", "constructor_config", "load"]
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _HUB = ("force_download", "token", "cache_dir", "local_files_only", "revision")
 _SHOWN = 4  # weights that are listed when they do not fit
 

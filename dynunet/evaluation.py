@@ -27,10 +27,10 @@ from .diffusion import Diffusion
 from .hub import run_folder
 from .jsonable import unflat
 from .metrics import frechet_distance, psnr, si_sdr, snr
-from .prediction import Predictor, Sizes
+from .prediction import Predictor
 from .progress import Bar
+from .runs import Sizes, classes_of_run, device_of, predicts, restoration_steps, spec_of_run, trained
 from .runs import batch_size as fitting
-from .runs import classes_of_run, device_of, predicts, restoration_steps, spec_of_run, trained
 from .scores import score
 from .supervised import Supervised
 from .training.record import RUN, read_flags

@@ -13,6 +13,7 @@ from torch import Tensor
 from .arguments import check_counts
 from .data.errors import UnreadableError, attempt, count, shown
 from .data.formats import of_kind
+from .data.formats.format import times
 from .data.loading import header_of, load
 from .data.saving import check_free, save
 from .data.spec import DataSpec
@@ -203,7 +204,7 @@ class _Batches:
 
     def _batch(self, numbers: range) -> Tensor:
         device, shape = device_of(self.diffusion), (len(numbers), *self.shape)
-        given = {name: x.to(device) for name, x in conditions(self.spec, shape).items()}
+        given = conditions(self.spec, shape, device=device)
         if self.labels:
             given["class_labels"] = torch.tensor([self.labels[i % len(self.labels)] for i in numbers])
         chance = [torch.Generator(device).manual_seed(self.seed + i) for i in numbers]
@@ -240,7 +241,7 @@ def _check_kept(path: Path, spec: DataSpec, shape: tuple[int, ...]) -> None:
     except UnreadableError as error:
         raise ValueError(f"out: {shown(path)} is there and cannot be read: {error}") from error
     if (header.channels, *header.shape) != shape:
-        there, wanted = ("x".join(map(str, s)) for s in ((header.channels, *header.shape), shape))
+        there, wanted = times((header.channels, *header.shape)), times(shape)
         raise ValueError(
             f"out: {shown(path)} is there and is of {there}, not of {wanted}; choose another folder or "
             "give --overwrite"

@@ -7,8 +7,9 @@ from typing import Any
 
 from .data.errors import shown
 
-__all__ = ["check_run", "fetched", "is_hub_name", "run_folder"]
+__all__ = ["CONFIG", "WEIGHTS", "check_run", "fetched", "is_hub_name", "run_folder"]
 
+CONFIG, WEIGHTS = "config.json", "model.safetensors"  # the files of a model
 _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 
 
@@ -40,7 +41,7 @@ def run_folder(run: Path | str, name: str = "run") -> Path:
     check_run(run, name)
     if Path(run).is_dir():
         return Path(run)
-    return fetched(str(run), ["config.json", "model.safetensors"], f"{name}: there is no folder {shown(run)}")
+    return fetched(str(run), [CONFIG, WEIGHTS], f"{name}: there is no folder {shown(run)}")
 
 
 def fetched(repository: str, files: Sequence[str], rule: str, **options: Any) -> Path:

@@ -5,7 +5,6 @@ class, and the most probable class is chosen there. Labels are written in the fi
 values of whole examples are lines of a table.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,22 +15,22 @@ from torch.nn import Module
 
 from .data.classes import class_values
 from .data.errors import shown
+from .data.files import stem
 from .data.formats import Header
 from .data.loading import load
 from .data.maps import class_map, label_dtype, map_name, write_array, write_map
 from .data.spec import DataSpec
 from .data.target_spec import TargetSpec
+from .data.targets import in_file_units
 from .data.values import Scale, resized
 from .result_table import ResultTable
-from .results import Outcome, Results
-from .runs import batch_size, conditions, predictor, windows
+from .results import Outcome, Results, is_made
+from .runs import Sizes, batch_size, conditions, device_of, predictor, windows
 from .supervised import Supervised
 
 __all__ = ["Predictor", "predict"]
 
 _TABLE = "predictions.csv"
-
-Sizes = int | Sequence[int] | None
 
 
 def predict(
@@ -128,14 +127,12 @@ class Predictor:
         return loaded.source.header, found, loaded.lost
 
     def _outputs(self, x: Tensor, mask: Tensor | None) -> np.ndarray:
-        device = next(self.model.parameters()).device
-        given = conditions(self.spec, x.shape)
-        if not {"window"} & self.how.keys():  # windows are moved one by one
-            x, mask = x.to(device), None if mask is None else mask.to(device)
-            given = {name: value.to(device) for name, value in given.items()}
-        options = {**self.how, **given, "mask": mask}
+        # Windows are brought to the model's device one by one.
+        device = x.device if "window" in self.how else device_of(self.model)
+        mask = None if mask is None else mask.to(device)
+        options = {**self.how, **conditions(self.spec, x.shape, device=device), "mask": mask}
         classes = self.model.task != "regression"
-        return self.model.predict(x, probabilities=classes, **options).cpu().numpy()
+        return self.model.predict(x.to(device), probabilities=classes, **options).cpu().numpy()
 
     def maps(self, output: np.ndarray, header: Header) -> np.ndarray:
         """Numbers of classes ``(1, *shape)``, or values ``(C, *shape)``, on the grid of a file."""
@@ -152,8 +149,7 @@ class Predictor:
 
     def values(self, output: np.ndarray) -> np.ndarray:
         """Those of a whole example, in the units of the table."""
-        ways = (Scale(*scale) for scale in self.learned.scales)
-        return np.array([way.to_file(value) for way, value in zip(ways, output, strict=True)])
+        return in_file_units(self.learned, output)
 
     @property
     def columns(self) -> list[str]:
@@ -172,8 +168,7 @@ def _maps(
     channels = 1 if classes is not None else use.learned.channels
 
     def files(to: Path) -> tuple[Path, ...]:
-        name = to.name.removesuffix(".gz").rpartition(".")[0]
-        return (to.with_name(f"{name}-probabilities.npy"), to) if probabilities else (to,)
+        return (to.with_name(f"{stem(to, to.parent)}-probabilities.npy"), to) if probabilities else (to,)
 
     def one(path: Path, to: Path) -> tuple[str, ...]:
         header, found, lost = use.outputs(path)
@@ -190,7 +185,7 @@ def _maps(
         return lost
 
     def there(path: Path, to: Path) -> bool:
-        return all(file.is_file() and not file.is_symlink() for file in files(to))
+        return all(is_made(path, file) for file in files(to))
 
     results = Results(
         source,

@@ -5,7 +5,7 @@ the level of white noise. ``fill_gaps`` is for a model of clean data. Both keep 
 units of a file, and work on long recordings and large volumes in overlapping windows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,9 @@ from .data.saving import check_result, save, write
 from .data.spec import DataSpec
 from .diffusion import Diffusion
 from .results import NothingToDoError, Outcome, Results
-from .runs import called, conditions, device_of, restoration_steps, trained, windows
+from .runs import Sizes, called, conditions, device_of, restoration_steps, trained, windows
 
 __all__ = ["Outcome", "fill_gaps", "restore"]
-
-Sizes = int | Sequence[int] | None
 
 
 def restore(
@@ -183,7 +181,9 @@ class _Sampling:
         """Without white noise of a level."""
 
         def run(x: Tensor, options: dict[str, Any]) -> Tensor:
-            return self.diffusion.denoise(x, sigma, steps or 20, **options, **self._conditions(x))
+            return self.diffusion.denoise(
+                x, sigma, steps or 20, **options, **conditions(self.spec, x.shape, device=x.device)
+            )
 
         return self._run(run, noisy)
 
@@ -192,7 +192,7 @@ class _Sampling:
         there = torch.ones_like(x, dtype=torch.bool) if known is None else known
 
         def run(x: Tensor, options: dict[str, Any]) -> Tensor:
-            options |= {"resamplings": resamplings, **self._conditions(x)}
+            options |= {"resamplings": resamplings, **conditions(self.spec, x.shape, device=x.device)}
             return self.diffusion.inpaint(x, there.view_as(x).to(x.device), steps, **options)
 
         return self._run(run, x)
@@ -203,9 +203,6 @@ class _Sampling:
         options = {**self.windows, "generator": chance, "progress": self.progress}
         y = run((x if several else x.unsqueeze(0)).to(device), options).cpu()
         return y if several else y[0]
-
-    def _conditions(self, x: Tensor) -> dict[str, Tensor]:
-        return {name: value.to(x.device) for name, value in conditions(self.spec, x.shape).items()}
 
 
 def _masks(mask: Path) -> dict[str, Path]:

@@ -58,6 +58,11 @@ class Outcome:
         return "; ".join([*parts, *sorted(self.lost)])
 
 
+def is_made(path: Path, to: Path) -> bool:
+    """True where the result for a file is there: a regular file, no link to one."""
+    return to.is_file() and not to.is_symlink()
+
+
 class Results:
     """Files, where their results go, and what becomes of them.
 
@@ -121,7 +126,7 @@ class Results:
     def make(
         self,
         do: Callable[[Path, Path], Sequence[str]],
-        there: Callable[[Path, Path], bool] = lambda path, to: to.is_file() and not to.is_symlink(),
+        there: Callable[[Path, Path], bool] = is_made,
     ) -> Outcome:
         """Make the result of every file that has none.
 

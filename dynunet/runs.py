@@ -10,19 +10,22 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from .checkpoints import CONFIG, load
+from .checkpoints import load
 from .config import read, saved_class
 from .data.errors import shown
+from .data.formats.format import times
 from .data.memory import total
 from .data.spec import DataSpec
 from .data.target_spec import Classes
 from .diffusion import Diffusion, coordinates
-from .hub import run_folder
+from .hub import CONFIG, run_folder
 from .jsonable import plain
 from .nn.unet import UNet
 from .supervised import Supervised
 from .windows import check_windows
 from .writing import amount
+
+Sizes = int | Sequence[int] | None  # one for all axes, or one for each
 
 _COPIES = 4  # of samples: their noise, where they are, the estimate, the one before
 _FEATURES = 2  # of the size of the data that a level has at once: input and output of a convolution
@@ -54,8 +57,7 @@ def trained(model: Path | str | Module, device: str | None = None) -> tuple[Diff
         "cond_channels": spec.cond_channels,
         "num_classes": None if spec.classes is None else len(spec.classes),
     }
-    for name, have, value in _misfits(diffusion, wanted):
-        raise ValueError(f"{place}: data: the units must fit the network, {name}={have}, got {value}")
+    _check_units(diffusion, wanted, place)
     return diffusion, spec
 
 
@@ -67,8 +69,7 @@ def predictor(model: Path | str | Module, device: str | None = None) -> tuple[Su
         "in_channels": spec.channels,
         "cond_channels": spec.cond_channels,
     }
-    for name, have, value in _misfits(supervised, wanted):
-        raise ValueError(f"{place}: data: the units must fit the network, {name}={have}, got {value}")
+    _check_units(supervised, wanted, place)
     learned = spec.learned
     if learned is None or learned.task != supervised.task:
         raise ValueError(f"{place}: data: the units must have a target, of the model's task")
@@ -115,6 +116,11 @@ def begun_with(run: Path | str, dataset: Any) -> Any:
         if have != value:
             raise ValueError(f"the model in {shown(run)} is for {name}={have}, and the data have {value}")
     return model
+
+
+def _check_units(model: Any, wanted: Mapping[str, Any], place: str) -> None:
+    for name, have, value in _misfits(model, wanted):
+        raise ValueError(f"{place}: data: the units must fit the network, {name}={have}, got {value}")
 
 
 def _misfits(model: Any, wanted: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
@@ -189,17 +195,24 @@ def restoration_steps(diffusion: Diffusion, steps: int | None) -> int:
     return 1 if diffusion.config.get("prediction") in _ONE_STEP else 20
 
 
-def conditions(spec: DataSpec, shape: Sequence[int], degraded: Tensor | None = None) -> dict[str, Any]:
-    """The conditions of the network beside data of a shape ``(N, C, *spatial)``, as in training."""
+def conditions(
+    spec: DataSpec,
+    shape: Sequence[int],
+    degraded: Tensor | None = None,
+    device: torch.device | None = None,
+) -> dict[str, Any]:
+    """The conditions of the network beside data of a shape ``(N, C, *spatial)``, as in training.
+
+    Args:
+        device: that they are brought to; by default they stay where they are made.
+    """
     parts = [] if degraded is None else [degraded]
     if spec.coordinates:
         parts.append(coordinates(shape, device=None if degraded is None else degraded.device))
-    return {"cond": parts[0] if len(parts) == 1 else torch.cat(parts, 1)} if parts else {}
+    return {"cond": (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).to(device)} if parts else {}
 
 
-def windows(
-    spec: DataSpec, window: Sequence[int] | int | None, overlap: Sequence[int] | int | None
-) -> dict[str, Any]:
+def windows(spec: DataSpec, window: Sizes, overlap: Sizes) -> dict[str, Any]:
     """Windows as keywords of a sampler: of the size the model was trained on, if it was trained on crops.
 
     Raises:
@@ -231,7 +244,7 @@ def check_memory(diffusion: Diffusion, shape: Sequence[int], in_windows: bool) -
     needed = 4 * entries * (_COPIES * shape[1] + (0 if in_windows else features))
     if needed > there:
         raise ValueError(
-            f"{'x'.join(map(str, shape[2:]))} takes at least {amount(needed)} of memory, and {device} has "
+            f"{times(shape[2:])} takes at least {amount(needed)} of memory, and {device} has "
             f"{amount(there)}; choose a smaller size or batch_size"
         )
 

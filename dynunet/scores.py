@@ -15,7 +15,7 @@ import torch
 
 from .data.dataset import FolderDataset
 from .data.errors import count, shown
-from .metrics.segmentation import class_counts
+from .metrics.segmentation import class_counts, confusion_matrix
 from .prediction import Predictor
 from .progress import Bar
 
@@ -68,44 +68,42 @@ def _examples(
 
 def _overlaps(use: Predictor, examples: Iterator[tuple[str, Any, np.ndarray, np.ndarray]]) -> Scores:
     """Dice and IoU of each class."""
-    classes, both, found, there = use.names, [], [], []
+    classes, figures_of_files = use.names, []
     files = [["file", "class", "dice", "iou", "predicted", "present"]]
     for name, header, output, target in examples:
         prediction, truth = (torch.from_numpy(x.astype(np.int64)) for x in (use.maps(output, header), target))
         counts = class_counts(prediction, truth.clamp(min=0), len(classes), truth >= 0)[:3]
-        for sums, part in zip((both, found, there), counts, strict=True):
-            sums.append(part[0].double())
-        dice, iou = _dice_and_iou(*(sums[-1] for sums in (both, found, there)))
+        both, found, present = (part[0].double() for part in counts)
+        dice, iou = 2 * both / (found + present), both / (found + present - both)
+        figures_of_files.append(torch.stack([dice, iou, present]))
         files += [
-            [name, each, _text(dice[i]), _text(iou[i]), f"{found[-1][i]:.0f}", f"{there[-1][i]:.0f}"]
+            [name, each, _text(dice[i]), _text(iou[i]), f"{found[i]:.0f}", f"{present[i]:.0f}"]
             for i, each in enumerate(classes)
         ]
-    dice, iou = _dice_and_iou(*(torch.stack(sums) for sums in (both, found, there)))
+    dice, iou, present = torch.stack(figures_of_files, 1)
     first = 0 if use.model.include_background or len(classes) == 1 else 1
     figures, rows = {}, [["class", "Dice", "IoU", "files with it"]]
     means = dice.nanmean(0), iou.nanmean(0)
     for i, each in enumerate(classes):
         figures |= {f"Dice {each}": float(means[0][i]), f"IoU {each}": float(means[1][i])}
-        present = int((torch.stack(there)[:, i] > 0).sum())
-        rows.append([each, _text(means[0][i]), _text(means[1][i]), f"{present} of {len(there)}"])
+        there = int((present[:, i] > 0).sum())
+        rows.append([each, _text(means[0][i]), _text(means[1][i]), f"{there} of {len(present)}"])
     figures |= {"Dice": float(means[0][first:].nanmean()), "IoU": float(means[1][first:].nanmean())}
     without = f"mean without {classes[0]}" if first else "mean"
     rows.append([without, _text(figures["Dice"]), _text(figures["IoU"]), ""])
     return Scores(figures, rows, files)
 
 
-def _dice_and_iou(both: torch.Tensor, found: torch.Tensor, there: torch.Tensor) -> tuple[Any, Any]:
-    return 2 * both / (found + there), both / (found + there - both)
-
-
 def _hits(use: Predictor, examples: Iterator[tuple[str, Any, np.ndarray, np.ndarray]]) -> Scores:
     """Accuracy, and how much of each class is found."""
     classes = use.names
     files = [["file", "target", *use.columns]]
-    confusion = np.zeros((len(classes), len(classes)), int)
+    predictions, truths = [], []
     for name, _, output, target in examples:
-        confusion[int(target), int(output.argmax())] += 1
+        predictions.append(int(output.argmax()))
+        truths.append(int(target))
         files.append([name, classes[int(target)], *use.cells(output)])
+    confusion = confusion_matrix(torch.tensor(predictions), torch.tensor(truths), len(classes)).numpy()
     right, present, given = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
     with np.errstate(invalid="ignore"):
         recall, precision = right / present, right / given

@@ -245,22 +245,33 @@ def _divisor(
 
 def adaptive_avg_pool(x: Tensor, sizes: Ints) -> Tensor:
     """Mean over windows ``[floor(o n / size), ceil((o + 1) n / size))`` of each axis."""
+    if deterministic(x):
+        means = wide(x)
+        for axis, size in enumerate(sizes, start=2):
+            means = _mean_along(means, axis, size)
+        return means.to(x.dtype)
     n = len(sizes)
-    if n <= MAX_AXES and not deterministic(x):
+    if n <= MAX_AXES:
         return kernels.adaptive_avg_pool(x, sizes)
     total = wide(x)
-    if deterministic(x):
-        for axis, size in enumerate(sizes, start=2):
-            total = _mean_along(total, axis, size)
-        return total.to(x.dtype)
     for group in _axis_groups(n, MAX_AXES):
         (total,) = _along(group, lambda v, group=group: (kernels.adaptive_avg_pool(v, sizes[group]),), total)
     return total.to(x.dtype)
 
 
 def _mean_along(x: Tensor, axis: int, size: int) -> Tensor:
-    """The mean over windows of one axis as a matrix product, whose gradient is one as well."""
+    """The mean over windows of one axis, by gathers: the gradients of these are deterministic."""
     n = x.shape[axis]
-    o, at = torch.arange(size, device=x.device)[:, None], torch.arange(n, device=x.device)
-    inside = ((at >= o * n // size) & (at < -(-(o + 1) * n // size))).to(x.dtype)
-    return (x.movedim(axis, -1) @ (inside / inside.sum(1, keepdim=True)).T).movedim(-1, axis)
+    if n % size == 0:
+        return x.unflatten(axis, (size, n // size)).mean(axis + 1)
+    o = torch.arange(size, device=x.device)
+    start, stop = o * n // size, -(-(o + 1) * n // size)
+
+    def along(values: Tensor) -> Tensor:
+        return values.view([-1 if a == axis else 1 for a in range(x.ndim)])
+
+    taps = [
+        torch.where(along(start + t < stop), x.index_select(axis, (start + t).clamp(max=n - 1)), 0)
+        for t in range(n // size + 2)  # as many as a window has, at most
+    ]
+    return sum(taps[1:], taps[0]) / along(stop - start)

@@ -53,7 +53,7 @@ def in_wider_type(kernel: Callable[..., Tensor], *args: Any) -> Tensor:
 
 
 def check_addressable(device: str, *shapes: Ints) -> None:
-    """Refuse axes that cuDNN gives wrong values for without a word (9.15, one axis of 2^31 entries)."""
+    """Refuse axes for which cuDNN gives wrong values without a word (torch 2.11, 1-D, 2^31 entries)."""
     longest = max(map(max, shapes))
     if device == "cuda" and longest > torch.iinfo(torch.int32).max:
         raise ValueError(f"an axis of a convolution on a GPU must have less than 2^31 entries, got {longest}")

@@ -126,7 +126,7 @@ def _words(text: str) -> str:
 
 
 def _say_warning(message: Warning | str, *where: Any) -> None:
-    """A warning as a line like all others, without the place in the program that it is of."""
+    """Print a warning as one line, without the line of code that it came from."""
     say(f"warning: {message}")
 
 

@@ -93,7 +93,7 @@ class NetworkOptions(with_flags(object, _DEFAULTS, notes=_BY_RANK, frozen=True))
         given, usual = self.arguments(spatial_dims), NetworkOptions().arguments(spatial_dims)
         for name, value in given.items():
             if name not in known and value != usual.get(name):
-                raise ValueError(f"{name} is of the decoder, which a model of whole examples has not")
+                raise ValueError(f"{name} is of the decoder, which a model of whole examples does not have")
         return {name: value for name, value in given.items() if name in known}
 
     def check(self, spatial_dims: int, **more: Any) -> None:

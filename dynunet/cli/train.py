@@ -12,7 +12,7 @@ from tyro.conf import DisallowNone, OmitArgPrefixes, Positional, PositionalMetav
 from ..data.augmentation import Augment
 from ..data.errors import check_exists, shown
 from ..defaults import BATCH, Examples, batch_that_fits, channels_for, examples_for, looked_at
-from ..hub import check_run, is_hub_name
+from ..hub import CONFIG, check_run, is_hub_name
 from ..jsonable import flat, unflat
 from ..progress import Interrupted, say
 from ..training.record import RUN, read_flags
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from ..data.formats import Format
 
 # What may be left out is left out: no flag takes the word None.
-CONFIG = "config.json"  # of a model, see dynunet.checkpoints, which imports torch
 _PATHS = ("noise", "pairs", "targets", "class_names")  # of the data, beside the source
 MARKERS = (DisallowNone, PositionalMetavarFromFieldName)
 

@@ -9,6 +9,7 @@ import numpy as np
 from ..rules import read_json
 from .errors import UnreadableError, shown
 from .target_spec import Classes
+from .values import greatest, resized
 
 __all__ = ["IGNORED", "class_values", "names_of", "numbered", "one_hot_resized", "read_classes"]
 
@@ -98,13 +99,8 @@ def described(classes: Classes) -> str:
 
 def one_hot_resized(labels: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
     """Labels ``(1, *spatial)`` on a grid of other sizes: each is resized linearly, the greatest wins."""
-    from .values import resized
-
     if labels.shape[1:] == sizes:
         return labels
-    result, best = np.zeros((1, *sizes), labels.dtype), np.full((1, *sizes), -1, np.float32)
-    for label in np.unique(labels):
-        share = resized((labels == label).astype(np.float32), sizes)
-        better = share > best
-        result[better], best[better] = label, share[better]
-    return result
+    found = np.unique(labels)
+    shares = (resized((labels == label).astype(np.float32), sizes) for label in found)
+    return found[greatest(shares, (1, *sizes))]

@@ -23,7 +23,7 @@ from .options import DataOptions
 from .pairing import Others
 from .selection import File, Selection, weighted, wrong_channels, wrong_kind
 from .spec import DataSpec
-from .values import random_place
+from .values import random_place, squared_frequencies, with_gain
 
 _LEAST_POWER = 1e-5
 _CODEC = 0.05  # seconds by which recordings of one pair may differ at the end, a tenth of them at most
@@ -41,15 +41,11 @@ def coloured_noise(shape: Sequence[int], exponent: float) -> Tensor:
     Returns:
         ``shape``, of mean 0 and power 1 in every channel (0 where a channel has one entry), periodic.
     """
-    axes = tuple(range(1, len(shape)))
-    lines = [torch.fft.fftfreq(n) for n in shape[1:-1]] + [torch.fft.rfftfreq(shape[-1])]
-    frequency = sum(f.square() for f in torch.meshgrid(*lines, indexing="ij"))
-    assert isinstance(frequency, Tensor)
-    shaping = frequency.clamp(min=torch.finfo(torch.float32).tiny) ** (-exponent / 4)
-    shaping[(0,) * len(axes)] = 0
-    spectrum = torch.fft.rfftn(torch.randn(*shape), dim=axes) * shaping
-    noise = torch.fft.irfftn(spectrum, s=tuple(shape[1:]), dim=axes)
-    power = noise.square().mean(axes, keepdim=True)
+    squares = squared_frequencies(shape[1:])
+    gain = squares.clamp(min=torch.finfo(torch.float32).tiny) ** (-exponent / 4)
+    gain = torch.where(squares == 0, 0, gain)
+    noise = with_gain(torch.randn(*shape), gain)
+    power = noise.square().mean(tuple(range(1, noise.ndim)), keepdim=True)
     return noise / power.sqrt().clamp(min=1e-30)
 
 

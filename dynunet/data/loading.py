@@ -15,6 +15,7 @@ from .channel_mapping import ChannelMapping, channel_mapping
 from .errors import UnreadableError, attempt, shown
 from .files import no_file
 from .formats import SUFFIXES, Header, of_path
+from .formats.format import times
 from .memory import check_size, stacked
 from .options import DataOptions, missing_value
 from .spec import DataSpec
@@ -238,7 +239,7 @@ def marks_of(mask: Path, spec: DataSpec) -> Marks:
 def _marks(own: Header, spec: DataSpec, header: Header) -> np.ndarray:
     """Bool ``(N or 1, channels or 1, *shape)``."""
     if own.shape != header.shape or own.entries not in (1, header.entries):
-        sizes = ("x".join(map(str, (*[i.entries] * i.series, *i.shape))) for i in (header, own))
+        sizes = (times((*[i.entries] * i.series, *i.shape)) for i in (header, own))
         raise UnreadableError("it must have the size of the file, {}, and has {}".format(*sizes))
     marked = own.format.marked(own, spec)
     same = marked.shape[1] in (1, header.channels)

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..writing import replacing
 from .errors import shown
 from .formats import Header, of_path, to_write
 from .formats.numbers import Numbers
-from .saving import check_free
+from .saving import check_free, write_bytes
 from .spec import DataSpec
-from .values import resized
+from .values import greatest, resized
 
 __all__ = ["class_map", "label_dtype", "map_name", "write_array", "write_map"]
 
@@ -29,12 +28,8 @@ def class_map(probabilities: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         probabilities: ``(classes, *spatial)``, of whatever sizes.
         shape: sizes of the grid.
     """
-    result, best = np.zeros(shape, np.int16), np.full(shape, -np.inf, np.float32)
-    for number, one in enumerate(probabilities):
-        share = one if one.shape == shape else resized(one[None], shape)[0]
-        better = share > best
-        result[better], best[better] = number, share[better]
-    return result
+    on_grid = (p if p.shape == shape else resized(p[None], shape)[0] for p in probabilities)
+    return greatest(on_grid, shape)
 
 
 def label_dtype(values: Sequence[int], stored: str, kind: str) -> str:
@@ -78,12 +73,8 @@ def write_map(
         raise ValueError(f"path must be of a format for maps of {like.kind}, such as npy, got {shown(path)}")
     several = values.shape[1] > 1
     own = replace(spec, channel_axis=spec.channel_axis if several else None)
-    made = written.encode(
-        path, numbers.stored(values), numbers, own, None if written.kind == "images" else like
-    )
-    with replacing(path, needs=len(made)) as (partial,):
-        partial.write_bytes(made)
-        check_free(path, overwrite)
+    source = None if written.kind == "images" else like
+    write_bytes(path, written.encode(path, numbers.stored(values), numbers, own, source), overwrite)
 
 
 def write_array(
@@ -102,6 +93,4 @@ def write_array(
     ordered = np.stack([like.format.in_file_order(one, like) for one in flat])
     file = io.BytesIO()
     np.save(file, ordered.reshape(*leading, *ordered.shape[1:]))
-    with replacing(path, needs=file.getbuffer().nbytes) as (partial,):
-        partial.write_bytes(file.getbuffer())
-        check_free(path, overwrite)
+    write_bytes(path, file.getbuffer(), overwrite)

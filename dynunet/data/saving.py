@@ -90,7 +90,11 @@ def write(
         stored = _kept(stored, numbers, spec, like, holes)
     elif holes is not None:
         raise ValueError(f"only needs a result with the channels of the source, got {channels}")
-    made = written.encode(path, stored, numbers, spec, header)
+    write_bytes(path, written.encode(path, stored, numbers, spec, header), overwrite)
+
+
+def write_bytes(path: Path, made: bytes | memoryview, overwrite: bool) -> None:
+    """Write a file that appears once it is whole, and in place of no other that has come meanwhile."""
     with replacing(path, needs=len(made)) as (partial,):
         partial.write_bytes(made)
         check_free(path, overwrite)

@@ -23,7 +23,7 @@ from .spec import DataSpec
 from .target_spec import Classes, TargetSpec
 from .values import Region, Scale, cut, resized
 
-__all__ = ["Known", "Targets", "map_header", "map_spec", "map_values"]
+__all__ = ["Known", "Targets", "in_file_units", "map_header", "map_spec", "map_values"]
 
 Known = tuple[TargetSpec, Classes | None]  # what a model predicts, and its classes
 
@@ -61,7 +61,7 @@ class Targets:
         if grid == file.header.shape:
             values = self._read(file, place, region)
         else:
-            values = np.array(cut(self.cache.get(key, lambda: self._on_grid(file, place, grid)), region))
+            values = cut(self.cache.get(key, lambda: self._on_grid(file, place, grid)), region)
         if self.classes is not None:
             return torch.from_numpy(values.astype(np.int64))
         return torch.from_numpy(Scale(*self.spec.scales[0]).to_model(values))
@@ -77,7 +77,7 @@ class Targets:
         value = self.single[entry].numpy()
         if self.classes is not None:
             return value
-        return np.array([Scale(*s).to_file(v) for s, v in zip(self.spec.scales, value, strict=True)])
+        return in_file_units(self.spec, value)
 
     def _on_grid(self, file: File, place: int, grid: tuple[int, ...]) -> np.ndarray:
         values = self._read(file, place, None)
@@ -99,6 +99,12 @@ class Targets:
         names = described(self.classes).split(", ")
         some = ", ".join(f"{n} {c / total:.1%}" for n, c in zip(names[:30], self.counts[:30], strict=True))
         return f"{self.spec.task} of {number} classes of {of}: {some}{' ...' if number > 30 else ''}"
+
+
+def in_file_units(spec: TargetSpec, values: np.ndarray) -> np.ndarray:
+    """Standardised values of a whole example ``(values,)``, in the units of the table."""
+    scales = (Scale(*scale) for scale in spec.scales)
+    return np.array([scale.to_file(value) for scale, value in zip(scales, values, strict=True)])
 
 
 def map_header(file: File) -> Header:

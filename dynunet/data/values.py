@@ -5,8 +5,9 @@ the size of the new cells, so that every old entry counts (as pillow's bilinear 
 not finite are left out; where they are most of the weight, the result is NaN.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ __all__ = [
     "Region",
     "Scale",
     "cut",
+    "greatest",
     "limits",
     "loudness",
     "padded",
@@ -25,7 +27,9 @@ __all__ = [
     "random_place",
     "region_coordinates",
     "resized",
+    "squared_frequencies",
     "touched",
+    "with_gain",
     "with_nan",
 ]
 
@@ -125,6 +129,18 @@ def _along(values: np.ndarray, axis: int, size: int) -> np.ndarray:
     return result
 
 
+def greatest(maps: Iterable[np.ndarray], sizes: Sequence[int]) -> np.ndarray:
+    """Which of several maps is the greatest at every place, of equals the first: int16, of the given sizes.
+
+    No more than one map is held beside the greatest values so far.
+    """
+    result, best = np.zeros(sizes, np.int16), np.full(sizes, -np.inf, np.float32)
+    for number, values in enumerate(maps):
+        better = values > best
+        result[better], best[better] = number, values[better]
+    return result
+
+
 def touched(marked: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
     """Entries of a grid of other sizes that lie in those that are marked, or hold one of them.
 
@@ -170,6 +186,19 @@ def region_coordinates(grid: Sequence[int], region: Region) -> Tensor:
         for n, (a, b) in zip(grid, region, strict=True)
     ]
     return torch.stack(torch.meshgrid(*lines, indexing="ij"))
+
+
+def squared_frequencies(sizes: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Squared lengths of the frequencies of :func:`torch.fft.rfftn` over all axes, in cycles per entry."""
+    lines = [torch.fft.fftfreq(n, dtype=dtype) for n in sizes[:-1]]
+    lines.append(torch.fft.rfftfreq(sizes[-1], dtype=dtype))
+    return reduce(torch.add, (f.square() for f in torch.meshgrid(*lines, indexing="ij")))
+
+
+def with_gain(x: Tensor, gain: Tensor) -> Tensor:
+    """``(C, *spatial)`` with a gain for each frequency of :func:`torch.fft.rfftn` over the spatial axes."""
+    axes = tuple(range(1, x.ndim))
+    return torch.fft.irfftn(torch.fft.rfftn(x, dim=axes) * gain, s=tuple(x.shape[1:]), dim=axes)
 
 
 def padded(x: Tensor, size: Sequence[int], value: float | bool = 0) -> Tensor:

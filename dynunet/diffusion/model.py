@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from convnd.arguments import PerAxis, integer
 
-from ..arguments import number, positive
+from ..arguments import flag, number, positive
 from ..checkpoints import Checkpoint
 from ..compiling import compile_mode, compiled
 from ..config import AroundNetwork
@@ -91,10 +91,8 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         for name, value in given.items():
             checks.check_object(value, name)
         self.schedule: Any = checks.look_up(schedule, SCHEDULES, "schedule")
-        if not isinstance(zero_terminal_snr, bool):
-            raise TypeError(f"zero_terminal_snr must be True or False, got {zero_terminal_snr!r}")
         sigma_data, shift = positive(sigma_data, "sigma_data"), positive(shift, "shift")
-        if zero_terminal_snr:
+        if flag(zero_terminal_snr, "zero_terminal_snr"):
             self.schedule = rescaling.zero_terminal_snr(self.schedule)
         if shift != 1:
             self.schedule = rescaling.shifted(self.schedule, shift)

@@ -139,8 +139,8 @@ def _by_distances(
         raise ValueError(f"spacing must be one number or one for each of the {n} axes, got {spacing!r}")
     steps = [positive(step, "spacing") for step in given]
     rows = [
-        [_distance(a, b, steps, figure) for a, b in zip(*pair, strict=True)]
-        for pair in zip(*(_one_hot(x, classes).cpu().numpy() for x in (prediction, target)), strict=True)
+        [_distance(_of_class(a, c), _of_class(b, c), steps, figure) for c in range(classes)]
+        for a, b in zip(prediction.cpu().numpy(), target.cpu().numpy(), strict=True)
     ]
     return torch.tensor(rows, dtype=torch.float64).view(len(rows), classes)
 
@@ -163,6 +163,11 @@ def _surface(x: Any) -> Any:
     return x & ~binary_erosion(x)
 
 
+def _of_class(sample: Any, c: int) -> Any:
+    """Where a sample has a class, of labels or of a bool for each class."""
+    return sample[c] if sample.dtype == bool else sample == c
+
+
 def class_counts(
     prediction: Tensor, target: Tensor, classes: int, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -176,18 +181,23 @@ def class_counts(
         ``(N, 1)``: int64 on the device of ``target``.
     """
     prediction, target, counted = _checked(prediction, target, classes, mask)
-    found, there = (_one_hot(x, classes) & counted.unsqueeze(1) for x in (prediction, target))
-    axes = tuple(range(2, found.ndim))
-    sums = [x.sum(axes) if axes else x.long() for x in (found & there, found, there, counted.unsqueeze(1))]
-    return sums[0], sums[1], sums[2], sums[3]
+    total = counted.unsqueeze(1).flatten(1).sum(1, keepdim=True)
+    if target.dtype == torch.bool:
+        found, there = (x & counted.unsqueeze(1) for x in (prediction, target))
+        both, found, there = (x.unsqueeze(2).flatten(2).sum(2) for x in (found & there, found, there))
+        return both, found, there, total
+    right = counted & (prediction == target)
+    both, there = (_tally(target, where, classes) for where in (right, counted))
+    return both, _tally(prediction, counted, classes), there, total
 
 
-def _one_hot(labels: Tensor, classes: int) -> Tensor:
-    """Label maps as bools, ``(N, classes, *spatial)``."""
-    if labels.dtype == torch.bool:
-        return labels
-    numbers = torch.arange(classes, device=labels.device)
-    return labels.unsqueeze(1) == numbers.view(-1, *(1,) * (labels.ndim - 1))
+def _tally(labels: Tensor, where: Tensor, classes: int) -> Tensor:
+    """How often each label is at the given positions of each sample, ``(N, classes)``; others are ignored."""
+    where = where & (labels >= 0) & (labels < classes)
+    first = classes * torch.arange(len(labels), device=labels.device).view(-1, *(1,) * (labels.ndim - 1))
+    index = torch.where(where, labels + first, 0).flatten()
+    counts = torch.zeros(len(labels) * classes, dtype=torch.int64, device=labels.device)
+    return counts.scatter_add(0, index, where.flatten().long()).view(-1, classes)
 
 
 def _doubles(*arguments: Any) -> tuple[Tensor, ...]:

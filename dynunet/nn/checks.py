@@ -43,9 +43,7 @@ def probability(value: Any, name: str, n: int = 0) -> float:
 
 def flag(value: Any, name: str, n: int = 0) -> bool:
     """True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-    return value
+    return arguments.flag(value, name)
 
 
 def layer(value: Any, name: str, n: int = 0) -> Any:

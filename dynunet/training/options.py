@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from math import cos, inf, pi
 from typing import Any, ClassVar, Literal
 
-from ..arguments import choice, integer, number, positive
+from ..arguments import choice, flag, integer, number, positive
 from ..compiling import COMPILE_MODES, CompileMode
 
 # With other values of these the same run would take another course.
@@ -94,8 +94,7 @@ class TrainOptions:
             raise ValueError(f"ema must be below 1, got {self.ema}")
         choice(self.decay, ("cosine", "constant"), "decay")
         for name in ("compile", "tf32"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+            flag(getattr(self, name), name)
         self._check_device()
         choice(self.compile_mode, COMPILE_MODES, "compile_mode")
         choice(self.precision, ("no", "bf16", "fp16"), "precision")

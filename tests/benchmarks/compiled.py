@@ -17,15 +17,6 @@ from . import unet
 from .harness import THREADS, Settings, interleaved, wait
 from .peers import installed
 
-CONFIGS = (
-    unet.Config((64, 128, 256), 2048, 1),
-    unet.Config((64, 128, 256), 32, 2),
-    unet.Config((32, 64, 128), 24, 3),
-    unet.Config((16, 32, 64), 12, 4),
-)
-SMALL = tuple(unet.Config((16, 32), 4, n, work=0) for n in (1, 2, 3, 4))
-PEERS = {2: (unet.diffusers, unet.monai), 3: (unet.monai,)}
-
 
 def call(
     make: unet.Make, config: unet.Config, train: bool, compiled: bool, device: str
@@ -79,10 +70,11 @@ def main() -> int:
     torch.set_num_threads(THREADS)
     settings = Settings(given.device, least=2, most=5, budget=0.3) if given.quick else Settings(given.device)
     print(f"{'':52}  first call s  eager ms  compiled ms  eager / compiled")
-    for config in SMALL if given.quick else CONFIGS:
-        for make in (unet.ours, *(p for p in PEERS.get(config.spatial_dims, ()) if installed(p.__name__))):
+    for n, config in (unet.TINY if given.quick else unet.SIZES).items():
+        peers = [p for p in unet.PEERS[n] if p.__name__ in unet.EQUAL and installed(p.__name__)]
+        for make in (unet.ours, *peers):
             for train in (True, False):
-                if given.filter in f"{config.spatial_dims}-D {make.__name__}":
+                if given.filter in f"{n}-D {make.__name__}":
                     name, first, eager, compiled, ratio = row(make, config, train, settings)
                     print(f"{name:52}  {first:>12}  {eager:>8}  {compiled:>11}  {ratio:>16}", flush=True)
     return 0

@@ -246,23 +246,26 @@ PEERS: dict[int, tuple[Make, ...]] = {
 }
 
 
+SIZES = {
+    1: Config((64, 128, 256), 2048, 1),
+    2: Config((64, 128, 256), 32, 2),
+    3: Config((32, 64, 128), 24, 3),
+    4: Config((16, 32, 64), 12, 4),
+}
+TINY = {n: Config((16, 32), 4, n, work=0) for n in SIZES}
+
+
 def tables() -> list[Table]:
-    image, volume = Config((64, 128, 256), 32, 2), Config((32, 64, 128), 24, 3)
+    image, volume = SIZES[2], SIZES[3]
     equal = [
         ("diffusers", image, ""),
         ("monai", image, ""),
         ("monai", volume, ""),
         ("diffusers", Config((16, 32), 8, 2, work=0), "tiny"),
         ("monai", Config((16, 32), 8, 2, work=0), "tiny"),
-        ("monai", Config((16, 32), 4, 3, work=0), "tiny"),
+        ("monai", TINY[3], "tiny"),
     ]
-    sizes = [
-        (Config((64, 128, 256), 2048, 1), ""),
-        (image, ""),
-        (volume, ""),
-        (Config((16, 32, 64), 12, 4), ""),
-        *((Config((16, 32), 4, n, work=0), "tiny") for n in PEERS),
-    ]
+    sizes = [*((config, "") for config in SIZES.values()), *((config, "tiny") for config in TINY.values())]
     each = [
         alone(make, config, label)
         for config, label in sizes

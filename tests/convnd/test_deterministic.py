@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import convnd.functional as F
 from convnd._spatial import interpolate, pad, pool
 from convnd._torch import eager
 from tests.convnd.calls import SIZES, Call, data, paddings, pools, resamplings
@@ -57,6 +58,16 @@ def test_the_same_values_by_deterministic_operators(n: int, monkeypatch: pytest.
         assert not names.seen.intersection(REFUSED), name
         for a, b in zip(got, expected[name], strict=True):
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_what_is_not_finite_stays_in_its_windows(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = data(n, longer=3)
+    x[(0, 0, *[1] * n)], x[(1, 2, *[-1] * n)] = float("inf"), float("nan")
+    expected = F.adaptive_avg_pool(x, 3)
+    monkeypatch.setattr(pool, "deterministic", lambda x: True)
+    with torch.autocast("cpu", torch.bfloat16):  # which must not round what torch's kernels do not
+        torch.testing.assert_close(F.adaptive_avg_pool(x, 3), expected, equal_nan=True)
 
 
 def test_it_is_asked_of_torch() -> None:

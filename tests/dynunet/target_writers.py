@@ -1,5 +1,6 @@
 """Small data sets with targets, in files of every rank: blobs of known labels in noise."""
 
+import csv
 from pathlib import Path
 
 import nibabel as nib
@@ -9,6 +10,8 @@ from PIL import Image
 
 from dynunet.cli import main
 
+RANKS = [1, 2, 3, 4]
+SIZE = {1: 64, 2: 8, 3: 8, 4: 6}  # of examples
 VALUES = (0, 7, 200)  # of the labels
 TINY = (
     "--channels 4 8 --num-blocks 1 --num-groups 2 --steps 3 --batch-size 2 --sample-every 0 --no-tensorboard "
@@ -21,6 +24,12 @@ AFFINE = np.array([[0, -2, 0, 9], [1.5, 0, 0, -4], [0, 0, 3, 1], [0, 0, 0, 1.0]]
 
 def run(*words: object) -> None:
     main([str(word) for word in words])
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    """The lines of a table (CSV), by the names of its columns."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def write(path: Path, values: np.ndarray, palette: bool = False) -> Path:

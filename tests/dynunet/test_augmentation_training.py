@@ -18,10 +18,9 @@ from dynunet.data.degradation import coloured_noise
 from dynunet.training import Trainer, loop
 from dynunet.training.augmentation import fitted
 from dynunet.training.order import Stream
-from dynunet.training.state import read
 
 from .test_cli import SMALL, fails, run
-from .trainers import QUIET, Random, assert_same, stopped, trainer
+from .trainers import QUIET, Random, assert_resumes, assert_same, trainer
 
 real = loop.Pictures
 pytestmark = pytest.mark.usefixtures("without_the_curve")
@@ -88,13 +87,7 @@ def test_threads_change_no_bit() -> None:
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, workers: int) -> None:
     options: dict[str, Any] = {"steps": 10, "workers": workers, "log_every": 3}
     options["augment"] = Augment(task="regression", elastic=0.05, noise=0.1, erase=0.2, probability=0.6)
-    whole = trainer(tmp_path / "whole", Random(), **options).fit()
-    stopped(tmp_path / "run", 7, **options)
-    torch.manual_seed(99)
-    resumed = trainer(tmp_path / "run", Random(), **options).fit(resume=True)
-    assert_same(resumed, whole)
-    ends = [read(tmp_path / name / "checkpoints" / "step-00000010") for name in ("whole", "run")]
-    assert_same(*(end.state["model"] for end in ends))
+    assert_resumes(tmp_path, 7, **options)
 
 
 def test_a_run_is_resumed_with_its_own_augmentation(tmp_path: Path) -> None:
@@ -205,7 +198,8 @@ def test_the_spacing_of_volumes_and_their_pairs_are_known(tmp_path: Path) -> Non
     pairs = FolderDataset(tmp_path / "clean", size=4, coordinates=True, split="all")
     made = fitted(Augment(condition=False), Diffusion(unet), pairs)
     assert (made.task, made.given_channels, made.spacing) == ("generation", 0, (1.0, 1.0, 3.0))
-    assert fitted(True, segmenter(), Scans()).task == "segmentation"  # type: ignore[union-attr]
+    made = fitted(True, segmenter(), Scans())
+    assert made.task == "segmentation"
     assert fitted(False, segmenter(), Scans()) is None
 
 

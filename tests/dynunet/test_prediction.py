@@ -1,6 +1,5 @@
 """Targets on the command line: every task is trained and predicted in 1 to 4 dimensions."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,7 @@ from PIL import Image
 import dynunet
 from dynunet.data import load
 
-from .target_writers import AFFINE, MAPS, SUFFIXES, TINY, VALUES, folder, run
-
-RANKS = [1, 2, 3, 4]
-SIZE = {1: 64, 2: 8, 3: 8, 4: 6}
+from .target_writers import AFFINE, MAPS, RANKS, SIZE, SUFFIXES, TINY, VALUES, folder, run, table
 
 
 def values(path: Path) -> np.ndarray:
@@ -27,11 +23,6 @@ def values(path: Path) -> np.ndarray:
     image: Any = nib.load(path)
     np.testing.assert_array_equal(image.affine, AFFINE)
     return np.asarray(image.dataobj)
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize("rank", RANKS)

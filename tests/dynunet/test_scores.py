@@ -1,6 +1,5 @@
 """Evaluation of predictions: figures beside those computed by hand from the files that predict writes."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +8,7 @@ from PIL import Image
 
 from dynunet.evaluation import data_of_run, evaluate
 
-from .target_writers import TINY, VALUES, folder, label_map, run, scan_of, write
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+from .target_writers import TINY, VALUES, folder, label_map, run, scan_of, table, write
 
 
 @pytest.fixture(scope="module")

@@ -406,8 +406,9 @@ def test_a_process_without_a_batch_takes_part_in_the_sums(name: str) -> None:
     """Or the others would wait for it."""
     model, item = tasks(2)[name]
     stream = Stream([{key: value[i] for key, value in item.items()} for i in range(2)], 0, "target")
-    one, other = (Process(model.eval(), index) for index in range(2))
-    figures = [set(validate(process, stream)) for process in (one, other)]  # type: ignore[arg-type]
+    processes: list[Any] = [Process(model.eval(), index) for index in range(2)]
+    one, other = processes
+    figures = [set(validate(process, stream)) for process in processes]
     assert figures[0] == figures[1] == {"validation_loss", f"validation_{model.metric_names[0]}"}
     for a, b in zip(one.summed, other.summed, strict=True):
         assert (a.shape, a.dtype) == (b.shape, b.dtype)

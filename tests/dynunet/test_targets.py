@@ -17,10 +17,7 @@ from dynunet.data import FolderDataset
 from dynunet.data.classes import IGNORED, numbered, one_hot_resized, read_classes
 from dynunet.data.errors import UnreadableError
 
-from .target_writers import AFFINE, MAPS, SUFFIXES, TINY, VALUES, folder, label_map, run, write
-
-RANKS = [1, 2, 3, 4]
-SIZE = {1: 64, 2: 8, 3: 8, 4: 6}
+from .target_writers import AFFINE, MAPS, RANKS, SIZE, SUFFIXES, TINY, VALUES, folder, label_map, run, write
 
 
 @pytest.mark.parametrize("rank", RANKS)

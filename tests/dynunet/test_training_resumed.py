@@ -14,7 +14,7 @@ from dynunet import Diffusion
 from dynunet.training import loop
 from dynunet.training.state import Checkpoints, read
 
-from .trainers import Random, assert_same, data, model, stopped, trainer
+from .trainers import Random, assert_resumes, assert_same, data, model, stopped, trainer
 
 pytestmark = pytest.mark.usefixtures("without_the_curve")
 
@@ -26,13 +26,7 @@ pytestmark = pytest.mark.usefixtures("without_the_curve")
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, workers: int) -> None:
     options: dict[str, Any] = {"steps": 14, "validation": data(3), "validate_every": 5, "workers": workers}
     options["log_every"] = 3  # some checkpoints are between rows
-    whole = trainer(tmp_path / "whole", Random(), **options).fit()
-    stopped(tmp_path / "run", 10, **options)
-    torch.manual_seed(99)
-    resumed = trainer(tmp_path / "run", Random(), **options).fit(resume=True)
-    assert_same(resumed, whole)
-    ends = [read(tmp_path / name / "checkpoints" / "step-00000014") for name in ("whole", "run")]
-    assert_same(*(end.state["model"] for end in ends))
+    assert_resumes(tmp_path, 10, **options)
     logs = []
     for name in ("whole", "run"):
         with (tmp_path / name / "log.csv").open(newline="") as file:

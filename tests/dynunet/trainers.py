@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from dynunet import Diffusion, UNet
 from dynunet.checkpoints import Checkpoint
 from dynunet.training import Trainer
+from dynunet.training.state import read
 
 QUIET: dict[str, Any] = {"progress": False, "sample_every": 0, "tensorboard": False, "validate_every": 0}
 
@@ -99,3 +100,15 @@ def stopped(out: Path, at: int, **options: Any) -> None:
 
     with pytest.raises(Stop):
         trainer(out, Random(), callbacks=[stop], **options).fit()
+
+
+def assert_resumes(folder: Path, at: int, **options: Any) -> None:
+    """A run that breaks off and is resumed, ``run``, ends with the bits of one that does not, ``whole``."""
+    whole = trainer(folder / "whole", Random(), **options).fit()
+    stopped(folder / "run", at, **options)
+    torch.manual_seed(99)
+    resumed = trainer(folder / "run", Random(), **options).fit(resume=True)
+    assert_same(resumed, whole)
+    last = f"step-{options['steps']:08d}"
+    ends = [read(folder / name / "checkpoints" / last) for name in ("whole", "run")]
+    assert_same(*(end.state["model"] for end in ends))

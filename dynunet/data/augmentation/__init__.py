@@ -2,6 +2,7 @@
 
 ``options``   which changes, how strong and how often: :class:`dynunet.data.Augment`
 ``presets``   what is chosen by the task and the number of axes
+``chance``    whether a change happens, and how strong it is
 ``geometry``  places: mirroring, rotation, scale, shear, shift, elastic deformation
 ``values``    values: contrast, noise, blur, ...
 ``item``      an example in which everything is changed alike

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
-from math import cos, exp, log, radians, sin, tan
+from math import cos, radians, sin, tan
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor
 
 import convnd.functional as F
 
+from .chance import between, happens, log_between
 from .options import Augment
 
 _NODES = 5  # of a displacement along every axis: they are a fifth of it apart
@@ -218,19 +219,3 @@ def _nodes(n: int, axes: Sequence[int]) -> Tensor:
     nodes = torch.zeros(n, *sizes)
     nodes[list(axes)] = torch.randn(len(axes), *sizes)
     return nodes
-
-
-def happens(options: Augment, name: str) -> bool:
-    """True with the probability of a change, if it is of any strength."""
-    return options.has(name) and float(torch.rand(())) < options.chance(name)
-
-
-def between(low: float, high: float) -> float:
-    """A number, uniform between others."""
-    return low + (high - low) * float(torch.rand((), dtype=torch.float64))
-
-
-def log_between(bounds: tuple[float, float] | None) -> float:
-    """A factor, whose logarithm is uniform."""
-    low, high = bounds or (1.0, 1.0)
-    return exp(between(log(low), log(high)))

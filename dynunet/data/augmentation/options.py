@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from typing_extensions import Doc
 
-from ...arguments import choice, integer, interval, number, positive, several
+from ...arguments import choice, flag, integer, interval, number, positive, several
 from .presets import PROBABILITIES, TASKS, preset
 
 if TYPE_CHECKING:
@@ -226,12 +226,6 @@ class Augment:
 Check = Callable[[Any, str], Any]
 
 
-def _flag(value: Any, name: str) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-    return value
-
-
 def _range(low: float, high: float) -> Check:
     return lambda value, name: interval(value, name, low, high, equal=True)
 
@@ -280,7 +274,7 @@ def _probabilities(value: Any, name: str) -> tuple[str, ...]:
 
 
 _CHECKS: dict[str, Check] = {
-    "preset": _flag,
+    "preset": flag,
     "flip": _axes,
     "rotation": _each(_number(0, 180)),
     "scale": _range(0.1, 10),
@@ -303,7 +297,7 @@ _CHECKS: dict[str, Check] = {
     "padding": _paddings,
     "interpolation": _one_of("linear", "cubic"),
     "labels": _one_of("linear", "nearest"),
-    "condition": _flag,
+    "condition": flag,
     "task": _one_of(*TASKS),
     "spacing": _each(positive),
     "given_channels": lambda value, name: integer(value, name, 0),

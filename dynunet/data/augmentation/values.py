@@ -15,7 +15,8 @@ from torch import Tensor
 
 import convnd.functional as F
 
-from .geometry import between, happens, log_between
+from ..values import squared_frequencies, with_gain
+from .chance import between, happens, log_between
 from .options import Augment
 
 Function = Callable[[Tensor, Tensor | None], Tensor]  # of values (C, *spatial), and where they are there
@@ -139,13 +140,8 @@ def coarse(x: Tensor, share: float) -> Tensor:
 
 def filtered(x: Tensor, gain: Callable[[Tensor], Tensor]) -> Tensor:
     """``(C, *spatial)`` with a gain by frequency: the length of its vector, 1 for the highest of an axis."""
-    axes = tuple(range(1, x.ndim))
-    real = {"dtype": torch.float64}
-    lines = [torch.fft.fftfreq(size, **real) for size in x.shape[1:-1]]
-    lines.append(torch.fft.rfftfreq(x.shape[-1], **real))
-    squares = torch.stack(torch.meshgrid(*lines, indexing="ij")).square().sum(0)
-    spectrum = torch.fft.rfftn(x, dim=axes) * gain(2 * squares.sqrt()).to(x.dtype)
-    return torch.fft.irfftn(spectrum, s=tuple(x.shape[1:]), dim=axes)
+    frequency = 2 * squared_frequencies(x.shape[1:], torch.float64).sqrt()
+    return with_gain(x, gain(frequency).to(x.dtype))
 
 
 def _filter(p: list[float], most: float, x: Tensor, there: Tensor | None) -> Function:
