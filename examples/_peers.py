@@ -46,7 +46,7 @@ def equal_steps(models: Sequence[Supervised], data: Any, batch_size: int, steps:
 
     Both are timed in turns, on the processor: others that share it then do not change the ratio.
     """
-    batch = default_collate([data[i] for i in range(batch_size)])
+    batch = default_collate([data[i % len(data)] for i in range(batch_size)])
     seconds = [
         [_timed(lambda model=model: model.loss(**batch).backward()) for model in models] for _ in range(6)
     ]
