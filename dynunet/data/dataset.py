@@ -181,8 +181,8 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
         )
 
     def validation(self) -> "FolderDataset | None":
-        """The held-out examples; None if there are too few files to hold any out."""
-        held = self._choose("validation")
+        """The held-out examples; None if there are none, as with too few files and in ``split="all"``."""
+        held = [] if self.split == "all" else self._choose("validation")
         if not held:
             return None
         other = copy.copy(self)

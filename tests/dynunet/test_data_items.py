@@ -223,6 +223,16 @@ def test_too_few_files_hold_none_out(tmp_path: Path) -> None:
         FolderDataset(tmp_path, split="validation")
 
 
+def test_nothing_is_held_out_of_all(tmp_path: Path) -> None:
+    """A trainer would validate with what it has trained on."""
+    for i in range(10):
+        npy(tmp_path / f"{i}.npy", ramp(3))
+    assert len(FolderDataset(tmp_path).validation() or ()) == 1
+    data = FolderDataset(tmp_path, split="all")
+    assert len(data) == 10
+    assert data.validation() is None
+
+
 def test_the_range_is_that_of_what_is_trained_on(tmp_path: Path) -> None:
     for i in range(10):
         npy(tmp_path / f"{i}.npy", np.array([0.0, i]))
