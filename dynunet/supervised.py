@@ -15,9 +15,10 @@ from .checkpoints import Checkpoint
 from .config import AroundNetwork
 from .data.options import TASKS
 from .diffusion.checks import check_data, check_finite
-from .diffusion.losses import ELEMENTWISE, expanded_mask, loss_sum
+from .diffusion.losses import ELEMENTWISE, loss_sum
 from .diffusion.sampling import evaluation_mode
 from .losses import FOCUS, cross_entropy, soft_dice
+from .masks import expanded_mask
 from .metrics.segmentation import class_counts
 from .windows import averaged, has_spatial_axes
 

@@ -55,6 +55,7 @@ DOCUMENTED = {
     "embeddings": "TimeEmbedding ClassEmbedding FeatureEmbedding sinusoidal TIME_EMBEDDINGS",
     "interop": "from_diffusers from_monai",
     "metrics": "psnr ssim snr si_sdr frechet_distance",
+    "operators": "Mask Downsample Blur Fourier Project Clip Quantise Compose Function",
     "plotting": "pictures slices mosaic waveform spectrogram image_grid loss_curve film_strip gif",
     "summary": "Summary Part summarize drawing",
     "testing": "Gaussian GaussianMixture gaussian_law probability_flow",

@@ -23,6 +23,7 @@ from torch.nn.functional import huber_loss
 
 from ..arguments import positive
 from ..config import Data
+from ..masks import expanded_mask
 from .noise import Generators, rand
 from .predictions import Prediction
 from .schedules import ScheduleLike, as_schedule
@@ -159,21 +160,6 @@ def mean_loss(
     """
     total, count = loss_sum(output, target, weight, mask, loss)
     return total / count.clamp(min=1)
-
-
-def expanded_mask(
-    mask: Tensor, x: Tensor, name: str = "mask", of: str = "the data", meaning: str = "an entry counts"
-) -> Tensor:
-    """Expand ``mask`` to the shape of ``x``; refuses masks that are not bool or do not match axis by axis."""
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        got = f"dtype {mask.dtype}" if isinstance(mask, Tensor) else type(mask).__name__
-        raise TypeError(f"{name} must be a bool tensor, True where {meaning}, got {got}")
-    if mask.ndim != x.ndim or any(m not in (1, n) for m, n in zip(mask.shape, x.shape, strict=True)):
-        raise ValueError(
-            f"{name} must have the axes of {of}, {tuple(x.shape)}, each of its size or 1, "
-            f"got {tuple(mask.shape)}"
-        )
-    return mask.to(x.device).expand_as(x)
 
 
 def draw_quantiles(n: int, generator: Generators) -> Tensor:

@@ -14,6 +14,7 @@ from ..arguments import flag, number, positive
 from ..checkpoints import Checkpoint
 from ..compiling import compile_mode, compiled
 from ..config import AroundNetwork
+from ..masks import expanded_mask
 from ..windows import check_windows
 from . import checks, rescaling, restoration
 from .guidance import Estimate, Interval, can_guide, dropped, guided
@@ -24,7 +25,6 @@ from .losses import (
     LogNormal,
     Weighting,
     draw_quantiles,
-    expanded_mask,
     loss_sum,
 )
 from .noise import Generators, Noise, moved, rand, randn

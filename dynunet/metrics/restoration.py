@@ -16,7 +16,7 @@ from torch import Tensor
 import convnd.functional as F
 
 from ..arguments import positive
-from ..diffusion.losses import expanded_mask
+from ..masks import expanded_mask
 
 __all__ = [
     "frechet_distance",
