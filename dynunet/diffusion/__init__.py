@@ -7,6 +7,7 @@ windows are functions of a denoiser or a sampler. :class:`Diffusion` combines th
 from .guidance import guided, threshold
 from .losses import SNR, LogNormal, MinSNR, Weighting, huber, l1, l2, mean_loss
 from .model import Diffusion
+from .posterior import DPS, MMPS, PiGDM, RePaint
 from .predictions import EDMPrediction, Epsilon, FlowPrediction, Prediction, Sample, VPrediction
 from .rescaling import shifted, zero_terminal_snr
 from .restoration import inpainting
@@ -26,7 +27,9 @@ from .spacing import spaced
 from .windows import coordinates, random_crops, windowed
 
 __all__ = [
+    "DPS",
     "EDM",
+    "MMPS",
     "SNR",
     "Cosine",
     "Diffusion",
@@ -38,7 +41,9 @@ __all__ = [
     "Linear",
     "LogNormal",
     "MinSNR",
+    "PiGDM",
     "Prediction",
+    "RePaint",
     "Sample",
     "ScaledLinear",
     "Schedule",

@@ -15,8 +15,9 @@ from ..checkpoints import Checkpoint
 from ..compiling import compile_mode, compiled
 from ..config import AroundNetwork
 from ..masks import expanded_mask
+from ..operators import Mask, Operator
 from ..windows import check_windows
-from . import checks, rescaling, restoration
+from . import checks, reconstruction, rescaling, restoration
 from .guidance import Estimate, Interval, can_guide, dropped, guided
 from .losses import (
     ELEMENTWISE,
@@ -28,8 +29,9 @@ from .losses import (
     loss_sum,
 )
 from .noise import Generators, Noise, moved, rand, randn
+from .posterior import RePaint
 from .predictions import PREDICTIONS, EDMPrediction, Prediction
-from .sampling import Denoiser, as_sampler, check_own_times, evaluation_mode, progress_bar
+from .sampling import Denoiser, as_sampler, check_own_times, evaluation_mode, frozen, progress_bar
 from .schedulers import is_scheduler
 from .schedules import SCHEDULES, ScheduleLike, widened
 from .spacing import spaced
@@ -310,6 +312,7 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         resamplings: int = 4,
         jump: int = 1,
         sampler: str | Sampler | Any = "ddpm",
+        method: str | Any = "repaint",
         **options: Any,
     ) -> Tensor:
         """Fill in what is missing.
@@ -318,8 +321,9 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
             y: ``(N, C, *spatial)``; what is not known may be anything, NaN too.
             known: bool, True where y is given; the axes of y, each of its size or 1.
             steps, sampler: see :meth:`sample`.
-            resamplings, jump: see :func:`dynunet.diffusion.inpainting`; the network is evaluated
-                ``steps * resamplings`` times.
+            resamplings, jump: of the method ``"repaint"``, see :func:`dynunet.diffusion.inpainting`; the
+                network is evaluated ``steps * resamplings`` times.
+            method: see :meth:`reconstruct`.
             options: of :meth:`sample`.
 
         Returns:
@@ -327,19 +331,75 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         """
         checks.check_data(y, "y", self.model)
         known = expanded_mask(known, y, "known", "y", "y is given")
-        y = torch.where(known, y, 0)
-        checks.check_finite(y, "y, where it is known,")
-        repeats = integer(resamplings, "resamplings"), integer(jump, "jump")
-        if is_scheduler(sampler):
-            raise ValueError(
-                f"sampler must be a name or a function here, as inpainting goes back and forth in time, and "
-                f"{type(sampler).__name__} has times of its own"
-            )
-        inpainting = restoration.inpainting(as_sampler(sampler), y, known, *repeats)
+        method = RePaint(resamplings, jump) if method == "repaint" else method
         if "start" in options:
             raise TypeError("inpaint takes no start: it begins with noise, and with y where it is known")
-        options = {"dtype": torch.promote_types(y.dtype, torch.float32), "device": y.device, **options}
-        return self.sample(y.shape, steps, sampler=inpainting, **options)
+        return self.reconstruct(
+            y, Mask(known), 0.0, 1, steps, method=method, known=known, sampler=sampler, **options
+        )[0]
+
+    def reconstruct(
+        self,
+        y: Tensor,
+        operator: Operator | Callable[[Tensor], Tensor],
+        noise_std: float | Tensor = 0.0,
+        num_samples: int = 1,
+        steps: int = 20,
+        *,
+        method: str | Any = "mmps",
+        sampler: str | Sampler | Any = None,
+        shape: Sequence[int] | None = None,
+        known: Tensor | None = None,
+        batch_size: int | None = None,
+        generator: Noise = None,
+        class_labels: Any = None,
+        **options: Any,
+    ) -> Tensor:
+        """Draw data that a measurement ``y = A(x_0) + noise`` may have been made of.
+
+        What is measured without noise is kept: by masks and clipping to the bit, averages, Fourier
+        coefficients and every so many entries to rounding, and by other linear operators to the tolerance of
+        the method. The methods, all but ``"repaint"``, take gradients of the network with respect to its
+        input, in the memory of one evaluation; with a ``window`` that of a few windows, which are evaluated
+        again for each gradient.
+
+        Args:
+            y: ``(N, C, *spatial)`` of the measurement.
+            operator: A, one of :mod:`dynunet.operators` or a differentiable function.
+            noise_std: standard deviation of the noise, a number, or a tensor that broadcasts against y.
+            num_samples: how many for each measurement.
+            steps: see :meth:`sample`.
+            method: ``"mmps"``, ``"pigdm"``, ``"dps"``, ``"repaint"`` (masks without noise), or an object with
+                options, such as :class:`dynunet.diffusion.MMPS`.
+            sampler: see :meth:`sample`; by default ``"dpmpp_2m"``, and ``"ddpm"`` for ``"repaint"``.
+            shape: of the data, ``(N, C, *spatial)``, where y does not tell it: after projections and
+                functions.
+            known: bool, True where y is given; the axes of y, each of its size or 1. Other entries may be
+                anything, NaN too.
+            batch_size: how many of the ``num_samples`` to make at once; all by default.
+            generator: None, a generator, or a list with one for each of the ``num_samples * N`` samples, in
+                the order of the result: then a sample does not depend on what is made at once.
+            class_labels: one label for all or ``(N,)``, as in :meth:`sample`.
+            options: of :meth:`sample`; its conditions have one entry per measurement.
+
+        Returns:
+            ``(num_samples, N, C, *spatial)``, in the precision of y.
+
+        Raises:
+            ValueError, TypeError: naming the argument, the rule and the value received.
+        """
+        num_samples = integer(num_samples, "num_samples")
+        batch_size = None if batch_size is None else integer(batch_size, "batch_size")
+        if "start" in options:
+            raise TypeError("reconstruct takes no start: it begins with noise")
+        measurement, size = reconstruction.measured(y, operator, noise_std, known, shape, self.model)
+        run = reconstruction.posterior_sampler(method, sampler, measurement, options)
+        options = {"dtype": measurement.y.dtype, "device": y.device, **options}
+        labels = {} if class_labels is None else {"class_labels": class_labels}
+        options |= checks.with_labels(labels, torch.empty(size[:1], device=options["device"]))
+        draw = partial(self.sample, steps=steps, sampler=run)
+        with frozen(self):
+            return reconstruction.in_batches(draw, size, num_samples, batch_size, generator, options)
 
     def sdedit(self, x0: Tensor, strength: float = 0.5, steps: int = 20, **options: Any) -> Tensor:
         """Make new data out of old: add noise up to a time, and take it away again (Meng et al. 2022).

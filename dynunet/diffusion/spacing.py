@@ -15,7 +15,7 @@ The last two need finite bounds of r. The smallest is r(0.001): the first of DDP
 0, is about r^2 / (2 std^2) of the data's standard deviation; more steps do not reduce the error below that.
 """
 
-from math import isfinite, log
+from math import inf, isfinite, log
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from torch import Tensor
 from convnd.arguments import integer
 
 from .schedules import Discrete, ScheduleLike, as_schedule
-from .steps import level
+from .steps import Level, level
 
 SPACINGS = ("uniform", "trailing", "karras", "log_snr")
 RHO = 7.0
@@ -71,6 +71,14 @@ def spaced(schedule: ScheduleLike, steps: int, spacing: str = "uniform", *, star
         log_ratio = log(high) + share * (log(low) - log(high))
     times[1:-1] = as_schedule(schedule).time(-2 * log_ratio[1:])
     return times
+
+
+def with_signal(schedule: ScheduleLike, now: Level) -> Level:
+    """A level itself, or instead of pure noise, where alpha is 0, the noisiest at which spacings evaluate."""
+    if now.ratio < inf:
+        return now
+    log_snr = -2 * log(_bounds(schedule, now.t)[1])
+    return level(schedule, as_schedule(schedule).time(torch.tensor([log_snr], dtype=torch.float64)).item())
 
 
 def _trained(schedule: ScheduleLike, times: Tensor) -> Tensor:

@@ -27,13 +27,14 @@ class Mask(LinearOperator):
     known: Tensor
 
     def measure(self, x: Tensor) -> Tensor:
-        return torch.where(self._known(x), x, 0)
+        return torch.where(self.measured(x), x, 0)
 
     def project(self, x: Tensor, y: Tensor, known: Tensor, tolerance: float) -> Tensor:
         """x with the entries of y where it is measured, to the bit."""
-        return torch.where(known & self._known(x), y, x)
+        return torch.where(known & self.measured(x), y, x)
 
-    def _known(self, x: Tensor) -> Tensor:
+    def measured(self, x: Tensor) -> Tensor:
+        """bool in the shape of x, True where an entry is measured."""
         return expanded_mask(self.known, x, "known", "the data", "an entry is measured")
 
 

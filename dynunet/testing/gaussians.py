@@ -1,23 +1,4 @@
-"""Exact references to test samplers against: data whose denoiser E[x_0 | x_t] is known in closed form.
-
-With x_t = alpha x_0 + sigma noise and Gaussian data of mean m and variance v, entry by entry,
-
-    E[x_0 | x] = m + alpha v / (alpha^2 v + sigma^2) (x - alpha m),
-
-and for a mixture of Gaussians it is the mean of the components' estimates, weighted by their posterior
-probabilities given x. Along the probability-flow ODE of a single Gaussian, (x - alpha m) / sqrt(alpha^2 v +
-sigma^2) is constant, which gives the exact solution; :func:`probability_flow` integrates any other ODE in
-small steps. :func:`gaussian_law` gives the exact mean and variance of a sampler's result without Monte Carlo,
-also for stochastic samplers.
-
->>> import torch
->>> from dynunet.diffusion.samplers import dpmpp_2m
->>> from dynunet.diffusion.schedules import Cosine
->>> data = Gaussian(mean=0.5, std=0.2)
->>> mean, variance = gaussian_law(dpmpp_2m, Cosine(), torch.linspace(1, 0, 101), data)
->>> round(mean, 2), round(variance ** 0.5, 2)
-(0.5, 0.2)
-"""
+"""Gaussian data and mixtures, and the laws that samplers give for them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .diffusion.schedules import ScheduleLike, as_schedule, widened
-from .diffusion.steps import Denoise, Sampler, level
+from ..diffusion.schedules import ScheduleLike, as_schedule, widened
+from ..diffusion.steps import Denoise, Sampler, level
 
 __all__ = ["Gaussian", "GaussianMixture", "gaussian_law", "probability_flow"]
 
 
-def _scales(schedule: ScheduleLike, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+def scales(schedule: ScheduleLike, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """alpha and sigma at times ``(N,)``, shaped to broadcast against x."""
     alpha, sigma = schedule(widened(t))
     shape = (-1, *(1,) * (x.ndim - 1))
@@ -59,7 +40,7 @@ class Gaussian:
         """The exact ``denoise(x, t)`` for x of any shape ``(N, ...)`` and t ``(N,)``."""
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            alpha, sigma = _scales(schedule, t, x)
+            alpha, sigma = scales(schedule, t, x)
             gain = alpha * self.std**2 / (alpha**2 * self.std**2 + sigma**2)
             return self.mean + gain * (x - alpha * self.mean)
 
@@ -113,7 +94,7 @@ class GaussianMixture:
             n, k = len(x), len(self.means)
             means, flat = self.means.to(x).view(1, k, -1), x.reshape(n, 1, -1)
             variances = torch.as_tensor(self.stds).to(x).view(1, k, 1) ** 2
-            alpha, sigma = _scales(schedule, t, flat)
+            alpha, sigma = scales(schedule, t, flat)
             total = alpha**2 * variances + sigma**2  # the variance of x given the component
             away = flat - alpha * means
             log_likelihood = -0.5 * (away**2 / total + total.log()).sum(-1, keepdim=True)

@@ -1,0 +1,346 @@
+r"""Posterior sampling: data that a measurement ``y = A(x_0) + noise`` may have been made of.
+
+Given y the score of x_t is that of the data plus ``grad log p(y | x_t)`` (Bayes), and so the estimate of x_0
+that a sampler needs is
+
+    E[x_0 | x_t, y] = D + sigma^2 / alpha  grad log p(y | x_t),        D = E[x_0 | x_t].
+
+Each method is a guess of p(x_0 | x_t), which gives p(y | x_t). It changes the estimate alone, so that every
+sampler works with it as it is. With J the Jacobian of D, the covariance of x_0 given x_t is
+
+    V = sigma^2 / alpha  J,
+
+and ``sigma^2 / alpha J^T v`` is one vector-Jacobian product: the network is evaluated once, and its graph
+used again. In pure noise, where alpha is 0, J says nothing about V; there the estimate is that at the
+noisiest level of the spacings, see :mod:`dynunet.diffusion.spacing`.
+
+    mmps        p(x_0 | x_t) = N(D, V)                  exact for Gaussian data
+    pigdm       p(x_0 | x_t) = N(D, r_t^2 I)
+    dps         p(x_0 | x_t) is D alone
+    repaint     no likelihood: known entries replace the estimate, for masks without noise
+
+An operator that is not linear is replaced by its tangent at D.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from math import expm1
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convnd.arguments import integer
+
+from .._solvers import norm, solve
+from ..arguments import number, positive
+from ..config import Data
+from ..operators import Mask, Operator
+from .guidance import threshold
+from .noise import Noise
+from .restoration import inpainting
+from .schedules import ScheduleLike
+from .spacing import with_signal
+from .steps import Callback, Denoise, Level, Sampler, level
+
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What has been measured of N samples; methods may ask it about several times as many.
+
+    Args:
+        y: ``(N, C, *spatial)``, finite.
+        operator: what made it of the data.
+        variance: of the noise, a tensor that broadcasts against y.
+        known: bool, of the shape of y, False where it is missing.
+    """
+
+    y: Tensor
+    operator: Operator
+    variance: Tensor
+    known: Tensor
+
+    def residual(self, x: Tensor) -> Tensor:
+        """How far the measurements of x, ``(k N, ...)``, are from y; 0 where y is missing."""
+        parts = [self.operator.residual(part, self.y) for part in self._parts(x)]
+        return torch.where(self.repeated(self.known, x), torch.cat(parts), 0)
+
+    def variances(self, residual: Tensor) -> Tensor:
+        """The variance of each entry of a residual, for the noise and what the operator itself leaves open."""
+        total = self.variance + self.operator.variance
+        return self.repeated(total.expand_as(self.y), residual)
+
+    def repeated(self, value: Tensor, x: Tensor) -> Tensor:
+        """A value for each measurement as one for each sample of x."""
+        return value.repeat(len(x) // max(len(value), 1), *(1,) * (value.ndim - 1))
+
+    def kept(self, x: Tensor, tolerance: float) -> Tensor:
+        """x, with what has been measured without noise kept."""
+        if self.variance.any():
+            return x
+        parts = [self.operator.project(part, self.y, self.known, tolerance) for part in self._parts(x)]
+        return torch.cat(parts)
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        return x.split(max(len(self.y), 1))
+
+
+class Tangent:
+    """The estimate at noisy data, the residual of the measurement there, and their derivatives.
+
+    Attributes:
+        x0: the estimate D.
+        residual: ``r = y - A(D)``.
+        variances: of the noise in each entry of r.
+        level: the time, with alpha and sigma.
+        pull: by how much a step of ancestral sampling from here moves x for a change of the estimate.
+    """
+
+    def __init__(
+        self, denoise: Denoise, measurement: Measurement, x: Tensor, t: Tensor, at: Level, pull: float
+    ) -> None:
+        self.level, self.pull = at, pull
+        self._x = x.detach().clone().requires_grad_()
+        self._x0 = denoise(self._x, t)
+        if not self._x0.requires_grad:
+            raise ValueError("model must be differentiable: its estimate has no gradient with respect to x_t")
+        self.x0 = self._x0.detach().to(x.dtype)
+        self._leaf = self.x0.clone().requires_grad_()
+        residual = measurement.residual(self._leaf)
+        if not residual.requires_grad:
+            raise ValueError(f"operator must be differentiable, got {measurement.operator}")
+        self.residual, self.variances = residual.detach(), measurement.variances(residual)
+        self._graph = residual
+        # The derivative of a vector-Jacobian product with respect to its vector is the Jacobian.
+        self._vector = torch.zeros_like(residual, requires_grad=True)
+        self._product = torch.autograd.grad(residual, self._leaf, self._vector, create_graph=True)[0]
+
+    def measured(self, v: Tensor) -> Tensor:
+        """A v, with the Jacobian of the operator at D."""
+        return -torch.autograd.grad(self._product, self._vector, v, retain_graph=True)[0]
+
+    def adjoint(self, u: Tensor) -> Tensor:
+        """A^T u."""
+        return -torch.autograd.grad(self._graph, self._leaf, u, retain_graph=True)[0]
+
+    def covariance(self, v: Tensor) -> Tensor:
+        """V v: a vector-Jacobian product with the network."""
+        (product,) = torch.autograd.grad(self._x0, self._x, v.to(self._x0.dtype), retain_graph=True)
+        return self.level.sigma**2 / self.level.alpha * product
+
+
+class Guidance(Data, ABC):
+    """A method that adds to the estimate; called with a sampler, it gives one that samples the posterior."""
+
+    tolerance: float = _TOLERANCE
+
+    @abstractmethod
+    def correction(self, at: Tangent) -> Tensor:
+        """``sigma^2 / alpha grad log p(y | x_t)``, in the shape of the data."""
+
+    def __call__(
+        self, sampler: Sampler, measurement: Measurement, clip: float | str | None = None
+    ) -> Sampler:
+        """A sampler of the posterior.
+
+        Args:
+            sampler: any sampler.
+            measurement: what is known of the data.
+            clip: keeps estimates in range, see :func:`dynunet.diffusion.threshold`.
+        """
+
+        @wraps(sampler)  # with the same options
+        def run(
+            denoise: Denoise,
+            x: Tensor,
+            schedule: ScheduleLike,
+            times: Tensor,
+            generator: Noise = None,
+            callback: Callback | None = None,
+            **options: Any,
+        ) -> Tensor:
+            @wraps(denoise)  # with its attributes, such as time_device
+            def conditioned(x: Tensor, t: Tensor) -> Tensor:
+                if not len(x):
+                    return denoise(x, t)
+                now = level(schedule, t[0].item())
+                at = with_signal(schedule, now)
+                with torch.inference_mode(False), torch.enable_grad():
+                    tangent = Tangent(
+                        denoise,
+                        measurement,
+                        at.sigma / now.sigma * x,
+                        torch.full_like(t, at.t),
+                        at,
+                        _pull(schedule, times, now),
+                    )
+                    x0 = tangent.x0 + self.correction(tangent)
+                _check_finite(x0, tangent, measurement.operator)
+                return threshold(x0, clip)
+
+            out = sampler(conditioned, x, schedule, times, generator, callback, **options)
+            return measurement.kept(out, self.tolerance)
+
+        return run
+
+
+@dataclass(frozen=True)
+class MMPS(Guidance):
+    """Moment matching posterior sampling (Rozet et al. 2024, section 4.2, eq. 19 to 22).
+
+    With p(x_0 | x_t) = N(D, V), and V = sigma^2 / alpha J by Tweedie's formula, the measurement is
+    N(A D, S + A V A^T), where S is the covariance of the noise, and
+
+        E[x_0 | x_t, y] = D + V A^T u,        (S + A V A^T) u = y - A D.
+
+    The equation is solved with products alone, one vector-Jacobian product of the network each. The paper
+    uses conjugate gradients; those here need no symmetry, which the Jacobian of a network lacks.
+
+    Args:
+        max_iterations: of the solver, in each evaluation of the network.
+        tolerance: of the residual of that equation, relative to its right side: a sample stops there.
+    """
+
+    max_iterations: int = 5
+    tolerance: float = _TOLERANCE
+
+    def __post_init__(self) -> None:
+        integer(self.max_iterations, "max_iterations")
+        number(self.tolerance, "tolerance", 0, 1)
+
+    def correction(self, at: Tangent) -> Tensor:
+        def matrix(u: Tensor) -> Tensor:
+            return at.variances * u + at.measured(at.covariance(at.adjoint(u)))
+
+        u = solve(matrix, at.residual, self.max_iterations, self.tolerance * norm(at.residual))
+        return at.covariance(at.adjoint(u))
+
+
+@dataclass(frozen=True)
+class PiGDM(Guidance):
+    """Pseudoinverse-guided diffusion (Song et al. 2023, section 3).
+
+    With p(x_0 | x_t) = N(D, r_t^2 I) and r_t^2 = sigma^2 / (alpha^2 + sigma^2), right for white data of unit
+    variance, the measurement is N(A D, r_t^2 A A^T + S), and
+
+        E[x_0 | x_t, y] = D + V A^T (r_t^2 A A^T + S)^-1 (y - A D).
+
+    The equation is solved without the network, which takes one vector-Jacobian product.
+
+    Args:
+        max_iterations: of the solver.
+        tolerance: of the residual of that equation, relative to its right side: a sample stops there.
+    """
+
+    max_iterations: int = 50
+    tolerance: float = _TOLERANCE
+
+    def __post_init__(self) -> None:
+        integer(self.max_iterations, "max_iterations")
+        number(self.tolerance, "tolerance", 0, 1)
+
+    def correction(self, at: Tangent) -> Tensor:
+        alpha, sigma = at.level.alpha, at.level.sigma
+        spread = sigma**2 / (alpha**2 + sigma**2)
+
+        def matrix(u: Tensor) -> Tensor:
+            return at.variances * u + spread * at.measured(at.adjoint(u))
+
+        enough = self.tolerance * norm(at.residual)
+        u = solve(matrix, at.residual, self.max_iterations, enough, memory=1)  # the matrix is symmetric
+        return at.covariance(at.adjoint(u))
+
+
+@dataclass(frozen=True)
+class DPS(Guidance):
+    """Diffusion posterior sampling (Chung et al. 2023, eq. 16 and algorithm 1).
+
+    p(y | x_t) is p(y | x_0 = D), and a step of ancestral sampling to x' is followed by
+
+        x' <- x' - scale grad ||y - A D||,
+
+    the gradient with respect to x_t (the paper's step size is ``scale / ||y - A D||`` times the gradient of
+    the square, up to a factor of 2). Here the estimate changes by as much as moves x' by that. The level of
+    the noise is not used: the scale stands for it.
+
+    Args:
+        scale: length of the steps, the paper's zeta', there between 0.3 and 1 in a thousand steps.
+    """
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive(self.scale, "scale")
+
+    def correction(self, at: Tangent) -> Tensor:
+        length = norm(at.residual)
+        direction = torch.where(length > 0, at.residual / torch.where(length > 0, length, 1), 0)
+        to_gradient = at.level.alpha / at.level.sigma**2  # V is the Jacobian times its inverse
+        return self.scale / at.pull * to_gradient * at.covariance(at.adjoint(direction))
+
+
+@dataclass(frozen=True)
+class RePaint(Data):
+    """RePaint (Lugmayr et al. 2022, algorithm 1), for masks without noise.
+
+    Args:
+        resamplings, jump: see :func:`dynunet.diffusion.inpainting`.
+    """
+
+    resamplings: int = 4
+    jump: int = 1
+
+    def __post_init__(self) -> None:
+        integer(self.resamplings, "resamplings")
+        integer(self.jump, "jump")
+
+    def __call__(
+        self, sampler: Sampler, measurement: Measurement, clip: float | str | None = None
+    ) -> Sampler:
+        """A sampler that keeps known entries; the arguments are those of :class:`Guidance`."""
+        operator, y = measurement.operator, measurement.y
+        if not isinstance(operator, Mask):
+            raise ValueError(f"method 'repaint' fills masks alone, operator must be a Mask, got {operator}")
+        if measurement.variance.any():
+            raise ValueError("method 'repaint' keeps what is measured, noise_std must be 0")
+        known = measurement.known & operator.measured(y)
+
+        @wraps(sampler)
+        def run(denoise: Denoise, x: Tensor, *args: Any, **options: Any) -> Tensor:
+            @wraps(denoise)
+            def in_range(x: Tensor, t: Tensor) -> Tensor:
+                return threshold(denoise(x, t), clip)
+
+            all_y, all_known = (measurement.repeated(value, x) for value in (y, known))
+            painting = inpainting(sampler, all_y, all_known, self.resamplings, self.jump)
+            return painting(in_range, x, *args, **options)
+
+        return run
+
+
+Method = Callable[..., Sampler]
+METHODS: dict[str, Method] = {"mmps": MMPS(), "pigdm": PiGDM(), "dps": DPS(), "repaint": RePaint()}
+
+
+def _pull(schedule: ScheduleLike, times: Tensor, now: Level) -> float:
+    """The factor of x_0 in a step of ancestral sampling (Ho et al. 2020, eq. 7) to the next of the times."""
+    later = times[times < now.t * (1 - 1e-6)]
+    then = level(schedule, later.max().item() if len(later) else 0.0)
+    return then.alpha * -expm1(-2 * (then.log_ratio - now.log_ratio))
+
+
+def _check_finite(x0: Tensor, at: Tangent, operator: Operator) -> None:
+    """Refuse an estimate that is not finite, and say where that comes from."""
+    if x0.isfinite().all():
+        return
+    source = (
+        "model must give finite estimates"
+        if not at.x0.isfinite().all()
+        else (f"the derivative of {operator} must be finite")
+    )
+    wrong = int((~x0.isfinite()).sum())
+    raise ValueError(f"{source}, got {wrong} of {x0.numel()} entries that are NaN or infinite")
