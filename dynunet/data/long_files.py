@@ -17,7 +17,7 @@ from ..writing import replacing
 from .channel_mapping import ChannelMapping
 from .formats import Header, to_write
 from .loading import Source, header_of, mapped, no_missing, read_whole
-from .memory import Cache, parts, stacked
+from .memory import Cache, check_density, parts, stacked
 from .saving import check_free, check_result, in_file_units
 from .spec import DataSpec
 from .values import Scale, loudness, present
@@ -69,6 +69,7 @@ class LongFile:
         (size,) = header.format.grid(header, spec)
         if size <= least:
             return None
+        read_whole(path, lambda: check_density(4 * header.channels * size, path.stat().st_size))
         channels = read_whole(path, lambda: mapped(header, spec, mix=False))
         file = cls(header, spec, channels, (Scale(),) * channels.views, size, own[:2], own[2])
         check_result(to, spec, file._source(header, (channels.views, spec.given_channels, size)))
