@@ -25,7 +25,9 @@ from dynunet import Supervised, UNet
 from dynunet.data import Augment
 from dynunet.nn.flags import with_flags
 
-NETWORK = {"channels": (8, 16, 32), "norm": "batch"}
+NETWORK = {
+    "channels": (8, 16, 32), "norm": "batch", "skips": "level", "mid_blocks": 0, "upsample": ("transpose",),
+}  # fmt: skip
 
 
 @dataclass
