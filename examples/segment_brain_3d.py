@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import tyro
 from _peers import fit_all, monai_unet
-from _runs import NetworkOptions, begin, explained, report, suggest
+from _runs import PER_LEVEL, NetworkOptions, begin, explained, report, suggest
 from _scans import Crops, held_out, judge, mixture, read
 from torch import Tensor
 
@@ -25,7 +25,7 @@ from dynunet import Supervised, UNet
 from dynunet.data import Augment
 from dynunet.nn.flags import with_flags
 
-NETWORK = {"channels": (8, 16, 32), "norm": "batch"}
+NETWORK = {"channels": (8, 16, 32), "norm": "batch", **PER_LEVEL}
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Options(with_flags(NetworkOptions, NETWORK)):
     """change the crops as other heads and scanners are"""
     peer: bool = False
     """train MONAI's DynUNet, too, for as many seconds"""
-    train_steps: int = 600
+    train_steps: int = 1200
     """of training"""
     batch_size: int = 2
     """crops per step"""
