@@ -106,7 +106,7 @@ def restore(
         save(to, x, spec.document(), like=loaded.source, overwrite=overwrite)
         return loaded.lost
 
-    return Results(Path(source), Path(out), "restored", overwrite, _named, progress=progress).make(one)
+    return Results(Path(source), Path(out), "restored", overwrite, named, progress=progress).make(one)
 
 
 def fill_gaps(
@@ -153,7 +153,7 @@ def fill_gaps(
         raise ValueError(f"{called(model)} was trained to restore; to fill gaps train without noise or pairs")
     spec, source = replace(spec, missing=missing or spec.missing), Path(source)
     sampling = _Sampling(diffusion, spec, seed, windows(spec, window, overlap), progress)
-    masks = {} if mask is None else _masks(Path(mask))
+    masks = {} if mask is None else masks_of(Path(mask))
 
     def one(path: Path, to: Path) -> tuple[str, ...]:
         marks = masks.get("") or masks.get(stem(path, source if source.is_dir() else source.parent))
@@ -169,7 +169,7 @@ def fill_gaps(
         return ()
 
     beside = list(masks.values())
-    return Results(source, Path(out), "filled in", overwrite, _exactly_named, beside, progress).make(one)
+    return Results(source, Path(out), "filled in", overwrite, exactly_named, beside, progress).make(one)
 
 
 @dataclass(frozen=True)
@@ -243,20 +243,20 @@ class _Sampling:
         return y if several else y[0]
 
 
-def _masks(mask: Path) -> dict[str, Path]:
+def masks_of(mask: Path) -> dict[str, Path]:
     """The file of each mask, by the place of what it is for; one for all by none."""
     found = search(mask, "mask").files
     return {stem(path, mask): path for path in found} if mask.is_dir() else {"": found[0]}
 
 
-def _named(path: Path) -> str:
+def named(path: Path) -> str:
     """The name of a result: that of its file, with another suffix where such files are read alone."""
     own = of_path(path)
     return path.name if own is None or own.writable else path.stem + own.new
 
 
-def _exactly_named(path: Path) -> str:
+def exactly_named(path: Path) -> str:
     """The name of a result that keeps what is not filled in as it is: a jpg would change all around it."""
     suffix = path.suffix.lower()
     held_by = next((f.lossy[suffix] for f in FORMATS if suffix in f.lossy), None)
-    return _named(path) if held_by is None else path.stem + held_by
+    return named(path) if held_by is None else path.stem + held_by

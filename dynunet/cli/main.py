@@ -28,6 +28,7 @@ from .denoise import Denoise
 from .evaluate import Evaluate
 from .inpaint import Inpaint
 from .predict import Predict
+from .reconstruct import Reconstruct
 from .sample import Sample
 from .summary import SummaryCommand
 from .train import MARKERS, Train, saved_flags
@@ -39,6 +40,7 @@ _COMMANDS: dict[str, tuple[Any, str]] = {
     "sample": (Sample, "dynunet.generation"),
     "denoise": (Denoise, "dynunet.restoration"),
     "inpaint": (Inpaint, "dynunet.restoration"),
+    "reconstruct": (Reconstruct, "dynunet.reconstruction"),
     "predict": (Predict, "dynunet.prediction"),
     "evaluate": (Evaluate, "dynunet.evaluation"),
     "summary": (SummaryCommand, "dynunet.summary"),
@@ -49,6 +51,7 @@ _ABOUT = """U-Nets and diffusion models for folders of audio, images, volumes an
   dynunet denoise runs/voice recordings/ --out cleaned/
   dynunet train PICTURES --out runs/cats                                   learns to make more of them
   dynunet sample runs/cats --num 16 --out samples/
+  dynunet reconstruct runs/scans thick.nii.gz --downsample 1 1 4 --out fine/   what it may have been
   dynunet train SCANS --targets MASKS --out runs/seg                       learns to segment (or classify ...)
   dynunet predict runs/seg SCANS --out labels/
   dynunet --version

@@ -9,6 +9,7 @@ import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from math import gcd, inf
 from pathlib import Path
@@ -83,6 +84,10 @@ class Audio(Format):
 
     def convertible(self, header: Header, channels: int) -> bool:
         return channels == 1 or header.channels == 1
+
+    def refined(self, header: Header, factors: Sequence[int]) -> Header:
+        rate = (header.sample_rate or 1) * factors[0]
+        return replace(super().refined(header, factors), sample_rate=rate)
 
     def read(
         self, header: Header, index: int, spec: DataSpec, cache: Cache, region: Region | None = None

@@ -46,6 +46,7 @@ class Header:
     sample_rate: int | None = None  # Hz
     spacing: tuple[float, ...] | None = None
     affine: np.ndarray | None = field(default=None, compare=False)  # of volumes, in canonical orientation
+    factors: tuple[int, ...] | None = None  # by which the grid of a result is finer than that of the file
     labels: np.ndarray | None = field(default=None, compare=False)  # one per example
     classes: tuple[str, ...] | None = None  # names of the labels
 
@@ -121,6 +122,10 @@ class Format(ABC):
     def grid(self, header: Header, spec: DataSpec) -> tuple[int, ...]:
         """Spatial sizes of an example once read, before it is cropped or resized."""
         return header.shape
+
+    def refined(self, header: Header, factors: Sequence[int]) -> Header:
+        """A result whose entries are finer by these factors, so that their means are those of the file."""
+        return replace(header, shape=_product(header.shape, factors), factors=tuple(factors))
 
     @abstractmethod
     def read(
@@ -315,6 +320,10 @@ class Format(ABC):
             stored: ``(N, channels, *shape)`` in numbers as they are stored, with N above 1 for a file of
                 several examples.
         """
+
+
+def _product(shape: Sequence[int], factors: Sequence[int]) -> tuple[int, ...]:
+    return tuple(n * factor for n, factor in zip(shape, factors, strict=True))
 
 
 def check_not_empty(path: Path) -> None:

@@ -9,6 +9,7 @@ grid, axes, affine, header and type of numbers of its file.
 import gzip
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from math import isfinite, prod
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,10 @@ class Volumes(Format):
         steps = zip(header.shape, header.spacing or (), spec.spacing, strict=True)
         return tuple(max(round(n * here / wanted), 1) if wanted else n for n, here, wanted in steps)
 
+    def refined(self, header: Header, factors: Sequence[int]) -> Header:
+        spacing = tuple(s / f for s, f in zip(header.spacing or (), factors, strict=True))
+        return replace(super().refined(header, factors), spacing=spacing)
+
     def read(
         self, header: Header, index: int, spec: DataSpec, cache: Cache, region: Region | None = None
     ) -> np.ndarray:
@@ -142,7 +147,7 @@ class Volumes(Format):
         else:
             source = _opened(like.path)
             array = _as_stored(source, as_array(stored, spec, like.series, series_axis=-1))
-            image = type(source)(array, source.affine, source.header)
+            image = type(source)(array, _finer(source, like.factors), source.header)
             image.header.set_data_dtype(array.dtype)
             image.header.set_slope_inter(numbers.slope, numbers.inter)
         made = image.to_bytes()
@@ -181,6 +186,20 @@ def _spacing(options: DataOptions, dims: int) -> tuple[float, ...] | None:
     if len(given) not in (dims, min(dims, 3)):
         raise ValueError(f"spacing must be one number or one for each of {dims} axes, got {options.spacing}")
     return given + (0.0,) * (dims - len(given))
+
+
+def _finer(image: Any, factors: Sequence[int] | None) -> np.ndarray:
+    """The affine of an image, with entries that are finer along its first three axes, in canonical order."""
+    if factors is None:
+        return image.affine
+    found, order = np.ones(3), range(len(image.shape[:3]))
+    if len(image.shape) >= 3:
+        order = nibabel().orientations.io_orientation(image.affine)[:, 0].astype(int)
+    for stored, canonical in enumerate(order):
+        found[stored] = factors[canonical]
+    change = np.diag([*(1 / found), 1.0])
+    change[:3, 3] = (1 / found - 1) / 2  # the middle of the first of the finer entries
+    return image.affine @ change
 
 
 class _Unread:
