@@ -94,7 +94,7 @@ class Guidance(Data, ABC):
                         at.sigma / now.sigma * x,
                         torch.full_like(t, at.t),
                         at,
-                        _pull(schedule, times, now),
+                        pull(schedule, times, now),
                     )
                     x0 = tangent.x0 + self.correction(tangent)
                 _check_finite(x0, tangent, measurement.operator)
@@ -244,7 +244,7 @@ Method = Callable[..., Sampler]
 METHODS: dict[str, Method] = {"mmps": MMPS(), "pigdm": PiGDM(), "dps": DPS(), "repaint": RePaint()}
 
 
-def _pull(schedule: ScheduleLike, times: Tensor, now: Level) -> float:
+def pull(schedule: ScheduleLike, times: Tensor, now: Level) -> float:
     """The factor of x_0 in a step of ancestral sampling (Ho et al. 2020, eq. 7) to the next of the times."""
     later = times[times < now.t * (1 - 1e-6)]
     then = level(schedule, later.max().item() if len(later) else 0.0)
