@@ -134,7 +134,7 @@ class MMPS(Guidance):
         def matrix(u: Tensor) -> Tensor:
             return at.variances * u + at.measured(at.covariance(at.adjoint(u)))
 
-        u = solve(matrix, at.residual, self.max_iterations, self.tolerance * norm(at.residual))
+        u = _solved(matrix, at, self.max_iterations, self.tolerance)
         return at.covariance(at.adjoint(u))
 
 
@@ -162,14 +162,12 @@ class PiGDM(Guidance):
         number(self.tolerance, "tolerance", 0, 1)
 
     def correction(self, at: Tangent) -> Tensor:
-        alpha, sigma = at.level.alpha, at.level.sigma
-        spread = sigma**2 / (alpha**2 + sigma**2)
+        spread = _spread(at.level)
 
         def matrix(u: Tensor) -> Tensor:
             return at.variances * u + spread * at.measured(at.adjoint(u))
 
-        enough = self.tolerance * norm(at.residual)
-        u = solve(matrix, at.residual, self.max_iterations, enough, memory=1)  # the matrix is symmetric
+        u = _solved(matrix, at, self.max_iterations, self.tolerance, memory=1)  # the matrix is symmetric
         return at.covariance(at.adjoint(u))
 
 
@@ -242,6 +240,31 @@ class RePaint(Data):
 
 Method = Callable[..., Sampler]
 METHODS: dict[str, Method] = {"mmps": MMPS(), "pigdm": PiGDM(), "dps": DPS(), "repaint": RePaint()}
+
+
+def _spread(at: Level) -> float:
+    """r_t^2, the variance of x_0 given x_t for white data of unit variance."""
+    return at.sigma**2 / (at.alpha**2 + at.sigma**2)
+
+
+def _solved(
+    matrix: Callable[[Tensor], Tensor],
+    at: Tangent,
+    max_iterations: int,
+    tolerance: float,
+    memory: int | None = None,
+) -> Tensor:
+    """u with ``matrix(u) = y - A D``, each entry in units of about its standard deviation.
+
+    These matter where the noise is not alike everywhere: else entries with much of it hide the others.
+    """
+    weight = (at.variances + _spread(at.level)).rsqrt()
+    b = weight * at.residual
+
+    def weighted(u: Tensor) -> Tensor:
+        return weight * matrix(weight * u)
+
+    return weight * solve(weighted, b, max_iterations, tolerance * norm(b), memory)
 
 
 def pull(schedule: ScheduleLike, times: Tensor, now: Level) -> float:
