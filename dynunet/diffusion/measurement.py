@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..operators import Operator
-from .steps import Denoise, Level
+from .steps import Denoise
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,14 +57,20 @@ class Tangent:
         x0: the estimate D.
         residual: ``r = y - A(D)``.
         variances: of the noise in each entry of r.
-        level: the time, with alpha and sigma.
+        alpha, sigma: the scales of x_t.
         pull: by how much a step of ancestral sampling from here moves x for a change of the estimate.
     """
 
     def __init__(
-        self, denoise: Denoise, measurement: Measurement, x: Tensor, t: Tensor, at: Level, pull: float
+        self,
+        denoise: Denoise,
+        measurement: Measurement,
+        x: Tensor,
+        t: Tensor,
+        scales: tuple[float, float],
+        pull: float,
     ) -> None:
-        self.level, self.pull = at, pull
+        (self.alpha, self.sigma), self.pull = scales, pull
         self._x = x.detach().clone().requires_grad_()
         self._x0 = denoise(self._x, t)
         if not self._x0.requires_grad:
@@ -91,4 +97,4 @@ class Tangent:
     def covariance(self, v: Tensor) -> Tensor:
         """V v: a vector-Jacobian product with the network."""
         (product,) = torch.autograd.grad(self._x0, self._x, v.to(self._x0.dtype), retain_graph=True)
-        return self.level.sigma**2 / self.level.alpha * product
+        return self.sigma**2 / self.alpha * product

@@ -12,7 +12,7 @@ sampler works with it as it is. With J the Jacobian of D, the covariance of x_0 
 
 and ``sigma^2 / alpha J^T v`` is one vector-Jacobian product: the network is evaluated once, and its graph
 used again. In pure noise, where alpha is 0, J says nothing about V; there the estimate is that at the
-noisiest level of the spacings, see :mod:`dynunet.diffusion.spacing`.
+noisiest level of the spacings.
 
     mmps        p(x_0 | x_t) = N(D, V)                  exact for Gaussian data
     pigdm       p(x_0 | x_t) = N(D, r_t^2 I)
@@ -45,8 +45,6 @@ from .restoration import inpainting
 from .schedules import ScheduleLike
 from .spacing import with_signal
 from .steps import Callback, Denoise, Level, Sampler, level
-
-Clip = float | str | None
 
 _TOLERANCE = 1e-3
 
@@ -93,7 +91,7 @@ class Guidance(Data, ABC):
                         measurement,
                         at.sigma / now.sigma * x,
                         torch.full_like(t, at.t),
-                        at,
+                        (at.alpha, at.sigma),
                         pull(schedule, times, now),
                     )
                     x0 = tangent.x0 + self.correction(tangent)
@@ -162,7 +160,7 @@ class PiGDM(Guidance):
         number(self.tolerance, "tolerance", 0, 1)
 
     def correction(self, at: Tangent) -> Tensor:
-        spread = _spread(at.level)
+        spread = _spread(at)
 
         def matrix(u: Tensor) -> Tensor:
             return at.variances * u + spread * at.measured(at.adjoint(u))
@@ -195,7 +193,7 @@ class DPS(Guidance):
     def correction(self, at: Tangent) -> Tensor:
         length = norm(at.residual)
         direction = torch.where(length > 0, at.residual / torch.where(length > 0, length, 1), 0)
-        to_gradient = at.level.alpha / at.level.sigma**2  # V is the Jacobian times its inverse
+        to_gradient = at.alpha / at.sigma**2  # V is the Jacobian times its inverse
         return self.scale / at.pull * to_gradient * at.covariance(at.adjoint(direction))
 
 
@@ -242,7 +240,7 @@ Method = Callable[..., Sampler]
 METHODS: dict[str, Method] = {"mmps": MMPS(), "pigdm": PiGDM(), "dps": DPS(), "repaint": RePaint()}
 
 
-def _spread(at: Level) -> float:
+def _spread(at: Tangent) -> float:
     """r_t^2, the variance of x_0 given x_t for white data of unit variance."""
     return at.sigma**2 / (at.alpha**2 + at.sigma**2)
 
@@ -258,7 +256,7 @@ def _solved(
 
     These matter where the noise is not alike everywhere: else entries with much of it hide the others.
     """
-    weight = (at.variances + _spread(at.level)).rsqrt()
+    weight = (at.variances + _spread(at)).rsqrt()
     b = weight * at.residual
 
     def weighted(u: Tensor) -> Tensor:

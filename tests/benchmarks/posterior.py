@@ -133,9 +133,8 @@ def estimates(data: GaussianMixture, options: argparse.Namespace) -> dict[str, l
                 z = torch.cat([x, measurement.y.flatten().expand(len(x), -1)], 1)
                 weights, means, _ = posterior(data, both, variances, z)
                 wanted = (weights.unsqueeze(-1) * means).sum(-2)
-                tangent = Tangent(
-                    denoise, measurement, x.unsqueeze(1), t.expand(len(x)), at, pull(SCHEDULE, times, at)
-                )
+                each = x.unsqueeze(1), t.expand(len(x)), (at.alpha, at.sigma)
+                tangent = Tangent(denoise, measurement, *each, pull(SCHEDULE, times, at))
                 for name, method in METHODS.items():
                     found = (tangent.x0 + method.correction(tangent)).flatten(1)
                     errors[name].append((found - wanted).square().mean().item())

@@ -205,6 +205,22 @@ def test_gradient_checkpointing_changes_nothing() -> None:
     torch.testing.assert_close(made(saving, **windows), made(plain, **windows), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_compiled_networks_give_several_gradients() -> None:
+    plain, y = network(1, num_blocks=1), 0.5 * randn(1, 1, 3)
+
+    def made(model: Any, **options: Any) -> Tensor:
+        chance = torch.Generator().manual_seed(1)
+        return Diffusion(model).reconstruct(
+            y, Downsample(2), 0.1, steps=2, generator=chance, progress=False, **options
+        )
+
+    compiled = torch.compile(plain, backend="aot_eager")
+    torch.testing.assert_close(made(compiled), made(plain), rtol=1e-9, atol=1e-9)
+    windows: Any = {"window": 4, "overlap": 2}
+    torch.testing.assert_close(made(compiled, **windows), made(plain, **windows), rtol=1e-9, atol=1e-9)
+
+
 def kept_by_graph(run: Any) -> int:
     """The most bytes of tensors that autograd keeps at a time."""
     now = most = 0
