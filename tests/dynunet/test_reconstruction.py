@@ -207,7 +207,7 @@ def test_gradient_checkpointing_changes_nothing() -> None:
 
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_compiled_networks_give_several_gradients() -> None:
-    plain, y = network(1, num_blocks=1), 0.5 * randn(1, 1, 3)
+    plain, y = Pointwise(), 0.5 * randn(1, 1, 3)
 
     def made(model: Any, **options: Any) -> Tensor:
         chance = torch.Generator().manual_seed(1)
