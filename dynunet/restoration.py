@@ -2,10 +2,11 @@
 
 ``restore`` is for a model that was trained with ``noise``, ``coloured`` or ``pairs``, and for any other with
 the level of white noise. ``fill_gaps`` is for a model of clean data. Both keep the format, the grid and the
-units of a file, and work on long recordings and large volumes in overlapping windows.
+units of a file, and work on long recordings and large volumes in overlapping windows. ``restore`` reads and
+writes long recordings part by part, in memory that does not grow with their length.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,20 @@ from .data.errors import shown
 from .data.files import search, stem
 from .data.formats import FORMATS, of_path
 from .data.loading import load, load_gaps, marks_of
+from .data.long_files import LongFile, Part
 from .data.options import missing_value
 from .data.saving import check_result, save, write
 from .data.spec import DataSpec
 from .diffusion import Diffusion
+from .diffusion.noise import Noise, PlacedNoise
+from .progress import Bar
 from .results import NothingToDoError, Outcome, Results
 from .runs import Sizes, called, conditions, device_of, restoration_steps, trained, windows
 
 __all__ = ["Outcome", "fill_gaps", "restore"]
+
+_PART = 2**21  # entries of a long file that are worked on at once
+_LEAST = 8  # times what is around a part on each side, which is computed again with its neighbour
 
 
 def restore(
@@ -79,10 +86,22 @@ def restore(
         raise ValueError(f"sigma must be left out, {called(model)} knows its noise, got {sigma}")
     sampling = _Sampling(diffusion, spec, seed, windows(spec, window, overlap), progress)
 
+    def made(x: Tensor, noise: Noise = None) -> Tensor:
+        if sigma is None:
+            return sampling.restored(x, number, noise)
+        return sampling.denoised(x, sigma, number, noise)
+
+    number = restoration_steps(diffusion, steps) if sigma is None else steps or 20
+
     def one(path: Path, to: Path) -> tuple[str, ...]:
+        long = sampling.long_file(path, to, number)
+        if long is not None:
+            to.parent.mkdir(parents=True, exist_ok=True)
+            long.write(to, sampling.by_parts(long, made, number), overwrite)
+            return long.lost
         loaded = load(path, spec.document(), mix=False)
         check_result(to, spec, loaded.source)
-        x = sampling.restored(loaded.x, steps) if sigma is None else sampling.denoised(loaded.x, sigma, steps)
+        x = made(loaded.x)
         to.parent.mkdir(parents=True, exist_ok=True)
         save(to, x, spec.document(), like=loaded.source, overwrite=overwrite)
         return loaded.lost
@@ -167,25 +186,24 @@ class _Sampling:
     windows: dict[str, Any]
     progress: bool  # within a file: of the steps, and of the windows of each
 
-    def restored(self, noisy: Tensor, steps: int | None) -> Tensor:
-        """Restored by a model that has learned it."""
-        number = restoration_steps(self.diffusion, steps)
+    def restored(self, noisy: Tensor, steps: int, noise: Noise = None) -> Tensor:
+        """Restored by a model that has learned it; from noise of the seed by default."""
 
         def run(x: Tensor, options: dict[str, Any]) -> Tensor:
             shape = len(x), self.spec.channels, *x.shape[2:]
-            return self.diffusion.sample(shape, number, **options, **conditions(self.spec, shape, x))
+            return self.diffusion.sample(shape, steps, **options, **conditions(self.spec, shape, x))
 
-        return self._run(run, noisy)
+        return self._run(run, noisy, noise)
 
-    def denoised(self, noisy: Tensor, sigma: float, steps: int | None) -> Tensor:
+    def denoised(self, noisy: Tensor, sigma: float, steps: int, noise: Noise = None) -> Tensor:
         """Without white noise of a level."""
 
         def run(x: Tensor, options: dict[str, Any]) -> Tensor:
             return self.diffusion.denoise(
-                x, sigma, steps or 20, **options, **conditions(self.spec, x.shape, device=x.device)
+                x, sigma, steps, **options, **conditions(self.spec, x.shape, device=x.device)
             )
 
-        return self._run(run, noisy)
+        return self._run(run, noisy, noise)
 
     def filled(self, x: Tensor, known: Tensor | None, steps: int, resamplings: int) -> Tensor:
         """Made anew where it is not known."""
@@ -197,9 +215,29 @@ class _Sampling:
 
         return self._run(run, x)
 
-    def _run(self, run: Callable[[Tensor, dict[str, Any]], Tensor], x: Tensor) -> Tensor:
+    def long_file(self, path: Path, to: Path, steps: int) -> LongFile | None:
+        """A file that is far longer than a window, and than what a result in it depends on, if it is one."""
+        return LongFile.of(path, self.spec, to, self._length(steps)) if self.windows else None
+
+    def by_parts(
+        self, file: LongFile, made: Callable[[Tensor, Noise], Tensor], steps: int
+    ) -> Iterator[tuple[Part, Tensor]]:
+        """What is made of each part of a long file, with what is around it.
+
+        It is the same as of the whole at once: every part has the windows and the noise of its place.
+        """
+        (window,), (overlap,) = self.windows["window"], self.windows["overlap"]
+        parts = file.parts(self._length(steps), steps * window, window, window - overlap)
+        for part in Bar(parts, desc="parts", leave=False, delay=1, disable=not self.progress):
+            yield part, made(file.read(part), PlacedNoise(self.seed, part.first))
+
+    def _length(self, steps: int) -> int:
+        """Of parts: an entry depends on those that are less than a window away, step by step."""
+        return max(_PART, _LEAST * steps * max(self.windows["window"]))
+
+    def _run(self, run: Callable[[Tensor, dict[str, Any]], Tensor], x: Tensor, noise: Noise = None) -> Tensor:
         several, device = x.ndim == self.spec.spatial_dims + 2, device_of(self.diffusion)
-        chance = torch.Generator(device).manual_seed(self.seed)
+        chance = torch.Generator(device).manual_seed(self.seed) if noise is None else noise
         options = {**self.windows, "generator": chance, "progress": self.progress}
         y = run((x if several else x.unsqueeze(0)).to(device), options).cpu()
         return y if several else y[0]

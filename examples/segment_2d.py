@@ -21,18 +21,19 @@ from _runs import NetworkOptions, begin, explained, report, suggest
 from torch import Tensor
 
 from dynunet import Supervised, UNet
+from dynunet.defaults import LABEL_MAPS
 from dynunet.nn.flags import with_flags
 
 
 @dataclass
-class Options(with_flags(NetworkOptions, {"channels": (16, 32, 64, 64)})):
+class Options(with_flags(NetworkOptions, {"channels": (16, 32, 64, 64), **LABEL_MAPS})):
     """Train a 2-D network on pictures with masks and judge it on others. --data is a folder of both."""
 
     augment: bool = True
     """turn, resize, brighten, blur, ... the pictures to learn from, as the Augment of segmentation does"""
     peer: bool = False
     """train MONAI's DynUNet, too, for as many seconds"""
-    train_steps: int = 600
+    train_steps: int = 1200
     """of training"""
     batch_size: int = 8
     """pictures per step"""

@@ -23,9 +23,10 @@ from torch import Tensor
 
 from dynunet import Supervised, UNet
 from dynunet.data import Augment
+from dynunet.defaults import LABEL_MAPS
 from dynunet.nn.flags import with_flags
 
-NETWORK = {"channels": (8, 16, 32), "norm": "batch"}
+NETWORK = {"channels": (8, 16, 32), **LABEL_MAPS}
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Options(with_flags(NetworkOptions, NETWORK)):
     """change the crops as other heads and scanners are"""
     peer: bool = False
     """train MONAI's DynUNet, too, for as many seconds"""
-    train_steps: int = 600
+    train_steps: int = 1200
     """of training"""
     batch_size: int = 2
     """crops per step"""

@@ -16,7 +16,7 @@ from .errors import UnreadableError, attempt, shown
 from .files import no_file
 from .formats import SUFFIXES, Header, of_path
 from .formats.format import times
-from .memory import check_size, stacked
+from .memory import check_size, parts, stacked
 from .options import DataOptions, missing_value
 from .spec import DataSpec
 from .values import Scale, limits, loudness, present, resized, touched
@@ -74,7 +74,7 @@ def load(path: Path | str, units: "dict[str, Any] | DataSpec", *, mix: bool = Tr
     def read() -> Loaded:
         reader = _Reader.of(path, spec, mix)
         values, missing = reader.values()
-        reader.check_missing(missing)
+        no_missing(spec, missing)
         return reader.loaded(values, missing)
 
     return read_whole(path, read)
@@ -98,7 +98,7 @@ def load_gaps(path: Path, spec: DataSpec, marks: Marks | None = None) -> tuple[L
         reader = _Reader.of(path, spec, mix=False)
         values, missing = reader.values()
         holes = missing if marks is None else np.broadcast_to(marks(reader.header), missing.shape)
-        reader.check_missing(missing & ~holes)
+        no_missing(spec, missing & ~holes)
         return reader.loaded(values, missing | holes, to_make=True), holes
 
     return read_whole(path, read)
@@ -131,6 +131,20 @@ def header_of(path: Path, spec: DataSpec) -> Header:
     return found.header(path, options)
 
 
+def mapped(header: Header, spec: DataSpec, mix: bool) -> ChannelMapping:
+    """The way from the channels of a file to those of a model, see :func:`load`."""
+    given = spec.given_channels
+    if mix and header.channels != given and not header.format.convertible(header, given):
+        raise UnreadableError(f"it has {header.channels} channels, and {given} are used")
+    return channel_mapping(spec.kind, given if mix else header.channels, given, spec.channels)
+
+
+def no_missing(spec: DataSpec, missing: np.ndarray) -> None:
+    """Refuse missing values, if the training files had none."""
+    if spec.missing is None and missing.any():
+        raise UnreadableError("it has values that are NaN or infinite, and the training files had none")
+
+
 @dataclass(frozen=True)
 class _Reader:
     """A file, and the way from its values to what a network is given."""
@@ -141,10 +155,8 @@ class _Reader:
 
     @classmethod
     def of(cls, path: Path, spec: DataSpec, mix: bool) -> "_Reader":
-        header, given = header_of(path, spec), spec.given_channels
-        channels = channel_mapping(spec.kind, given if mix else header.channels, given, spec.channels)
-        if mix and header.channels != given and not header.format.convertible(header, given):
-            raise UnreadableError(f"it has {header.channels} channels, and {given} are used")
+        header = header_of(path, spec)
+        channels = mapped(header, spec, mix)
         grid = header.format.grid(header, spec)
         check_size(4 * header.entries * header.channels * prod(grid), path.stat().st_size)
         return cls(header, spec, channels)
@@ -154,11 +166,6 @@ class _Reader:
         read = replace(self.spec, channels=sum(self.channels.file))
         values = self.header.format.values(self.header, read)
         return values, ~present(values, missing_value(self.spec.missing))
-
-    def check_missing(self, missing: np.ndarray) -> None:
-        """Refuse a file with missing values, if the training files had none."""
-        if self.spec.missing is None and missing.any():
-            raise UnreadableError("it has values that are NaN or infinite, and the training files had none")
 
     def loaded(self, values: np.ndarray, gone: np.ndarray, to_make: bool = False) -> Loaded:
         """The file as a network sees it.
@@ -209,7 +216,7 @@ def _scale(header: Header, spec: DataSpec, views: list[np.ndarray]) -> Scale:
     else:
         there = np.concatenate([v[k] for v, k in zip(views, known, strict=True)])
     if spec.level is not None:
-        full = loudness(there, spec.level)
+        full = loudness(parts(there), spec.level)
         return Scale(-full, full)
     if spec.percentiles is None or not there.size:
         return header.format.scale(spec, header)

@@ -12,7 +12,7 @@ import numpy as np
 from ..writing import amount
 from .errors import UnreadableError
 
-__all__ = ["Cache", "by_parts", "check_size", "parts", "stacked", "total"]
+__all__ = ["Cache", "by_parts", "check_density", "check_size", "parts", "stacked", "total"]
 
 _COPIES = 4  # of what is read, at least, while it is worked on
 _DENSE = 500  # times as large as on disk: not even a signal of silence is
@@ -93,5 +93,10 @@ def check_size(read: int, on_disk: int) -> None:
     """
     if _COPIES * read > total():
         raise UnreadableError(f"it would take {amount(read)} to read, of {amount(total())} of memory")
+    check_density(read, on_disk)
+
+
+def check_density(read: int, on_disk: int) -> None:
+    """Refuse a file that would become much more than it is worth, even if it is read part by part."""
     if read > max(_SMALL, _DENSE * on_disk):
         raise UnreadableError(f"it would become {amount(read)} out of {amount(on_disk)}")

@@ -76,7 +76,7 @@ def write(
         holes: bool ``(N, channels, *shape)``.
     """
     check_free(path, overwrite)
-    values = _in_file_units(_checked(x, spec, like), spec, like)
+    values = in_file_units(x, spec, like)
     header = None if like is None else like.header
     written, channels = to_write(path), values.shape[1]
     written.check_result(path, spec, channels, header)
@@ -157,8 +157,9 @@ def _checked(x: Any, spec: DataSpec, like: Source | None) -> np.ndarray:
     return x.detach().to("cpu", torch.promote_types(x.dtype, torch.float32)).numpy()
 
 
-def _in_file_units(x: np.ndarray, spec: DataSpec, like: Source | None) -> np.ndarray:
+def in_file_units(result: Tensor, spec: DataSpec, like: Source | None) -> np.ndarray:
     """``(N, channels, *shape)`` on the grid, with the channels and in the units of the file to be written."""
+    x = _checked(result, spec, like)
     if like is None:
         return of_kind(spec.kind).scale(spec).to_file(x)[None]
     views = like.channels.views

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .memory import by_parts, parts
+from .memory import by_parts
 
 __all__ = [
     "Region",
@@ -57,15 +57,18 @@ class Scale:
         return by_parts(x, np.float64, lambda part: (part.astype(np.float64) * width + double) / 2)
 
 
-def loudness(values: np.ndarray, level: float) -> float:
+def loudness(values: Iterable[np.ndarray], level: float) -> float:
     """The amplitude that becomes 1 when audio is brought to a level; what is nearly silent stays so.
 
     Args:
-        values: of any shape; without any they are silent.
+        values: of any shapes, part by part; without any they are silent.
         level: the root mean square to bring them to.
     """
-    total = sum(np.square(part, dtype=np.float64).sum() for part in parts(values))
-    power = total / values.size if values.size else 0.0
+    total, entries = 0.0, 0
+    for part in values:
+        total += float(np.square(part, dtype=np.float64).sum())
+        entries += part.size
+    power = total / entries if entries else 0.0
     return max(float(np.sqrt(power)), _SILENT) / level
 
 

@@ -2,12 +2,21 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 Noise = Generators | Callable[[torch.Size], Tensor]
+
+_BLOCK = 2**16  # entries of a signal that are drawn at once
+
+
+def hashed(*parts: Any) -> int:
+    """A seed from numbers and names: parts that differ in anything give unrelated ones."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
 
 
 def randn(
@@ -62,3 +71,29 @@ def rand(n: int, generator: Generators) -> Tensor:
 def _check_one_each(generators: Sequence[torch.Generator], n: int) -> None:
     if len(generators) != n:
         raise ValueError(f"generator must be one generator or one per sample ({n}), got {len(generators)}")
+
+
+class PlacedNoise:
+    """Noise of a long signal, of which any part can be drawn alone: a function from shape to tensor.
+
+    Args:
+        seed: of all of it.
+        first: the place in the signal at which a part begins.
+    """
+
+    def __init__(self, seed: int, first: int = 0) -> None:
+        self.seed, self.first, self.draws = seed, first, 0
+
+    def __call__(self, shape: torch.Size) -> Tensor:
+        """The next draw, ``(N, C, n)`` in float32."""
+        begin, end = self.first, self.first + shape[2]
+        drawn = [
+            torch.randn(
+                *shape[:2],
+                _BLOCK,
+                generator=torch.Generator().manual_seed(hashed(self.seed, self.draws, block)),
+            )
+            for block in range(begin // _BLOCK, -(-end // _BLOCK))
+        ]
+        self.draws += 1
+        return torch.cat(drawn, -1)[..., begin % _BLOCK :][..., : shape[2]]

@@ -29,7 +29,7 @@ class Level(nn.Module):
         spec: the options of the network.
         index: index of the level, 0 for the finest.
         inputs: input channels of each block, including those of its skip.
-        skips: channels of the skip of each block; empty in the encoder.
+        skips: channels of the skip of each block, 0 for none; empty in the encoder.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Level(nn.Module):
             self.gates.extend(
                 self._gate(parts, spec, level, skip, width - skip)
                 for skip, width in zip(skips, inputs, strict=False)
+                if skip
             )
         self.checkpointing = spec.gradient_checkpointing
         self.down: nn.Module | None = None
@@ -93,7 +94,7 @@ class Level(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Block, attention, block, at the size of the last level.
+    """Block, attention, block, at the size of the last level; or fewer blocks, see ``mid_blocks``.
 
     Args:
         parts: makes the layers.
@@ -103,20 +104,31 @@ class Bottleneck(nn.Module):
     def __init__(self, parts: Parts, spec: NetworkSpec) -> None:
         super().__init__()
         level = spec.levels[-1]
-        channels, make = level.channels, BLOCKS[level.block]
-        self.block1 = make(parts, channels, channels, level.kernel_size, level.dropout)
+        channels = level.channels
+
+        def block(number: int) -> nn.Module | None:
+            made = number <= spec.mid_blocks
+            return (
+                BLOCKS[level.block](parts, channels, channels, level.kernel_size, level.dropout)
+                if made
+                else None
+            )
+
+        self.block1 = block(1)
         names = attention_names(spec.mid_attention)
         self.attention = make_attention(parts, channels, level.num_heads, names, spec.positions)
         self.context: nn.Module | None = None
         if spec.context_features is not None:
             self.context = CrossAttention(parts, channels, level.num_heads, spec.context_features)
-        self.block2 = make(parts, channels, channels, level.kernel_size, level.dropout)
+        self.block2 = block(2)
 
     def forward(self, x: Tensor, embedding: Tensor | None, context: Tensor | None) -> Tensor:
-        x = self.attention(self.block1(x, embedding))
+        if self.block1 is not None:
+            x = self.block1(x, embedding)
+        x = self.attention(x)
         if self.context is not None:
             x = self.context(x, context)
-        return self.block2(x, embedding)
+        return x if self.block2 is None else self.block2(x, embedding)
 
 
 def check_sizes(spec: NetworkSpec, sizes: Sequence[int]) -> None:

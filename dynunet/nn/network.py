@@ -110,15 +110,15 @@ class Network(Checkpoint, nn.Module):
         self, x: Tensor, embedding: Tensor | None, context: Tensor | None
     ) -> tuple[Tensor, list[Tensor]]:
         """Run the encoder: returns the deepest result, and the list of skips for the decoder."""
-        x = _channels_last(self.stem(x))
-        skips = [x]
+        x, skips, every = _channels_last(self.stem(x)), [], self.spec.skips == "block"
         for level in cast(Iterable[Level], self.encoder):
             for i in range(len(level.blocks)):
+                skips += [x] * every
                 x = level.step(i, x, embedding, context)
+            if every or level.down is not None:
                 skips.append(x)
             if level.down is not None:
                 x = level.down(x)
-                skips.append(x)
         return x, skips
 
     def _inputs(self, x: Tensor, cond: Tensor | None) -> Tensor:

@@ -31,6 +31,7 @@ ATTENTIONS = ("full", "linear", "axial", "window", "channel", "spatial", "cbam")
 MULTI_HEAD = frozenset({"full", "linear", "axial", "window"})  # kinds of attention with heads
 DOWNSAMPLES = ("conv", "max", "avg")
 UPSAMPLES = ("nearest", "linear", "transpose", "shuffle")
+SKIPS = ("block", "level")
 POSITIONS = ("rotary", "sinusoidal")
 TIME_EMBEDDINGS = ("sinusoidal", "ddpm", "fourier")
 MODULATIONS = ("shift", "scale_shift")
@@ -286,6 +287,26 @@ class NetworkSpec:
             kind=str,
         ),
     )
+    skips: str = field(
+        default="block",
+        metadata=_about(
+            'what the decoder gets of the encoder: "block", the output of every block and every input of a '
+            'level, for one block more than that has; or "level", the last output of each level but the '
+            "deepest, for as many blocks.",
+            checks.choice(SKIPS),
+            of=_UNET,
+            kind=str,
+        ),
+    )
+    mid_blocks: int = field(
+        default=2,
+        metadata=_about(
+            "blocks in the bottleneck: 2 with its attention between them, 1 before it, or 0.",
+            checks.whole(0, 2),
+            of=_UNET,
+            kind=int,
+        ),
+    )
     mid_attention: str | None = field(
         default=None,
         metadata=_about("attention in the bottleneck, as attention.", _attention, of=_UNET, kind=str),
@@ -448,16 +469,15 @@ class NetworkSpec:
             yield bottom, bottom.channels, "the bottleneck, which attends to the context"
         for i, level in reversed(list(enumerate(self.levels))):
             if isinstance(level.skip_attention, str) and needs_heads(attention_names(level.skip_attention)):
-                for skip in self.skips(i):
+                for skip in filter(None, self.skip_channels(i)):
                     yield level, skip, f"level {i} (skip_attention)"
 
-    def skips(self, i: int) -> list[int]:
-        """The channels of the skips used by the decoder at level ``i``, in the decoder's order.
-
-        The skips are the input of the encoder level and the output of each of its blocks.
-        """
+    def skip_channels(self, i: int) -> list[int]:
+        """The channels of the skip of each block of the decoder at level ``i``, 0 for a block without one."""
         level = self.levels[i]
-        return [level.channels] * level.num_blocks + [self.levels[max(i - 1, 0)].channels]
+        if self.skips == "block":
+            return [level.channels] * level.num_blocks + [self.levels[max(i - 1, 0)].channels]
+        return [level.channels] + [0] * (level.num_blocks - 1) if i < len(self.transitions) else []
 
     @property
     def embedding_features(self) -> int:

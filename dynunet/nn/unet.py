@@ -25,10 +25,11 @@ from .spec import NetworkSpec
 
 
 class UNet(Network):
-    """U-Net (Ronneberger et al. 2015) in the form of DDPM (Ho et al. 2020, appendix B).
+    """U-Net (Ronneberger et al. 2015), by default in the form of DDPM (Ho et al. 2020, appendix B).
 
     Skips are taken after every encoder block and every down-sampling, and each decoder level has one
-    block more than its encoder level. Options that no level uses cost no parameters.
+    block more than its encoder level; ``skips="level", mid_blocks=0`` has one skip per level, as U-Nets for
+    segmentation do. Options that no level uses cost no parameters.
 
     Args:
         spatial_dims: number of spatial axes, at least 1.
@@ -53,6 +54,10 @@ class UNet(Network):
         downsample: ``"conv"`` (strided), ``"max"`` or ``"avg"`` (pools). *Per transition.*
         upsample: ``"nearest"`` or ``"linear"`` (then a convolution), ``"transpose"`` (kernel = stride) or
             ``"shuffle"`` (sub-pixel convolution). *Per transition.*
+        skips: what the decoder gets of the encoder: ``"block"``, the output of every block and every input of
+            a level, for one block more than that has; or ``"level"``, the last output of each level but the
+            deepest, for as many blocks.
+        mid_blocks: blocks in the bottleneck: 2 with its attention between them, 1 before it, or 0.
         mid_attention: attention in the bottleneck, as ``attention``.
         num_groups: groups of group norm at most; the largest divisor of the channels is taken.
         norm_eps: added to variances.
@@ -112,6 +117,8 @@ class UNet(Network):
         skip_attention: bool | str | Sequence[bool | str] = False,
         downsample: str | Sequence[str] = "conv",
         upsample: str | Sequence[str] = "nearest",
+        skips: str = "block",
+        mid_blocks: int = 2,
         mid_attention: str | None = None,
         num_groups: int = 32,
         norm_eps: float = 1e-5,
@@ -146,6 +153,8 @@ class UNet(Network):
             skip_attention=skip_attention,
             downsample=downsample,
             upsample=upsample,
+            skips=skips,
+            mid_blocks=mid_blocks,
             mid_attention=mid_attention,
             num_groups=num_groups,
             norm_eps=norm_eps,
@@ -182,8 +191,9 @@ class UNet(Network):
         """The decoder levels, deepest first; every block takes its input and the latest skip."""
         decoder, width = nn.ModuleList(), spec.levels[-1].channels
         for i, level in reversed(list(enumerate(spec.levels))):
-            skips = spec.skips(i)
-            inputs = [width + skips[0], *(level.channels + skip for skip in skips[1:])]
+            skips = spec.skip_channels(i)
+            widths = [width, *[level.channels] * len(skips)]
+            inputs = [before + skip for before, skip in zip(widths, skips, strict=False)]
             made = Level(self.parts, spec, i, inputs, skips)
             if i > 0:
                 made.up = upsample(self.parts, level, spec.transitions[i - 1])
@@ -225,9 +235,9 @@ class UNet(Network):
 
         sides: list[Tensor] = []
         for up, level in enumerate(cast(Iterable[Level], self.decoder)):
-            for block in range(len(level.blocks)):  # pop, and up
-                x = level.step(block, x, embedding, context, skips.pop())
             index = len(self.decoder) - 1 - up
+            for block, skip in enumerate(self.spec.skip_channels(index)):  # pop, and up
+                x = level.step(block, x, embedding, context, skips.pop() if skip else None)
             if self.training and 0 < index <= len(self.side_heads):
                 sides.insert(0, self.side_heads[index - 1](x))
             if level.up is not None:

@@ -37,12 +37,15 @@ def drawing(network: Any) -> str:
                          +---------------------+
     """
     levels, both = list(network.levels), hasattr(network, "decoder")
-    labels = [_skips(level) for level in levels]
+    skips = [_decoder(network, i) for i in range(len(levels))]
+    labels = [_skips(level, sum(map(bool, found))) for level, found in zip(levels, skips, strict=True)]
     gap = max(map(len, labels)) + len(" --  --> ") + 2
     sides = 2 * (_STEP * (len(levels) - 1) + len("|  |"))
     most = (_COLUMNS - gap - sides) // 2
     down = [_contents(level, level.num_blocks, most) for level in levels]
-    up = [_contents(level, level.num_blocks + 1, most) for level in levels] if both else [[] for _ in levels]
+    up = [[] for _ in levels]
+    if both:
+        up = [_contents(level, len(found), most) for level, found in zip(levels, skips, strict=True)]
     inner = max(len(line) for box in down + up for line in box)
     page = _Page(gap + sides + 2 * inner, both)
 
@@ -103,14 +106,17 @@ def _box(lines: Sequence[str], inner: int, height: int = 0) -> list[str]:
 
 
 def _contents(level: Any, blocks: int, most: int) -> list[str]:
-    made_of = f"{_count(blocks, 'block')}, kernel_{_sizes(level.kernel_size)}"  # keep on one line
-    lines = [_count(level.channels, "channel"), made_of, *_attention(level.attention)]
+    lines = [_count(level.channels, "channel")]
+    if blocks:
+        made_of = f"{_count(blocks, 'block')}, kernel_{_sizes(level.kernel_size)}"  # keep on one line
+        lines += [made_of, *_attention(level.attention)]
     return [line.replace("_", " ") for text in lines for line in wrap(text, most)]
 
 
 def _middle(network: Any, most: int) -> list[str]:
-    names = getattr(network, "config", {}).get("mid_attention")
-    lines = [f"middle: {_count(network.levels[-1].channels, 'channel')}", *_attention(names)]
+    spec, channels = network.spec, _count(network.levels[-1].channels, "channel")
+    fewer = [] if spec.mid_blocks == 2 else [_count(spec.mid_blocks, "block")]
+    lines = [f"middle: {channels}", *fewer, *_attention(spec.mid_attention)]
     return [line for text in lines for line in wrap(text, most)]
 
 
@@ -119,11 +125,16 @@ def _attention(names: str | Sequence[str] | None) -> list[str]:
     return [f"attention: {' + '.join(names)}"] if names else []
 
 
-def _skips(level: Any) -> str:
-    """Label of the skips: the input of the encoder level and the output of each of its blocks."""
-    attention = getattr(level, "skip_attention", False)
+def _decoder(network: Any, i: int) -> Sequence[int]:
+    """The channels of the skip of each block of the decoder at a level."""
+    return network.spec.skip_channels(i)
+
+
+def _skips(level: Any, number: int) -> str:
+    """Label of the skips."""
+    attention = getattr(level, "skip_attention", False) if number else False
     how = "" if not attention else ", gated" if attention is True else ", attended"
-    return f"{level.num_blocks + 1} skips{how}"
+    return f"{_count(number, 'skip')}{how}"
 
 
 def _end(network: Any) -> str:

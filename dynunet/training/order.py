@@ -10,7 +10,6 @@ a run is resumed without the state of any generator: from the number of its step
 import random
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
-from hashlib import blake2b
 from typing import Any, cast
 
 import numpy as np
@@ -18,16 +17,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from ..diffusion.noise import hashed
 from .interrupts import stand_apart
 
 CHANCE = ("quantiles", "generator")  # the keywords of Stream.chance
 _GOLDEN = 11400714819323198485  # 2^64 / golden ratio
-
-
-def hashed(*parts: Any) -> int:
-    """A seed from numbers and names: parts that differ in anything give unrelated ones."""
-    digest = blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 @contextmanager

@@ -400,6 +400,8 @@ def test_drawings_are_narrow_and_symmetric(count: int, data: st.DataObject) -> N
             strides=each(st.sampled_from(((1, 2, 2), (2, 2, 2))), count - 1),
             attention=each(names),
             skip_attention=each(st.sampled_from((True, False, "channel"))),
+            skips=data.draw(st.sampled_from(("block", "level"))),
+            mid_blocks=data.draw(st.integers(0, 2)),
             mid_attention=data.draw(names),
         )
     lines = drawing(unet).splitlines()

@@ -1,6 +1,7 @@
 """The U-Net: shapes, laws of the axes, options, and refusals."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -87,6 +88,8 @@ options = st.fixed_dictionaries(
         "kernel_size": st.integers(1, 4),
         "strides": st.integers(1, 3),
         "attention": st.sampled_from((None, *KINDS)),
+        "skips": st.sampled_from(("block", "level")),
+        "mid_blocks": st.integers(0, 2),
         "mid_attention": st.sampled_from((None, *KINDS)),
         "skip_attention": st.sampled_from((False, True, *KINDS)),
         "downsample": st.sampled_from(DOWN),
@@ -141,6 +144,32 @@ def test_any_size_in_the_same_size_out(sizes: tuple[int, ...], options: dict[str
     assert torch.equal(again(x, **more), y), "the configuration must make the same network"
 
 
+@pytest.mark.parametrize("sizes", [(17,), (9, 12), (8, 5, 7), (4, 5, 4, 3)])
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_skips_of_levels_are_those_of_the_first_unet(sizes: tuple[int, ...], blocks: int) -> None:
+    """Ronneberger et al. 2015, figure 1, step by step."""
+    unet = small(len(sizes), skips="level", mid_blocks=0, block="plain", num_blocks=blocks, num_groups=1)
+    x = data(unet, sizes)
+    parts: Any = unet
+    h, kept = parts.stem(x), []
+    for level in parts.encoder:
+        for block in level.blocks:
+            h = block(h)
+        if level.down is not None:
+            kept.append(h)
+            h = level.down(h)
+    assert len(kept) == 2
+    for before, level in pairwise(parts.decoder):
+        skip = kept.pop()
+        h = torch.cat([before.up(h, skip.shape[2:]), skip], 1)
+        assert len(level.blocks) == blocks
+        for block in level.blocks:
+            h = block(h)
+    assert len(parts.decoder[0].blocks) == 0
+    assert not list(parts.middle.parameters())
+    torch.testing.assert_close(unet(x), parts.head(h))
+
+
 unordered = st.fixed_dictionaries(  # options under which no axis differs from another
     {},
     optional={
@@ -150,6 +179,8 @@ unordered = st.fixed_dictionaries(  # options under which no axis differs from a
         "skip_attention": st.sampled_from((False, True, "channel")),
         "downsample": st.sampled_from(DOWN),
         "upsample": st.sampled_from(UP),
+        "skips": st.sampled_from(("block", "level")),
+        "mid_blocks": st.integers(0, 2),
         "mid_attention": st.sampled_from((None, "full", "cbam")),
         "channels": st.just((4, 8, 8)),
     },
@@ -321,11 +352,10 @@ def test_half_precision_stays_finite_and_layouts_agree(sizes: tuple[int, ...]) -
     torch.testing.assert_close(unet(last), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("sizes", [(12,), (6, 5), (4, 3, 5)])
-def test_compiles_in_one_graph(sizes: tuple[int, ...]) -> None:
+def test_compiles_in_one_graph() -> None:
     torch._dynamo.reset()
-    unet = small(len(sizes), attention=(None, "full", "linear"), time_embedding=True)
-    x, t = data(unet, sizes), torch.tensor([0.2, 0.6])
+    unet = small(2, attention=(None, "full", "linear"), time_embedding=True)
+    x, t = data(unet, (6, 5)), torch.tensor([0.2, 0.6])
     compiled = torch.compile(unet, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x, t), unet(x, t))
     torch._dynamo.reset()

@@ -7,7 +7,8 @@ bits stay 24 bits).
 
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from math import gcd, inf
 from pathlib import Path
@@ -165,12 +166,19 @@ class Audio(Format):
     def encode(
         self, path: Path, stored: np.ndarray, numbers: Numbers, spec: DataSpec, like: Header | None
     ) -> memoryview:
-        if numbers.bits is not None:
-            shift = 32 - numbers.bits
-            stored = by_parts(stored, stored.dtype, lambda part: part << shift)
-        made, subtype = io.BytesIO(), _subtype(path, spec, like)
-        soundfile().write(made, stored[0].T, _rate(spec, like), subtype, format=_container(path))
+        made = io.BytesIO()
+        with _recording(made, path, numbers, spec, stored.shape[1], like) as append:
+            append(stored)
         return made.getbuffer()
+
+    def in_parts(self, header: Header, spec: DataSpec) -> tuple[int, int, int] | None:
+        up, down = ratio(header, spec)
+        return (up, down, _reach(down, up)) if self.seeks else None
+
+    def appending(
+        self, path: Path, numbers: Numbers, spec: DataSpec, channels: int, like: Header | None
+    ) -> AbstractContextManager[Callable[[np.ndarray], None]]:
+        return _recording(_native(path), path, numbers, spec, channels, like)
 
 
 class AudioToRead(Audio):
@@ -206,6 +214,22 @@ def _check_whole_mp3(path: Path) -> None:
         raise UnreadableError(f"it is truncated: {size} of {announced} bytes")
 
 
+@contextmanager
+def _recording(
+    file: Any, path: Path, numbers: Numbers, spec: DataSpec, channels: int, like: Header | None
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """A file, or a buffer for one of that path, to which ``(1, channels, n)`` are appended."""
+    subtype, shift = _subtype(path, spec, like), 0 if numbers.bits is None else 32 - numbers.bits
+    form = _container(path)
+    with soundfile().SoundFile(file, "w", _rate(spec, like), channels, subtype, format=form) as sound:
+
+        def append(stored: np.ndarray) -> None:
+            whole = by_parts(stored, stored.dtype, lambda part: part << shift) if shift else stored
+            sound.write(whole[0].T)
+
+        yield append
+
+
 def numbers_of(subtype: str) -> Numbers:
     """The numbers of a subtype: k where libsndfile reads k / 2^(bits - 1), floating point as it is."""
     bits = _BITS.get(subtype)
@@ -221,7 +245,7 @@ def _part(header: Header, spec: DataSpec, start: int, stop: int) -> np.ndarray:
     of the file falls on one of the result, so that this is exactly a part of the whole file resampled.
     """
     up, down = ratio(header, spec)
-    reach = 10 * -(-max(up, down) // up) + 1 if up != down else 0
+    reach = _reach(up, down)
     origin = max(start // up - -(-reach // down), 0)
     first, last = origin * down, min(-(-stop * down // up) + reach, header.shape[0])
     with soundfile().SoundFile(_native(header.path)) as file:
@@ -234,6 +258,11 @@ def _part(header: Header, spec: DataSpec, start: int, stop: int) -> np.ndarray:
         values = mixed if spec.channels == 1 else np.repeat(values, spec.channels, 0)
     values = resampled(values, up, down)[:, start - origin * up : stop - origin * up]
     return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def _reach(up: int, down: int) -> int:
+    """Samples to each side that one depends on when it is made by :func:`resampled`."""
+    return 10 * -(-max(up, down) // up) + 1 if up != down else 0
 
 
 def resampled(values: np.ndarray, up: int, down: int) -> np.ndarray:

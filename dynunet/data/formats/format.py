@@ -3,13 +3,13 @@
 A format is an object without state, so that worker processes can have it; no file stays open. It first reads
 the header of a file (:meth:`Format.header`), and as little more as shows that the rest can be read; later one
 example of it, or a region of one (:meth:`Format.read`), on the grid that a :class:`DataSpec` asks for.
-Results are encoded in memory (:meth:`Format.encode`): a library that writes to a disk by itself does not
-always say why it could not.
+Results are encoded in memory (:meth:`Format.encode`), long ones part by part on the disk.
 """
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
@@ -289,6 +289,21 @@ class Format(ABC):
     def numbers(self, path: Path, spec: DataSpec, channels: int, like: Header | None) -> Numbers:
         """The numbers to store: as in the file that the result is made from, if that is of this kind."""
         return like.numbers if like is not None and like.kind == self.kind else FLOATS
+
+    def in_parts(self, header: Header, spec: DataSpec) -> tuple[int, int, int] | None:
+        """How a file, or its result, goes part by part, along its only axis; None where it goes as a whole.
+
+        Returns:
+            Entries of the model's grid, and of the file, that make the same length; and how many entries of
+            the grid one of the file depends on to each side.
+        """
+        return None
+
+    def appending(
+        self, path: Path, numbers: Numbers, spec: DataSpec, channels: int, like: Header | None
+    ) -> AbstractContextManager[Callable[[np.ndarray], None]]:
+        """A file to be written part by part, each ``(1, channels, n)`` in numbers as they are stored."""
+        raise NotImplementedError
 
     @abstractmethod
     def encode(
