@@ -7,6 +7,8 @@ from torch import Tensor
 
 __all__ = ["dot", "norm", "solve"]
 
+_ROUNDING = 100  # units of rounding in a product, relative to the norm of the matrix
+
 
 def solve(
     matrix: Callable[[Tensor], Tensor],
@@ -33,21 +35,23 @@ def solve(
         u, in the shape of b.
     """
     u, residual = torch.zeros_like(b), b
-    active = torch.ones_like(enough, dtype=torch.bool)
+    active, scale = torch.ones_like(enough, dtype=torch.bool), torch.zeros_like(enough)
+    tiny = torch.finfo(b.dtype).tiny
     directions: list[tuple[Tensor, Tensor]] = []  # p and matrix(p), the latter of length 1
     for _ in range(max_iterations):
         active = active & (norm(residual) > enough)
         if not active.any():
             break
         p, image = residual, matrix(residual)
-        length = norm(image)
+        scale = torch.maximum(scale, norm(image) / norm(p).clamp(min=tiny))
         for earlier, its_image in directions:
             share = dot(image, its_image)
             p, image = p - share * earlier, image - share * its_image
-        # What is left is rounding where the image lies in the span of the earlier ones: no step helps there.
-        active = active & (norm(image) > torch.finfo(b.dtype).eps * length)
-        scale = torch.where(active, 1 / torch.where(active, norm(image), 1), 0)
-        p, image = scale * p, scale * image
+        # What is left may be rounding, where the matrix is singular: no step helps there.
+        length = norm(image)
+        active = active & (length > _ROUNDING * torch.finfo(b.dtype).eps * scale * norm(residual))
+        inverse = torch.where(active, 1 / length.clamp(min=tiny), 0)
+        p, image = inverse * p, inverse * image
         step = dot(residual, image)
         u, residual = u + step * p, residual - step * image
         directions.append((p, image))

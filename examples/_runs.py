@@ -50,10 +50,6 @@ _NETWORK: dict[str, Any] = {
 }
 
 
-# A U-Net for maps of classes: one skip per level and no bottleneck, as nnU-Net has; steps cost half as much.
-PER_LEVEL: dict[str, Any] = {"skips": "level", "mid_blocks": 0, "upsample": ("transpose",)}
-
-
 @dataclass
 class NetworkOptions(with_flags(RunOptions, _NETWORK)):
     """Those of an example that trains a network, too; ``with_flags`` gives it other defaults, or more."""

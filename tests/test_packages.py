@@ -58,7 +58,7 @@ DOCUMENTED = {
     "operators": "Mask Downsample Blur Fourier Project Clip Quantise Compose Function",
     "plotting": "pictures slices mosaic waveform spectrogram image_grid loss_curve film_strip gif",
     "summary": "Summary Part summarize drawing",
-    "testing": "Gaussian GaussianMixture gaussian_law probability_flow",
+    "testing": "Gaussian GaussianMixture CorrelatedGaussian gaussian_law posterior_law probability_flow",
 }
 
 

@@ -6,8 +6,9 @@ windows are functions of a denoiser or a sampler. :class:`Diffusion` combines th
 
 from .guidance import guided, threshold
 from .losses import SNR, LogNormal, MinSNR, Weighting, huber, l1, l2, mean_loss
+from .measurement import Measurement, Tangent
 from .model import Diffusion
-from .posterior import DPS, MMPS, PiGDM, RePaint
+from .posterior import DPS, MMPS, Guidance, PiGDM, RePaint
 from .predictions import EDMPrediction, Epsilon, FlowPrediction, Prediction, Sample, VPrediction
 from .rescaling import shifted, zero_terminal_snr
 from .restoration import inpainting
@@ -38,8 +39,10 @@ __all__ = [
     "Epsilon",
     "Flow",
     "FlowPrediction",
+    "Guidance",
     "Linear",
     "LogNormal",
+    "Measurement",
     "MinSNR",
     "PiGDM",
     "Prediction",
@@ -48,6 +51,7 @@ __all__ = [
     "ScaledLinear",
     "Schedule",
     "Sigmoid",
+    "Tangent",
     "VPrediction",
     "Weighting",
     "coordinates",

@@ -31,7 +31,7 @@ from .losses import (
 from .noise import Generators, Noise, moved, rand, randn
 from .posterior import RePaint
 from .predictions import PREDICTIONS, EDMPrediction, Prediction
-from .sampling import Denoiser, as_sampler, check_own_times, evaluation_mode, frozen, progress_bar
+from .sampling import Denoiser, as_sampler, check_own_times, differentiable, evaluation_mode, progress_bar
 from .schedulers import is_scheduler
 from .schedules import SCHEDULES, ScheduleLike, widened
 from .spacing import spaced
@@ -398,7 +398,7 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         labels = {} if class_labels is None else {"class_labels": class_labels}
         options |= checks.with_labels(labels, torch.empty(size[:1], device=options["device"]))
         draw = partial(self.sample, steps=steps, sampler=run)
-        with frozen(self):
+        with differentiable(self):
             return reconstruction.in_batches(draw, size, num_samples, batch_size, generator, options)
 
     def sdedit(self, x0: Tensor, strength: float = 0.5, steps: int = 20, **options: Any) -> Tensor:

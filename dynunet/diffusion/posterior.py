@@ -12,7 +12,7 @@ sampler works with it as it is. With J the Jacobian of D, the covariance of x_0 
 
 and ``sigma^2 / alpha J^T v`` is one vector-Jacobian product: the network is evaluated once, and its graph
 used again. In pure noise, where alpha is 0, J says nothing about V; there the estimate is that at the
-noisiest level of the spacings, see :mod:`dynunet.diffusion.spacing`.
+noisiest level of the spacings.
 
     mmps        p(x_0 | x_t) = N(D, V)                  exact for Gaussian data
     pigdm       p(x_0 | x_t) = N(D, r_t^2 I)
@@ -39,6 +39,7 @@ from ..arguments import number, positive
 from ..config import Data
 from ..operators import Mask, Operator
 from .guidance import threshold
+from .measurement import Measurement, Tangent
 from .noise import Noise
 from .restoration import inpainting
 from .schedules import ScheduleLike
@@ -46,91 +47,6 @@ from .spacing import with_signal
 from .steps import Callback, Denoise, Level, Sampler, level
 
 _TOLERANCE = 1e-3
-
-
-@dataclass(frozen=True, eq=False)
-class Measurement:
-    """What has been measured of N samples; methods may ask it about several times as many.
-
-    Args:
-        y: ``(N, C, *spatial)``, finite.
-        operator: what made it of the data.
-        variance: of the noise, a tensor that broadcasts against y.
-        known: bool, of the shape of y, False where it is missing.
-    """
-
-    y: Tensor
-    operator: Operator
-    variance: Tensor
-    known: Tensor
-
-    def residual(self, x: Tensor) -> Tensor:
-        """How far the measurements of x, ``(k N, ...)``, are from y; 0 where y is missing."""
-        parts = [self.operator.residual(part, self.y) for part in self._parts(x)]
-        return torch.where(self.repeated(self.known, x), torch.cat(parts), 0)
-
-    def variances(self, residual: Tensor) -> Tensor:
-        """The variance of each entry of a residual, for the noise and what the operator itself leaves open."""
-        total = self.variance + self.operator.variance
-        return self.repeated(total.expand_as(self.y), residual)
-
-    def repeated(self, value: Tensor, x: Tensor) -> Tensor:
-        """A value for each measurement as one for each sample of x."""
-        return value.repeat(len(x) // max(len(value), 1), *(1,) * (value.ndim - 1))
-
-    def kept(self, x: Tensor, tolerance: float) -> Tensor:
-        """x, with what has been measured without noise kept."""
-        if self.variance.any():
-            return x
-        parts = [self.operator.project(part, self.y, self.known, tolerance) for part in self._parts(x)]
-        return torch.cat(parts)
-
-    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
-        return x.split(max(len(self.y), 1))
-
-
-class Tangent:
-    """The estimate at noisy data, the residual of the measurement there, and their derivatives.
-
-    Attributes:
-        x0: the estimate D.
-        residual: ``r = y - A(D)``.
-        variances: of the noise in each entry of r.
-        level: the time, with alpha and sigma.
-        pull: by how much a step of ancestral sampling from here moves x for a change of the estimate.
-    """
-
-    def __init__(
-        self, denoise: Denoise, measurement: Measurement, x: Tensor, t: Tensor, at: Level, pull: float
-    ) -> None:
-        self.level, self.pull = at, pull
-        self._x = x.detach().clone().requires_grad_()
-        self._x0 = denoise(self._x, t)
-        if not self._x0.requires_grad:
-            raise ValueError("model must be differentiable: its estimate has no gradient with respect to x_t")
-        self.x0 = self._x0.detach().to(x.dtype)
-        self._leaf = self.x0.clone().requires_grad_()
-        residual = measurement.residual(self._leaf)
-        if not residual.requires_grad:
-            raise ValueError(f"operator must be differentiable, got {measurement.operator}")
-        self.residual, self.variances = residual.detach(), measurement.variances(residual)
-        self._graph = residual
-        # The derivative of a vector-Jacobian product with respect to its vector is the Jacobian.
-        self._vector = torch.zeros_like(residual, requires_grad=True)
-        self._product = torch.autograd.grad(residual, self._leaf, self._vector, create_graph=True)[0]
-
-    def measured(self, v: Tensor) -> Tensor:
-        """A v, with the Jacobian of the operator at D."""
-        return -torch.autograd.grad(self._product, self._vector, v, retain_graph=True)[0]
-
-    def adjoint(self, u: Tensor) -> Tensor:
-        """A^T u."""
-        return -torch.autograd.grad(self._graph, self._leaf, u, retain_graph=True)[0]
-
-    def covariance(self, v: Tensor) -> Tensor:
-        """V v: a vector-Jacobian product with the network."""
-        (product,) = torch.autograd.grad(self._x0, self._x, v.to(self._x0.dtype), retain_graph=True)
-        return self.level.sigma**2 / self.level.alpha * product
 
 
 class Guidance(Data, ABC):
@@ -175,8 +91,8 @@ class Guidance(Data, ABC):
                         measurement,
                         at.sigma / now.sigma * x,
                         torch.full_like(t, at.t),
-                        at,
-                        _pull(schedule, times, now),
+                        (at.alpha, at.sigma),
+                        pull(schedule, times, now),
                     )
                     x0 = tangent.x0 + self.correction(tangent)
                 _check_finite(x0, tangent, measurement.operator)
@@ -205,7 +121,7 @@ class MMPS(Guidance):
         tolerance: of the residual of that equation, relative to its right side: a sample stops there.
     """
 
-    max_iterations: int = 5
+    max_iterations: int = 3
     tolerance: float = _TOLERANCE
 
     def __post_init__(self) -> None:
@@ -216,7 +132,7 @@ class MMPS(Guidance):
         def matrix(u: Tensor) -> Tensor:
             return at.variances * u + at.measured(at.covariance(at.adjoint(u)))
 
-        u = solve(matrix, at.residual, self.max_iterations, self.tolerance * norm(at.residual))
+        u = _solved(matrix, at, self.max_iterations, self.tolerance)
         return at.covariance(at.adjoint(u))
 
 
@@ -236,7 +152,7 @@ class PiGDM(Guidance):
         tolerance: of the residual of that equation, relative to its right side: a sample stops there.
     """
 
-    max_iterations: int = 50
+    max_iterations: int = 30
     tolerance: float = _TOLERANCE
 
     def __post_init__(self) -> None:
@@ -244,14 +160,12 @@ class PiGDM(Guidance):
         number(self.tolerance, "tolerance", 0, 1)
 
     def correction(self, at: Tangent) -> Tensor:
-        alpha, sigma = at.level.alpha, at.level.sigma
-        spread = sigma**2 / (alpha**2 + sigma**2)
+        spread = _spread(at)
 
         def matrix(u: Tensor) -> Tensor:
             return at.variances * u + spread * at.measured(at.adjoint(u))
 
-        enough = self.tolerance * norm(at.residual)
-        u = solve(matrix, at.residual, self.max_iterations, enough, memory=1)  # the matrix is symmetric
+        u = _solved(matrix, at, self.max_iterations, self.tolerance, memory=1)  # the matrix is symmetric
         return at.covariance(at.adjoint(u))
 
 
@@ -279,7 +193,7 @@ class DPS(Guidance):
     def correction(self, at: Tangent) -> Tensor:
         length = norm(at.residual)
         direction = torch.where(length > 0, at.residual / torch.where(length > 0, length, 1), 0)
-        to_gradient = at.level.alpha / at.level.sigma**2  # V is the Jacobian times its inverse
+        to_gradient = at.alpha / at.sigma**2  # V is the Jacobian times its inverse
         return self.scale / at.pull * to_gradient * at.covariance(at.adjoint(direction))
 
 
@@ -326,7 +240,32 @@ Method = Callable[..., Sampler]
 METHODS: dict[str, Method] = {"mmps": MMPS(), "pigdm": PiGDM(), "dps": DPS(), "repaint": RePaint()}
 
 
-def _pull(schedule: ScheduleLike, times: Tensor, now: Level) -> float:
+def _spread(at: Tangent) -> float:
+    """r_t^2, the variance of x_0 given x_t for white data of unit variance."""
+    return at.sigma**2 / (at.alpha**2 + at.sigma**2)
+
+
+def _solved(
+    matrix: Callable[[Tensor], Tensor],
+    at: Tangent,
+    max_iterations: int,
+    tolerance: float,
+    memory: int | None = None,
+) -> Tensor:
+    """u with ``matrix(u) = y - A D``, each entry in units of about its standard deviation.
+
+    These matter where the noise is not alike everywhere: else entries with much of it hide the others.
+    """
+    weight = (at.variances + _spread(at)).rsqrt()
+    b = weight * at.residual
+
+    def weighted(u: Tensor) -> Tensor:
+        return weight * matrix(weight * u)
+
+    return weight * solve(weighted, b, max_iterations, tolerance * norm(b), memory)
+
+
+def pull(schedule: ScheduleLike, times: Tensor, now: Level) -> float:
     """The factor of x_0 in a step of ancestral sampling (Ho et al. 2020, eq. 7) to the next of the times."""
     later = times[times < now.t * (1 - 1e-6)]
     then = level(schedule, later.max().item() if len(later) else 0.0)

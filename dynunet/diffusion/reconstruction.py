@@ -13,8 +13,9 @@ from torch import Tensor
 from ..masks import expanded_mask
 from ..operators import as_operator
 from . import checks
+from .measurement import Measurement
 from .noise import Noise
-from .posterior import METHODS, Measurement, RePaint
+from .posterior import METHODS, RePaint
 from .sampling import as_sampler, check_own_times
 from .schedulers import is_scheduler
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from convnd.arguments import PerAxis, integer, per_axis
 
@@ -51,7 +52,8 @@ def windowed(
 
     Returns:
         ``estimate(x, t, cond)`` for x of any size. Conditions with the spatial axes of x are cut like x; the
-        one named ``cond`` is first resized to x, as the networks do.
+        one named ``cond`` is first resized to x, as the networks do. Where a gradient of x is taken, windows
+        are evaluated again for it, so that it takes the memory of a few windows, too.
 
     Raises:
         ValueError, TypeError: naming the argument, the rule and the value received.
@@ -62,6 +64,7 @@ def windowed(
         axes = _axes(x, window, overlap)
         if all(len(first) == 1 for first, _ in axes):
             return estimate(x, t, cond)
+        evaluate = _recomputed(estimate) if torch.is_grad_enabled() and x.requires_grad else estimate
         cond = fitted(cond, x)
         crops = list(_crops(x.shape[0], axes))
         out = torch.zeros_like(x)
@@ -69,12 +72,21 @@ def windowed(
         for first in Bar(firsts, desc="windows", leave=False, delay=1, disable=not progress):
             group = crops[first : first + batch_size]
             places = [place for place, _ in group]
-            estimates = estimate(stack(x, places), rows(t, places), cut(cond, x, places))
+            estimates = evaluate(stack(x, places), rows(t, places), cut(cond, x, places))
             for ((n, at), weights), part in zip(group, estimates, strict=True):
                 for axis, weight in enumerate(weights, start=1):
                     part = part * weight.view(-1, *(1,) * (part.ndim - 1 - axis))
                 out[n, :, *at] += part
         return out
+
+    return run
+
+
+def _recomputed(estimate: Estimate) -> Estimate:
+    """An estimate whose graph is not kept: it is evaluated again for every gradient."""
+
+    def run(x: Tensor, t: Tensor, cond: Mapping[str, Any]) -> Tensor:
+        return checkpoint(estimate, x, t, cond, use_reentrant=False, preserve_rng_state=False)  # type: ignore[return-value]
 
     return run
 

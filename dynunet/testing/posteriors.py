@@ -84,11 +84,11 @@ def posterior_law(
     max_draws: int | None = None,
     **options: Any,
 ) -> tuple[Tensor, Tensor]:
-    """The exact mean and covariance of what a method of posterior sampling gives for correlated Gaussian data.
+    """The exact mean and covariance of what a method of posterior sampling gives for Gaussian data.
 
-    The result is an affine function of all noise drawn, as in :func:`gaussian_law`: sample 0 gets no noise and
-    gives the mean, each other sample a one in one entry of one draw, and the differences are the coefficients
-    of the noise.
+    The result is an affine function of all noise drawn, as in :func:`gaussian_law`: sample 0 gets no noise
+    and gives the mean, each other sample a one in one entry of one draw, and the differences are the
+    coefficients of the noise.
 
     Args:
         sampler: any sampler that takes its noise from ``generator(shape)``.

@@ -106,3 +106,43 @@ def test_the_implementation_has_the_law_of_its_method(case: str, noise_std: floa
         )
         torch.testing.assert_close(got[0], mean, rtol=0, atol=1e-8)
         torch.testing.assert_close(got[1], covariance, rtol=0, atol=1e-8)
+
+
+def distance(law: tuple[Tensor, Tensor], data: CorrelatedGaussian) -> float:
+    return ((law[0] - data.mean).norm() + (law[1] - data.covariance).norm()).item()
+
+
+@pytest.mark.parametrize("case", ["mask", "average", "some of a blur"])
+@pytest.mark.parametrize(("sampler", "order"), [("euler", 1), ("ddpm", 1), ("heun", 2)])
+def test_mmps_approaches_the_posterior_at_the_order_of_the_sampler(
+    case: str, sampler: str, order: int
+) -> None:
+    shape, operator = CASES[case]
+    data = correlated(*shape)
+    y = operator(data.mean.unsqueeze(0) + randn(1, *shape, seed=5))[0]
+    for schedule, noise_std in [("flow", 0.0), ("cosine", 0.1), ("flow", 1.0)]:
+        posterior = data.posterior(operator, y, noise_std)
+        errors = []
+        for steps in (60, 180):
+            times = spaced(SCHEDULES[schedule], steps)
+            law = posterior_law(SAMPLERS[sampler], SCHEDULES[schedule], times, data, operator, y, noise_std)
+            errors.append(distance(law, posterior))
+        assert errors[1] < 0.15 * data.covariance.norm(), errors
+        assert errors[0] / errors[1] > 3 ** (0.8 * order), (schedule, noise_std, errors)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_mmps_is_the_sampler_with_the_exact_posterior_as_its_data(sampler: str) -> None:
+    """For Gaussian data p(x_0 | x_t) is what the method takes it for, so nothing is approximate."""
+    for (case, (shape, operator)), noise_std in zip(CASES.items(), [0.0, 0.05, 0.5] * 2, strict=True):
+        data = correlated(*shape)
+        y = operator(data.mean.unsqueeze(0) + randn(1, *shape, seed=5))[0]
+        posterior = data.posterior(operator, y, noise_std)
+        times = spaced(SCHEDULES["linear"], 6)
+        everything = Mask(torch.zeros(1, *(1,) * len(shape)).bool())  # nothing is measured of it
+        given = SAMPLERS[sampler], SCHEDULES["linear"], times
+        mean, covariance = posterior_law(*given, data, operator, y, noise_std)
+        nothing = torch.zeros(shape).double()
+        wanted = posterior_law(*given, posterior, everything, nothing, 1.0)
+        torch.testing.assert_close(mean, wanted[0], rtol=0, atol=1e-7, msg=case)
+        torch.testing.assert_close(covariance, wanted[1], rtol=0, atol=1e-7, msg=case)
