@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .checkpoints import load
     from .data import FolderDataset
     from .diffusion import Diffusion
+    from .ensembles import summarize
     from .nn.encoder import Encoder
     from .nn.unet import UNet
     from .supervised import Supervised
@@ -42,6 +43,7 @@ __all__ = [
     "metrics",
     "nn",
     "plotting",
+    "summarize",
     "summary",
     "testing",
     "training",
@@ -56,6 +58,7 @@ _FROM = {
     "Trainer": ".training",
     "UNet": ".nn.unet",
     "load": ".checkpoints",
+    "summarize": ".ensembles",
 }
 
 
