@@ -47,14 +47,19 @@ def summarize(samples: Tensor, level: float | None = 0.9) -> tuple[Tensor, ...]:
     """
     _check(samples)
     wide = samples.to(torch.promote_types(samples.dtype, torch.float32))
-    moments = wide.mean(0), wide.std(0)
+    mean_and_std = wide.mean(0), std(wide)
     if level is None:
-        return tuple(value.to(samples.dtype) for value in moments)
+        return tuple(value.to(samples.dtype) for value in mean_and_std)
     rank = _rank(level, len(samples))
     ordered = wide.sort(dim=0).values  # NaN comes last
     known = ~ordered[-1].isnan()
     ends = (_at(rank, end).where(known, torch.nan) for end in (ordered, ordered.flip(0)))
-    return tuple(value.to(samples.dtype) for value in (*moments, *ends))
+    return tuple(value.to(samples.dtype) for value in (*mean_and_std, *ends))
+
+
+def std(samples: Tensor) -> Tensor:
+    """Standard deviation along the first axis; unlike torch's, without a warning where there is no entry."""
+    return samples.std(0) if samples.numel() else samples[0]
 
 
 def _check(samples: Tensor) -> None:

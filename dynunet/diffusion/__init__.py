@@ -5,6 +5,7 @@ windows are functions of a denoiser or a sampler. :class:`Diffusion` combines th
 """
 
 from .guidance import guided, threshold
+from .likelihood import log_likelihood
 from .losses import SNR, LogNormal, MinSNR, Weighting, huber, l1, l2, mean_loss
 from .model import Diffusion
 from .predictions import EDMPrediction, Epsilon, FlowPrediction, Prediction, Sample, VPrediction
@@ -58,6 +59,7 @@ __all__ = [
     "inpainting",
     "l1",
     "l2",
+    "log_likelihood",
     "mean_loss",
     "random_crops",
     "shifted",

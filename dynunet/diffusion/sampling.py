@@ -88,3 +88,16 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for m, mode in training.items():
             m.training = mode
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Parameters without gradients for a while, so that only those of the data are computed and kept."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    for p in trained:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in trained:
+            p.requires_grad_()

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.losses import expanded_mask
+from ..ensembles import std
 
 __all__ = ["coverage", "crps", "rank_histogram", "spread_skill"]
 
@@ -98,7 +99,7 @@ def spread_skill(samples: Tensor, target: Tensor, mask: Tensor | None = None) ->
     """
     samples, target, counted = _checked(samples, target, mask, 2)
     m = len(samples)
-    spread = (m + 1) / m * _mean(samples.var(0), counted)
+    spread = (m + 1) / m * _mean(std(samples) ** 2, counted)
     return (spread / _mean((samples.mean(0) - target) ** 2, counted)).sqrt()
 
 

@@ -81,6 +81,15 @@ def test_a_sample_that_is_nan_makes_an_entry_nan_and_no_other() -> None:
     assert [value.isnan().tolist() for value in summarize(samples)] == [[[True, False]]] * 4
 
 
+def test_no_answers_have_no_figures() -> None:
+    samples, target = torch.zeros(19, 0, 1, 3), torch.zeros(0, 1, 3)
+    mean, std, low, high = summarize(samples)
+    assert mean.shape == std.shape == low.shape == high.shape == target.shape
+    for figure in crps(samples, target), spread_skill(samples, target), coverage(low, high, target):
+        assert figure.shape == (0,)
+    assert rank_histogram(samples, target).tolist() == [0] * 20
+
+
 # Scores --------------------------------------------------------------------------
 
 
