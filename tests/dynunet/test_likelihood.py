@@ -16,7 +16,7 @@ from dynunet.diffusion.steps import level
 from dynunet.testing import Gaussian, GaussianMixture, probability_flow
 
 RANKS = [0, 1, 2, 3, 4]
-SIZES = (3, 2, 2, 1)
+SIZES = (3, 2, 1, 2)
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -47,8 +47,7 @@ def log_density(data: GaussianMixture, x: Tensor, sigma: float) -> Tensor:
 # Closed forms --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rank", RANKS)
-@pytest.mark.parametrize("schedule", [Cosine(), Flow()], ids=["cosine", "flow"])
+@pytest.mark.parametrize(("rank", "schedule"), [*((rank, Cosine()) for rank in RANKS), (1, Flow())])
 def test_mixtures_come_out_to_a_thousandth_of_a_nat(rank: int, schedule: Any) -> None:
     data, x = mixture(1, *SIZES[:rank])
     diffusion = around(data.denoiser(schedule), schedule)
@@ -60,9 +59,9 @@ def test_mixtures_come_out_to_a_thousandth_of_a_nat(rank: int, schedule: Any) ->
 
 
 def test_the_noise_of_the_density_is_chosen() -> None:
-    data, x = mixture(2, 2)
+    data, x = mixture(2)
     diffusion = around(data.denoiser(Cosine()), Cosine())
-    for sigma in (1e-4, 0.1, 1.0):
+    for sigma in (1e-4, 0.3):
         value = diffusion.log_likelihood(x, sigma=sigma, progress=False)
         torch.testing.assert_close(value, log_density(data, x, sigma), atol=1e-3, rtol=0)
 
@@ -132,15 +131,15 @@ def test_any_network_has_a_total_of_one(prediction: str, schedule: Any) -> None:
         return PREDICTIONS[prediction].target(x0, (x - alpha * x0) / sigma, alpha, sigma)
 
     diffusion = Diffusion(network, schedule, prediction)
-    x = torch.linspace(-8, 8, 1601, dtype=torch.float64).view(-1, 1, 1)
-    value = diffusion.log_likelihood(x, sigma=0.1, class_labels=1, progress=False)
+    x = torch.linspace(-4, 4, 401, dtype=torch.float64).view(-1, 1, 1)
+    value = diffusion.log_likelihood(x, 20, sigma=0.1, class_labels=1, progress=False)
     assert torch.trapezoid(value.exp(), x.flatten()).item() == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("rank", RANKS[1:])
 def test_networks_of_any_rank_have_a_total_of_one(rank: int) -> None:
     diffusion = Diffusion(unet(rank).double())
-    x = torch.linspace(-10, 10, 201, dtype=torch.float64).view(-1, 1, *(1,) * rank)
+    x = torch.linspace(-6, 6, 61, dtype=torch.float64).view(-1, 1, *(1,) * rank)
     value = diffusion.log_likelihood(x, 8, sigma=0.3, class_labels=2, progress=False)
     assert torch.trapezoid(value.exp(), x.flatten()).item() == pytest.approx(1, abs=2e-3)
 
@@ -174,7 +173,7 @@ def test_a_model_is_left_as_it_was_in_every_mode() -> None:
 
     def value() -> Tensor:
         cond = {"class_labels": [0, 2], "cond": torch.ones(2, 1, 3), "context": torch.ones(2, 4, 2)}
-        return diffusion.train().log_likelihood(torch.ones(2, 1, 3), 3, progress=False, **cond)
+        return diffusion.train().log_likelihood(torch.ones(2, 1, 3), 1, progress=False, **cond)
 
     first = value()
     assert not first.requires_grad
@@ -187,14 +186,12 @@ def test_a_model_is_left_as_it_was_in_every_mode() -> None:
 
 
 def test_conditions_count_and_gradient_checkpointing_does_not() -> None:
-    x = drawn(2, 1, 4).float()
-    values = []
+    x, values = torch.ones(2, 1, 4), []
     for checkpointing in (False, True):
         diffusion = Diffusion(unet(1, gradient_checkpointing=checkpointing))
-        values.append([diffusion.log_likelihood(x, 5, class_labels=k, progress=False) for k in (0, 1)])
-    for plain, again in zip(*values, strict=True):
-        torch.testing.assert_close(plain, again)
-    assert not torch.allclose(*values[0])
+        values.append(diffusion.log_likelihood(x, 2, class_labels=[0, 1], progress=False))
+    torch.testing.assert_close(*values)
+    assert not torch.allclose(values[0][0], values[0][1])
 
 
 # Estimated traces ------------------------------------------------------------------
@@ -204,15 +201,15 @@ def test_estimates_scatter_by_their_standard_error() -> None:
     data, x = mixture(1, 3, 4)
     schedule = Cosine()
     diffusion = around(data.denoiser(schedule), schedule)
-    exact, none = diffusion.log_likelihood(x, 20, return_error=True, progress=False)
+    exact, none = diffusion.log_likelihood(x, 10, return_error=True, progress=False)
     torch.testing.assert_close(none, torch.zeros_like(exact), rtol=0, atol=0)
     # Of each component alone the Jacobian is diagonal, and the estimate exact.
     between = x + 0.5 * (data.means.mean(0) - x)
-    exact = diffusion.log_likelihood(between, 20, progress=False)
+    exact = diffusion.log_likelihood(between, 10, progress=False)
     scores = []
     for seed in range(4):
         value, error = diffusion.log_likelihood(
-            between, 20, probes=11, return_error=True, generator=torch.Generator().manual_seed(seed)
+            between, 10, probes=11, return_error=True, generator=torch.Generator().manual_seed(seed)
         )
         scores.append(((value - exact) / error)[error > 1e-6])
     scores = torch.cat(scores)
@@ -255,7 +252,7 @@ def test_a_value_does_not_depend_on_the_batch(probes: int | None) -> None:
     def value(rows: slice) -> Tensor:
         generators = [torch.Generator().manual_seed(k) for k in range(3)][rows]
         return diffusion.log_likelihood(
-            x[rows], 4, probes=probes, generator=generators, class_labels=labels[rows], progress=False
+            x[rows], 2, probes=probes, generator=generators, class_labels=labels[rows], progress=False
         )
 
     parts = torch.cat([value(slice(k, k + 1)) for k in range(3)])
