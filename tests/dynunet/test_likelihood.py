@@ -139,7 +139,7 @@ def test_any_network_has_a_total_of_one(prediction: str, schedule: Any) -> None:
 @pytest.mark.parametrize("rank", RANKS[1:])
 def test_networks_of_any_rank_have_a_total_of_one(rank: int) -> None:
     diffusion = Diffusion(unet(rank).double())
-    x = torch.linspace(-6, 6, 61, dtype=torch.float64).view(-1, 1, *(1,) * rank)
+    x = torch.linspace(-6, 6, 121, dtype=torch.float64).view(-1, 1, *(1,) * rank)
     value = diffusion.log_likelihood(x, 8, sigma=0.3, class_labels=2, progress=False)
     assert torch.trapezoid(value.exp(), x.flatten()).item() == pytest.approx(1, abs=2e-3)
 
