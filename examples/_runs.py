@@ -50,8 +50,15 @@ _NETWORK: dict[str, Any] = {
 }
 
 
-# A U-Net for maps of classes: one skip per level and no bottleneck, as nnU-Net has; steps cost half as much.
-PER_LEVEL: dict[str, Any] = {"skips": "level", "mid_blocks": 0, "upsample": ("transpose",)}
+# nnU-Net's network (Isensee et al. 2021): for maps of classes, and in small data and time, better than ours.
+NNUNET: dict[str, Any] = {
+    "block": ("plain",),
+    "norm": "instance",
+    "activation": "leaky_relu",
+    "skips": "level",
+    "mid_blocks": 0,
+    "upsample": ("transpose",),
+}
 
 
 @dataclass

@@ -38,12 +38,16 @@ class Region(NamedTuple):
 
 
 class Scans(NamedTuple):
-    """A scan and its labels to learn from, and another scan of which some regions are known."""
+    """A scan and its labels to learn from, and another scan of which some regions are known.
+
+    ``copied`` are the labels as they lie on the other scan, if both are in the same space.
+    """
 
     scan: Tensor
     labels: Tensor
     other: Tensor
     regions: dict[str, Region]
+    copied: Tensor | None = None
 
 
 def read(data: Path | None, spacing: float) -> Scans:
@@ -62,8 +66,7 @@ def read(data: Path | None, spacing: float) -> Scans:
     files = {kind: Path(str(package.origin)).parent / TEMPLATE.format(kind) for kind in ("t1", "gm", "wm")}
     atlas = debian(ATLAS, packages="mricron-data")
     own, others = Grid.of(files["t1"], spacing), Grid.of(atlas / "ch2bet.nii.gz", spacing)
-    grey, white = own.read(files["gm"]) / 255, own.read(files["wm"]) / 255
-    labels = torch.stack([1 - grey - white, grey, white]).argmax(0)
+    labels, copied = (_tissues(grid.read(files["gm"]), grid.read(files["wm"])) for grid in (own, others))
     parts = others.read(atlas / "aal.nii.gz", order=0)
     fibres = others.read(atlas / "JHU-WhiteMatter-labels-1mm.nii.gz", order=0) > 0
     regions = {
@@ -71,7 +74,13 @@ def read(data: Path | None, spacing: float) -> Scans:
         for name, numbers in GREY.items()
     }
     regions["fibre tracts"] = Region(fibres & (parts == 0), 2)
-    return Scans(scaled(own.read(files["t1"])), labels, scaled(others.read(atlas / "ch2bet.nii.gz")), regions)
+    other = scaled(others.read(atlas / "ch2bet.nii.gz"))
+    return Scans(scaled(own.read(files["t1"])), labels, other, regions, copied)
+
+
+def _tissues(grey: Tensor, white: Tensor) -> Tensor:
+    """Labels of the likelier tissue from maps of 255 where it is certain: 0 where that is neither."""
+    return torch.stack([255 - grey - white, grey, white]).argmax(0)
 
 
 class Grid(NamedTuple):
@@ -168,6 +177,9 @@ def judge(methods: Mapping[str, Label], scans: Scans, hidden: Tensor, folder: Pa
     print(
         "\nAnother scan, which nothing was learnt from: the share of a region that is found to be its class\n"
     )
+    if scans.copied is not None:
+        print(f"{'':24}" + "".join(f"{name:>10}" for name in (*methods, "copied")))
+        others["copied"] = scans.copied
     for name, region in scans.regions.items():
         _row(name, [_share(x, [region]) for x in others.values()])
     regions = [r for r in scans.regions.values() if r.inside.any()]
@@ -175,7 +187,7 @@ def judge(methods: Mapping[str, Label], scans: Scans, hidden: Tensor, folder: Pa
     for mean, groups in {"regions": [[r] for r in regions], "classes": [k for k in kinds if k]}.items():
         each = [np.mean([_share(x, group) for group in groups]) for x in others.values()]
         _row(f"mean of the {mean}", each)
-        figures |= {f"{name} other, {mean}": f"{x:.3f}" for name, x in zip(methods, each, strict=True)}
+        figures |= {f"{name} other, {mean}": f"{x:.3f}" for name, x in zip(others, each, strict=True)}
     volumes = {"the other scan": scans.other[0]}
     volumes |= {name: 2 * x / (classes - 1) - 1 for name, x in others.items()}
     slices(torch.stack([*volumes.values()]).unsqueeze(1), folder / "other.png", labels=[*volumes])

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import tyro
 from _peers import fit_all, monai_unet
-from _runs import PER_LEVEL, NetworkOptions, begin, explained, report, suggest
+from _runs import NNUNET, NetworkOptions, begin, explained, report, suggest
 from _scans import Crops, held_out, judge, mixture, read
 from torch import Tensor
 
@@ -25,7 +25,7 @@ from dynunet import Supervised, UNet
 from dynunet.data import Augment
 from dynunet.nn.flags import with_flags
 
-NETWORK = {"channels": (8, 16, 32), "norm": "batch", **PER_LEVEL}
+NETWORK = {"channels": (8, 16, 32), **NNUNET}
 
 
 @dataclass

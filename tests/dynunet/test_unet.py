@@ -352,11 +352,10 @@ def test_half_precision_stays_finite_and_layouts_agree(sizes: tuple[int, ...]) -
     torch.testing.assert_close(unet(last), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("sizes", [(12,), (6, 5), (4, 3, 5)])
-def test_compiles_in_one_graph(sizes: tuple[int, ...]) -> None:
+def test_compiles_in_one_graph() -> None:
     torch._dynamo.reset()
-    unet = small(len(sizes), attention=(None, "full", "linear"), time_embedding=True)
-    x, t = data(unet, sizes), torch.tensor([0.2, 0.6])
+    unet = small(2, attention=(None, "full", "linear"), time_embedding=True)
+    x, t = data(unet, (6, 5)), torch.tensor([0.2, 0.6])
     compiled = torch.compile(unet, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x, t), unet(x, t))
     torch._dynamo.reset()
