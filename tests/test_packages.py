@@ -54,7 +54,7 @@ DOCUMENTED = {
     "attention": "SelfAttention CrossAttention make_attention attention_names ATTENTIONS",
     "embeddings": "TimeEmbedding ClassEmbedding FeatureEmbedding sinusoidal TIME_EMBEDDINGS",
     "interop": "from_diffusers from_monai",
-    "metrics": "psnr ssim snr si_sdr frechet_distance crps coverage spread_skill rank_histogram",
+    "metrics": "psnr ssim snr si_sdr frechet_distance",
     "plotting": "pictures slices mosaic waveform spectrogram image_grid loss_curve film_strip gif",
     "summary": "Summary Part summarize drawing",
     "testing": "Gaussian GaussianMixture gaussian_law probability_flow",

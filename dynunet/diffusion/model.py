@@ -15,8 +15,9 @@ from ..checkpoints import Checkpoint
 from ..compiling import compile_mode, compiled
 from ..config import AroundNetwork
 from ..windows import check_windows
-from . import checks, likelihood, rescaling, restoration
+from . import checks, rescaling, restoration
 from .guidance import Estimate, Interval, can_guide, dropped, guided
+from .likelihood import log_likelihood
 from .losses import (
     ELEMENTWISE,
     LOSSES,
@@ -412,7 +413,7 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         denoise = Denoiser(partial(self._estimate, self.model), checks.with_labels(cond, x), None)
         options: Any = {"sigma": sigma, "probes": probes, "generator": generator, "progress": progress}
         with evaluation_mode(self), frozen(self):
-            value, error = likelihood.log_likelihood(denoise, x, self.schedule, steps, **options)
+            value, error = log_likelihood(denoise, x, self.schedule, steps, **options)
         return (value, error) if return_error else value
 
     def _denoiser(
