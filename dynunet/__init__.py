@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .checkpoints import load
     from .data import FolderDataset
     from .diffusion import Diffusion
+    from .ensembles import summarize
     from .nn.encoder import Encoder
     from .nn.unet import UNet
     from .supervised import Supervised
@@ -44,6 +45,7 @@ __all__ = [
     "nn",
     "operators",
     "plotting",
+    "summarize",
     "summary",
     "testing",
     "training",
@@ -58,6 +60,7 @@ _FROM = {
     "Trainer": ".training",
     "UNet": ".nn.unet",
     "load": ".checkpoints",
+    "summarize": ".ensembles",
 }
 
 

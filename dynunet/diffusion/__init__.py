@@ -5,6 +5,7 @@ windows are functions of a denoiser or a sampler. :class:`Diffusion` combines th
 """
 
 from .guidance import guided, threshold
+from .likelihood import log_likelihood
 from .losses import SNR, LogNormal, MinSNR, Weighting, huber, l1, l2, mean_loss
 from .measurement import Measurement, Tangent
 from .model import Diffusion
@@ -67,6 +68,7 @@ __all__ = [
     "inpainting",
     "l1",
     "l2",
+    "log_likelihood",
     "mean_loss",
     "random_crops",
     "shifted",

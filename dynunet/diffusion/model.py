@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from ..operators import Mask, Operator
 from ..windows import check_windows
 from . import checks, reconstruction, rescaling, restoration
 from .guidance import Estimate, Interval, can_guide, dropped, guided
+from .likelihood import log_likelihood
 from .losses import (
     ELEMENTWISE,
     LOSSES,
@@ -418,6 +419,62 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         t = checks.positive_time(strength, "strength")
         x = restoration.noised(x0, self.schedule, t, options.get("generator"))
         return self.sample(x0.shape, steps, start=(x, t), **options)
+
+    @overload
+    def log_likelihood(
+        self, x: Tensor, steps: int = ..., *, return_error: Literal[False] = ..., **options: Any
+    ) -> Tensor: ...
+    @overload
+    def log_likelihood(
+        self, x: Tensor, steps: int = ..., *, return_error: Literal[True], **options: Any
+    ) -> tuple[Tensor, Tensor]: ...
+    def log_likelihood(
+        self,
+        x: Tensor,
+        steps: int = 50,
+        *,
+        sigma: float | None = None,
+        probes: int | None = None,
+        return_error: bool = False,
+        generator: Generators = None,
+        progress: bool = True,
+        **cond: Any,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """The log density of data under the law that :meth:`sample` draws from, by its probability-flow ODE.
+
+        It is that of the data with a little noise, see :mod:`dynunet.diffusion.likelihood`. Bits per
+        dimension are ``-value / (n log 2)`` for n entries. To whole numbers, a ``step`` apart in the units
+        of x, add uniform noise of one step first: their own bits per dimension are, on average, at most
+        those of x minus ``log2(step)`` (Theis et al. 2016).
+
+        Args:
+            x: data ``(N, C, *spatial)``.
+            steps: of the method, five evaluations each. For mixtures of Gaussians 50 leave errors of about
+                1e-4 nats; they fall with the fourth power.
+            sigma: standard deviation of that noise; by default sigma / alpha at time 0.001, the smallest at
+                which samplers evaluate the network.
+            probes: products with the Jacobian that each evaluation takes to estimate its trace; from as many
+                as a sample has entries on it is exact. By default it is exact up to 256 entries; above, there
+                are 16 probes.
+            return_error: whether to give the standard error of that estimate as well: 0 where the trace is
+                exact, NaN with a single probe.
+            generator: of the probes, None, a generator, or a list with one per sample.
+            progress: whether to show a progress bar.
+            cond: conditions of the network, one entry per sample.
+
+        Returns:
+            ``(N,)`` in nats, and if asked its standard error, ``(N,)``; without gradients.
+
+        Raises:
+            ValueError, TypeError: naming the argument, the rule and the value received.
+        """
+        checks.check_data(x, "x", self.model)
+        return_error = flag(return_error, "return_error")
+        denoise = Denoiser(partial(self._estimate, self.model), checks.with_labels(cond, x), None)
+        options: Any = {"sigma": sigma, "probes": probes, "generator": generator, "progress": progress}
+        with evaluation_mode(self), differentiable(self):
+            value, error = log_likelihood(denoise, x, self.schedule, steps, **options)
+        return (value, error) if return_error else value
 
     def _denoiser(
         self,

@@ -27,7 +27,7 @@ from .steps import Level, level
 
 SPACINGS = ("uniform", "trailing", "karras", "log_snr")
 RHO = 7.0
-_FIRST_STEP = 1e-3
+FIRST_STEP = 1e-3
 _MAX_RATIO = 80.0
 
 
@@ -96,9 +96,9 @@ def _trained(schedule: ScheduleLike, times: Tensor) -> Tensor:
 
 def _bounds(schedule: ScheduleLike, start: float) -> tuple[float, float]:
     """The smallest and the largest ratio sigma / alpha to evaluate the network at."""
-    low = level(schedule, min(_FIRST_STEP, start / 2)).ratio
+    low = level(schedule, min(FIRST_STEP, start / 2)).ratio
     high = level(schedule, start).ratio
     if not isfinite(high):
-        cap = level(schedule, start - _FIRST_STEP).ratio
+        cap = level(schedule, start - FIRST_STEP).ratio
         high = min(cap, _MAX_RATIO) if low < _MAX_RATIO else cap
     return low, high

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dynunet import Diffusion, Encoder, UNet
+from dynunet import Diffusion, Encoder, UNet, summarize
 from dynunet.diffusion import random_crops, zero_terminal_snr
 from dynunet.diffusion.losses import LOSSES
 from dynunet.diffusion.noise import rand
 from dynunet.diffusion.predictions import PREDICTIONS
 from dynunet.diffusion.samplers import SAMPLERS
 from dynunet.diffusion.schedules import SCHEDULES, Discrete, Linear
+from dynunet.metrics import coverage, crps, spread_skill
 
 TABLE = Discrete((1 - torch.linspace(1e-4, 0.02, 100)).cumprod(0))
 EVERY = {**SCHEDULES, "table": TABLE, "zero terminal SNR": zero_terminal_snr(Linear())}
@@ -141,6 +142,24 @@ def test_every_way_to_sample() -> None:
             diffusion.denoise(X, 0.3, **{**options, **extra})
         for t in (0.5, torch.tensor([0.1, 1.0]), torch.zeros(2, device="meta")):
             diffusion.predict(X, t, guidance_scale=2.0, guidance_interval=(0.1, 5.0), **conditions())
+
+
+def test_likelihoods() -> None:
+    diffusion = diffusion_of()
+    with narrow():
+        for probes in (None, 2):
+            options: dict[str, Any] = {"probes": probes, "generator": torch.Generator(), **conditions()}
+            values = diffusion.log_likelihood(X, 2, return_error=True, progress=False, **options)
+            assert all(value.is_meta and value.shape == (2,) for value in values)
+
+
+def test_ensembles() -> None:
+    samples, mask = torch.zeros(19, 2, 1, 8, device="meta"), torch.ones(2, 1, 8, device="meta").bool()
+    with narrow() as mode:
+        _, _, low, high = summarize(samples)
+        figures = crps(samples, X, mask), spread_skill(samples, X, mask), coverage(low, high, X, mask)
+    assert all(figure.is_meta and figure.shape == (2,) for figure in figures)
+    assert mode.copies == 0
 
 
 @pytest.mark.parametrize("name", ["DDIM", "EulerDiscrete", "DPMSolverMultistep", "HeunDiscrete"])
