@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod, sqrt
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,11 +18,29 @@ if TYPE_CHECKING:
     from .data import DataOptions
     from .data.formats import Format
 
-__all__ = ["BATCH", "CHANNELS", "Examples", "batch_that_fits", "channels_for", "examples_for", "looked_at"]
+__all__ = [
+    "BATCH",
+    "CHANNELS",
+    "LABEL_MAPS",
+    "Examples",
+    "batch_that_fits",
+    "channels_for",
+    "examples_for",
+    "looked_at",
+]
 
 # By number of spatial axes: what trains in hours on one GPU. Long signals want a large receptive field.
 CHANNELS: Mapping[int, tuple[int, ...]] = {1: (32, 64, 128, 256), 2: (64, 128, 256), 3: (32, 64, 128)}
 _BEYOND = (16, 32, 64)
+# For maps of classes: nnU-Net's network (Isensee et al. 2021), whose steps cost half as much and learn more.
+LABEL_MAPS: Mapping[str, Any] = {
+    "block": "plain",
+    "norm": "instance",
+    "activation": "leaky_relu",
+    "skips": "level",
+    "mid_blocks": 0,
+    "upsample": "transpose",
+}
 BATCH = 16  # examples
 
 _SIDES = {1: (4096, 16384), 2: (32, 64), 3: (16, 48), 4: (8, 16)}  # without a GPU, and with one

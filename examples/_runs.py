@@ -50,17 +50,6 @@ _NETWORK: dict[str, Any] = {
 }
 
 
-# nnU-Net's network (Isensee et al. 2021): for maps of classes, and in small data and time, better than ours.
-NNUNET: dict[str, Any] = {
-    "block": ("plain",),
-    "norm": "instance",
-    "activation": "leaky_relu",
-    "skips": "level",
-    "mid_blocks": 0,
-    "upsample": ("transpose",),
-}
-
-
 @dataclass
 class NetworkOptions(with_flags(RunOptions, _NETWORK)):
     """Those of an example that trains a network, too; ``with_flags`` gives it other defaults, or more."""

@@ -17,15 +17,16 @@ import torch
 import tyro
 from _pairs import judge, make, read, threshold
 from _peers import fit_all, monai_unet
-from _runs import NNUNET, NetworkOptions, begin, explained, report, suggest
+from _runs import NetworkOptions, begin, explained, report, suggest
 from torch import Tensor
 
 from dynunet import Supervised, UNet
+from dynunet.defaults import LABEL_MAPS
 from dynunet.nn.flags import with_flags
 
 
 @dataclass
-class Options(with_flags(NetworkOptions, {"channels": (16, 32, 64, 64), **NNUNET})):
+class Options(with_flags(NetworkOptions, {"channels": (16, 32, 64, 64), **LABEL_MAPS})):
     """Train a 2-D network on pictures with masks and judge it on others. --data is a folder of both."""
 
     augment: bool = True

@@ -17,15 +17,16 @@ from typing import Any
 import torch
 import tyro
 from _peers import fit_all, monai_unet
-from _runs import NNUNET, NetworkOptions, begin, explained, report, suggest
+from _runs import NetworkOptions, begin, explained, report, suggest
 from _scans import Crops, held_out, judge, mixture, read
 from torch import Tensor
 
 from dynunet import Supervised, UNet
 from dynunet.data import Augment
+from dynunet.defaults import LABEL_MAPS
 from dynunet.nn.flags import with_flags
 
-NETWORK = {"channels": (8, 16, 32), **NNUNET}
+NETWORK = {"channels": (8, 16, 32), **LABEL_MAPS}
 
 
 @dataclass

@@ -1,8 +1,8 @@
-"""The three bilinear maps beyond three axes, each as one operator of a compiled graph.
+"""The three bilinear maps, each as one operator of a compiled graph, where compilers fail on the composition.
 
-If the compiler saw the composition of torch's operators, it would have to work out how products of a dozen
-varying sizes divide each other (minutes, or an error: torch 2.13). Instead it sees one operator, which like
-an eager call chooses its algorithm at run time and saves the same tensors for the gradients.
+Beyond three axes they would have to work out how products of a dozen varying sizes divide each other
+(minutes, or an error: torch 2.13). Instead they see one operator, which like an eager call chooses its
+algorithm at run time and saves the same tensors for the gradients.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from .._torch.conv import MAX_AXES
+from .._torch.eager import varying
 from .._torch.memory import empty, in_layout
 from ..arguments import Ints
 from .execution import execute
 from .problem import GRADIENTS, Geometry, Op, after_padding, before_padding, rows_and_columns
+
+
+def _channels_last(op: str, a: Tensor) -> bool:
+    """The layout of the result: up to three axes that of torch's kernels, beyond as in eager calls."""
+    return op != "weight" and a.ndim - 2 > MAX_AXES
 
 
 @torch.library.custom_op("convnd::bilinear", mutates_args=())
@@ -33,7 +40,7 @@ def _operator(
     pads = tuple(zip(before, after, strict=True))
     g = Geometry(tuple(stride), pads, tuple(dilation), groups)
     out = execute(cast(Op, op), a, b, bias, g, tuple(sizes))
-    return in_layout(out, op != "weight")  # the strides that are declared below
+    return in_layout(out, _channels_last(op, a))  # the strides that are declared below
 
 
 @_operator.register_fake
@@ -49,7 +56,7 @@ def _(
     groups: int,
     sizes: Sequence[int],
 ) -> Tensor:
-    return empty(a, (*rows_and_columns(op, a, b, groups), *sizes), op != "weight")
+    return empty(a, (*rows_and_columns(op, a, b, groups), *sizes), _channels_last(op, a))
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -76,6 +83,17 @@ def _gradient(ctx: Any, operand: int, operands: tuple[Tensor, Tensor], grad: Ten
 
 
 _operator.register_autograd(_backward, setup_context=_setup)
+
+
+def needs_one_operator(sizes: Ints) -> bool:
+    """True if a compiler may fail on the convolution over axes of these sizes as torch writes it.
+
+    Over three varying axes the sizes of torch's result may be sums, such as ``(size - 1) // 2 + 1``. To put
+    strides in order inductor asks for remainders of their products, which fails (torch 2.13, on torch's own
+    layers too: pytorch/pytorch#188422). The result of one operator has the sizes that it is given, and
+    those of :meth:`.problem.Geometry.outputs` are no sums.
+    """
+    return len(sizes) > MAX_AXES or (len(sizes) == MAX_AXES and varying(sizes) > 1)
 
 
 def compiled(op: Op, a: Tensor, b: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints) -> Tensor:

@@ -22,7 +22,7 @@ from .algorithms.native import ALGORITHM as NATIVE
 from .algorithms.native import transpose_arguments
 from .autograd import map_of
 from .checks import Shape, geometry_of, prepared
-from .compiled import compiled
+from .compiled import compiled, needs_one_operator
 from .composed import composed
 from .cost import estimated_best, small
 from .problem import GRADIENTS, Arguments, Geometry, Op, Problem, problem_of
@@ -110,8 +110,8 @@ def convolve(op: Op, input: Tensor, weight: Tensor, bias: Tensor | None, argumen
     x, has_batch, g, sizes = prepared(op, input, weight, bias, arguments)
     x, w, bias = autocast(x, weight, bias)
     if not (eager(x, w) if bias is None else eager(x, w, bias)):
-        beyond = len(sizes) > kernels.MAX_AXES and compiling()
-        out = (compiled if beyond else composed)(op, x, w, bias, g, sizes)
+        whole = compiling() and needs_one_operator(tuple(x.shape[2:]))
+        out = (compiled if whole else composed)(op, x, w, bias, g, sizes)
     else:
         forced = settings.forced.get()
         if forced is None and not settings.benchmarking and _torch_serves(op, x, w, g, sizes):

@@ -57,9 +57,9 @@ class Geometry(NamedTuple):
         return self._replace(stride=self.stride[lead:], pads=self.pads[lead:], dilation=self.dilation[lead:])
 
     def outputs(self, sizes: Ints, kernel: Ints) -> Ints:
-        """The sizes of the result."""
+        """The sizes of the result; each is one quotient, since compilers divide products of sums badly."""
         return tuple(
-            (i + a + b - e) // s + 1
+            (i + a + b - e + s) // s
             for i, (a, b), e, s in zip(sizes, self.pads, self.extents(kernel), self.stride, strict=True)
         )
 

@@ -29,11 +29,11 @@ def output_size(size: int, kernel: int, stride: int, padding: int, dilation: int
     """torch's output size; in ``ceil_mode`` the last window must start in the input or its left pad."""
     span = size + 2 * padding - dilation * (kernel - 1) - 1
     if not ceil_mode:
-        return span // stride + 1
+        return (span + stride) // stride
     # Dynamo can trace min of dynamic sizes, but in torch 2.11 cannot call sym_min.
     least: Any = min if torch.compiler.is_dynamo_compiling() else torch.sym_min
-    last: Any = least((span + stride - 1) // stride, (size + padding - 1) // stride)
-    return last + 1
+    count: int = least((span + 2 * stride - 1) // stride, (size + padding + stride - 1) // stride)
+    return count
 
 
 def every(x: Tensor, axis: int, start: int, step: int, count: int) -> Tensor:

@@ -1,5 +1,6 @@
 """Tells eager calls, which may read values and write in place, from traced or transformed ones."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -40,6 +41,15 @@ def known(condition: Any) -> bool:
     from torch.fx.experimental.symbolic_shapes import statically_known_true
 
     return statically_known_true(condition)
+
+
+def varying(sizes: Iterable[int]) -> int:
+    """How many of the sizes differ between the calls of one traced program."""
+    if not torch.compiler.is_compiling():
+        return 0
+    from torch.fx.experimental.symbolic_shapes import has_static_value
+
+    return [has_static_value(size) for size in sizes].count(False)
 
 
 def deterministic(x: Tensor) -> bool:

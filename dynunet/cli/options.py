@@ -12,7 +12,7 @@ from tyro.conf import arg
 from ..arguments import choice
 from ..data.augmentation import Augment
 from ..data.options import DataOptions
-from ..defaults import channels_for
+from ..defaults import LABEL_MAPS, channels_for
 from ..nn.flags import flag_names, network_options, with_flags
 from ..nn.spec import NetworkSpec, options
 from ..training.options import Loss, TrainOptions
@@ -71,17 +71,24 @@ _BY_RANK = {
     "channels": "; by default 3 levels, 4 in 1-D",
     "strides": "; by default 2, in 1-D 4",
 }
-_DEFAULTS = dict.fromkeys(flag_names(), ...) | dict.fromkeys(_BY_RANK, None)
+_BY_TASK = {name: f"; by default as in UNet, for label maps {value}" for name, value in LABEL_MAPS.items()}
+_NOTES = _BY_RANK | _BY_TASK
+_DEFAULTS = dict.fromkeys(flag_names(), ...) | dict.fromkeys(_NOTES, None)
 
 
 @dataclass(frozen=True)
-class NetworkOptions(with_flags(object, _DEFAULTS, notes=_BY_RANK, frozen=True)):
+class NetworkOptions(with_flags(object, _DEFAULTS, notes=_NOTES, frozen=True)):
     """The U-Net. Per level means: one value for all levels, or one for each."""
 
-    def arguments(self, spatial_dims: int) -> dict[str, Any]:
-        """Arguments of :class:`dynunet.UNet`, by the number of axes where they are left out."""
+    def arguments(self, spatial_dims: int, label_maps: bool = False) -> dict[str, Any]:
+        """Arguments of :class:`dynunet.UNet`, by the number of axes and the task where they are left out."""
         channels, stride = channels_for(spatial_dims), _STRIDES.get(spatial_dims, 2)
-        return {"channels": channels, "strides": stride, **network_options(self)}
+        design = LABEL_MAPS if label_maps and self._without_design() else {}
+        return {"channels": channels, "strides": stride, **design, **network_options(self)}
+
+    def _without_design(self) -> bool:
+        """True if no option of the design is given: its parts belong together."""
+        return all(getattr(self, name) is None for name in LABEL_MAPS)
 
     def of_encoder(self, spatial_dims: int) -> dict[str, Any]:
         """Arguments of :class:`dynunet.Encoder`.
@@ -207,7 +214,8 @@ def build_supervised(
         raise ValueError(f"class_weights must be one for each class, and {of}, got {weights}")
     more = {"cond_channels": dataset.cond_channels}
     if target.maps:
-        net: Any = UNet(dims, dataset.channels, outputs, **more, **network.arguments(dims))
+        design = network.arguments(dims, label_maps=classes is not None)
+        net: Any = UNet(dims, dataset.channels, outputs, **more, **design)
     else:
         net = Encoder(dims, dataset.channels, outputs, **more, **network.of_encoder(dims))
     return Supervised(

@@ -109,14 +109,14 @@ def test_unet_with_average_pools_trains_as_when_not_compiled() -> None:
 
 
 @pytest.mark.parametrize("op", ["conv", "transpose", "weight"])
-@pytest.mark.parametrize("groups", [1, 2])
-def test_the_operator_of_compiled_graphs_is_as_it_declares(op: str, groups: int) -> None:
+@pytest.mark.parametrize(("n", "groups"), [(3, 1), (4, 1), (4, 2)])
+def test_the_operator_of_compiled_graphs_is_as_it_declares(op: str, n: int, groups: int) -> None:
     """Schema, strides of its result, derivatives, varying sizes."""
-    x, y = torch.randn(2, 4, 3, 4, 5, 4), torch.randn(2, 2, 2, 2, 3, 2)
-    w = torch.randn(2, 4 // groups, 2, 3, 3, 2)
+    x, y = torch.randn(2, 4, *(4, 3, 4, 5)[-n:]), torch.randn(2, 2, *(2, 2, 2, 3)[-n:])
+    w = torch.randn(2, 4 // groups, *(2, 2, 3, 3)[-n:])
     a, b, sizes = {"conv": (x, w, y), "transpose": (y, w, x), "weight": (x, y, w)}[op]
-    ones = (1,) * 4
-    arguments = None, (2,) * 4, ones, (0, 1, 1, 0), ones, groups, sizes.shape[2:]
+    ones = (1,) * n
+    arguments = None, (2,) * n, ones, (0, 0, 1, 1)[-n:], ones, groups, sizes.shape[2:]
     torch.library.opcheck(
         torch.ops.convnd.bilinear.default, (op, a.requires_grad_(), b.requires_grad_(), *arguments)
     )
@@ -133,16 +133,53 @@ def varied(n: int) -> dict[str, tuple[Module, tuple[int, ...]]]:
     }
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.inductor)])
-@pytest.mark.parametrize("name", list(varied(1)))
-def test_layers_of_varying_sizes(name: str, backend: str) -> None:
+def check_at_varying_sizes(layer: Module, sizes: tuple[int, ...], **options: Any) -> None:
     torch._dynamo.reset()
-    layer, sizes = varied(4)[name]
-    compiled: Any = torch.compile(layer, fullgraph=True, backend=backend)
-    for more in (range(4), (1, 2, 1, 2), (3, 2, 1, 0)):
-        x = torch.randn(1, 2, *(size + m for size, m in zip(sizes, more, strict=True)), requires_grad=True)
+    compiled: Any = torch.compile(layer, fullgraph=True, **options)
+    for more in ((0, 1, 2, 3), (1, 2, 1, 2), (3, 2, 1, 0)):
+        x = torch.randn(1, 2, *(size + m for size, m in zip(sizes, more, strict=False)), requires_grad=True)
         results = []
         for function in (layer, compiled):
             y = function(x)
             results.append((y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])))
         torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("n", "backend"),
+    [(4, "aot_eager"), *(pytest.param(n, "inductor", marks=pytest.mark.inductor) for n in (1, 2, 3, 4))],
+)
+@pytest.mark.parametrize("name", list(varied(1)))
+def test_layers_of_varying_sizes(name: str, n: int, backend: str) -> None:
+    check_at_varying_sizes(*varied(n)[name], backend=backend)
+
+
+def test_inductor_trains_a_strided_convolution_over_three_varying_axes() -> None:
+    """If its sizes are sums, inductor fails to divide their products."""
+    check_at_varying_sizes(*varied(3)["strided"], dynamic=True)
+
+
+def operators(layer: Module, x: Tensor, **options: Any) -> set[str]:
+    """The names of the operators of its graph."""
+    torch._dynamo.reset()
+    found: set[str] = set()
+
+    def backend(graph: torch.fx.GraphModule, _: list[Any]) -> Any:
+        found.update(str(node.target) for node in graph.graph.nodes)
+        return graph
+
+    with torch.no_grad():
+        torch.compile(layer, fullgraph=True, backend=backend, **options)(x)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("n", "dynamic", "one"), [(2, True, False), (3, False, False), (3, True, True), (4, False, True)]
+)
+@pytest.mark.parametrize("name", ["strided", "transposed"])
+def test_convolutions_are_one_operator_where_inductor_needs_it(
+    name: str, n: int, dynamic: bool, one: bool
+) -> None:
+    layer, sizes = varied(n)[name]
+    found = operators(layer, torch.randn(2, 2, *sizes), dynamic=dynamic)
+    assert any("convnd.bilinear" in target for target in found) == one

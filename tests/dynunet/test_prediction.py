@@ -11,6 +11,7 @@ from PIL import Image
 
 import dynunet
 from dynunet.data import load
+from dynunet.defaults import LABEL_MAPS
 
 from .target_writers import AFFINE, MAPS, RANKS, SIZE, SUFFIXES, TINY, VALUES, folder, run, table
 
@@ -100,3 +101,27 @@ def test_regression_of_maps(rank: int, tmp_path: Path) -> None:
         whole = whole.round().clip(0, 255)
     assert mine.dtype == (np.uint8 if rank == 2 else np.float32)
     np.testing.assert_allclose(mine, whole, rtol=1e-4, atol=1e-3 * deviation)
+
+
+def test_label_maps_have_a_network_of_their_own(tmp_path: Path) -> None:
+    """Where nothing is said of its design; values to regress keep their level, which that norm forgets."""
+    generator = np.random.default_rng(0)
+    for i in range(4):
+        for name, made in {
+            "in": generator.normal(size=(8, 8)),
+            "labels": generator.integers(0, 2, (8, 8)),
+            "values": generator.normal(size=(8, 8)),
+        }.items():
+            (tmp_path / name).mkdir(exist_ok=True)
+            np.save(tmp_path / name / f"{i}.npy", made)
+
+    def options(name: str, targets: str, *flags: str) -> dict[str, Any]:
+        out = tmp_path / name
+        run("train", tmp_path / "in", "--targets", tmp_path / targets, *TINY, *flags, "--out", out)
+        return dynunet.load(out).model.config
+
+    design = options("a", "labels")
+    assert {name: design[name] for name in LABEL_MAPS} == LABEL_MAPS
+    usual = dynunet.UNet(2, 1).config
+    for other in (options("b", "labels", "--block", "residual"), options("c", "values")):
+        assert {name: other[name] for name in LABEL_MAPS} == {name: usual[name] for name in LABEL_MAPS}
