@@ -30,7 +30,7 @@ from .losses import (
 )
 from .noise import Generators, Noise, moved, rand, randn
 from .predictions import PREDICTIONS, EDMPrediction, Prediction
-from .sampling import Denoiser, as_sampler, check_own_times, evaluation_mode, frozen, progress_bar
+from .sampling import Denoiser, as_sampler, check_own_times, differentiable, evaluation_mode, progress_bar
 from .schedulers import is_scheduler
 from .schedules import SCHEDULES, ScheduleLike, widened
 from .spacing import spaced
@@ -412,7 +412,7 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         return_error = flag(return_error, "return_error")
         denoise = Denoiser(partial(self._estimate, self.model), checks.with_labels(cond, x), None)
         options: Any = {"sigma": sigma, "probes": probes, "generator": generator, "progress": progress}
-        with evaluation_mode(self), frozen(self):
+        with evaluation_mode(self), differentiable(self):
             value, error = log_likelihood(denoise, x, self.schedule, steps, **options)
         return (value, error) if return_error else value
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
+import torch._functorch.config as functorch_config
 from torch import Tensor, nn
 
 from ..arguments import real
@@ -91,13 +92,18 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Parameters without gradients for a while, so that only those of the data are computed and kept."""
+def differentiable(module: nn.Module) -> Iterator[None]:
+    """For a while gradients are those of the data alone, and several can be taken of one evaluation.
+
+    Parameters are without gradients, so that none are computed and kept for them. A network that is compiled
+    meanwhile keeps the tensors that its backward pass would otherwise write over.
+    """
     trained = [p for p in module.parameters() if p.requires_grad]
     for p in trained:
         p.requires_grad_(False)
     try:
-        yield
+        with functorch_config.patch(donated_buffer=False):
+            yield
     finally:
         for p in trained:
             p.requires_grad_()
