@@ -41,9 +41,10 @@ class Measurement:
 
     def kept(self, x: Tensor, tolerance: float) -> Tensor:
         """x, with what has been measured without noise kept."""
-        if self.variance.any():
+        exact = self.known & (self.variance == 0)
+        if not exact.any():
             return x
-        parts = [self.operator.project(part, self.y, self.known, tolerance) for part in self._parts(x)]
+        parts = [self.operator.project(part, self.y, exact, tolerance) for part in self._parts(x)]
         return torch.cat(parts)
 
     def _parts(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -384,7 +384,7 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
             options: of :meth:`sample`; its conditions have one entry per measurement.
 
         Returns:
-            ``(num_samples, N, C, *spatial)``, in the precision of y.
+            ``(num_samples, N, C, *spatial)``, in the precision of y, at least float32.
 
         Raises:
             ValueError, TypeError: naming the argument, the rule and the value received.
