@@ -442,7 +442,7 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """The log density of data under the law that :meth:`sample` draws from, by its probability-flow ODE.
 
-        It is that of the data with a little noise, see :mod:`dynunet.diffusion.likelihood`. Bits per
+        It is that of the data with a little noise, see :func:`dynunet.diffusion.log_likelihood`. Bits per
         dimension are ``-value / (n log 2)`` for n entries. To whole numbers, a ``step`` apart in the units
         of x, add uniform noise of one step first: their own bits per dimension are, on average, at most
         those of x minus ``log2(step)`` (Theis et al. 2016).
