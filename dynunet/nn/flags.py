@@ -50,7 +50,9 @@ def _flag(option_field: Field[Any], default: Any, note: str) -> tuple[str, Any, 
     several = bool(option.per) or isinstance(option_field.default, tuple)
     if default is ...:
         default = "none" if option_field.default is None else option_field.default
-        default = (default,) if several and not isinstance(default, tuple) else default
+    if several and default is not None:
+        given = default if isinstance(default, tuple) else (default,)
+        default = tuple(map(str, given)) if option.kind is str else given
     kind: Any = tuple[option.kind, ...] if several else option.kind
     kind = kind if default is not None else kind | None
     return option_field.name, Annotated[kind, Doc(flag_help(option) + note)], default
