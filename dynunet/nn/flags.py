@@ -83,7 +83,9 @@ def _value(option_field: Field[Any], value: Any) -> Any:
     option, optional = option_field.metadata["option"], str(option_field.type).endswith("| None")
     if isinstance(value, (tuple, list)):
         values = [_value(option_field, v) for v in value]
-        return values[0] if len(values) == 1 and option.per else values
+        # A tuple by itself, of axes, would be read as one of levels.
+        alone = len(values) == 1 and option.per and not isinstance(values[0], tuple)
+        return values[0] if alone else values
     if optional and value == "none":
         return None
     return _sizes(value, option_field.name) if option.kind is str and len(option.per) == 2 else value

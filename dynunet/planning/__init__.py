@@ -12,10 +12,19 @@ if TYPE_CHECKING:
     from .fingerprint import Fingerprint
     from .memory import TrainingMemory, training_memory
     from .patches import Candidate
-    from .planner import Plan, plan
+    from .planner import Plan, plan, plan_for
     from .topology import Topology
 
-__all__ = ["Candidate", "Fingerprint", "Plan", "Topology", "TrainingMemory", "plan", "training_memory"]
+__all__ = [
+    "Candidate",
+    "Fingerprint",
+    "Plan",
+    "Topology",
+    "TrainingMemory",
+    "plan",
+    "plan_for",
+    "training_memory",
+]
 
 _FROM = {
     "Candidate": ".patches",
@@ -24,6 +33,7 @@ _FROM = {
     "Topology": ".topology",
     "TrainingMemory": ".memory",
     "plan": ".planner",
+    "plan_for": ".planner",
     "training_memory": ".memory",
 }
 

@@ -7,7 +7,6 @@ What no operator returns is not seen: scratch memory inside torch's kernels, whi
 small beside the rest.
 """
 
-import gc
 import weakref
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -69,8 +68,8 @@ def dry_run(model: nn.Module, batch: Mapping[str, Tensor]) -> Trace:
             del loss, given
             for weight in copied.parameters():
                 weight.grad = None
-    gc.collect()  # what is in cycles of references is given back, too
-    return Trace([p.nbytes for p in copied.parameters()], forward, recorder.events)
+    left = [Event(block, 0) for block in recorder.known.values()]  # in cycles of references
+    return Trace([p.nbytes for p in copied.parameters()], forward, [*recorder.events, *left])
 
 
 class _FusedAttention(TorchFunctionMode):
@@ -88,7 +87,7 @@ class _Recorder(TorchDispatchMode):
         super().__init__()
         self.events: list[Event] = []
         self.count = 0
-        self.known: set[int] = set()  # addresses of the storages in use
+        self.known: dict[int, int] = {}  # addresses of the storages in use, and their blocks
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is _ONEDNN:  # which has no meaning on the meta device
@@ -104,11 +103,11 @@ class _Recorder(TorchDispatchMode):
     def _note(self, storage: Any) -> None:
         address, size = storage._cdata, storage.nbytes()
         if size and address not in self.known:
-            self.known.add(address)
             self.count += 1
+            self.known[address] = self.count
             self.events.append(Event(self.count, size, torch.is_grad_enabled()))
             weakref.finalize(storage, self._gone, address, self.count)
 
     def _gone(self, address: int, block: int) -> None:
-        self.known.discard(address)
-        self.events.append(Event(block, 0))
+        if self.known.pop(address, None) is not None:
+            self.events.append(Event(block, 0))

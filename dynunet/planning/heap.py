@@ -10,8 +10,8 @@ which was read off traces of such processes: at the fullest moment most gaps wer
 block, between two small blocks.
 
 The replay below is of this, with chance where it depends on too much: each scrap is taken with a probability,
-:data:`TAKEN`, where autograd makes nodes that stay. That and :data:`SAFETY` were fitted to 23 networks that
-were measured with ``python -m tests.benchmarks.training_memory``, which then compared the estimate with others.
+:data:`TAKEN`, where autograd makes nodes that stay. That and :data:`SAFETY` were fitted to 23 networks;
+``python -m tests.benchmarks.training_memory`` compares the estimate with others.
 """
 
 from bisect import bisect_left, insort

@@ -23,7 +23,7 @@ from .patches import BATCHES, Candidate, candidates
 from .sizes import memory_size, shown_size
 from .topology import topology
 
-__all__ = ["Plan", "plan"]
+__all__ = ["Plan", "plan", "plan_for"]
 
 _LIBRARIES = 400_000_000  # bytes of torch and the other libraries on the CPU
 _USABLE = 0.9  # of a GPU's memory: the rest is CUDA's own, and cuDNN's scratch memory
@@ -127,10 +127,20 @@ def plan(
             rule and the value received.
         FileNotFoundError: naming what was looked for.
     """
-    budget = memory_size(memory)
+    memory_size(memory)  # before files are looked at, which may take long
+    return plan_for(fingerprint(source, options or DataOptions()), memory, device=device, width=width)
+
+
+def plan_for(
+    data: Fingerprint, memory: float | str, *, device: Device = "cpu", width: int | None = None
+) -> Plan:
+    """Plan as :func:`plan` does, from the facts about a data set alone.
+
+    Raises:
+        ValueError: as :func:`plan`.
+    """
+    budget, dims = memory_size(memory), len(data.shape)
     choice(device, DEVICES, "device")
-    data = fingerprint(source, options or DataOptions())
-    dims = len(data.shape)
     width = channels_for(dims, device == "gpu")[0] if width is None else integer(width, "width")
     return _chosen(data, _possible(data), budget, device, width)
 
