@@ -52,7 +52,7 @@ def patches(shape: Sequence[int], spacing: Sequence[float], whole: bool = False)
     """Sizes of patches; each is a multiple of its network's strides, and has no axis shorter than the last.
 
     >>> patches((20, 256, 256), (5.0, 1.0, 1.0))[::8]
-    [(4, 4, 4), (4, 8, 8), (4, 18, 18), (8, 40, 40), (16, 88, 88), (20, 176, 176)]
+    [(4, 4, 4), (4, 16, 16), (10, 48, 48), (20, 128, 128)]
     """
     found: list[tuple[int, ...]] = []
     for wanted in _growing(shape, [1.0] * len(shape) if whole else spacing, whole):

@@ -105,8 +105,8 @@ def test_a_larger_budget_never_gives_less(
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_a_budget_too_small_names_the_least(device: Any) -> None:
     data = made_up((9, 9), (1.0, 1.0), "segmentation", cond=1)
-    with pytest.raises(ValueError, match=r"memory must be at least .* got 1 MB") as error:
-        plan_for(data, "1MB", device=device, width=4)
+    with pytest.raises(ValueError, match=r"memory must be at least .* got 1 KB") as error:
+        plan_for(data, "1KB", device=device, width=4)
     least = str(error.value).split("at least ")[1].split(" for the smallest")[0]
     found = plan_for(data, least, device=device, width=4)
     assert found.memory.resident + found.around <= memory_size(least)
@@ -152,7 +152,8 @@ def test_tensors_are_those_of_a_real_step(dims: int) -> None:
             model.train().loss(**given).backward()
         weights = 4 * sum(p.nbytes for p in model.parameters())
         real = weights + most_in_use(recorder.events)
-        assert training_memory(model, batch).tensors == pytest.approx(real, rel=0.05)
+        # On the meta device a convolution of one channel may lay out its result otherwise, and be copied.
+        assert 0.999 * real <= training_memory(model, batch).tensors <= 1.12 * real
         assert training_memory(model, batch, "gpu").resident <= training_memory(model, batch).resident
 
 
@@ -210,4 +211,4 @@ def test_amounts_that_are_none(text: Any) -> None:
 @settings(deadline=None)
 @given(st.integers(1, 10**13))
 def test_sizes_are_never_shown_too_small(size: int) -> None:
-    assert size <= memory_size(shown_size(size, up=True)) + 1 <= 1.02 * size + 10**6 + 1
+    assert size <= memory_size(shown_size(size, up=True)) + 1 <= 1.02 * size + 2
