@@ -152,8 +152,8 @@ def test_tensors_are_those_of_a_real_step(dims: int) -> None:
             model.train().loss(**given).backward()
         weights = 4 * sum(p.nbytes for p in model.parameters())
         real = weights + most_in_use(recorder.events)
-        # On the meta device a convolution of one channel may lay out its result otherwise, and be copied; and no
-        # values are looked at, which takes masks.
+        # On the meta device a convolution of one channel may lay out its result otherwise, and be copied;
+        # and no values are looked at, which takes masks.
         assert 0.99 * real <= training_memory(model, batch).tensors <= 1.12 * real
         assert training_memory(model, batch, "gpu").resident <= training_memory(model, batch).resident
 
