@@ -144,8 +144,9 @@ def problem_of(
 ) -> Problem:
     """The problem with operands of shapes ``a`` and ``b`` and a result of spatial ``sizes``.
 
-    ``g`` has zero padding only.
+    ``g`` has zero padding only. The ``meta`` device stands for the CPU.
     """
+    device = "cpu" if device == "meta" else device
     if emulated(dtype, device):
         dtype = torch.float32
     if op == "conv":

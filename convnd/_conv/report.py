@@ -90,8 +90,6 @@ def plan(
     p = problem_of(first, tuple(x.shape), tuple(weight.shape), g, sizes, x.dtype, x.device.type)
     sizes, g = g.before_padding(p.sizes)
     p = p._replace(sizes=sizes, geometry=g)
-    if p.device == "meta":
-        p = p._replace(device="cpu")
     forced = settings.forced.get()
     if forced is not None and not forced.applies(p):
         raise ValueError(f"algorithm {forced.name!r} does not apply over {len(p.kernel)} axes")

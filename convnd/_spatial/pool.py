@@ -93,7 +93,7 @@ def max_pool(x: Tensor, windows: Windows, ceil_mode: bool, indices: bool) -> tup
 
 def _is_large(x: Tensor) -> bool:
     """True if values may be read for free, and are so many that it may pay to reduce axis by axis."""
-    return eager(x) and x.device.type == "cpu" and x.numel() >= SMALL
+    return eager(x) and x.device.type in ("cpu", "meta") and x.numel() >= SMALL
 
 
 def _dense(x: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ def maxima(x: Tensor, windows: Windows, outputs: Ints) -> Tensor:
 def winners(x: Tensor, windows: Windows, outputs: Ints) -> Tensor | None:
     """The flat index of the first largest entry of each window; None if there is any NaN."""
     if x.is_floating_point():
-        if x.amax().isnan():
+        if not x.is_meta and x.amax().isnan():
             return None
         falling = torch.rsub(x.float(), 0.0).view(torch.int32)  # -x, with a single zero
         # The bits of floats are ordered like integers, but reversed below zero.
@@ -111,7 +111,7 @@ def winners(x: Tensor, windows: Windows, outputs: Ints) -> Tensor | None:
         falling = x.bitwise_not()  # -x - 1, or 255 - x for bytes: no overflow
     sizes = x.shape[2:]
     keys = falling.to(torch.int64).bitwise_left_shift_(32)
-    keys += torch.arange(prod(sizes)).view(sizes)
+    keys += torch.arange(prod(sizes), device=x.device).view(sizes)
     return _reduce(torch.minimum, keys, windows, outputs).bitwise_and_(MAX_PLACES - 1)
 
 

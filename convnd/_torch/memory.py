@@ -23,7 +23,7 @@ def empty(x: Tensor, shape: Sequence[int], last: bool) -> Tensor:
 
 def channels_lie_last(x: Tensor) -> bool:
     """True for a channels-last tensor with one spatial axis, a layout that only 2-D kernels keep."""
-    return x.ndim == 3 and x.device.type == "cpu" and x.stride(1) == 1 < x.shape[1]
+    return x.ndim == 3 and x.device.type in ("cpu", "meta") and x.stride(1) == 1 < x.shape[1]
 
 
 def usual_strides(x: Tensor) -> Tensor:

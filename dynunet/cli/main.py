@@ -27,6 +27,7 @@ from ..training.interrupts import killed_by_interrupts
 from .denoise import Denoise
 from .evaluate import Evaluate
 from .inpaint import Inpaint
+from .plan import PlanCommand
 from .predict import Predict
 from .reconstruct import Reconstruct
 from .sample import Sample
@@ -44,6 +45,7 @@ _COMMANDS: dict[str, tuple[Any, str]] = {
     "predict": (Predict, "dynunet.prediction"),
     "evaluate": (Evaluate, "dynunet.evaluation"),
     "summary": (SummaryCommand, "dynunet.summary"),
+    "plan": (PlanCommand, "dynunet.planning.planner"),
 }
 _ABOUT = """U-Nets and diffusion models for folders of audio, images, volumes and arrays of any rank.
 
@@ -54,6 +56,8 @@ _ABOUT = """U-Nets and diffusion models for folders of audio, images, volumes an
   dynunet reconstruct runs/scans thick.nii.gz --downsample 1 1 4 --out fine/   what it may have been
   dynunet train SCANS --targets MASKS --out runs/seg                       learns to segment (or classify ...)
   dynunet predict runs/seg SCANS --out labels/
+  dynunet plan SCANS --targets MASKS --memory 8GB > plan.json              network, patch and batch, for
+  dynunet train --config plan.json
   dynunet --version
 """
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from ..data.formats import Format
 
 # What may be left out is left out: no flag takes the word None.
-_PATHS = ("noise", "pairs", "targets", "class_names")  # of the data, beside the source
 MARKERS = (DisallowNone, PositionalMetavarFromFieldName)
 
 
@@ -194,7 +193,7 @@ class Train:
 
     def _read(self) -> list[tuple[str, Path]]:
         """The folders that are read from, by what they are."""
-        given = {"source": self.source, **{name: getattr(self.data, name) for name in _PATHS}}
+        given = {"source": self.source, **{name: getattr(self.data, name) for name in DataFlags.paths}}
         return [(name, path) for name, path in given.items() if path is not None]
 
     def _check_data(self, run: Path) -> None:
@@ -204,7 +203,7 @@ class Train:
         for name in old.keys() & new.keys():
             if old[name].absolute() != new[name].absolute():
                 say(f"{name}: {new[name]}, which was {old[name]}: the files must be the same")
-        same = {name: getattr(self.data, name) for name in ("cache", *(new.keys() & {*_PATHS}))}
+        same = {name: getattr(self.data, name) for name in ("cache", *(new.keys() & {*DataFlags.paths}))}
         data = replace(before.data, **same), self.data
         pairs = zip(data, (before.augmentation, self.augmentation), strict=True)
         was, now = (flat(Train(data=d, augmentation=a)) for d, a in pairs)
@@ -263,7 +262,7 @@ class Train:
     def _flags(self, source: Path, out: Path) -> dict[str, Any]:
         """The flags that the run can be resumed with, from any folder."""
         start = self.start if self.start is None or is_hub_name(self.start) else self.start.absolute()
-        paths = {name: getattr(self.data, name) for name in _PATHS}
+        paths = {name: getattr(self.data, name) for name in DataFlags.paths}
         data = replace(self.data, **{k: None if v is None else v.absolute() for k, v in paths.items()})
         values = flat(replace(self, source=source.absolute(), out=out.absolute(), start=start, data=data))
         return {k: v for k, v in values.items() if k not in ("resume", "config", "overwrite")}

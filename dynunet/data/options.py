@@ -20,6 +20,7 @@ class DataOptions:
     """Options for making training examples of a folder of files."""
 
     flag_names: ClassVar[Mapping[str, str]] = {"channels": "data_channels", "seed": "data_seed"}
+    paths: ClassVar[tuple[str, ...]] = ("noise", "pairs", "targets", "class_names")
 
     spatial_dims: int | None = None
     """number of spatial axes of an example; by default that of most files"""
@@ -126,7 +127,7 @@ class DataOptions:
         return found
 
     def _paths(self) -> dict[str, Any]:
-        given = {name: getattr(self, name) for name in ("noise", "pairs", "targets", "class_names")}
+        given = {name: getattr(self, name) for name in self.paths}
         return {name: Path(path) for name, path in given.items() if path is not None}
 
     def _check_restoration(self) -> None:

@@ -50,8 +50,9 @@ def _flag(option_field: Field[Any], default: Any, note: str) -> tuple[str, Any, 
     several = bool(option.per) or isinstance(option_field.default, tuple)
     if default is ...:
         default = "none" if option_field.default is None else option_field.default
-    if several and default is not None and not isinstance(default, tuple):
-        default = (default,)
+    if several and default is not None:
+        given = default if isinstance(default, tuple) else (default,)
+        default = tuple(map(str, given)) if option.kind is str else given
     kind: Any = tuple[option.kind, ...] if several else option.kind
     kind = kind if default is not None else kind | None
     return option_field.name, Annotated[kind, Doc(flag_help(option) + note)], default
@@ -82,7 +83,9 @@ def _value(option_field: Field[Any], value: Any) -> Any:
     option, optional = option_field.metadata["option"], str(option_field.type).endswith("| None")
     if isinstance(value, (tuple, list)):
         values = [_value(option_field, v) for v in value]
-        return values[0] if len(values) == 1 and option.per else values
+        # A tuple by itself, of axes, would be read as one of levels.
+        alone = len(values) == 1 and option.per and not isinstance(values[0], tuple)
+        return values[0] if alone else values
     if optional and value == "none":
         return None
     return _sizes(value, option_field.name) if option.kind is str and len(option.per) == 2 else value

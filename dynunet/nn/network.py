@@ -22,9 +22,10 @@ def _channels_last(x: Tensor) -> Tensor:
     """Use channels-last memory on the CPU, where the layers are fastest with it.
 
     A compiler chooses the layout of its results itself, and inductor (2.13) cannot sort such strides if
-    sizes vary.
+    sizes vary. A plain tensor on the ``meta`` device stands for one on the CPU.
     """
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    on_cpu = x.device.type == "cpu" or (x.is_meta and type(x) is Tensor)
+    if not on_cpu or torch.compiler.is_compiling():
         return x
     return x.movedim(1, -1).contiguous().movedim(-1, 1)
 

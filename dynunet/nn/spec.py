@@ -212,7 +212,7 @@ class NetworkSpec:
     )
     kernel_size: int | Sequence[int] | Sequence[Sequence[int]] = field(
         default=3,
-        metadata=_about("of the convolutions in the blocks.", checks.sizes, per=_LEVEL_AXIS, kind=int),
+        metadata=_about("of the convolutions in the blocks.", checks.sizes, per=_LEVEL_AXIS, kind=str),
     )
     strides: int | Sequence[int] | Sequence[Sequence[int]] = field(
         default=2,

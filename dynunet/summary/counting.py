@@ -52,7 +52,7 @@ class _Probe(Tensor):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is scaled_dot_product_attention:
-            func = _fused_attention
+            func = fused_attention
         return super().__torch_function__(func, types, args, kwargs or {})
 
 
@@ -61,7 +61,7 @@ def probe(value: Any) -> Any:
     return value.detach().to("meta").as_subclass(_Probe) if isinstance(value, Tensor) else value
 
 
-def _fused_attention(q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Fused attention; saves its operands, its result and one number per query."""
     if q.ndim == 4:
         return _ATTENTION(q, k, v)[0]

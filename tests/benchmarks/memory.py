@@ -35,7 +35,8 @@ def peak_memory(module: str, case: str, contender: str, device: str) -> dict[str
     return json.loads(done.stdout) if done.returncode == 0 else {}
 
 
-def _high_water_mark() -> int:
+def high_water_mark() -> int:
+    """The most bytes that this process had resident."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -52,9 +53,9 @@ def _peak(call: Call, device: str) -> int:
         wait(device)
         return torch.accelerator.max_memory_allocated() - before
     Path("/proc/self/clear_refs").write_text("5")
-    before = _high_water_mark()
+    before = high_water_mark()
     call()
-    return max(_high_water_mark() - before, 0)
+    return max(high_water_mark() - before, 0)
 
 
 def main(module: str, name: str, contender: str, device: str) -> None:

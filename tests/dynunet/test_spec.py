@@ -115,6 +115,8 @@ def test_flags_are_those_of_the_spec() -> None:
     ("name", "given", "value"),
     [
         ("strides", ("1x2x2", "2"), [(1, 2, 2), 2]),
+        ("strides", ("1x2x2",), [(1, 2, 2)]),
+        ("kernel_size", ("1x3x3", "3"), [(1, 3, 3), 3]),
         ("strides", (4,), 4),
         ("attention", ("none", "full"), [None, "full"]),
         ("attention", ("none",), None),
