@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..data.classes import IGNORED
+from ..defaults import LABEL_MAPS
 from ..diffusion import Diffusion
 from ..nn.encoder import Encoder
 from ..nn.unet import UNet
@@ -39,6 +40,8 @@ def model_of(data: Fingerprint, candidate: Candidate, width: int) -> Any:
             )
             return Diffusion(unet)
         network = UNet if data.maps else Encoder
+        if data.maps and data.task != "regression":
+            options |= LABEL_MAPS
         ignored = IGNORED if data.task == "segmentation" else None
         return Supervised(
             network(dims, spec.channels, data.outputs, **conditions, **options),
