@@ -1,8 +1,11 @@
 """The rates of the planner's cost model (``convnd/_conv/cost.py``), measured here.
 
-Each is a single call of the kind that the constant stands for, large enough to be all work.
+Each is a single call of the kind that the constant stands for, large enough to be all work. With
+``--device cuda`` they are those of a GPU, for which a rule chooses and no constants do: products, copies,
+additions, Fourier transforms and calls, as ``python -m tests.gpu`` measures them.
 """
 
+import argparse
 import sys
 import warnings
 from math import log2
@@ -15,6 +18,8 @@ from convnd._conv.algorithm import named
 from convnd._conv.problem import Geometry, problem_of
 from convnd._torch.memory import channels_last
 
+from ..gpu.rates import rates
+from ..gpu.rows import Setting
 from .harness import THREADS, Settings, median_time, roof
 
 
@@ -55,7 +60,19 @@ def _fft(settings: Settings) -> float:
     return ops / median_time(lambda: torch.fft.rfftn(x, dim=(1, 2, 3, 4)), settings)
 
 
+def _on_gpu(device: str) -> int:
+    for row in rates(Setting(device, quick=False)):
+        figures = ", ".join(f"{value:8.3g} {name}" for name, value in row.run().items())
+        print(f"{row.name:32} {figures}", flush=True)
+    return 0
+
+
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.calibrate", description=__doc__)
+    parser.add_argument("--device", default="cpu", help="cpu, or a GPU such as cuda")
+    device = parser.parse_args().device
+    if device != "cpu":
+        return _on_gpu(device)
     warnings.simplefilter("ignore")
     torch.set_num_threads(THREADS)
     settings = Settings()
