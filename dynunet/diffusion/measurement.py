@@ -18,12 +18,14 @@ class Measurement:
         operator: what made it of the data.
         variance: of the noise, a tensor that broadcasts against y.
         known: bool, of the shape of y, False where it is missing.
+        noisy: whether any variance is above 0.
     """
 
     y: Tensor
     operator: Operator
     variance: Tensor
     known: Tensor
+    noisy: bool
 
     def residual(self, x: Tensor) -> Tensor:
         """How far the measurements of x, ``(k N, ...)``, are from y; 0 where y is missing."""

@@ -219,7 +219,7 @@ class RePaint(Data):
         operator, y = measurement.operator, measurement.y
         if not isinstance(operator, Mask):
             raise ValueError(f"method 'repaint' fills masks alone, operator must be a Mask, got {operator}")
-        if measurement.variance.any():
+        if measurement.noisy:
             raise ValueError("method 'repaint' keeps what is measured, noise_std must be 0")
         known = measurement.known & operator.measured(y)
 

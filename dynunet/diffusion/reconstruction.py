@@ -5,11 +5,13 @@ time, as the user gave them, and conditions are repeated.
 """
 
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..arguments import real
 from ..masks import expanded_mask
 from ..operators import as_operator
 from . import checks
@@ -43,12 +45,18 @@ def measured(
     given = operator.data_shape(y.shape) if shape is None else shape
     size = checks.check_shape(given, "shape" if shape is not None else "the shape of the data", model)
     operator.check(y, size)
-    return Measurement(y, operator, _variance(noise_std, y), known), size
+    std, noisy = _noise(noise_std, y)
+    return Measurement(y, operator, std**2, known, noisy), size
 
 
-def _variance(noise_std: Any, y: Tensor) -> Tensor:
-    """The square of the noise, as a tensor that broadcasts against y."""
-    std = torch.as_tensor(noise_std, dtype=y.dtype, device=y.device)
+def _noise(noise_std: Any, y: Tensor) -> tuple[Tensor, bool]:
+    """The noise as a tensor that broadcasts against y, and whether there is any, as a number says itself."""
+    if not isinstance(noise_std, Tensor):
+        noise_std = real(noise_std, "noise_std")
+        if not 0 <= noise_std < inf:
+            raise ValueError(f"noise_std must be at least 0 and finite, got {noise_std:g}")
+        return torch.full((), noise_std, dtype=y.dtype, device=y.device), noise_std > 0
+    std = noise_std.to(y)
     try:
         fits = torch.broadcast_shapes(std.shape, y.shape) == y.shape
     except RuntimeError:
@@ -59,7 +67,7 @@ def _variance(noise_std: Any, y: Tensor) -> Tensor:
         )
     if not bool(((std >= 0) & std.isfinite()).all()):
         raise ValueError(f"noise_std must be at least 0 and finite, got {std.min().item():g}")
-    return std**2
+    return std, bool(std.any())
 
 
 def posterior_sampler(method: Any, sampler: Any, measurement: Measurement, options: dict[str, Any]) -> Any:

@@ -7,7 +7,7 @@ resumed: so none is missing and none is there twice.
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import MISSING, asdict
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -17,6 +17,8 @@ import torch
 
 from ..checkpoints import WEIGHTS
 from ..config import document
+from ..jsonable import plain
+from ..nn.spec import option_fields
 from ..progress import Bar, Interrupted, say
 from ..writing import remove_left, replacing
 from . import folder, run
@@ -33,6 +35,7 @@ from .state import Checkpoints, Saved
 Callback = Callable[[int, Mapping[str, float]], None]
 
 
+_USUAL = {f.name: plain(f.default) for f in option_fields() if f.default is not MISSING}
 _FIRST_SAVE = 120.0  # seconds until the first checkpoint, if none is due earlier
 
 
@@ -326,10 +329,13 @@ def _scale_then(dataset: Any, fixed: Mapping[str, Any], changed: list[str]) -> s
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """Values that differ in nested objects, but for those that do not change the course of a run."""
+    """Values that differ in nested objects, but for those that do not change the course of a run.
+
+    An option of the network that was not known before had its default.
+    """
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         names = [key for key in {**before, **now} if key != "gradient_checkpointing"]
         prefix = f"{name}." if name else ""
-        pairs = [(before.get(key), now.get(key), prefix + key) for key in names]
+        pairs = [(before.get(key, _USUAL.get(key)), now.get(key), prefix + key) for key in names]
         return [text for pair in pairs for text in differences(*pair)]
     return [] if before == now else [f"{name}={now!r} instead of {before!r}"]

@@ -107,7 +107,9 @@ def measured(
     y = y + noise * torch.randn(y.shape, generator=chance, dtype=torch.float64)
     if isinstance(operator, Mask):
         y = operator(y)
-    measurement = Measurement(y, operator, torch.tensor(noise).double() ** 2, torch.ones_like(y).bool())
+    measurement = Measurement(
+        y, operator, torch.tensor(noise).double() ** 2, torch.ones_like(y).bool(), noise > 0
+    )
     matrix = dense(operator, data.means[0])
     variances = torch.full((len(matrix),), max(noise, _LEAST) ** 2, dtype=torch.float64)
     return measurement, matrix, posterior(data, matrix, variances, y.flatten())
