@@ -88,12 +88,12 @@ _operator.register_autograd(_backward, setup_context=_setup)
 def needs_one_operator(sizes: Ints) -> bool:
     """True if a compiler may fail on the convolution over axes of these sizes as torch writes it.
 
-    Over three varying axes the sizes of torch's result may be sums, such as ``(size - 1) // 2 + 1``. To put
-    strides in order inductor asks for remainders of their products, which fails (torch 2.13, on torch's own
-    layers too: pytorch/pytorch#188422). The result of one operator has the sizes that it is given, and
-    those of :meth:`.problem.Geometry.outputs` are no sums.
+    Where axes vary the sizes of torch's result may be sums, such as ``(size - 1) // 2 + 1``. To put strides
+    in order inductor compares their products, over two such axes and more, which fails (torch 2.13, on
+    torch's own layers too: pytorch/pytorch#188422). The result of one operator has the sizes that it is
+    given, and those of :meth:`.problem.Geometry.outputs` are no sums.
     """
-    return len(sizes) > MAX_AXES or (len(sizes) == MAX_AXES and varying(sizes) > 1)
+    return len(sizes) > MAX_AXES or varying(sizes) > 1
 
 
 def compiled(op: Op, a: Tensor, b: Tensor, bias: Tensor | None, g: Geometry, sizes: Ints) -> Tensor:
