@@ -34,7 +34,7 @@ Test = tuple[Tensor, Tensor]  # a clean recording (C, T), and it with noise
 
 def gain(x: Tensor) -> float:
     """The factor that brings x to the level that the network is trained at."""
-    return 1 / loudness([x.numpy()], LEVEL)
+    return 1 / loudness(x.numpy(), LEVEL)
 
 
 def recordings(

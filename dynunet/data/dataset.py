@@ -260,7 +260,7 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
         else:
             return region, {"x0": x, "mask": mask}
         if self.options.level is not None:
-            full = loudness([cond.numpy()], self.options.level)
+            full = loudness(cond.numpy(), self.options.level)
             x, cond = x / full, cond / full
         return region, {"x0": x, "mask": mask, "cond": cond}
 

@@ -16,7 +16,7 @@ from .errors import UnreadableError, attempt, shown
 from .files import no_file
 from .formats import SUFFIXES, Header, of_path
 from .formats.format import times
-from .memory import check_size, parts, stacked
+from .memory import check_size, stacked
 from .options import DataOptions, missing_value
 from .spec import DataSpec
 from .values import Scale, limits, loudness, present, resized, touched
@@ -216,7 +216,7 @@ def _scale(header: Header, spec: DataSpec, views: list[np.ndarray]) -> Scale:
     else:
         there = np.concatenate([v[k] for v, k in zip(views, known, strict=True)])
     if spec.level is not None:
-        full = loudness(parts(there), spec.level)
+        full = loudness(there, spec.level)
         return Scale(-full, full)
     if spec.percentiles is None or not there.size:
         return header.format.scale(spec, header)

@@ -16,11 +16,12 @@ from torch import Tensor
 from ..writing import replacing
 from .channel_mapping import ChannelMapping
 from .formats import Header, to_write
+from .formats.format import Resampling
 from .loading import Source, header_of, mapped, no_missing, read_whole
-from .memory import Cache, check_density, parts, stacked
+from .memory import Cache, check_density, stacked
 from .saving import check_free, check_result, in_file_units
 from .spec import DataSpec
-from .values import Scale, loudness, present
+from .values import Scale, amplitude, present, squares
 
 __all__ = ["LongFile", "Part"]
 
@@ -43,8 +44,7 @@ class LongFile:
 
     Attributes:
         size: of its grid, on which the model sees it.
-        step: entries of the grid, and of the file, that make the same length: where parts may begin.
-        reach: entries of the grid that one of the file depends on to each side, when a result is resampled.
+        resampling: the way from the file to the grid.
     """
 
     header: Header
@@ -52,8 +52,7 @@ class LongFile:
     channels: ChannelMapping
     scales: tuple[Scale, ...]
     size: int
-    step: tuple[int, int]
-    reach: int
+    resampling: Resampling
 
     @classmethod
     def of(cls, path: Path, spec: DataSpec, to: Path, least: int) -> "LongFile | None":
@@ -63,15 +62,15 @@ class LongFile:
             FileNotFoundError, ValueError: it cannot be read, or the result cannot be written there.
         """
         header = read_whole(path, lambda: header_of(path, spec))
-        own, writes = header.format.in_parts(header, spec), to_write(to).in_parts(header, spec)
-        if own is None or writes is None or spec.missing is not None or spec.coordinates:
+        resampling = header.format.resampling(header, spec)
+        if resampling is None or spec.missing is not None or spec.coordinates:
             return None
         (size,) = header.format.grid(header, spec)
         if size <= least:
             return None
         read_whole(path, lambda: check_density(4 * header.channels * size, path.stat().st_size))
         channels = read_whole(path, lambda: mapped(header, spec, mix=False))
-        file = cls(header, spec, channels, (Scale(),) * channels.views, size, own[:2], own[2])
+        file = cls(header, spec, channels, (Scale(),) * channels.views, size, resampling)
         check_result(to, spec, file._source(header, (channels.views, spec.given_channels, size)))
         scales = read_whole(path, lambda: file._scales(least))
         return replace(file, scales=scales)
@@ -89,7 +88,7 @@ class LongFile:
             around: entries that a result depends on to each side.
             window, stride: the windows of a part are those of the whole file.
         """
-        unit, around = lcm(stride, self.step[0]), around + self.reach
+        unit, around = lcm(stride, self.resampling.up), around + self.resampling.reach
         length = -(-length // unit) * unit
         found = []
         for start in range(0, self.size, length):
@@ -131,24 +130,24 @@ class LongFile:
 
     def _in_file(self, place: int) -> int:
         """The place in the file of one on the grid."""
-        return self.header.shape[0] if place == self.size else place * self.step[1] // self.step[0]
+        up, down, _ = self.resampling
+        return self.header.shape[0] if place == self.size else place * down // up
 
     def _source(self, header: Header, shape: tuple[int, ...]) -> Source:
         return Source(header, self.spec, self.scales, self.channels, shape)
 
     def _scales(self, length: int) -> tuple[Scale, ...]:
         """Those of the whole file, which is read once for the loudness of each view."""
-        if self.spec.level is None:
-            return (self.header.format.scale(self.spec, self.header),) * self.channels.views
-        return tuple(
-            Scale(-full, full)
-            for n in range(self.channels.views)
-            for full in [loudness(self._entries(n, length), self.spec.level)]
-        )
-
-    def _entries(self, view: int, length: int) -> Iterator[np.ndarray]:
+        count, level = self.channels.views, self.spec.level
+        if level is None:
+            return (self.header.format.scale(self.spec, self.header),) * count
+        totals, entries = [0.0] * count, 0
         for first in range(0, self.size, length):
-            yield from parts(self._views(first, min(first + length, self.size))[view])
+            views = self._views(first, min(first + length, self.size))
+            totals = [total + squares(view) for total, view in zip(totals, views, strict=True)]
+            entries += views[0].size
+        full = [amplitude(total / entries, level) for total in totals]
+        return tuple(Scale(-value, value) for value in full)
 
     def _views(self, first: int, last: int) -> Sequence[np.ndarray]:
         """Inputs of the model in the file's numbers, each ``(C, n)``."""

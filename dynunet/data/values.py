@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .memory import by_parts
+from .memory import by_parts, parts
 
 __all__ = [
     "Region",
     "Scale",
+    "amplitude",
     "cut",
     "greatest",
     "limits",
@@ -28,6 +29,7 @@ __all__ = [
     "region_coordinates",
     "resized",
     "squared_frequencies",
+    "squares",
     "touched",
     "with_gain",
     "with_nan",
@@ -57,19 +59,27 @@ class Scale:
         return by_parts(x, np.float64, lambda part: (part.astype(np.float64) * width + double) / 2)
 
 
-def loudness(values: Iterable[np.ndarray], level: float) -> float:
-    """The amplitude that becomes 1 when audio is brought to a level; what is nearly silent stays so.
+def loudness(values: np.ndarray, level: float) -> float:
+    """The amplitude that becomes 1 when audio is brought to a level, see :func:`amplitude`.
 
     Args:
-        values: of any shapes, part by part; without any they are silent.
+        values: of any shape; without any they are silent.
         level: the root mean square to bring them to.
     """
-    total, entries = 0.0, 0
-    for part in values:
-        total += float(np.square(part, dtype=np.float64).sum())
-        entries += part.size
-    power = total / entries if entries else 0.0
+    return amplitude(squares(values) / max(values.size, 1), level)
+
+
+def amplitude(power: float, level: float) -> float:
+    """The amplitude that becomes 1 when audio of a mean square is brought to a level.
+
+    What is nearly silent stays so.
+    """
     return max(float(np.sqrt(power)), _SILENT) / level
+
+
+def squares(values: np.ndarray) -> float:
+    """The sum of all squares, in double precision."""
+    return sum(float(np.square(part, dtype=np.float64).sum()) for part in parts(values))
 
 
 def present(values: np.ndarray, missing: float | None) -> np.ndarray:

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ..compiling import begin_step
+from ..diffusion.noise import hashed
 from ..runs import chosen_device
 from .options import TrainOptions
-from .order import CHANCE, Stream, hashed
+from .order import CHANCE, Stream
 from .precision import float32_products, has_tf32
 
 Batch = tuple[Sequence[int], Mapping[str, Any]]

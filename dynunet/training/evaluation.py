@@ -8,10 +8,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..diffusion.noise import hashed
 from ..progress import say
 from ..writing import replacing
 from .engine import Engine
-from .order import Stream, hashed
+from .order import Stream
 
 
 @torch.no_grad()

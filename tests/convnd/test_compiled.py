@@ -175,7 +175,14 @@ def operators(layer: Module, x: Tensor, **options: Any) -> set[str]:
 
 @pytest.mark.parametrize(
     ("n", "dynamic", "one"),
-    [(1, True, False), (2, False, False), (2, True, True), (3, False, False), (3, True, True), (4, False, True)],
+    [
+        (1, True, False),
+        (2, False, False),
+        (2, True, True),
+        (3, False, False),
+        (3, True, True),
+        (4, False, True),
+    ],
 )
 @pytest.mark.parametrize("name", ["strided", "transposed"])
 def test_convolutions_are_one_operator_where_inductor_needs_it(

@@ -149,3 +149,13 @@ def test_noise_of_a_place() -> None:
     assert abs(x.std() - 1) < 0.01
     assert not torch.equal(x, PlacedNoise(3)(x.shape)), "another draw"
     assert not torch.equal(x[..., :65_536], x[..., 65_536:131_072])
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_format_without_parts_is_written_at_the_end(tmp_path: Path) -> None:
+    source = recording(tmp_path / "a.wav", 5000, subtype="FLOAT")
+    for name in ("b.wav", "b.npy"):
+        restore(model(), source, tmp_path / name, progress=False)
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "b.npy").ravel(), soundfile.read(tmp_path / "b.wav", dtype="float32")[0]
+    )

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from dynunet import Diffusion, plotting
+from dynunet.diffusion.noise import hashed
 from dynunet.training import Trainer, TrainOptions
-from dynunet.training.order import Stream, hashed, schedule
+from dynunet.training.order import Stream, schedule
 from dynunet.training.state import Checkpoints
 
 from .trainers import Gaps, Random, assert_same, data, model, trainer, unet, weights

@@ -8,7 +8,7 @@ bits stay 24 bits).
 import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from math import gcd, inf
@@ -22,7 +22,7 @@ from ..memory import Cache, by_parts
 from ..options import DataOptions
 from ..spec import DataSpec
 from ..values import Region, Scale, resized
-from .format import Format, Header, check_not_empty, most
+from .format import Format, Header, Resampling, check_not_empty, most
 from .numbers import Numbers
 
 _FILES_CACHED = 50  # a file is resampled once and kept if so many of its size fit into the cache
@@ -176,14 +176,16 @@ class Audio(Format):
             append(stored)
         return made.getbuffer()
 
-    def in_parts(self, header: Header, spec: DataSpec) -> tuple[int, int, int] | None:
+    def resampling(self, header: Header, spec: DataSpec) -> Resampling | None:
         up, down = ratio(header, spec)
-        return (up, down, _reach(down, up)) if self.seeks else None
+        return Resampling(up, down, _reach(down, up)) if self.seeks else None
 
+    @contextmanager
     def appending(
         self, path: Path, numbers: Numbers, spec: DataSpec, channels: int, like: Header | None
-    ) -> AbstractContextManager[Callable[[np.ndarray], None]]:
-        return _recording(_native(path), path, numbers, spec, channels, like)
+    ) -> Iterator[Callable[[np.ndarray], None]]:
+        with _recording(_native(path), path, numbers, spec, channels, like) as append:
+            yield append
 
 
 class AudioToRead(Audio):

@@ -3,17 +3,18 @@
 A format is an object without state, so that worker processes can have it; no file stays open. It first reads
 the header of a file (:meth:`Format.header`), and as little more as shows that the rest can be read; later one
 example of it, or a region of one (:meth:`Format.read`), on the grid that a :class:`DataSpec` asks for.
-Results are encoded in memory (:meth:`Format.encode`), long ones part by part on the disk.
+Results are encoded in memory (:meth:`Format.encode`), where a library that writes to a disk by itself may not
+say why it could not; long ones are written part by part (:meth:`Format.appending`).
 """
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from ..spec import DataSpec
 from ..values import Region, Scale, resized
 from .numbers import FLOATS, Numbers
 
-__all__ = ["Format", "Header", "check_not_empty", "most", "times"]
+__all__ = ["Format", "Header", "Resampling", "check_not_empty", "most", "times"]
 
 _T = TypeVar("_T", bound=Hashable)
 
@@ -53,6 +54,19 @@ class Header:
     @property
     def kind(self) -> str:
         return self.format.kind
+
+
+class Resampling(NamedTuple):
+    """The way from a file along its only axis to the model's grid.
+
+    Attributes:
+        up, down: entries of the grid, and of the file, that make the same length.
+        reach: entries of the grid to each side that one of the file depends on, on the way back.
+    """
+
+    up: int
+    down: int
+    reach: int
 
 
 class Format(ABC):
@@ -125,7 +139,8 @@ class Format(ABC):
 
     def refined(self, header: Header, factors: Sequence[int]) -> Header:
         """A result whose entries are finer by these factors, so that their means are those of the file."""
-        return replace(header, shape=_product(header.shape, factors), factors=tuple(factors))
+        shape = tuple(n * factor for n, factor in zip(header.shape, factors, strict=True))
+        return replace(header, shape=shape, factors=tuple(factors))
 
     @abstractmethod
     def read(
@@ -295,20 +310,21 @@ class Format(ABC):
         """The numbers to store: as in the file that the result is made from, if that is of this kind."""
         return like.numbers if like is not None and like.kind == self.kind else FLOATS
 
-    def in_parts(self, header: Header, spec: DataSpec) -> tuple[int, int, int] | None:
-        """How a file, or its result, goes part by part, along its only axis; None where it goes as a whole.
-
-        Returns:
-            Entries of the model's grid, and of the file, that make the same length; and how many entries of
-            the grid one of the file depends on to each side.
-        """
+    def resampling(self, header: Header, spec: DataSpec) -> Resampling | None:
+        """How a file that is read part by part gets to the model's grid; None if it is read as a whole."""
         return None
 
+    @contextmanager
     def appending(
         self, path: Path, numbers: Numbers, spec: DataSpec, channels: int, like: Header | None
-    ) -> AbstractContextManager[Callable[[np.ndarray], None]]:
-        """A file to be written part by part, each ``(1, channels, n)`` in numbers as they are stored."""
-        raise NotImplementedError
+    ) -> Iterator[Callable[[np.ndarray], None]]:
+        """A file to be written part by part, each ``(1, channels, n)`` in numbers as they are stored.
+
+        Unless a format does better, all of it is in memory in the end.
+        """
+        stored: list[np.ndarray] = []
+        yield stored.append
+        path.write_bytes(self.encode(path, np.concatenate(stored, -1), numbers, spec, like))
 
     @abstractmethod
     def encode(
@@ -320,10 +336,6 @@ class Format(ABC):
             stored: ``(N, channels, *shape)`` in numbers as they are stored, with N above 1 for a file of
                 several examples.
         """
-
-
-def _product(shape: Sequence[int], factors: Sequence[int]) -> tuple[int, ...]:
-    return tuple(n * factor for n, factor in zip(shape, factors, strict=True))
 
 
 def check_not_empty(path: Path) -> None:
