@@ -47,6 +47,11 @@ class Scale:
     low: float = -1.0
     high: float = 1.0
 
+    @property
+    def gain(self) -> float:
+        """By how much the file's numbers change where those of the network change by 1."""
+        return (self.high - self.low) / 2
+
     def to_model(self, values: np.ndarray) -> np.ndarray:
         """Numbers of the file as the network sees them, float32."""
         gain = 2 / (self.high - self.low)

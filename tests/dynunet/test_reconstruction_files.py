@@ -12,9 +12,10 @@ from nibabel.affines import apply_affine
 from PIL import Image
 from scipy import ndimage
 
-from dynunet import Diffusion, UNet
+from dynunet import Diffusion, UNet, reconstruction
 from dynunet.cli import main
 from dynunet.measured import Measured
+from dynunet.progress import Interrupted
 from dynunet.reconstruction import reconstruct
 
 RNG = np.random.default_rng(0)
@@ -185,6 +186,31 @@ def test_noise_alone_and_windows(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.load(tmp_path / "a" / "y-sample-1.npy"), first, rtol=1e-5)
     assert reconstruct(diffusion, tmp_path / "in", tmp_path / "b", noisy, **{**how, "num": 1}).done == 1
     assert not (tmp_path / "b" / "y-std.npy").exists()
+
+
+def test_nothing_of_the_user_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("y", "y-sample-1", "z"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        np.save(tmp_path / "in" / f"{name}.npy", smooth(16))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "z-std.npy").write_text("mine")
+    diffusion, noisy = model("arrays", 1), Measured(noise_std=2.0)
+    found = reconstruct(diffusion, tmp_path / "in", tmp_path / "out", noisy, **FEW)
+    why = {path.stem: text for path, text in found.failed.items()}
+    assert "y-sample-1.npy, beside its mean, would be the result for another file" in why["y"]
+    assert "z-std.npy exists" in why["z"]
+    assert (tmp_path / "out" / "z-std.npy").read_text() == "mine"
+    assert (found.done, len(why)) == (1, 2)
+
+    # An interruption leaves nothing of a file.
+    monkeypatch.setattr(reconstruction, "_write_std", interrupted)
+    with pytest.raises(Interrupted):
+        reconstruct(diffusion, tmp_path / "in", tmp_path / "new", noisy, **{**FEW, "num": 2})
+    assert not list((tmp_path / "new").iterdir())
+
+
+def interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(
