@@ -90,8 +90,8 @@ def _finer(own: Header, factors: tuple[int, ...], spec: DataSpec) -> Header:
     grid = spec.size if spec.resize and spec.size else own.format.grid(header, spec)
     if grid != header.shape:
         raise ValueError(
-            f"the result of {shown(own.path)} would have {times(header.shape)} entries, and on the grid of the "
-            f"model it has {times(grid)}: downsample must be the ratio of their "
+            f"the result of {shown(own.path)} would have {times(header.shape)} entries, and on the grid of "
+            f"the model it has {times(grid)}: downsample must be the ratio of their "
             f"{own.format.step_name or 'sizes'}, got {times(factors)}"
         )
     return header

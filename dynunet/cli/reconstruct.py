@@ -1,18 +1,19 @@
 """``dynunet reconstruct``: what files may have been measured of, and how sure that is."""
 
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from tyro.conf import Positional
-
-from ..hub import check_run
 from ..measured import Measured
-from .flags import check_counts, check_seed, check_windows
+from .flags import check_counts
+from .on_files import Sampling
+
+_MEASURED = tuple(f.name for f in fields(Measured))
 
 
 @dataclass(frozen=True)
-class Reconstruct:
+class Reconstruct(Sampling):
     """Find what files may have been measured of: mean, standard deviation and samples of each.
 
     Say how they were measured: by --missing or --mask, --downsample and --blur, --clip, or --fourier, and
@@ -20,10 +21,6 @@ class Reconstruct:
     there are kept, so that the same command goes on where it was interrupted.
     """
 
-    run_folder: Positional[Path]
-    """folder of the run, or owner/name of one on the Hub, which was trained on clean data"""
-    source: Positional[Path]
-    """a file, or a folder with all below it"""
     out: Path
     """folder for the results, with the names of the files; for one file also the file of the mean"""
     missing: str | None = None
@@ -50,35 +47,16 @@ class Reconstruct:
     """of the sampler: more are better and slower"""
     method: Literal["mmps", "pigdm", "dps", "repaint"] = "mmps"
     """of posterior sampling; repaint is for --missing and --mask without noise"""
-    window: tuple[int, ...] | None = None
-    """work in windows of this size, one number or one per axis; by default that of training"""
-    overlap: tuple[int, ...] | None = None
-    """of the windows; by default a quarter"""
-    seed: int = 0
-    """of the noise it starts from: another one gives other samples"""
-    device: str | None = None
-    """cpu, cuda, cuda:1, mps, ...; by default the fastest"""
-    overwrite: bool = False
-    """make results again that exist"""
 
     def check(self) -> None:
         self.measured()
         check_counts(num=self.num, steps=self.steps)
-        check_seed(self.seed)
-        check_windows(self.window, self.overlap)
-        check_run(self.run_folder)
+        super().check()
 
     def measured(self) -> Measured:
-        return Measured(**{f.name: getattr(self, f.name) for f in fields(Measured)})
+        return Measured(**{name: getattr(self, name) for name in _MEASURED})
 
     def run(self) -> None:
         from ..reconstruction import reconstruct
 
-        names = [f.name for f in fields(Measured)]
-        options = {
-            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("run_folder", *names)
-        }
-        outcome = reconstruct(self.run_folder, measured=self.measured(), **options)
-        print(outcome)
-        if outcome.failed:
-            raise SystemExit(1)
+        self.use(partial(reconstruct, measured=self.measured()), without=_MEASURED)
