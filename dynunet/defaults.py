@@ -22,17 +22,19 @@ __all__ = [
     "BATCH",
     "CHANNELS",
     "LABEL_MAPS",
+    "TOO_SMALL",
     "Examples",
     "batch_that_fits",
     "channels_for",
     "examples_for",
     "looked_at",
+    "typical",
 ]
 
 # By number of spatial axes: what trains in hours on one GPU. Long signals want a large receptive field.
 CHANNELS: Mapping[int, tuple[int, ...]] = {1: (32, 64, 128, 256), 2: (64, 128, 256), 3: (32, 64, 128)}
 _BEYOND = (16, 32, 64)
-# For maps of classes: nnU-Net's network (Isensee et al. 2021), whose steps cost half as much and learn more.
+# For maps of classes: nnU-Net's network (Isensee et al. 2021), on whose steps less time is spent.
 LABEL_MAPS: Mapping[str, Any] = {
     "block": "plain",
     "norm": "instance",
@@ -50,7 +52,7 @@ _KEPT = 4 * 40  # bytes of features of an entry, for each channel of the first l
 _LOOKED_AT = 200  # files
 _MULTIPLE = 4  # of a resized size
 _LONGEST = 2  # square root of the ratio of its axes
-_TOO_SMALL = 0.1  # share of the files that may be smaller than an example
+TOO_SMALL = 0.1  # share of the files that may be smaller than an example
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,14 @@ def examples_for(grids: Sequence[tuple[int, ...]], own: "Format", gpu: bool, cro
         tall = min(max(sqrt(median(rows / columns for rows, columns in grids)), 1 / _LONGEST), _LONGEST)
         size = tuple(max(round(n / _MULTIPLE), 1) * _MULTIPLE for n in (side * tall, side / tall))
         return Examples(size, True, f"{of}, and a crop of a picture is a texture")
-    axes = [sorted(axis) for axis in zip(*grids, strict=True)]
-    usual = (axis[-1] if own.pads else axis[int(_TOO_SMALL * len(axis))] for axis in axes)
+    usual = typical(grids, 1.0 if own.pads else TOO_SMALL)
     return Examples(tuple(min(side, n) for n in usual), False, f"random crops, {of}")
+
+
+def typical(grids: Sequence[tuple[int, ...]], below: float) -> tuple[int, ...]:
+    """Along each axis the size that a share of the files is below."""
+    axes = (sorted(axis) for axis in zip(*grids, strict=True))
+    return tuple(axis[min(int(below * len(axis)), len(axis) - 1)] for axis in axes)
 
 
 def looked_at(source: "Path", options: "DataOptions") -> "tuple[list[tuple[int, ...]], Format] | None":

@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import ceil
 from pathlib import Path
 from zlib import crc32
 
@@ -188,9 +189,14 @@ def _room(what: Path, reason: int, needs: int | None) -> str:
     return f"{os.strerror(reason)}; {takes}{free} are free"
 
 
-def amount(count: float) -> str:
-    """Bytes in words."""
-    value, units = float(count), ["bytes", "kB", "MB", "GB", "TB"]
+def amount(size: float, up: bool = False) -> str:
+    """Bytes in words, with three digits; with ``up`` never less than it is.
+
+    >>> amount(1_234_567_890), amount(1_234_567_890, up=True), amount(52_000_000), amount(7)
+    ('1.23 GB', '1.24 GB', '52 MB', '7 bytes')
+    """
+    value, units = float(size), ["bytes", "kB", "MB", "GB", "TB"]
     while value >= 1000 and len(units) > 1:
         value, units = value / 1000, units[1:]
-    return f"{value:.0f} {units[0]}" if units[0] == "bytes" else f"{value:.1f} {units[0]}"
+    scale = 10 ** max(0, 3 - len(str(int(value))))
+    return f"{(ceil if up else round)(value * scale) / scale:g} {units[0]}"

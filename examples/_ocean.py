@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from _runs import debian
 from torch import Tensor
-from torch.utils.data import Dataset
 
 import convnd.functional as F
 
@@ -112,13 +111,13 @@ def applied(weights: Tensor, terms: Tensor) -> Tensor:
     return torch.einsum("pmdij,dp->mdij", terms.double(), weights).float()
 
 
-def regression(data: Dataset[dict[str, Tensor]], cond: Tensor, examples: int = 40) -> Tensor:
+def regression(data: Any, cond: Tensor, examples: int = 40) -> Tensor:
     """The errors of a guess as a linear function, for each depth its own, of the first four conditions.
 
     It is fitted to examples of the same data as the network is. These conditions are how far the surface is
     from the guess, in the month and over the year, and the guess and its season.
     """
-    drawn = (data[int(torch.randint(len(data), ()))] for _ in range(examples))  # pyright: ignore[reportArgumentType]
+    drawn = (data[int(torch.randint(len(data), ()))] for _ in range(examples))
     weights = linear((item["cond"][:4] * item["mask"], (item["x0"] * item["mask"])[0]) for item in drawn)
     return applied(weights, cond[:4])
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from _speech import Test, gain
@@ -33,11 +34,11 @@ def speaking(clean: Tensor, sample_rate: int) -> Tensor:
 class Voices(Dataset[dict[str, Tensor]]):
     """Noisy crops at one level, and where speech is heard."""
 
-    def __init__(self, pairs: Dataset[dict[str, Tensor]], sample_rate: int) -> None:
+    def __init__(self, pairs: Any, sample_rate: int) -> None:
         self.pairs, self.sample_rate = pairs, sample_rate
 
     def __len__(self) -> int:
-        return len(self.pairs)  # pyright: ignore[reportArgumentType]
+        return len(self.pairs)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         item = self.pairs[index]

@@ -40,11 +40,10 @@ from ..config import Data
 from ..operators import Mask, Operator
 from .guidance import threshold
 from .measurement import Measurement, Tangent
-from .noise import Noise
 from .restoration import inpainting
 from .schedules import ScheduleLike
 from .spacing import with_signal
-from .steps import Callback, Denoise, Level, Sampler, level
+from .steps import Denoise, Level, Sampler, level
 
 _TOLERANCE = 1e-3
 
@@ -75,8 +74,7 @@ class Guidance(Data, ABC):
             x: Tensor,
             schedule: ScheduleLike,
             times: Tensor,
-            generator: Noise = None,
-            callback: Callback | None = None,
+            *args: Any,
             **options: Any,
         ) -> Tensor:
             @wraps(denoise)  # with its attributes, such as time_device
@@ -98,14 +96,39 @@ class Guidance(Data, ABC):
                 _check_finite(x0, tangent, measurement.operator)
                 return threshold(x0, clip)
 
-            out = sampler(conditioned, x, schedule, times, generator, callback, **options)
+            out = sampler(conditioned, x, schedule, times, *args, **options)
             return measurement.kept(out, self.tolerance)
 
         return run
 
 
 @dataclass(frozen=True)
-class MMPS(Guidance):
+class _Solving(Guidance):
+    """A method that solves a linear equation for each estimate."""
+
+    max_iterations: int
+    tolerance: float = _TOLERANCE
+
+    def __post_init__(self) -> None:
+        integer(self.max_iterations, "max_iterations")
+        number(self.tolerance, "tolerance", 0, 1)
+
+    def solved(self, matrix: Callable[[Tensor], Tensor], at: Tangent, memory: int | None = None) -> Tensor:
+        """u with ``matrix(u) = y - A D``, each entry in units of about its standard deviation.
+
+        These matter where the noise is not alike everywhere: else entries with much of it hide the others.
+        """
+        weight = (at.variances + _spread(at)).rsqrt()
+        b = weight * at.residual
+
+        def weighted(u: Tensor) -> Tensor:
+            return weight * matrix(weight * u)
+
+        return weight * solve(weighted, b, self.max_iterations, self.tolerance * norm(b), memory)
+
+
+@dataclass(frozen=True)
+class MMPS(_Solving):
     """Moment matching posterior sampling (Rozet et al. 2024, section 4.2, eq. 19 to 22).
 
     With p(x_0 | x_t) = N(D, V), and V = sigma^2 / alpha J by Tweedie's formula, the measurement is
@@ -122,22 +145,17 @@ class MMPS(Guidance):
     """
 
     max_iterations: int = 3
-    tolerance: float = _TOLERANCE
-
-    def __post_init__(self) -> None:
-        integer(self.max_iterations, "max_iterations")
-        number(self.tolerance, "tolerance", 0, 1)
 
     def correction(self, at: Tangent) -> Tensor:
         def matrix(u: Tensor) -> Tensor:
             return at.variances * u + at.measured(at.covariance(at.adjoint(u)))
 
-        u = _solved(matrix, at, self.max_iterations, self.tolerance)
+        u = self.solved(matrix, at)
         return at.covariance(at.adjoint(u))
 
 
 @dataclass(frozen=True)
-class PiGDM(Guidance):
+class PiGDM(_Solving):
     """Pseudoinverse-guided diffusion (Song et al. 2023, section 3).
 
     With p(x_0 | x_t) = N(D, r_t^2 I) and r_t^2 = sigma^2 / (alpha^2 + sigma^2), right for white data of unit
@@ -153,11 +171,6 @@ class PiGDM(Guidance):
     """
 
     max_iterations: int = 30
-    tolerance: float = _TOLERANCE
-
-    def __post_init__(self) -> None:
-        integer(self.max_iterations, "max_iterations")
-        number(self.tolerance, "tolerance", 0, 1)
 
     def correction(self, at: Tangent) -> Tensor:
         spread = _spread(at)
@@ -165,7 +178,7 @@ class PiGDM(Guidance):
         def matrix(u: Tensor) -> Tensor:
             return at.variances * u + spread * at.measured(at.adjoint(u))
 
-        u = _solved(matrix, at, self.max_iterations, self.tolerance, memory=1)  # the matrix is symmetric
+        u = self.solved(matrix, at, memory=1)  # the matrix is symmetric
         return at.covariance(at.adjoint(u))
 
 
@@ -243,26 +256,6 @@ METHODS: dict[str, Method] = {"mmps": MMPS(), "pigdm": PiGDM(), "dps": DPS(), "r
 def _spread(at: Tangent) -> float:
     """r_t^2, the variance of x_0 given x_t for white data of unit variance."""
     return at.sigma**2 / (at.alpha**2 + at.sigma**2)
-
-
-def _solved(
-    matrix: Callable[[Tensor], Tensor],
-    at: Tangent,
-    max_iterations: int,
-    tolerance: float,
-    memory: int | None = None,
-) -> Tensor:
-    """u with ``matrix(u) = y - A D``, each entry in units of about its standard deviation.
-
-    These matter where the noise is not alike everywhere: else entries with much of it hide the others.
-    """
-    weight = (at.variances + _spread(at)).rsqrt()
-    b = weight * at.residual
-
-    def weighted(u: Tensor) -> Tensor:
-        return weight * matrix(weight * u)
-
-    return weight * solve(weighted, b, max_iterations, tolerance * norm(b), memory)
 
 
 def pull(schedule: ScheduleLike, times: Tensor, now: Level) -> float:

@@ -86,7 +86,8 @@ def _recomputed(estimate: Estimate) -> Estimate:
     """An estimate whose graph is not kept: it is evaluated again for every gradient."""
 
     def run(x: Tensor, t: Tensor, cond: Mapping[str, Any]) -> Tensor:
-        return checkpoint(estimate, x, t, cond, use_reentrant=False, preserve_rng_state=False)  # type: ignore[return-value]
+        found: Any = checkpoint(estimate, x, t, cond, use_reentrant=False, preserve_rng_state=False)
+        return found
 
     return run
 

@@ -30,6 +30,9 @@ class Level(nn.Module):
         index: index of the level, 0 for the finest.
         inputs: input channels of each block, including those of its skip.
         skips: channels of the skip of each block, 0 for none; empty in the encoder.
+
+    Attributes:
+        skips: for each block of the decoder, whether it takes a skip.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Level(nn.Module):
             self.contexts.extend(
                 CrossAttention(parts, channels, level.num_heads, spec.context_features) for _ in inputs
             )
+        self.skips = tuple(map(bool, skips))
         self.gated = level.skip_attention is True
         self.gates = nn.ModuleList()
         if level.skip_attention:

@@ -235,9 +235,9 @@ class UNet(Network):
 
         sides: list[Tensor] = []
         for up, level in enumerate(cast(Iterable[Level], self.decoder)):
+            for block, takes in enumerate(level.skips):  # pop, and up
+                x = level.step(block, x, embedding, context, skips.pop() if takes else None)
             index = len(self.decoder) - 1 - up
-            for block, skip in enumerate(self.spec.skip_channels(index)):  # pop, and up
-                x = level.step(block, x, embedding, context, skips.pop() if skip else None)
             if self.training and 0 < index <= len(self.side_heads):
                 sides.insert(0, self.side_heads[index - 1](x))
             if level.up is not None:

@@ -13,11 +13,11 @@ from ..data.memory import Cache
 from ..data.scan import Scan, scan
 from ..data.selection import File
 from ..data.spec import DataSpec
+from ..defaults import TOO_SMALL, typical
 
 __all__ = ["Fingerprint", "fingerprint"]
 
 _UNLIKE = 1.1  # times the usual spacing: files beyond it are resampled
-_TOO_SMALL = 0.1  # share of the files that may be smaller than a patch
 _AXES_OF_SPACE = 3  # of volumes; a fourth is time
 _ENTRY = 4  # bytes
 
@@ -84,7 +84,7 @@ def fingerprint(source: Path | str, options: DataOptions) -> Fingerprint:
         Path(source),
         options,
         spec,
-        _typical(grids, own),
+        typical(grids, 0.5 if own.pads else TOO_SMALL),
         _compared(steps, spec),
         len(files),
         len(found.entries),
@@ -121,12 +121,6 @@ def _compared(steps: Sequence[tuple[float, ...]], spec: DataSpec) -> tuple[float
     spacing = [w or u for w, u in zip(wanted, usual, strict=True)]
     space = spacing[:_AXES_OF_SPACE]
     return (*space, *[min(space)] * (n - len(space)))
-
-
-def _typical(grids: Sequence[tuple[int, ...]], own: Format) -> tuple[int, ...]:
-    """The size that all but a tenth of the files have at least; the median where shorter ones are padded."""
-    axes = (sorted(axis) for axis in zip(*grids, strict=True))
-    return tuple(axis[int((0.5 if own.pads else _TOO_SMALL) * len(axis))] for axis in axes)
 
 
 def _task(options: DataOptions, found: Scan) -> str:

@@ -40,7 +40,7 @@ def model_of(data: Fingerprint, candidate: Candidate, width: int) -> Any:
             )
             return Diffusion(unet)
         network = UNet if data.maps else Encoder
-        if data.maps and data.task != "regression":
+        if data.maps and data.classes is not None:
             options |= LABEL_MAPS
         ignored = IGNORED if data.task == "segmentation" else None
         return Supervised(

@@ -16,11 +16,12 @@ from ..arguments import choice, integer
 from ..data import DataOptions
 from ..defaults import channels_for
 from ..jsonable import flat
+from ..writing import amount
 from .fingerprint import Fingerprint, fingerprint
 from .memory import DEVICES, Device, TrainingMemory, training_memory
 from .models import batch_of, model_of, network_options
 from .patches import BATCHES, Candidate, candidates
-from .sizes import memory_size, shown_size
+from .sizes import memory_size
 from .topology import topology
 
 __all__ = ["Plan", "plan", "plan_for"]
@@ -187,10 +188,10 @@ def _too_little(data: Fingerprint, least: TrainingMemory, budget: int, device: D
     parts = ""
     if device == "cpu":
         kept = " and decoded files (see cache)" if data.decoded else ""
-        parts = f", of which libraries{kept} take {shown_size(_around(data, 0, device))}"
+        parts = f", of which libraries{kept} take {amount(_around(data, 0, device))}"
     return (
-        f"memory must be at least {shown_size(needed, up=True)} for the smallest patch of these files with "
-        f"{width} channels at the first level{parts}, got {shown_size(budget)}"
+        f"memory must be at least {amount(needed, up=True)} for the smallest patch of these files with "
+        f"{width} channels at the first level{parts}, got {amount(budget)}"
     )
 
 

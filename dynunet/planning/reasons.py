@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from ..data.errors import count, shown
 from ..data.formats.format import times
+from ..writing import amount
 from .models import model_of
 from .patches import BATCHES, MOST, Candidate
-from .sizes import shown_size
 from .topology import COARSE, LEAST
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _next(plan: "Plan") -> Iterator[tuple[str, str]]:
         yield "", "nothing larger to show: it is as large as the files and the network allow"
         return
     candidate, memory = plan.beyond
-    larger = f"{_of(candidate)} would take {shown_size(memory.resident + plan.around)}"
+    larger = f"{_of(candidate)} would take {amount(memory.resident + plan.around)}"
     yield "", f"the next larger one, {larger}"
 
 
@@ -105,13 +105,13 @@ def _batch(plan: "Plan") -> Iterator[tuple[str, str]]:
 
 
 def _memory(plan: "Plan") -> Iterator[tuple[str, str]]:
-    total = shown_size(plan.memory.resident + plan.around)
-    yield "memory", f"about {total} of {shown_size(plan.budget)}: training {shown_size(plan.memory.resident)}"
+    total = amount(plan.memory.resident + plan.around)
+    yield "memory", f"about {total} of {amount(plan.budget)}: training {amount(plan.memory.resident)}"
     if plan.device == "gpu":
-        yield "", f"and a tenth of the budget, {shown_size(plan.around)}, for what the GPU keeps for itself"
+        yield "", f"and a tenth of the budget, {amount(plan.around)}, for what the GPU keeps for itself"
         return
-    decoded = f", of which decoded files {shown_size(plan.data.decoded)}" * bool(plan.data.decoded)
-    yield "", f"and around it {shown_size(plan.around)}{decoded}; the rest is libraries"
+    decoded = f", of which decoded files {amount(plan.data.decoded)}" * bool(plan.data.decoded)
+    yield "", f"and around it {amount(plan.around)}{decoded}; the rest is libraries"
 
 
 def _work(plan: "Plan") -> Iterator[tuple[str, str]]:

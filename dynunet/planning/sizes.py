@@ -1,15 +1,14 @@
 """Amounts of memory in words: ``8GB``."""
 
 import re
-from math import ceil, isfinite
+from math import isfinite
 
-__all__ = ["memory_size", "shown_size"]
+__all__ = ["memory_size"]
 
 _UNITS = {
-    "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+    "B": 1, "BYTES": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
     "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
 }  # fmt: skip
-_SHOWN = (10**9, "GB"), (10**6, "MB"), (10**3, "KB"), (1, "B")
 _WRITTEN = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-z]+)\s*")
 
 
@@ -33,15 +32,3 @@ def memory_size(memory: float | str) -> int:
     if not isfinite(memory) or memory < 1:
         raise error
     return int(memory)
-
-
-def shown_size(size: float, up: bool = False) -> str:
-    """Bytes in words, with three digits; with ``up`` never less than it is.
-
-    >>> shown_size(1_234_567_890), shown_size(1_234_567_890, up=True), shown_size(52_000_000)
-    ('1.23 GB', '1.24 GB', '52 MB')
-    """
-    unit, name = next((u, n) for u, n in _SHOWN if size >= u or u == 1)
-    digits = max(0, 3 - len(str(int(size / unit))))
-    scaled = size / unit * 10**digits
-    return f"{(ceil(scaled) if up else round(scaled)) / 10**digits:g} {name}"

@@ -37,7 +37,7 @@ def drawing(network: Any) -> str:
                          +---------------------+
     """
     levels, both = list(network.levels), hasattr(network, "decoder")
-    skips = [_decoder(network, i) for i in range(len(levels))]
+    skips = [network.spec.skip_channels(i) for i in range(len(levels))]
     labels = [_skips(level, sum(map(bool, found))) for level, found in zip(levels, skips, strict=True)]
     gap = max(map(len, labels)) + len(" --  --> ") + 2
     sides = 2 * (_STEP * (len(levels) - 1) + len("|  |"))
@@ -123,11 +123,6 @@ def _middle(network: Any, most: int) -> list[str]:
 def _attention(names: str | Sequence[str] | None) -> list[str]:
     names = names.split("+") if isinstance(names, str) else names
     return [f"attention: {' + '.join(names)}"] if names else []
-
-
-def _decoder(network: Any, i: int) -> Sequence[int]:
-    """The channels of the skip of each block of the decoder at a level."""
-    return network.spec.skip_channels(i)
 
 
 def _skips(level: Any, number: int) -> str:

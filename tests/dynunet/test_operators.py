@@ -28,6 +28,7 @@ from dynunet.operators import (
 MODES = {"zeros": "constant", "reflect": "mirror", "replicate": "nearest", "circular": "wrap"}
 LINEAR = ("mask", "average", "stride", "blur", "axis blur", "fourier", "complex", "mean", "function")
 OTHERS = ("max", "clip", "quantise")
+WRONG: Any = 3  # where something else is wanted
 
 
 @dataclass(frozen=True)
@@ -229,18 +230,18 @@ X = torch.zeros(2, 1, 4, 6)
         (ValueError, "kernel must have tensors of one axis", lambda: Blur([torch.ones(2, 2)])),
         (ValueError, "kernel must be of finite", lambda: Blur(torch.tensor([torch.nan]))),
         (ValueError, "kernel must be of finite .*int64", lambda: Blur(torch.ones(3).long())),
-        (TypeError, "kernel must be a tensor or a sequence", lambda: Blur(3)),  # type: ignore[arg-type]
+        (TypeError, "kernel must be a tensor or a sequence", lambda: Blur(WRONG)),
         (ValueError, "padding_mode must be one of", lambda: Blur(torch.ones(3, 3), "wrap")(X)),
         (TypeError, "mask must be a bool tensor", lambda: Fourier(X)(X)),
         (ValueError, "two channels for each complex", lambda: Fourier(X > 0, None, True)(X)),
         (ValueError, "axes must be from -2 to 1, got 2", lambda: Fourier(X > 0, (2,))(X)),
-        (TypeError, "complex_data must be True or False", lambda: Fourier(X > 0, None, 1)),  # type: ignore[arg-type]
+        (TypeError, "complex_data must be True or False", lambda: Fourier(X > 0, None, WRONG)),
         (ValueError, "axis must be from -2 to 1, got 5", lambda: Project(5)(X)),
         (ValueError, "mode must be one of 'mean', 'max'", lambda: Project(0, "median")),
         (ValueError, "low must be below high, got 1 and 1", lambda: Clip(1, 1)),
         (ValueError, "step must be positive", lambda: Quantise(0)),
         (ValueError, "operators must be at least one", lambda: Compose()),
-        (TypeError, "function must be a function of data, got 3", lambda: Compose(3)),  # type: ignore[arg-type]
+        (TypeError, "function must be a function of data, got 3", lambda: Compose(WRONG)),
         (ValueError, r"linear to have an adjoint, got Clip\(low=0, high=1\)", lambda: Clip(0, 1).adjoint(X)),
         (ValueError, r"shape must be given: .* Project\(axis=0", lambda: Project(0).adjoint(X)),
         (ValueError, r"y must have the shape that Downsample", lambda: Downsample(2).adjoint(X, X.shape)),
@@ -252,7 +253,7 @@ X = torch.zeros(2, 1, 4, 6)
         ),
         (ValueError, "must return .N, C, .spatial. with the axes", lambda: Function(lambda x: x.mean(-1))(X)),
         (ValueError, "must return .N, C, .spatial. with the axes", lambda: Function(lambda x: x[:1])(X)),
-        (TypeError, "Function.* must return a tensor, got int", lambda: Function(lambda x: 3)(X)),  # type: ignore[arg-type, return-value]
+        (TypeError, "Function.* must return a tensor, got int", lambda: Function(lambda x: WRONG)(X)),
         (ValueError, "Function.* must measure finite data as finite, got 48", lambda: Function(torch.log)(X)),
         (TypeError, "data must be a floating-point tensor", lambda: Clip(0, 1)(X.long())),
         (ValueError, "data must be .N, C, .spatial.", lambda: Clip(0, 1)(X[0, 0, 0])),

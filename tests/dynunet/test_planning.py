@@ -20,8 +20,9 @@ from dynunet.planning.dry_run import Event, _Recorder
 from dynunet.planning.heap import Heap
 from dynunet.planning.memory import most_in_use
 from dynunet.planning.patches import candidates
-from dynunet.planning.sizes import memory_size, shown_size
+from dynunet.planning.sizes import memory_size
 from dynunet.planning.topology import COARSE, LEAST, topology
+from dynunet.writing import amount
 
 SPACINGS = st.sampled_from((0.5, 1.0, 1.0, 1.0, 1.9, 2.0, 3.0, 7.5))
 
@@ -105,7 +106,7 @@ def test_a_larger_budget_never_gives_less(
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_a_budget_too_small_names_the_least(device: Any) -> None:
     data = made_up((9, 9), (1.0, 1.0), "segmentation", cond=1)
-    with pytest.raises(ValueError, match=r"memory must be at least .* got 1 KB") as error:
+    with pytest.raises(ValueError, match=r"memory must be at least .* got 1 kB") as error:
         plan_for(data, "1KB", device=device, width=4)
     least = str(error.value).split("at least ")[1].split(" for the smallest")[0]
     found = plan_for(data, least, device=device, width=4)
@@ -212,4 +213,4 @@ def test_amounts_that_are_none(text: Any) -> None:
 @settings(deadline=None)
 @given(st.integers(1, 10**13))
 def test_sizes_are_never_shown_too_small(size: int) -> None:
-    assert size <= memory_size(shown_size(size, up=True)) + 1 <= 1.02 * size + 2
+    assert size <= memory_size(amount(size, up=True)) + 1 <= 1.02 * size + 2
