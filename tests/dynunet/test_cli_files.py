@@ -373,7 +373,7 @@ def test_a_full_disk_ends_it_with_one_line(
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        ("sample --size 1000000", "1000000x1000000 takes at least 16.0 TB of memory"),
+        ("sample --size 1000000", "1000000x1000000 takes at least 16 TB of memory"),
         ("sample --seed 99999999999999999999", "--seed must be a whole number of 64 bits"),
         ("sample --device meta", "device must be one"),
         ("sample --device cpu:x", "device must be one of this machine"),
