@@ -18,7 +18,7 @@ from ..defaults import channels_for
 from ..jsonable import flat
 from ..writing import amount
 from .fingerprint import Fingerprint, fingerprint
-from .memory import DEVICES, Device, TrainingMemory, training_memory
+from .memory import DEVICES, USABLE, Device, TrainingMemory, training_memory
 from .models import batch_of, model_of, network_options
 from .patches import BATCHES, Candidate, candidates
 from .sizes import memory_size
@@ -27,7 +27,6 @@ from .topology import topology
 __all__ = ["Plan", "plan", "plan_for"]
 
 _LIBRARIES = 400_000_000  # bytes of torch and the other libraries on the CPU
-_USABLE = 0.9  # of a GPU's memory: the rest is CUDA's own, and cuDNN's scratch memory
 _UNEVEN = 10  # times as often as the rarest class
 
 
@@ -180,11 +179,11 @@ def _chosen(
 
 
 def _around(data: Fingerprint, budget: int, device: Device) -> int:
-    return int((1 - _USABLE) * budget) if device == "gpu" else _LIBRARIES + data.decoded
+    return int((1 - USABLE) * budget) if device == "gpu" else _LIBRARIES + data.decoded
 
 
 def _too_little(data: Fingerprint, least: TrainingMemory, budget: int, device: Device, width: int) -> str:
-    needed = least.resident / _USABLE if device == "gpu" else least.resident + _around(data, 0, device)
+    needed = least.resident / USABLE if device == "gpu" else least.resident + _around(data, 0, device)
     parts = ""
     if device == "cpu":
         kept = " and decoded files (see cache)" if data.decoded else ""

@@ -88,7 +88,7 @@ def test_a_larger_budget_never_gives_less(
 
     def estimated(model: Any, batch: dict[str, Tensor], device: str) -> TrainingMemory:
         each = batch["x0"].numel() * (700 + 500 * (batch["x0"].numel() % 3))
-        return TrainingMemory(each, 10**7 + each)
+        return TrainingMemory(each, 10**7 + each, 0)
 
     data, found = made_up(*grid, "generation"), []
     with pytest.MonkeyPatch.context() as patch:
