@@ -30,11 +30,11 @@ def network_options(candidate: Candidate, width: int) -> dict[str, Any]:
     }
 
 
-def model_of(data: Fingerprint, candidate: Candidate, width: int) -> Any:
-    """The model on the ``meta`` device, as ``dynunet train`` would build it."""
+def model_of(data: Fingerprint, candidate: Candidate, width: int, device: str = "meta") -> Any:
+    """The model, as ``dynunet train`` would build it; on the ``meta`` device it has no numbers."""
     dims, spec, options = len(data.shape), data.spec, network_options(candidate, width)
     conditions = {"cond_channels": spec.cond_channels}
-    with torch.device("meta"):
+    with torch.device(device):
         if not data.supervised:
             classes = None if spec.classes is None else len(spec.classes)
             unet = UNet(
