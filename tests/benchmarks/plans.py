@@ -32,7 +32,7 @@ WIDTHS, LEVELS, BATCHES = (
     (3, 5),
     ((32, 16), (64, 4)),
 )  # of the grid; sizes and numbers of patches
-_TRIED = 2, 8  # steps after which the processor's time is read, to know how many there are seconds for
+_TRIED = 2, 2, 10  # steps of trials: the first prepares, the others tell the seconds of those between them
 
 
 class Setting(NamedTuple):
@@ -65,9 +65,8 @@ def trained(
     setting: Setting, folder: Path, seconds: float, seed: int, **how: Any
 ) -> tuple[Supervised, int, float]:
     """A model, after how many steps, and how many seconds of the processor they took."""
-    few, more = _TRIED
-    first, last = (_fit(setting, folder, steps, seed, **how)[1] for steps in (few, more))
-    steps = max(1, round(seconds * (more - few) / (last - first)))
+    _, first, last = (_fit(setting, folder, steps, seed, **how)[1] for steps in _TRIED)
+    steps = max(1, round(seconds * (_TRIED[-1] - _TRIED[0]) / (last - first)))
     model, taken = _fit(setting, folder, steps, seed, **how)
     return model, steps, taken
 
