@@ -190,7 +190,7 @@ def _options_of(
     run: Path | str, spec: DataSpec, source: Path | str, degraded: Mapping[str, Any]
 ) -> DataOptions:
     """Options that a model tells of itself: its folder need not be that of a run."""
-    names = ("resize", "coordinates", "channel_axis", "series", "missing")
+    names = ("resize", "coordinates", "channel_axis", "channel_files", "series", "missing")
     own = {name: getattr(spec, name) for name in names} | _as_trained(spec)
     if spec.percentiles is not None:
         own["percentiles"] = spec.percentiles
