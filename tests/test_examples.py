@@ -12,13 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-from dynunet import Supervised, UNet
+from dynunet import Supervised, UNet, summarize
+from dynunet.metrics import coverage
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
 
 import _layer
+import _ocean
 import _pairs
 import _peers
 import _runs
@@ -357,3 +359,22 @@ def test_report_adds_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert lines[0] == "run,rmse,flags,psnr"
     assert lines[2] == "kind-2,0.4,--channels 4 8 --steps 4,"
     assert "kind-2" not in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_the_score_of_a_normal_law_is_its_integral() -> None:
+    errors, std = torch.tensor([-2.0, 0.0, 0.3, 4.0]).double(), torch.tensor([0.5, 1.0, 2.0, 1.0]).double()
+    x = torch.linspace(-30, 30, 60_001).double()
+    law = torch.distributions.Normal(errors.unsqueeze(1), std.unsqueeze(1))
+    integral = torch.trapezoid((law.cdf(x) - (x > 0).double()).square(), x)
+    torch.testing.assert_close(_ocean.gaussian_crps(errors, std), integral, rtol=0, atol=1e-3)
+
+
+def test_stretched_intervals_hold_as_much_as_they_should() -> None:
+    truth, samples = torch.randn(2, 3, 20, 20), 0.3 * torch.randn(32, 2, 3, 20, 20)
+    samples = samples + truth + torch.randn_like(truth)
+    where = torch.rand(truth.shape) < 0.7
+    wider, factor = _ocean.stretched(samples, truth, where)
+    assert factor > 2
+    torch.testing.assert_close(wider.mean(0), samples.mean(0))
+    low, high = summarize(wider[:, where])[2:]
+    assert abs(coverage(low[None], high[None], truth[where][None]).item() - _ocean.LEVEL) < 0.01
