@@ -12,10 +12,14 @@ from typing import Any
 import torch
 from _runs import debian
 from torch import Tensor
+from torch.distributions import Normal
 
 import convnd.functional as F
+from dynunet import summarize
+from dynunet.metrics import coverage, crps
 
 ATLAS = "usr/share/ferret-vis/data/ocean_atlas_subset.nc"
+LEVEL = 0.9  # of intervals
 
 
 def read(data: Path | None, every: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -122,12 +126,79 @@ def regression(data: Any, cond: Tensor, examples: int = 40) -> Tensor:
     return applied(weights, cond[:4])
 
 
-def judge(
-    answers: Mapping[str, Tensor], field: Tensor, water: Tensor, held_out: Tensor, folder: Path
+def stretched(samples: Tensor, truth: Tensor, where: Tensor) -> tuple[Tensor, float]:
+    """Samples moved away from their mean by one factor, and the factor.
+
+    It is the one with which the intervals have the truth as often as they should where it may be looked at.
+    """
+    mean, _, low, high = summarize(samples[:, where], LEVEL)
+    away = truth[where] - mean
+    needed = away / torch.where(away > 0, high - mean, low - mean)
+    factor = needed.quantile(LEVEL).item()
+    return samples.mean(0) + factor * (samples - samples.mean(0)), factor
+
+
+def gaussian_crps(errors: Tensor, std: Tensor) -> Tensor:
+    """The continuous ranked probability score of a normal law in closed form (Gneiting et al. 2005)."""
+    z, normal = errors / std, Normal(0.0, 1.0)
+    return std * (z * (2 * normal.cdf(z) - 1) + 2 * normal.log_prob(z).exp() - torch.pi**-0.5)
+
+
+def judge_intervals(
+    samples: Tensor, regression: Tensor, field: Tensor, held_out: Tensor, others: Tensor
 ) -> dict[str, str]:
-    """Draw each answer where the field is held out; print its errors, and return them in degrees C."""
-    filled = {name: torch.where(held_out, x, field) for name, x in answers.items()}
-    _draw(filled, field, water, held_out, folder)
+    """Print how sure answers are where the field is held out, and how right they are to be so.
+
+    Args:
+        samples: of the network, ``(m, months, depths, latitudes, longitudes)``.
+        regression: answers of which only the errors in the other boxes tell how sure they are.
+        field, held_out: the truth, and where answers are judged.
+        others: boxes to learn from how sure answers may be.
+    """
+    wider, factor = stretched(samples, field, others)
+    errors = regression - field
+    spread = torch.stack([_std(errors[:, d][others[:, d]]) for d in range(field.shape[1])])
+    std = spread.view(-1, 1, 1).expand_as(field)[held_out]
+    half, error = std * Normal(0.0, 1.0).icdf(torch.tensor((1 + LEVEL) / 2)), errors[held_out]
+    rows = {"regression": (gaussian_crps(error, std).mean(), (error.abs() <= half).float().mean(), 2 * half)}
+    truth = field[held_out].unsqueeze(0)
+    for name, x in {"as sampled": samples, "network": wider}.items():
+        x = x[:, held_out].unsqueeze(1)
+        low, high = summarize(x, LEVEL)[2:]
+        rows[name] = crps(x, truth), coverage(low, high, truth), high - low
+    print(f"\nIntervals of {LEVEL:.0%} there, of {len(samples)} samples of the network:\n")
+    print(f"{'':12}{'CRPS':>7}{'covered':>10}{'width in degrees C':>20}")
+    for name, (score, covered, width) in rows.items():
+        print(f"{name:12}{score.item():7.3f}{covered.item():10.1%}{width.mean().item():20.2f}")
+    print(f"""
+Other boxes, which the network did not learn from either, say how sure to be: by them the samples were moved
+away from their mean by a factor of {factor:.2f}. The regression has, at each depth, the spread of its errors
+there.""")
+    names = {"regression CRPS": "regression", "network CRPS": "network"}
+    figures = {name: f"{rows[row][0].item():.3f}" for name, row in names.items()}
+    covered, width = rows["network"][1:]
+    return figures | {"covered": f"{covered.item():.3f}", "width": f"{width.mean().item():.2f}"}
+
+
+def _std(errors: Tensor) -> Tensor:
+    """The root mean square of errors; 1 if there are none."""
+    return errors.square().mean().sqrt() if len(errors) else errors.new_tensor(1.0)
+
+
+def judge(
+    answers: Mapping[str, Tensor],
+    field: Tensor,
+    water: Tensor,
+    held_out: Tensor,
+    unknown: Tensor,
+    folder: Path,
+) -> dict[str, str]:
+    """Draw each answer where the field is not known, and print its errors where it is held out.
+
+    Returns them in degrees C.
+    """
+    filled = {name: torch.where(unknown, x, field) for name, x in answers.items()}
+    _draw(filled, field, water, unknown, folder)
     return _compare(filled, field, held_out)
 
 
@@ -162,11 +233,11 @@ def _step(field: Tensor, filled: Tensor, axis: int) -> float:
     return _rms(step.select(axis, 0)[both])
 
 
-def _draw(filled: Mapping[str, Tensor], field: Tensor, water: Tensor, held_out: Tensor, folder: Path) -> None:
+def _draw(filled: Mapping[str, Tensor], field: Tensor, water: Tensor, unknown: Tensor, folder: Path) -> None:
     """Maps of one depth, and a parallel over months and longitudes with the ends of both in the middle."""
     depth = field.shape[1] // 3
-    hidden, wet = held_out[:, depth], water[:, depth]
-    shown = {"what is known": torch.where(held_out, torch.nan, field), **filled, "truth": field}
+    hidden, wet = unknown[:, depth], water[:, depth]
+    shown = {"what is known": torch.where(unknown, torch.nan, field), **filled, "truth": field}
     fields = {name: x[:, depth] for name, x in shown.items()}
     where = f"depth {depth}"
     draw_maps(

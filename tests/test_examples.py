@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dynunet import Supervised, UNet
+from dynunet import Supervised, UNet, summarize
+from dynunet.metrics import coverage, si_sdr
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 pytest.importorskip("tyro")
@@ -20,8 +21,10 @@ pytest.importorskip("matplotlib")
 
 import _brain
 import _layer
+import _ocean
 import _pairs
 import _peers
+import _repair
 import _runs
 import _scans
 import _voices
@@ -428,3 +431,46 @@ def test_report_adds_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert lines[0] == "run,rmse,flags,psnr"
     assert lines[2] == "kind-2,0.4,--channels 4 8 --steps 4,"
     assert "kind-2" not in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_the_score_of_a_normal_law_is_its_integral() -> None:
+    errors, std = torch.tensor([-2.0, 0.0, 0.3, 4.0]).double(), torch.tensor([0.5, 1.0, 2.0, 1.0]).double()
+    x = torch.linspace(-30, 30, 60_001).double()
+    law = torch.distributions.Normal(errors.unsqueeze(1), std.unsqueeze(1))
+    integral = torch.trapezoid((law.cdf(x) - (x > 0).double()).square(), x)
+    torch.testing.assert_close(_ocean.gaussian_crps(errors, std), integral, rtol=0, atol=1e-3)
+
+
+def test_stretched_intervals_hold_as_much_as_they_should() -> None:
+    truth, samples = torch.randn(2, 3, 20, 20), 0.3 * torch.randn(32, 2, 3, 20, 20)
+    samples = samples + truth + torch.randn_like(truth)
+    where = torch.rand(truth.shape) < 0.7
+    wider, factor = _ocean.stretched(samples, truth, where)
+    assert factor > 2
+    torch.testing.assert_close(wider.mean(0), samples.mean(0))
+    low, high = summarize(wider[:, where])[2:]
+    assert abs(coverage(low[None], high[None], truth[where][None]).item() - _ocean.LEVEL) < 0.01
+
+
+def test_sines_are_repaired_by_their_own_model() -> None:
+    time = torch.arange(1200) / 8000
+    waves = [torch.sin(2 * torch.pi * f * time + f) for f in (211.0, 440.0, 1330.0)]
+    clean = 0.2 * torch.stack([waves[0] + waves[1], waves[1] + waves[2]]).unsqueeze(1)
+    for damage, least in ((_repair.with_gaps(clean, 8000), 30), (_repair.clipped(clean), 15)):
+        for repair in (_repair.cubic, _repair.autoregressive):
+            found = repair(damage)
+            assert torch.equal(found.where(~damage.wrong, 0), damage.y.where(~damage.wrong, 0))
+            if damage.kind == "clipped":
+                assert (found.abs() >= damage.limit)[damage.wrong].all()
+                assert abs(damage.wrong.float().mean().item() - _repair.CLIPPED) < 0.01
+        assert si_sdr(_repair.autoregressive(damage), damage.clean).min() > least
+
+
+def test_crops_of_speech_are_heard() -> None:
+    x = torch.zeros(1, 3000)
+    x[:, 1000:2000] = torch.randn(1000)
+    for _ in range(5):
+        assert _repair.crop(x, 300).square().mean().sqrt() > _repair.LEVEL / 2
+    item = _repair.Speech([x], 300)[0]
+    assert item.shape == (1, 300)
+    assert item.isfinite().all()

@@ -182,9 +182,13 @@ def compared(name: str, seed: int, options: argparse.Namespace) -> dict[str, Ans
     make, *_ = DATA[name]
     data = make(options.questions)
     diffusion = trained(name, data, options.train_seconds)
-    short = {m: min(answered(diffusion, data, m, 2, 4).seconds for _ in range(3)) for m in METHODS}
-    steps = {m: max(1, round(options.mmps_steps * short["mmps"] / short[m])) for m in METHODS}
-    return {m: answered(diffusion, data, m, steps[m], options.answers) for m in METHODS}
+    answers = {"mmps": answered(diffusion, data, "mmps", options.mmps_steps, options.answers)}
+    for method in list(METHODS)[1:]:
+        step = answered(diffusion, data, method, 1, options.answers).seconds
+        steps = max(1, round(answers["mmps"].seconds / step))
+        answers[method] = answered(diffusion, data, method, steps, options.answers)
+    print(f"{name}, seed {seed}: {answers}", file=sys.stderr)
+    return answers
 
 
 def main(options: argparse.Namespace) -> None:
