@@ -129,7 +129,9 @@ def test_bad_names_are_refused(names: tuple[str, ...], tmp_path: Path) -> None:
 def test_from_training_to_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = folder(tmp_path, 2, NAMES["ends"])
     how = ("--channel-files", "_0000", "_0001", "--targets", root / "masks")
-    run("train", root / "scans", *how, "--size", 8, "--out", root / "run", *TINY)
+    run("plan", root / "scans", *how, "--memory", "1GB", "--width", 4, "--out", root / "plan.json")
+    assert "2 channels" in capsys.readouterr().out
+    run("train", "--config", root / "plan.json", "--out", root / "run", *TINY[3:])  # but for channels
     run("predict", root / "run", root / "scans", "--out", root / "out", "--device", "cpu")
     run("evaluate", root / "run", "--device", "cpu")
     run("evaluate", root / "run", root / "scans", "--targets", root / "masks", "--device", "cpu")
