@@ -28,6 +28,8 @@ from dynunet.operators import Blur, Compose, Downsample, Mask, Operator
 from dynunet.testing import GaussianMixture
 from dynunet.testing.posteriors import dense
 
+from . import equal_seconds
+
 SIZE = 16
 NOISES = (0.0, 0.03, 0.1, 0.3, 1.0)  # of the measurement
 RATIOS = (8.0, 4.0, 2.0, 1.0, 0.5, 0.25)  # sigma / alpha of x_t
@@ -190,12 +192,19 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", choices=DATA, nargs="+", default=[*DATA], help="mixtures")
+    parser.add_argument("--data", choices=DATA, nargs="*", default=[*DATA], help="mixtures")
     parser.add_argument("--tables", choices=TABLES, nargs="+", default=[*TABLES])
     parser.add_argument("--samples", type=int, default=300, help="of each posterior")
     parser.add_argument("--measurements", type=int, default=2, help="of each operator")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--sampler", default="dpmpp_2m")
+    equal = parser.add_argument_group("at equal seconds", equal_seconds.__doc__)
+    equal.add_argument("--fields", choices=equal_seconds.DATA, nargs="*", default=[*equal_seconds.DATA])
+    equal.add_argument("--seeds", type=int, default=3)
+    equal.add_argument("--train-seconds", type=float, default=20, help="CPU seconds for each network")
+    equal.add_argument("--questions", type=int, default=16)
+    equal.add_argument("--answers", type=int, default=8, help="samples for each question")
+    equal.add_argument("--mmps-steps", type=int, default=10, help="of mmps")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", UserWarning)
@@ -203,6 +212,7 @@ def main() -> int:
         for table in options.tables:
             run, what, more = TABLES[table]
             printed(f"{data}, {table}", (what, *METHODS, *more), run(DATA[data](), options))
+    equal_seconds.main(options)
     return 0
 
 

@@ -1,0 +1,203 @@
+"""mmps beside RePaint on real data where entries are removed, both at equal CPU seconds of sampling.
+
+    digits   scikit-learn's digits of 8x8, one half to learn from; squares of 4x4 removed
+    brain    the MNI152 template on a grid of 4 mm, its front to learn from; cubes of 20 mm removed behind
+    ocean    temperatures of the World Ocean Atlas by month, depth, latitude and longitude, less the mean of
+             their parallel; boxes removed in the Atlantic at all depths and months, the rest to learn from
+
+Both methods have one network for each kind of data, trained here for some CPU seconds, the same questions,
+sampler and number of samples. RePaint takes as many steps as cost what those of mmps do, for each number of
+its resamplings. The fair CRPS and the root mean square error of the samples' mean are over removed entries.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from time import process_time
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dynunet import Diffusion, FolderDataset, UNet
+from dynunet.diffusion import MMPS, RePaint
+from dynunet.metrics import crps
+from dynunet.operators import Mask
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+import _ocean
+
+TEMPLATE = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
+RESAMPLINGS = (4, 10)  # of RePaint: 4 is this library's default, 10 that of the paper
+SAMPLER = "ddpm"  # of both: a random one; with few steps mmps is better by it than by its default
+METHODS: dict[str, Any] = {"mmps": MMPS(), **{f"repaint, {n}": RePaint(n) for n in RESAMPLINGS}}
+BATCH = 64  # of samples that are made at once
+
+
+class Questions(NamedTuple):
+    """Examples to learn from and others to ask about, ``(N, C, *spatial)``.
+
+    ``cond`` is what both networks and questions are told; ``removed`` is True where an answer is wanted.
+    """
+
+    learn: Tensor
+    asked: Tensor
+    removed: Tensor
+    cond: tuple[Tensor, Tensor] | None = None
+
+
+def box(shape: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
+    """True in a box at a random place, ``(1, *shape)``."""
+    starts = [int(torch.randint(n - s + 1, ())) for n, s in zip(shape, size, strict=True)]
+    inside = torch.zeros(1, *shape, dtype=torch.bool)
+    inside[0, *[slice(a, a + s) for a, s in zip(starts, size, strict=True)]] = True
+    return inside
+
+
+def crops(volume: Tensor, size: tuple[int, ...], number: int, least: Callable[[Tensor], bool]) -> Tensor:
+    """So many crops of ``(C, *spatial)`` at random places for which ``least`` holds."""
+    found: list[Tensor] = []
+    while len(found) < number:
+        starts = [int(torch.randint(n - s + 1, ())) for n, s in zip(volume.shape[1:], size, strict=True)]
+        crop = volume[:, *[slice(a, a + s) for a, s in zip(starts, size, strict=True)]]
+        if least(crop):
+            found.append(crop)
+    return torch.stack(found)
+
+
+def digits(count: int) -> Questions:
+    from sklearn.datasets import load_digits
+
+    images: Any = load_digits(return_X_y=True)[0]
+    x = torch.from_numpy(images).float().view(-1, 1, 8, 8) / 8 - 1
+    x = x[torch.randperm(len(x))]
+    removed = torch.stack([box((8, 8), (4, 4)) for _ in range(count)])
+    return Questions(x[: len(x) // 2], x[-count:], removed)
+
+
+def brain(count: int) -> Questions:
+    package = find_spec("nilearn")
+    if package is None:
+        raise SystemExit("the MNI152 template comes with nilearn: pip install nilearn")
+    path = Path(str(package.origin)).parent / TEMPLATE
+    volume = FolderDataset([path], 3, spacing=(4.0,), split="all")[0]["x0"].clamp(-1, 1)
+    size, cut = (12, 12, 12), volume.shape[2] * 3 // 5
+
+    def tissue(crop: Tensor) -> bool:
+        return (crop > -0.8).float().mean().item() > 0.5
+
+    learn, asked = (
+        crops(volume[:, :, cut:], size, 600, tissue),
+        crops(volume[:, :, :cut], size, count, tissue),
+    )
+    return Questions(learn, asked, torch.stack([box(size, (5, 5, 5)) for _ in range(count)]))
+
+
+def ocean(count: int) -> Questions:
+    field, water = _ocean.read(None, (3, 6, 2, 2))
+    columns = torch.arange(field.shape[-1])
+    atlantic = (columns >= 24) & (columns < 48)  # from 84 degrees west to 12 east
+    mean = _ocean.mean_of_parallel(field, water & ~atlantic)
+    away = (field - mean) * water / 5
+    depth, latitude = (
+        torch.linspace(-1, 1, n).view(-1, *(1,) * after).expand(field.shape)
+        for n, after in ((field.shape[1], 2), (field.shape[2], 1))
+    )
+    volume = torch.stack([away, water.float(), depth, latitude, mean / 15])
+    size = (*field.shape[:2], 12, 12)
+
+    def sea(crop: Tensor) -> bool:
+        return crop[1].mean().item() > 0.7
+
+    other = volume.roll(-48, -1)[..., : field.shape[-1] - 24]
+    learn, asked = crops(other, size, 600, sea), crops(volume[..., atlantic], size, count, sea)
+    removed = torch.stack([box(size, (*size[:2], 6, 6)) for _ in range(count)])
+    return Questions(learn[:, :1], asked[:, :1], removed & (asked[:, 1:2] > 0), (learn[:, 1:], asked[:, 1:]))
+
+
+DATA: dict[str, tuple[Callable[[int], Questions], dict[str, Any], dict[str, Any], int]] = {
+    "digits": (digits, {"channels": (16, 32)}, {}, 32),
+    "brain": (brain, {"channels": (8, 16), "num_groups": 4}, {"shift": 2.0}, 8),
+    "ocean": (ocean, {"channels": (8, 16), "num_groups": 4}, {"shift": 2.0}, 4),
+}
+
+
+def trained(name: str, data: Questions, seconds: float) -> Diffusion:
+    """A model of the data after some CPU seconds of training; the learning rate falls to 0 in these."""
+    _, network, how, batch = DATA[name]
+    channels = 0 if data.cond is None else data.cond[0].shape[1]
+    unet = UNet(data.learn.ndim - 2, 1, time_embedding=True, cond_channels=channels, **network)
+    diffusion = Diffusion(unet, **how)
+    optimizer = torch.optim.AdamW(diffusion.parameters(), lr=2e-3)
+    start, share, steps = process_time(), 0.0, 0
+    while share < 1:
+        optimizer.param_groups[0]["lr"] = 2e-3 * min(1.0, (steps + 1) / 50) * (1 - share)
+        chosen = torch.randint(len(data.learn), (batch,))
+        cond: dict[str, Any] = {} if data.cond is None else {"cond": data.cond[0][chosen]}
+        optimizer.zero_grad()
+        diffusion.loss(data.learn[chosen], **cond).backward()
+        torch.nn.utils.clip_grad_norm_(diffusion.parameters(), 1.0)
+        optimizer.step()
+        steps, share = steps + 1, (process_time() - start) / seconds
+    print(f"{name}: {steps} steps in {process_time() - start:.0f} s", file=sys.stderr)
+    return diffusion.eval()
+
+
+class Answers(NamedTuple):
+    """How good the answers of a method are, and what they took."""
+
+    crps: float
+    rmse: float
+    steps: int
+    seconds: float
+
+
+def answered(diffusion: Diffusion, data: Questions, method: str, steps: int, samples: int) -> Answers:
+    cond: dict[str, Any] = {} if data.cond is None else {"cond": data.cond[1]}
+    size = max(1, BATCH // len(data.asked))
+    start = process_time()
+    made = diffusion.reconstruct(
+        data.asked,
+        Mask(~data.removed),
+        num_samples=samples,
+        steps=steps,
+        method=METHODS[method],
+        sampler=SAMPLER,
+        batch_size=size,
+        progress=False,
+        **cond,
+    )
+    seconds = process_time() - start
+    truth, made = data.asked[data.removed], made[:, data.removed]
+    score = crps(made.unsqueeze(1), truth.unsqueeze(0)).item()
+    return Answers(score, (made.mean(0) - truth).square().mean().sqrt().item(), steps, seconds)
+
+
+def compared(name: str, seed: int, options: argparse.Namespace) -> dict[str, Answers]:
+    """Each method's answers with one network; RePaint's steps cost what those of mmps do."""
+    torch.manual_seed(seed)
+    make, *_ = DATA[name]
+    data = make(options.questions)
+    diffusion = trained(name, data, options.train_seconds)
+    short = {m: min(answered(diffusion, data, m, 2, 4).seconds for _ in range(3)) for m in METHODS}
+    steps = {m: max(1, round(options.mmps_steps * short["mmps"] / short[m])) for m in METHODS}
+    return {m: answered(diffusion, data, m, steps[m], options.answers) for m in METHODS}
+
+
+def main(options: argparse.Namespace) -> None:
+    """Print a table for each kind of data: medians over seeds, and the least and the largest."""
+    for name in options.fields:
+        runs = [compared(name, seed, options) for seed in range(options.seeds)]
+        print(f"\n{name}, at equal seconds\n\n| | CRPS | RMSE | steps | CPU seconds |\n|---|---|---|---|---|")
+        for method in METHODS:
+            cells = [_cell([getattr(run[method], kind) for run in runs], kind) for kind in Answers._fields]
+            print(f"| {method} | {' | '.join(cells)} |", flush=True)
+
+
+def _cell(values: Sequence[float], kind: str) -> str:
+    places = 4 if kind in ("crps", "rmse") else 0
+    median, least, most = (f"{f(values):.{places}f}" for f in (statistics.median, min, max))
+    return median if least == most else f"{median} ({least} to {most})"
