@@ -47,7 +47,8 @@ def cases(paths: Iterable[Path], names: Names, skipped: dict[Path, str]) -> list
     for channels in found.values():
         if 0 not in channels:
             first = shown(_of_channel(next(iter(channels.values())), names, 0))
-            skipped |= dict.fromkeys(channels.values(), f"there is no first channel beside it, {first}")
+            why = f"the first channel is not beside it, or not given: {first}"
+            skipped.update(dict.fromkeys(channels.values(), why))
     return [channels[0] for channels in found.values() if 0 in channels]
 
 
@@ -112,7 +113,7 @@ class _Stack(Format):
             other = _of_channel(path, self.names, number)
             try:
                 parts.append(self._part(other, replace(options, channel_files=None)))
-                why = misplaced(parts[0], parts[-1])
+                why = misplaced(parts[0], parts[-1]) or self._unlike(parts[0], parts[-1])
             except UnreadableError as error:
                 why = str(error) if number == 0 else f"cannot be read: {error}"
             if why is not None:
@@ -129,6 +130,11 @@ class _Stack(Format):
         if why is not None:
             raise UnreadableError(why)
         return attempt(lambda: self.own.header(path, options))
+
+    def _unlike(self, *headers: Header) -> str | None:
+        """Why the numbers of two channels do not mean the same."""
+        first, other = (self.own.scale(DataSpec(h.kind, len(h.shape), h.channels), h).high for h in headers)
+        return None if first == other else f"has another full scale: {other:g}, not {first:g}"
 
     def convertible(self, header: Header, channels: int) -> bool:
         return False

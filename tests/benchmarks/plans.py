@@ -32,7 +32,8 @@ WIDTHS, LEVELS, BATCHES = (
     (3, 5),
     ((32, 16), (64, 4)),
 )  # of the grid; sizes and numbers of patches
-_TRIED = 2, 2, 10  # steps of trials: the first prepares, the others tell the seconds of those between them
+_FEW = 2  # steps, whose seconds are those of all that is around the steps
+_TRIED = 0.1  # of the seconds, in which steps are timed
 
 
 class Setting(NamedTuple):
@@ -65,8 +66,12 @@ def trained(
     setting: Setting, folder: Path, seconds: float, seed: int, **how: Any
 ) -> tuple[Supervised, int, float]:
     """A model, after how many steps, and how many seconds of the processor they took."""
-    _, first, last = (_fit(setting, folder, steps, seed, **how)[1] for steps in _TRIED)
-    steps = max(1, round(seconds * (_TRIED[-1] - _TRIED[0]) / (last - first)))
+    _fit(setting, folder, _FEW, seed, **how)  # prepares what the first training has to
+    first = _fit(setting, folder, _FEW, seed, **how)[1]
+    steps = 4 * _FEW
+    for share in (_TRIED, 1.0):
+        pace = (_fit(setting, folder, steps, seed, **how)[1] - first) / (steps - _FEW)
+        steps = max(4 * _FEW, round(share * seconds / pace))
     model, taken = _fit(setting, folder, steps, seed, **how)
     return model, steps, taken
 

@@ -152,14 +152,15 @@ class _Width(int):
         return self
 
 
-@pytest.mark.parametrize("dims", [1, 2, 3, 4])
-def test_steps_are_timed(dims: int) -> None:
-    for task in ("generation", "segmentation", "classification", "regression"):
-        data = made_up((9,) * dims, (1.0,) * dims, task, cond=1)
-        found = plan_for(data, "10GB", width=4, hours=1e-4)
-        assert found.pace is not None
-        assert 0 < found.pace < 60
-        assert "steps in that time" in str(found)
+@pytest.mark.parametrize(
+    ("dims", "task"),
+    [(1, "generation"), (2, "classification"), (3, "regression"), (4, "segmentation")],
+)
+def test_steps_are_timed(dims: int, task: str) -> None:
+    found = plan_for(made_up((5,) * dims, (1.0,) * dims, task, cond=1), "10GB", width=4, hours=1e-4)
+    assert found.pace is not None
+    assert 0 < found.pace < 60
+    assert "steps in that time" in str(found)
 
 
 def test_rare_classes_are_weighted() -> None:

@@ -358,10 +358,12 @@ def check_not_empty(path: Path) -> None:
 
 
 def misplaced(header: Header, other: Header) -> str | None:
-    """Why a file does not lie on the grid of another one: its size, or where it is."""
+    """Why a file does not lie on the grid of another one: its size, its sample rate, or where it is."""
     here, there = ((*[h.entries] * h.series, *h.shape) for h in (header, other))
     if here != there:
         return f"has another size: {times(there)}, not {times(here)}"
+    if None not in (header.sample_rate, other.sample_rate) and header.sample_rate != other.sample_rate:
+        return f"has another sample rate: {other.sample_rate} Hz, not {header.sample_rate} Hz"
     if header.affine is None or other.affine is None:
         return None
     corners = np.meshgrid(*((0, n - 1) for n in header.shape[:3]), [1], indexing="ij")
