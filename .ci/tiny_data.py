@@ -27,9 +27,6 @@ for i in range(40):
     Image.fromarray(rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)).save(path)
 
 ball = np.linalg.norm(np.stack(np.meshgrid(*[np.arange(48) - 24] * 3, indexing="ij")), axis=0) < 20
-brain = ball * (100 + 20 * gaussian_filter(rng.standard_normal(ball.shape), 2))
-nibabel.save(nibabel.Nifti1Image(brain.astype("f4"), np.diag([3.0, 3, 3, 1])), folder / "brain.nii.gz")
-
 (folder / "scans").mkdir()
 tissues = ball * (1 + (gaussian_filter(rng.standard_normal(ball.shape), 4) > 0))
 scan = ball * (60 + 40 * tissues + 5 * rng.standard_normal(ball.shape))

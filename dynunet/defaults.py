@@ -112,12 +112,13 @@ def typical(grids: Sequence[tuple[int, ...]], below: float) -> tuple[int, ...]:
 def looked_at(source: "Path", options: "DataOptions") -> "tuple[list[tuple[int, ...]], Format] | None":
     """Sizes of some files, spread over all of them, and their format; None if none of these can be read."""
     from .data import find
+    from .data.channel_files import cases
     from .data.errors import UnreadableError, attempt
     from .data.formats import of_kind
     from .data.selection import Selection, common_spec
 
-    paths = find(source)
-    selection = Selection()
+    paths, selection = find(source), Selection()
+    paths = paths if options.channel_files is None else cases(paths, options.channel_files, {})
     try:
         files = selection.read_headers(paths[:: -(-len(paths) // _LOOKED_AT)], options)
         spec, files = common_spec(files, options, selection)

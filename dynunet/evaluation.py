@@ -76,6 +76,7 @@ def evaluate(
     window: Sizes = None,
     overlap: Sizes = None,
     mirror: bool = False,
+    distances: bool = False,
 ) -> Evaluation:
     """Measure the quality of a trained model, as ``dynunet evaluate`` does.
 
@@ -90,6 +91,8 @@ def evaluate(
         device: ``"cpu"``, ``"cuda"``, ...; by default the fastest for a folder, and for a model where it is.
         window, overlap, mirror: of a model that was trained on targets, as of
             :func:`dynunet.prediction.predict`.
+        distances: of a model of label maps: ``HD95``, the Hausdorff distance of the surfaces at 95 %, too, in
+            the unit of the files' spacing (pixels, where they have none), by SciPy.
 
     Raises:
         ValueError, TypeError: naming the argument, the rule and the value received.
@@ -103,7 +106,9 @@ def evaluate(
     if predicts(model):
         use = Predictor.of(model, device, window, overlap, mirror)
         order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
-        return _prediction(use, dataset, sorted(order[:num]))
+        return _prediction(use, dataset, sorted(order[:num]), distances)
+    if distances:
+        raise ValueError("distances are of label maps, which the model does not predict: leave it out")
     diffusion, spec = trained(model, device)
     classes = dataset.units["classes"]
     if spec.classes is not None and tuple(classes or ()) != spec.classes:
@@ -115,9 +120,11 @@ def evaluate(
     return figures(diffusion, spec, examples, num or 64, steps)
 
 
-def _prediction(use: Predictor, dataset: FolderDataset, numbers: Sequence[int]) -> Evaluation:
+def _prediction(
+    use: Predictor, dataset: FolderDataset, numbers: Sequence[int], distances: bool
+) -> Evaluation:
     """Overlaps, accuracy or errors, as rows with aligned cells."""
-    found = score(use, dataset, numbers)
+    found = score(use, dataset, numbers, distances)
     widths = [max(map(len, column)) for column in zip(*found.rows, strict=True)]
     rows = [
         (row[0], "  ".join(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)))
@@ -183,7 +190,7 @@ def _options_of(
     run: Path | str, spec: DataSpec, source: Path | str, degraded: Mapping[str, Any]
 ) -> DataOptions:
     """Options that a model tells of itself: its folder need not be that of a run."""
-    names = ("resize", "coordinates", "channel_axis", "series", "missing")
+    names = ("resize", "coordinates", "channel_axis", "channel_files", "series", "missing")
     own = {name: getattr(spec, name) for name in names} | _as_trained(spec)
     if spec.percentiles is not None:
         own["percentiles"] = spec.percentiles

@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import Module
 
+from .data.channel_files import case_of
 from .data.classes import class_values
 from .data.errors import shown
 from .data.files import stem
@@ -194,6 +195,7 @@ def _maps(
         overwrite,
         lambda path: map_name(path, use.dtype, channels),
         progress=progress,
+        channels=use.spec.channel_files,
     )
     return results.make(one, there)
 
@@ -203,7 +205,8 @@ def _table(
 ) -> Outcome:
     """Write lines of a table, which appears whole: what is done so far, now and then and in the end."""
     path = out if out.suffix.lower() == ".csv" else out / _TABLE
-    results = Results(source, path, "predicted", overwrite, progress=progress, lines=True)
+    names = use.spec.channel_files
+    results = Results(source, path, "predicted", overwrite, progress=progress, lines=True, channels=names)
     table = ResultTable.at(path, ["file", *use.columns], overwrite)
     root = source if source.is_dir() else source.parent
 
@@ -213,7 +216,7 @@ def _table(
         return lost
 
     def name(file: Path) -> str:
-        return shown(file.relative_to(root).as_posix())
+        return shown(case_of(file.relative_to(root), names).as_posix())
 
     try:
         return results.make(one, lambda file, to: name(file) in table.files)

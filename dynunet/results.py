@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .data.channel_files import case_of, cases
 from .data.errors import count, shown
 from .data.files import Found, search
 from .data.formats import SUFFIXES, to_write
@@ -75,6 +76,7 @@ class Results:
         beside: other files that are read, and must not be replaced.
         progress: show a bar, and say on stderr which files are skipped and why.
         lines: ``out`` is a table, and results are lines of it.
+        channels: that are in files of their own, see :mod:`dynunet.data.channel_files`.
 
     Raises:
         FileNotFoundError, ValueError: there is nothing to work on, or a result would take the place of an
@@ -91,6 +93,7 @@ class Results:
         beside: Sequence[Path] = (),
         progress: bool = True,
         lines: bool = False,
+        channels: tuple[str, ...] | None = None,
     ) -> None:
         self.overwrite, self.folder, self.progress, self.lines = overwrite, source.is_dir(), progress, lines
         if not lines:
@@ -99,7 +102,8 @@ class Results:
         found = search(source, "source", out if below else None, progress)
         read = {_identity(path) for path in beside} if below else ()
         files = [path for path in found.files if _identity(path) not in read]
-        self.files = [(p, out if lines else _destination(p, source, out, named)) for p in files]
+        files = files if channels is None else cases(files, channels, found.unusable)
+        self.files = [(p, out if lines else _destination(p, source, out, named, channels)) for p in files]
         self.outcome = Outcome(verb, out, total=len(self.files) + len(found.unusable))
         self._named: Counter[str] = Counter()
         self._check_inputs(beside)
@@ -201,11 +205,14 @@ def _check_out(out: Path, folder: bool) -> None:
         to_write(out)
 
 
-def _destination(path: Path, source: Path, out: Path, named: Callable[[Path], str]) -> Path:
+def _destination(
+    path: Path, source: Path, out: Path, named: Callable[[Path], str], channels: tuple[str, ...] | None
+) -> Path:
     """Where the result of a file goes: to its place below the source, or of a source that is a file."""
     if path != source:
-        return out / path.relative_to(source).with_name(named(path))
-    return out if _names_file(out) and not out.is_dir() else out / named(path)
+        place = case_of(path.relative_to(source), channels)
+        return out / place.with_name(named(place))
+    return out if _names_file(out) and not out.is_dir() else out / named(case_of(path, channels))
 
 
 def _names_file(path: Path) -> bool:

@@ -2,7 +2,8 @@
 
 Files are predicted whole, as ``dynunet predict`` does, and compared on their own grid. A figure of a class is
 its mean over the files in which it is defined: Dice and IoU of a class that is in neither the target nor the
-prediction of a file are NaN there, and NaN in all if it is in none.
+prediction of a file are NaN there, and NaN in all if it is in none. So is the distance of surfaces of a class
+that is not in both.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ import torch
 
 from .data.dataset import FolderDataset
 from .data.errors import count, shown
-from .metrics.segmentation import class_counts, confusion_matrix
+from .metrics.segmentation import class_counts, confusion_matrix, hausdorff_distance
 from .prediction import Predictor
 from .progress import Bar
 
@@ -28,7 +29,7 @@ class Scores:
 
     Attributes:
         figures: by name, such as ``Dice liver``, ``Dice`` (the mean over classes but the background),
-            ``accuracy``, ``MAE`` and ``RMSE``.
+            ``HD95 liver``, ``accuracy``, ``MAE`` and ``RMSE``.
         rows: of a table of figures, with its names of columns first.
         files: lines for each file, with their names of columns first.
     """
@@ -38,18 +39,25 @@ class Scores:
     files: list[list[str]]
 
 
-def score(use: Predictor, dataset: FolderDataset, numbers: Sequence[int]) -> Scores:
+def score(use: Predictor, dataset: FolderDataset, numbers: Sequence[int], distances: bool = False) -> Scores:
     """Compare predictions with targets.
 
     Args:
         use: the model.
         dataset: files with targets, read as the model learned them.
         numbers: of the examples to predict.
+        distances: of label maps the Hausdorff distance, too, at 95 %.
+
+    Raises:
+        ValueError: distances are of label maps, and there are none.
+        ImportError: SciPy is missing, which computes them.
     """
+    if distances and (use.model.task != "segmentation" or not use.learned.maps):
+        raise ValueError("distances are of label maps, which the model does not predict: leave it out")
     examples = _examples(use, dataset, numbers)
     if use.model.task == "regression":
         return _errors(use, examples)
-    return (_overlaps if use.learned.maps else _hits)(use, examples)
+    return _overlaps(use, examples, distances) if use.learned.maps else _hits(use, examples)
 
 
 def _examples(
@@ -66,32 +74,45 @@ def _examples(
         yield name, last[1], last[2][place], target
 
 
-def _overlaps(use: Predictor, examples: Iterator[tuple[str, Any, np.ndarray, np.ndarray]]) -> Scores:
-    """Dice and IoU of each class."""
+def _overlaps(
+    use: Predictor, examples: Iterator[tuple[str, Any, np.ndarray, np.ndarray]], distances: bool
+) -> Scores:
+    """Dice and IoU of each class, and with distances how far its surfaces lie from those of the target."""
     classes, figures_of_files = use.names, []
-    files = [["file", "class", "dice", "iou", "predicted", "present"]]
+    kinds = {"dice": "Dice", "iou": "IoU"} | ({"hd95": "HD95"} if distances else {})
+    files = [["file", "class", *kinds, "predicted", "present"]]
     for name, header, output, target in examples:
         prediction, truth = (torch.from_numpy(x.astype(np.int64)) for x in (use.maps(output, header), target))
         counts = class_counts(prediction, truth.clamp(min=0), len(classes), truth >= 0)[:3]
         both, found, present = (part[0].double() for part in counts)
-        dice, iou = 2 * both / (found + present), both / (found + present - both)
-        figures_of_files.append(torch.stack([dice, iou, present]))
+        parts = [2 * both / (found + present), both / (found + present - both)]
+        parts += [_distances(prediction, truth, len(classes), header)] if distances else []
+        figures_of_files.append(torch.stack([*parts, present]))
         files += [
-            [name, each, _text(dice[i]), _text(iou[i]), f"{found[i]:.0f}", f"{present[i]:.0f}"]
+            [name, each, *(_text(part[i]) for part in parts), f"{found[i]:.0f}", f"{present[i]:.0f}"]
             for i, each in enumerate(classes)
         ]
-    dice, iou, present = torch.stack(figures_of_files, 1)
+    *parts, present = torch.stack(figures_of_files, 1)
     first = 0 if use.model.include_background or len(classes) == 1 else 1
-    figures, rows = {}, [["class", "Dice", "IoU", "files with it"]]
-    means = dice.nanmean(0), iou.nanmean(0)
+    means = dict(zip(kinds.values(), (part.nanmean(0) for part in parts), strict=True))
+    figures, rows = {}, [["class", *means, *["HD95 of"] * distances, "files with it"]]
     for i, each in enumerate(classes):
-        figures |= {f"Dice {each}": float(means[0][i]), f"IoU {each}": float(means[1][i])}
-        there = int((present[:, i] > 0).sum())
-        rows.append([each, _text(means[0][i]), _text(means[1][i]), f"{there} of {len(present)}"])
-    figures |= {"Dice": float(means[0][first:].nanmean()), "IoU": float(means[1][first:].nanmean())}
+        figures |= {f"{kind} {each}": float(mean[i]) for kind, mean in means.items()}
+        cells = [_text(mean[i]) for mean in means.values()]
+        cells += [_of(parts[-1][:, i].isfinite())] if distances else []
+        rows.append([each, *cells, _of(present[:, i] > 0)])
+    figures |= {kind: float(mean[first:].nanmean()) for kind, mean in means.items()}
     without = f"mean without {classes[0]}" if first else "mean"
-    rows.append([without, _text(figures["Dice"]), _text(figures["IoU"]), ""])
+    rows.append([without, *(_text(figures[kind]) for kind in means), *[""] * (1 + distances)])
     return Scores(figures, rows, files)
+
+
+def _distances(prediction: torch.Tensor, truth: torch.Tensor, classes: int, header: Any) -> torch.Tensor:
+    """Hausdorff distances at 95 %, in the unit of the file's spacing; without one, in entries."""
+    prediction, truth = (torch.where(truth >= 0, x, classes) for x in (prediction, truth))
+    steps = [step if step > 0 else 1.0 for step in header.spacing or (1.0,) * len(header.shape)]
+    found = hausdorff_distance(prediction, truth, classes + 1, spacing=steps)[0, :classes]
+    return torch.where(found.isfinite(), found, torch.nan)
 
 
 def _hits(use: Predictor, examples: Iterator[tuple[str, Any, np.ndarray, np.ndarray]]) -> Scores:
@@ -155,6 +176,10 @@ def _mean_errors(columns: Sequence[str], sums: np.ndarray) -> tuple[dict[str, fl
         figures |= {f"MAE{title}": float(mean[i]), f"RMSE{title}": float(root[i])}
         rows.append([column, f"{mean[i]:.5g}", f"{root[i]:.5g}", f"{sums[0, i]:.0f}"])
     return figures, rows
+
+
+def _of(which: torch.Tensor) -> str:
+    return f"{int(which.sum())} of {len(which)}"
 
 
 def _text(value: Any) -> str:

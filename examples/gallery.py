@@ -71,12 +71,12 @@ def digits(part: Any, shown: Shown) -> None:
 
 
 def brain(part: Any, shown: Shown) -> None:
-    """Slices through the middle of the real volume and of the made one, as scans are read."""
-    titles = {"real": "the scan", "made": "from noise"}
-    for half, (name, title) in zip(part.subfigures(1, 2), titles.items(), strict=True):
+    """A crop from which a block was removed, what it is filled with, and the truth: three slices of each."""
+    titles = {name: name for name in ("measured", "mean", "one sample", "truth")}
+    for quarter, (name, title) in zip(part.subfigures(1, len(titles)), titles.items(), strict=True):
         x = shown[name]
         cuts = [x.select(axis, size // 2).mT.flip(-2) for axis, size in enumerate(x.shape[1:], 1)]
-        axes = half.subplots(1, 3, width_ratios=[cut.shape[-1] for cut in cuts])
+        axes = quarter.subplots(1, 3)
         for ax, cut in zip(axes, cuts, strict=True):
             _grey(ax, _fine(cut.unsqueeze(0), 192)[0, 0])
         _named(axes[1], title)
@@ -121,7 +121,13 @@ def ocean(part: Any, shown: Shown) -> None:
 ROWS = (
     Row("audio", "denoise_audio_1d.py", "1-D: speech out of noise, both never heard", 210, speech),
     Row("images", "generate_images_2d.py", "2-D: digits from noise, of the class asked for", 200, digits),
-    Row("volume", "volume_diffusion_3d.py", "3-D: a brain from noise, window by window", 220, brain),
+    Row(
+        "volume",
+        "volume_diffusion_3d.py",
+        "3-D: another man's brain, completed",
+        140,
+        brain,
+    ),
     Row("segment", "segment_brain_3d.py", "3-D: grey and white matter of a brain never seen", 230, tissues),
     Row("ocean", "ocean_4d.py", "4-D: the ocean below its surface, through the year", 210, ocean),
 )

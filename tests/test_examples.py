@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
 
+import _brain
 import _layer
 import _ocean
 import _pairs
@@ -143,7 +144,7 @@ def fill(runs: Path, *kinds: str) -> None:
     kept = {
         "audio": {name: torch.randn(1, 999) for name in ("noisy", "denoised", "clean")},
         "images": {"made": torch.randn(3, 6, 3, 5, 4)},
-        "volume": {"real": volume, "made": -volume},
+        "volume": dict.fromkeys(("measured", "mean", "one sample", "truth"), volume),
         "segment": {"scan": volume[0], "found": volume[0] > 0.5, "atlas": 2 * (volume[0] > 0.7)},
         "ocean": {"field": field, "network": -field, "water": field > 0.2, "held_out": field > 0.8},
     }
@@ -199,6 +200,76 @@ def test_scans_are_read_where_they_are(tmp_path: Path) -> None:
         for order in (0, 1):
             read = grid.read(tmp_path / f"{name}.nii.gz", order)
             assert torch.equal(read, torch.from_numpy(x[::2, ::2, ::2].astype("f4")))
+
+
+def test_brains_are_read_where_they_are(tmp_path: Path) -> None:
+    """What is learnt from lies on the grid of the other scan, too, by the mm of both files."""
+    steps = np.meshgrid(*[np.arange(20.0)] * 3, indexing="ij")
+    x = 100 + steps[0] + 2 * steps[1] + 3 * steps[2]
+    turned = np.diag([-1.0, 1, 1, 1])
+    turned[:3, 3] = 23, 2, 6
+    volume(tmp_path / "scan.nii.gz", x, np.eye(4))
+    volume(tmp_path / "other.nii.gz", x, turned)
+    brains = _brain.read(tmp_path, 2.0)
+    assert brains.teacher.shape == brains.other.shape == brains.atlas.shape == (1, 10, 10, 10)
+    places = torch.stack(torch.meshgrid(*[torch.arange(7)] * 3, indexing="ij"))
+    for found, (first, second, third) in {"teacher": (0, 0, 0), "atlas": (4, 2, 6)}.items():
+        millimetres = 2 * places + torch.tensor([first, second, third]).view(3, 1, 1, 1) + 0.5
+        wanted = 100 + torch.tensordot(torch.tensor([1.0, 2, 3]), millimetres, 1)
+        values = (getattr(brains, found)[0, :7, :7, :7] + 1) / 2 * 211  # the greatest mean of eight
+        assert torch.allclose(values, wanted, rtol=1e-4)
+
+
+def test_values_become_those_of_another_scan() -> None:
+    like = torch.rand(1, 20, 20, 20, generator=torch.Generator().manual_seed(0)) + 0.5
+    like[:, :3] = 0
+    assert torch.allclose(_brain.matched(9 * like**2, like), like, atol=0.003)
+
+
+def test_crops_with_blocks_lie_on_tissue_and_apart() -> None:
+    scan = torch.full((1, 20, 24, 28), -1.0)
+    scan[:, 2:18, 2:22, 2:26] = torch.rand(1, 16, 20, 24)
+    x, middles, places = _brain.choose(scan, 8, 4, 5, 2)
+    taken = torch.zeros_like(scan, dtype=torch.int)
+    for crop, middle, place in zip(x, middles, places, strict=True):
+        assert torch.equal(crop, scan[:, *place])
+        assert all(part.start % 2 == 0 for part in place)
+        taken[:, *place] += middle.int()
+    assert taken.sum() == 5 * 4**3
+    assert taken.max() == 1
+    assert (scan[taken > 0] > _brain.EMPTY).float().mean() > 0.9
+    with pytest.raises(ValueError, match="find no place"):
+        _brain.choose(torch.full_like(scan, -1), 8, 4, 1)
+    with pytest.raises(ValueError, match="at most 20, as the scan, got 24"):
+        _brain.choose(scan, 24, 4, 1)
+
+
+def test_other_heads_differ_from_what_is_told() -> None:
+    scans = torch.rand(1, 12, 12, 12), -torch.rand(1, 9, 10, 11)
+    data = _brain.Heads(scans, (2.0, 4.0), 8)
+    for index in range(2):
+        item = data[index]
+        assert item["x0"].shape == item["cond"].shape == (1, 8, 8, 8)
+        assert not torch.equal(item["x0"], item["cond"])
+        assert torch.isin(item["cond"], scans[index]).all()
+
+
+def test_interpolation_by_hand_is_exact_where_it_can_be() -> None:
+    x = torch.linspace(0, 1, 12).expand(1, 5, 6, 12)
+    assert torch.allclose(_brain.cubic(x, 3), x, atol=1e-5)
+    x = torch.full((1, 1, 9, 9, 9), 0.3)
+    gap = torch.zeros_like(x, dtype=torch.bool)
+    gap[..., 3:6, 3:6, 3:6] = True
+    assert torch.allclose(_brain.biharmonic(x.masked_fill(gap, 9), gap), x, atol=1e-5)
+
+
+def test_roughness_is_of_neighbours_that_count() -> None:
+    x = torch.arange(6.0).view(1, 1, 6, 1, 1).expand(1, 1, 6, 6, 6)
+    everywhere = torch.ones_like(x, dtype=torch.bool)
+    assert _brain.roughness(2 * x, everywhere) == pytest.approx(4 / 3)
+    x = torch.cat([x[:, :, :3], x[:, :, :3] + 100], 2)
+    everywhere[:, :, 3:] = False
+    assert _brain.roughness(x, everywhere) == pytest.approx(72 / (72 + 90 + 90))
 
 
 def test_held_out_blocks_have_tissue_and_mirror_images() -> None:

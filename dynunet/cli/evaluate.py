@@ -50,6 +50,8 @@ class Evaluate:
     """of the windows; by default a quarter"""
     mirror: bool = False
     """predict with the average over reflections along all axes"""
+    distances: bool = False
+    """of label maps: how far surfaces lie apart, too (Hausdorff, 95 %), in the unit of the spacing"""
     seed: int = 0
     """of crops, noise and samples"""
     device: str | None = None
@@ -76,7 +78,7 @@ class Evaluate:
         predicted = dataset.target is not None
         shape = "" if predicted else f" of {' x '.join(map(str, dataset.shape))}"
         print(f"examples{shape} from {shown(source)}: {len(dataset)}, {of}")
-        names = ("num", "steps", "batch_size", "seed", "device", "window", "overlap", "mirror")
+        names = ("num", "steps", "batch_size", "seed", "device", "window", "overlap", "mirror", "distances")
         found = evaluate(self.run_folder, dataset, **{name: getattr(self, name) for name in names})
         print(found)
         if self.out is not None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from ..arguments import integer
+from ..arguments import integer, positive
 from ..data.errors import check_exists
 from ..planning.sizes import memory_size
 from .options import DataFlags
@@ -32,6 +32,8 @@ class PlanCommand:
     """what will train: auto takes a GPU if there is one"""
     width: int | None = None
     """channels of the first level, doubled with every level; by default by the number of axes"""
+    hours: float | None = None
+    """of training on this machine, if they are limited: then steps are planned, and few enough channels"""
     out: Path | None = None
     """file for the plan, in place of the standard output, where the reasons go then"""
     data: OmitArgPrefixes[DataFlags] = field(default_factory=DataFlags)
@@ -44,6 +46,8 @@ class PlanCommand:
         memory_size(self.memory)
         if self.width is not None:
             integer(self.width, "width")
+        if self.hours is not None:
+            positive(self.hours, "hours")
 
     def run(self) -> None:
         from ..planning.planner import plan
@@ -53,7 +57,8 @@ class PlanCommand:
         device = self.device
         if device == "auto":
             device = "cpu" if chosen_device(None).type == "cpu" else "gpu"
-        found = plan(self.source, self.memory, options=self.data, device=device, width=self.width)
+        how = {"options": self.data, "width": self.width, "hours": self.hours}
+        found = plan(self.source, self.memory, device=device, **how)
         text, why = _laid_out(found.flags()), as_flags(str(found), flags_of_command(PlanCommand))
         if self.out is None:
             print(why, file=sys.stderr)

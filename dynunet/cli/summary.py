@@ -1,8 +1,9 @@
 """``dynunet summary``: the parts of a network and the cost of training it, before anything is computed."""
 
-from dataclasses import dataclass, field, replace
-from math import prod
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal
 
 from tyro.conf import OmitArgPrefixes
 
@@ -10,13 +11,9 @@ from ..arguments import integer, positive
 from ..data.errors import count
 from .options import DiffusionOptions, NetworkOptions, build
 
-if TYPE_CHECKING:
-    from ..nn.unet import UNet
-    from ..summary import Summary
-
 _GIB = 2**30
-_COPIES = 5  # of the weights in training: themselves, gradients, Adam's two moments, their moving average
-_USABLE = 0.9  # of a GPU's memory: the rest is CUDA's own, and lost between blocks of memory
+_MIXED = 5 / 6  # of what is kept: of a convolution's input, and norm's and activation's, the first is halved
+_CLASS = "class"  # a name, of which there is no need to have different ones
 
 
 @dataclass(frozen=True)
@@ -54,68 +51,72 @@ class SummaryCommand:
 
         from ..runs import out_of_memory
 
-        shape = (self.batch_size, self.in_channels, *self._size)
         # On the meta device nothing is computed.
         with out_of_memory("this network, with data of this size,"), torch.device("meta"):
-            counted = self._unet(self.network).summary(shape)
-            text = f"{counted}\n\n{self._memory(counted, shape)}"
+            model = self._model()
+            table = model.model.summary((self.batch_size, self.in_channels, *self._size))
+            text = f"{table}\n\n{self._memory(model)}"
         print(text)
 
     @property
     def _size(self) -> tuple[int, ...]:
         return self.size * self.spatial_dims if len(self.size) == 1 else self.size
 
-    def _unet(self, network: NetworkOptions) -> "UNet":
-        from ..nn.unet import UNet
-
-        model = build(
-            network,
+    def _model(self) -> Any:
+        return build(
+            self.network,
             DiffusionOptions(),
             spatial_dims=self.spatial_dims,
             channels=self.in_channels,
             cond_channels=self.cond_channels,
             num_classes=self.num_classes,
-        ).model
-        assert isinstance(model, UNet)
-        return model
+        )
 
-    def _memory(self, counted: "Summary", shape: tuple[int, ...]) -> str:
-        """An estimate of the memory of training."""
-        fixed = _COPIES * 4 * counted.parameters
-        kept = counted.activations / (1 if self.precision == "no" else 2)
-        again = self._again(shape) / (1 if self.precision == "no" else 2)
-        data = 4 * prod(shape) * 4  # clean data, noise, their mixture, output
-        total = fixed + kept + again + data
-        each = (kept + again + data) / self.batch_size
-        most = int((self.memory * _USABLE * _GIB - fixed) // each)
+    def _memory(self, model: Any) -> str:
+        """An estimate of the memory of training, that of ``dynunet plan``."""
+        from ..data.spec import DataSpec
+        from ..planning.memory import USABLE, training_memory
+        from ..planning.models import inputs_of
+
+        classes = None if self.num_classes is None else (_CLASS,) * self.num_classes
+        more = {"cond_channels": self.cond_channels, "classes": classes}
+        spec = DataSpec("arrays", self.spatial_dims, self.in_channels, **more)
+
+        @cache
+        def parts(examples: int) -> tuple[float, float]:
+            """What stays from step to step, and what is computed on the way."""
+            found = training_memory(model, inputs_of(spec, examples, self._size), "gpu")
+            passing = found.tensors - found.state
+            return found.state, passing * (1 if self.precision == "no" else _MIXED)
+
+        state, passing = parts(self.batch_size)
+        most = _most(lambda n: sum(parts(n)), USABLE * self.memory * _GIB)
+        mixed = "" if self.precision == "no" else f", with {self.precision} about 5/6"
+        examples = count(self.batch_size, "example") + mixed
         rows = [
-            ("weights, gradients, two moments of Adam, moving average", fixed),
-            (f"activations of {count(self.batch_size, 'example')}, {_precision(self.precision)}", kept),
-            *([("one block computed again (gradient checkpointing)", again)] if again else []),
-            ("data", data),
-            ("training step", total),
+            ("weights, two moments of Adam, moving average", state),
+            (f"gradients, activations of {examples}", passing),
+            ("training step", state + passing),
         ]
         width = max(len(name) for name, _ in rows)
         lines = [f"{name.ljust(width)}  {value / _GIB:8.2f} GiB" for name, value in rows]
-        largest = f"at most about {most} examples at a time" if most > 0 else "not even one example"
+        largest = f"at most about {count(most, 'example')} at a time" if most > 0 else "not even one example"
         lines.append(
             f"Into {self.memory:g} GiB fit {largest}. An estimate: algorithms take more while they work."
         )
         return "\n".join(lines)
 
-    def _again(self, shape: tuple[int, ...]) -> float:
-        """With gradient checkpointing one block at a time is computed again, with all that is inside."""
-        if not self.network.gradient_checkpointing:
-            return 0.0
-        from ..summary import summarize
 
-        unet = self._unet(replace(self.network, gradient_checkpointing=False))
-        parts = (
-            (part, getattr(unet.get_submodule(part.name), "blocks", ()))
-            for part in summarize(unet, shape).parts
-        )
-        return max(part.activations / max(1, len(blocks)) for part, blocks in parts)
+def _most(memory: Callable[[int], float], budget: float) -> int:
+    """Examples whose memory fits.
 
-
-def _precision(name: str) -> str:
-    return "in single precision" if name == "no" else f"with {name}, about half"
+    It grows as the largest of several lines, one for each moment of a step. So the line through one and two
+    examples leads to enough of them, and the line from one to those to hardly too few.
+    """
+    one, many = memory(1), 2
+    for _ in range(2):
+        each = (memory(many) - one) / (many - 1)
+        many = 1 + int((budget - one) // each)
+        if many < 2:
+            break
+    return many if one <= budget else 0

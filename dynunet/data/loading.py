@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .channel_files import stack_of
 from .channel_mapping import ChannelMapping, channel_mapping
 from .errors import UnreadableError, attempt, shown
 from .files import no_file
@@ -128,7 +129,8 @@ def header_of(path: Path, spec: DataSpec) -> Header:
         series=spec.series,
         missing=spec.missing,
     )
-    return found.header(path, options)
+    own = found if spec.channel_files is None else stack_of(found, spec.channel_files)
+    return own.header(path, options)
 
 
 def mapped(header: Header, spec: DataSpec, mix: bool) -> ChannelMapping:

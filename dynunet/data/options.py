@@ -40,6 +40,9 @@ class DataOptions:
     """of volumes, in the files' units (mm): resample to it. One number for all axes or one per axis"""
     channel_axis: int | None = None
     """the axis of arrays (npy, npz) and volumes that counts channels, -1 is the last; by default none"""
+    channel_files: tuple[str, ...] | None = None
+    """channels are in files of their own: the ends of their names, such as _0000 _0001 (nnU-Net), or their
+    folders, T1/ T2/; what is predicted from them has the rest of the name"""
     series: bool = False
     """files may have one axis more, which counts examples: the first of arrays, the last of volumes"""
     percentiles: tuple[float, float] = (0.5, 99.5)
@@ -122,6 +125,8 @@ class DataOptions:
             found["labels"] = labels = "folder"
         if labels is not None:
             choice(labels, ("folder", "file"), "labels")
+        if self.channel_files is not None:
+            found["channel_files"] = _channel_names(self.channel_files)
         if self.ignore_index is not None:
             found["ignore_index"] = integer(self.ignore_index, "ignore_index", None)
         return found
@@ -139,6 +144,8 @@ class DataOptions:
                 raise ValueError(f"level needs noise, coloured or pairs, got {self.level!r} without them")
 
     def _check_targets(self) -> None:
+        if self.channel_files is not None and not self.supervised:
+            raise ValueError(f"channel_files are of models that predict targets, got {self.channel_files}")
         if self.targets is not None and self.labels is not None:
             raise ValueError("targets are labels: leave out labels, or targets")
         if self.supervised and self.restores:
@@ -164,6 +171,18 @@ class DataOptions:
     def restores(self) -> bool:
         """True if examples come with a degraded version, from which they are to be restored."""
         return self.noise is not None or self.coloured or self.pairs is not None
+
+
+def _channel_names(given: Any) -> tuple[str, ...]:
+    """Different ends of names, or different folders."""
+    names = tuple(str(name) for name in several(given, "channel_files"))
+    folders = {name.endswith("/") for name in names}
+    if len(names) < 2 or len(set(names)) < len(names) or len(folders) > 1 or {"", "/"} & set(names):
+        raise ValueError(
+            "channel_files must be two ends of names at least, such as _0000 _0001, or folders, T1/ T2/, "
+            f"got {names}"
+        )
+    return names
 
 
 def missing_value(missing: str | None) -> float | None:

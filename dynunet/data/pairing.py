@@ -64,7 +64,7 @@ class Others:
         """
 
         def reason(file: File) -> str | None:
-            other = self._files.pop(stem(file.header.path, self.root), None)
+            other = self._files.pop(stem(file.header.place, self.root), None)
             return no_partner(self.folder) if other is None else accept(file, other)
 
         try:

@@ -107,7 +107,7 @@ def _placed(file: File, spec: DataSpec) -> None:
 
 def _in_folders(files: list[File], root: Path, options: DataOptions, selection: Selection) -> list[File]:
     """Note the top-level sub-folder of every file; what all files are in, is none (unless it is a class)."""
-    places = [Path(os.path.relpath(f.header.path, root)) for f in files]
+    places = [Path(os.path.relpath(f.header.place, root)) for f in files]
     shared = 0
     if options.labels != "folder":
         shared = len(Path(os.path.commonpath([p.parent for p in places])).parts)

@@ -13,6 +13,7 @@ from typing import TypeVar
 from convnd.arguments import per_axis
 
 from ..progress import Bar
+from .channel_files import cases, stack_of
 from .errors import UnreadableError, attempt, count, shown
 from .formats import FORMATS, Format, Header, of_kind, of_path
 from .formats.format import most, times
@@ -50,7 +51,8 @@ class Selection:
         options: DataOptions,
         header: Callable[[Format, Path, DataOptions], Header] | None = None,
     ) -> list[File]:
-        files, read = [], header or (lambda own, path, options: own.header(path, options))
+        files, read, names = [], header or _header, options.channel_files
+        paths = paths if names is None else cases(paths, names, self.skipped)
         for path in watched(paths, "looking at files"):
             found = of_path(path)
             try:
@@ -90,6 +92,12 @@ class Selection:
         return said + ([f"and {len(often) - _REASONS} other reasons"] if len(often) > _REASONS else [])
 
 
+def _header(own: Format, path: Path, options: DataOptions) -> Header:
+    """Of one file, or of the files of all channels."""
+    names = options.channel_files
+    return (own if names is None else stack_of(own, names)).header(path, options)
+
+
 def watched(items: Iterable[_Item], text: str) -> Iterable[_Item]:
     """Show a progress bar, if it takes a while."""
     return Bar(items, desc=text, leave=False, delay=1)
@@ -109,6 +117,7 @@ def common_spec(files: list[File], options: DataOptions, selection: Selection) -
         channels,
         resize=options.resize,
         channel_axis=options.channel_axis,
+        channel_files=options.channel_files,
         series=options.series,
         stored=most(h.stored for h in headers),
         missing=options.missing,

@@ -38,6 +38,7 @@ class DataSpec:
     cond_channels: int = 0
     restoration: dict[str, Any] | None = None
     target: dict[str, Any] | None = None  # what is predicted, a TargetSpec
+    channel_files: tuple[str, ...] | None = None  # ends of names, or folders, of the files of the channels
 
     @property
     def level(self) -> float | None:
@@ -55,9 +56,8 @@ class DataSpec:
         return None if self.target is None else TargetSpec.of(self.target)
 
     def document(self) -> dict[str, Any]:
-        """All fields in JSON's types; without a target where there is none."""
-        found = plain(self)
-        return found if self.target is not None else {k: v for k, v in found.items() if k != "target"}
+        """All fields in JSON's types; without a target, or files of channels, where there are none."""
+        return {k: v for k, v in plain(self).items() if v is not None or k not in ("target", "channel_files")}
 
     @classmethod
     def of(cls, document: "Mapping[str, Any] | DataSpec") -> "DataSpec":
@@ -140,6 +140,7 @@ def _rules() -> dict[str, Rule]:
         "cond_channels": whole(),
         "restoration": optional(table()),
         "target": optional(table()),
+        "channel_files": optional(several(text(), least=2)),
     }
 
 

@@ -3,11 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from .errors import UnreadableError, shown
 from .formats import Format, Header
-from .formats.format import times
+from .formats.format import misplaced
 from .label_table import read_table
 from .options import DataOptions
 from .pairing import Others, no_partner
@@ -15,8 +13,6 @@ from .selection import File, Selection
 from .spec import DataSpec
 
 __all__ = ["find_targets"]
-
-_FAR = 0.1  # of an entry, by which the grids of a file and its target may differ
 
 
 def find_targets(
@@ -27,7 +23,7 @@ def find_targets(
         return files
     if options.table:
         return _in_table(files, root, options.targets, selection)
-    alike = replace(options, labels=None, spatial_dims=spec.spatial_dims)
+    alike = replace(options, labels=None, spatial_dims=spec.spatial_dims, channel_files=None)
     others = Others(options.targets, "targets", files, root, alike, selection, _map_header)
 
     def accept(file: File, target: File) -> str | None:
@@ -42,7 +38,7 @@ def _in_table(files: list[File], root: Path, path: Path, selection: Selection) -
     table = read_table(path)
 
     def reason(file: File) -> str | None:
-        file.row = table.pop(file.header.path, root)
+        file.row = table.pop(file.header.place, root)
         return f"there is no line for it in {shown(path)}" if file.row is None else None
 
     try:
@@ -65,14 +61,7 @@ def _map_header(own: Format, path: Path, options: DataOptions) -> Header:
 
 def _misfit(header: Header, target: Header, options: DataOptions) -> str | None:
     """Why a file and its target do not fit."""
-    here, there = ((*[h.entries] * h.series, *h.shape) for h in (header, target))
-    if here != there:
-        return f"has another size: {times(there)}, not {times(here)}"
-    if header.affine is not None and target.affine is not None:
-        corners = np.meshgrid(*((0, n - 1) for n in header.shape[:3]), [1], indexing="ij")
-        far = np.abs((header.affine - target.affine) @ np.stack(corners).reshape(4, -1)).max()
-        if far > _FAR * min(header.spacing or (1.0,)):
-            return f"has another grid: their affines differ by up to {far:.3g}"
-    if target.channels != 1 and options.task != "regression":
+    why = misplaced(header, target)
+    if why is None and target.channels != 1 and options.task != "regression":
         return f"has {target.channels} channels; a label map has one"
-    return None
+    return why

@@ -146,21 +146,23 @@ def _by_distances(
 
 
 def _distance(a: Any, b: Any, spacing: Sequence[float], figure: Callable[[Any, Any], Any]) -> float:
-    from scipy.ndimage import distance_transform_edt
-
+    ndimage = _ndimage()
     if not a.any() and not b.any():
         return float("nan")
     if not a.any() or not b.any():
         return float("inf")
-    edges = [_surface(x) for x in (a, b)]
-    to_a, to_b = (np.asarray(distance_transform_edt(~edge, sampling=spacing)) for edge in edges)
+    (box,) = ndimage.find_objects((a | b).astype(np.uint8))  # which has both, and all that is between them
+    edges = [x[box] & ~ndimage.binary_erosion(x[box]) for x in (a, b)]
+    to_a, to_b = (np.asarray(ndimage.distance_transform_edt(~edge, sampling=spacing)) for edge in edges)
     return float(figure(to_b[edges[0]], to_a[edges[1]]))
 
 
-def _surface(x: Any) -> Any:
-    from scipy.ndimage import binary_erosion
-
-    return x & ~binary_erosion(x)
+def _ndimage() -> Any:
+    try:
+        from scipy import ndimage
+    except ImportError as error:
+        raise ImportError("distances need the package scipy: pip install scipy") from error
+    return ndimage
 
 
 def _of_class(sample: Any, c: int) -> Any:

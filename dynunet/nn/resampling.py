@@ -45,11 +45,11 @@ class _Upsample(nn.Module):
 
 
 def _cropped(x: Tensor, size: Sequence[int]) -> Tensor:
+    if torch.compiler.is_compiling():  # a view is dense at even sizes only, which would be two graphs
+        ends = [(0, n - m) for n, m in zip(size, x.shape[2:], strict=True)]
+        return nn.functional.pad(x, [end for axis in reversed(ends) for end in axis])
     for axis, n in enumerate(size, start=2):
-        if torch.compiler.is_exporting():  # slicing would guard on whether a view is dense
-            x = x.index_select(axis, torch.arange(n, device=x.device))
-        else:
-            x = x.narrow(axis, 0, n)
+        x = x.narrow(axis, 0, n)
     return x
 
 

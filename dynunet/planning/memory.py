@@ -14,10 +14,11 @@ from ..arguments import choice
 from .dry_run import Event, dry_run
 from .heap import resident
 
-__all__ = ["DEVICES", "Device", "TrainingMemory", "training_memory"]
+__all__ = ["DEVICES", "USABLE", "Device", "TrainingMemory", "training_memory"]
 
 Device = Literal["cpu", "gpu"]
 DEVICES = ("cpu", "gpu")
+USABLE = 0.9  # of a GPU's memory: the rest is CUDA's own, and cuDNN's scratch memory
 _COPIES = 4  # of the weights, from the first step on: themselves, Adam's two moments, the moving average
 
 
@@ -28,10 +29,13 @@ class TrainingMemory(NamedTuple):
         tensors: the most that tensors have in use at once.
         resident: the most that the device's memory holds: on a GPU the same, on the CPU with the gaps of the
             allocator.
+        state: of ``tensors`` what stays from step to step, whatever the batch: the weights, Adam's two
+            moments and the moving average. The rest are gradients and what is computed on the way.
     """
 
     tensors: int
     resident: int
+    state: int
 
 
 def training_memory(model: nn.Module, batch: Mapping[str, Tensor], device: Device = "cpu") -> TrainingMemory:
@@ -59,8 +63,9 @@ def training_memory(model: nn.Module, batch: Mapping[str, Tensor], device: Devic
     """
     choice(device, DEVICES, "device")
     trace = dry_run(model, batch)
-    tensors = _COPIES * sum(trace.weights) + most_in_use([*trace.forward, *trace.backward])
-    return TrainingMemory(tensors, tensors if device == "gpu" else max(resident(trace), tensors))
+    state = _COPIES * sum(trace.weights)
+    tensors = state + most_in_use([*trace.forward, *trace.backward])
+    return TrainingMemory(tensors, tensors if device == "gpu" else max(resident(trace), tensors), state)
 
 
 def most_in_use(events: Iterable[Event]) -> int:

@@ -4,6 +4,10 @@ The rules are those of nnU-Net (Isensee et al. 2021) in spirit, for any number o
 models as well: :mod:`dynunet.planning.fingerprint` looks at the files, :mod:`dynunet.planning.patches` lists
 what could be trained in the order in which it grows, :mod:`dynunet.planning.topology` says which network goes
 with each, and :mod:`dynunet.planning.memory` what training it takes. The plan is the last one that fits.
+
+Where time is limited, too, a run has :data:`STEPS` steps at least, for with fewer a network has hardly begun
+to learn, however large it is. As long as steps with the largest patch take longer than that, the channels are
+halved; if they are few by then, the patch is smaller.
 """
 
 from collections.abc import Sequence
@@ -12,14 +16,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..arguments import choice, integer
+from ..arguments import choice, integer, positive
 from ..data import DataOptions
 from ..defaults import channels_for
 from ..jsonable import flat
 from ..writing import amount
 from .fingerprint import Fingerprint, fingerprint
-from .memory import DEVICES, Device, TrainingMemory, training_memory
+from .memory import DEVICES, USABLE, Device, TrainingMemory, training_memory
 from .models import batch_of, model_of, network_options
+from .pace import seconds_per_step
 from .patches import BATCHES, Candidate, candidates
 from .sizes import memory_size
 from .topology import topology
@@ -27,8 +32,9 @@ from .topology import topology
 __all__ = ["Plan", "plan", "plan_for"]
 
 _LIBRARIES = 400_000_000  # bytes of torch and the other libraries on the CPU
-_USABLE = 0.9  # of a GPU's memory: the rest is CUDA's own, and cuDNN's scratch memory
 _UNEVEN = 10  # times as often as the rarest class
+STEPS = 500  # of training, at least
+_LEAST_WIDTH = 8  # to which channels are halved
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class Plan:
         budget: bytes that training may take in all.
         device: ``"cpu"`` or ``"gpu"``.
         beyond: the next larger candidate and what it would take; None if there is none.
+        steps: of training, if time is limited.
+        pace: seconds of a step, in that case.
     """
 
     data: Fingerprint
@@ -52,6 +60,8 @@ class Plan:
     budget: int
     device: Device
     beyond: tuple[Candidate, TrainingMemory] | None
+    steps: int | None = None
+    pace: float | None = None
 
     @property
     def around(self) -> int:
@@ -95,6 +105,8 @@ class Plan:
         if any(k != 3 for kernel in network["kernel_size"] for k in kernel):
             made["kernel_size"] = list(map(_axes, network["kernel_size"]))
         made["batch_size"] = self.choice.batch
+        if self.steps is not None:
+            made["steps"] = self.steps
         if self.class_weights is not None:
             made["class_weights"] = list(self.class_weights)
         return made
@@ -112,6 +124,7 @@ def plan(
     options: DataOptions | None = None,
     device: Device = "cpu",
     width: int | None = None,
+    hours: float | None = None,
 ) -> Plan:
     """Plan the training of a model on a folder of files.
 
@@ -121,7 +134,9 @@ def plan(
         options: how the files are read, with ``targets`` for a model that predicts them; a ``size`` in them
             is kept, and only the batch grows.
         device: what trains: on the CPU the budget is that of the whole process, on a GPU that of the card.
-        width: channels of the first level; by default those of ``dynunet train`` for the number of axes.
+        width: channels of the first level; by default those of ``dynunet train`` for the number of axes, or
+            what there are hours for.
+        hours: of training on this machine, if they are limited. Steps are timed for it.
 
     Raises:
         ValueError: if the budget is too small, naming the least that would do; or naming the argument, the
@@ -129,11 +144,17 @@ def plan(
         FileNotFoundError: naming what was looked for.
     """
     memory_size(memory)  # before files are looked at, which may take long
-    return plan_for(fingerprint(source, options or DataOptions()), memory, device=device, width=width)
+    facts = fingerprint(source, options or DataOptions())
+    return plan_for(facts, memory, device=device, width=width, hours=hours)
 
 
 def plan_for(
-    data: Fingerprint, memory: float | str, *, device: Device = "cpu", width: int | None = None
+    data: Fingerprint,
+    memory: float | str,
+    *,
+    device: Device = "cpu",
+    width: int | None = None,
+    hours: float | None = None,
 ) -> Plan:
     """Plan as :func:`plan` does, from the facts about a data set alone.
 
@@ -142,8 +163,39 @@ def plan_for(
     """
     budget, dims = memory_size(memory), len(data.shape)
     choice(device, DEVICES, "device")
-    width = channels_for(dims, device == "gpu")[0] if width is None else integer(width, "width")
-    return _chosen(data, _possible(data), budget, device, width)
+    seconds = None if hours is None else 3600 * positive(hours, "hours")
+    least = _LEAST_WIDTH if width is None else integer(width, "width")
+    width = channels_for(dims, device == "gpu")[0] if width is None else width
+    possible = _possible(data)
+    while True:
+        found = _chosen(data, possible, budget, device, width)
+        if seconds is None:
+            return found
+        timed = _in_time(found, possible, seconds)
+        largest = timed.choice.size == found.choice.size and timed.choice.batch >= BATCHES[0]
+        if largest or timed.choice == found.choice or width // 2 < least:
+            return timed
+        width //= 2
+
+
+def _in_time(found: Plan, possible: Sequence[Candidate], seconds: float) -> Plan:
+    """The plan with the last candidate before the first one that has too few steps in these seconds."""
+    from ..runs import chosen_device
+
+    where = "cpu" if found.device == "cpu" else str(chosen_device(None))
+    within, paces = possible[: possible.index(found.choice) + 1], []
+    for candidate in within:
+        model = model_of(found.data, candidate, found.width, where).train()
+        pace = seconds_per_step(model, batch_of(found.data, candidate))
+        if paces and STEPS * pace > seconds:
+            break
+        paces.append(pace)
+    last, steps = within[len(paces) - 1], max(1, int(seconds / paces[-1]))
+    if last == found.choice:
+        return replace(found, steps=steps, pace=paces[-1])
+    model, batch = model_of(found.data, last, found.width), batch_of(found.data, last)
+    memory = training_memory(model, batch, found.device)
+    return replace(found, choice=last, memory=memory, beyond=None, steps=steps, pace=paces[-1])
 
 
 def _possible(data: Fingerprint) -> list[Candidate]:
@@ -180,11 +232,11 @@ def _chosen(
 
 
 def _around(data: Fingerprint, budget: int, device: Device) -> int:
-    return int((1 - _USABLE) * budget) if device == "gpu" else _LIBRARIES + data.decoded
+    return int((1 - USABLE) * budget) if device == "gpu" else _LIBRARIES + data.decoded
 
 
 def _too_little(data: Fingerprint, least: TrainingMemory, budget: int, device: Device, width: int) -> str:
-    needed = least.resident / _USABLE if device == "gpu" else least.resident + _around(data, 0, device)
+    needed = least.resident / USABLE if device == "gpu" else least.resident + _around(data, 0, device)
     parts = ""
     if device == "cpu":
         kept = " and decoded files (see cache)" if data.decoded else ""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..data.errors import count, shown
 from ..data.formats.format import times
+from ..defaults import channels_for
 from ..writing import amount
 from .models import model_of
 from .patches import BATCHES, MOST, Candidate
@@ -78,7 +79,8 @@ def _patch(plan: "Plan") -> Iterator[tuple[str, str]]:
 
 def _next(plan: "Plan") -> Iterator[tuple[str, str]]:
     if plan.beyond is None:
-        yield "", "nothing larger to show: it is as large as the files and the network allow"
+        time = "" if plan.steps is None else ", or the time,"
+        yield "", f"nothing larger to show: it is as large as the files and the network{time} allow"
         return
     candidate, memory = plan.beyond
     larger = f"{_of(candidate)} would take {amount(memory.resident + plan.around)}"
@@ -119,7 +121,13 @@ def _work(plan: "Plan") -> Iterator[tuple[str, str]]:
     model = model_of(plan.data, plan.choice, plan.width)
     flops = 3 * model.model.summary(shape).flops
     each = f"{flops / 1e12:.3g} TFLOP and {prod(shape):,} entries"
-    yield "work", f"about {each} a step: time is no part of the plan"
+    if plan.steps is None:
+        yield "work", f"about {each} a step: time is no part of the plan"
+        return
+    yield "work", f"about {each} a step, {plan.pace:.2g} s here, so {plan.steps} steps in that time"
+    usual = channels_for(len(plan.choice.size), plan.device == "gpu")[0]
+    if plan.width < usual:
+        yield "", f"{plan.width} channels at first, not {usual}, for some hundred steps with so large a patch"
 
 
 def _of(candidate: Candidate) -> str:

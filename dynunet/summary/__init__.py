@@ -8,8 +8,8 @@ For each part, one run on the ``meta`` device (:mod:`dynunet.summary.counting`) 
 - activations: bytes that autograd keeps for the backward pass, each once. This is an estimate without dropout
   masks, scratch memory and the allocator's overhead.
 
-A training step takes about three times the FLOPs of the forward pass. It needs the memory of the activations
-and, with Adam, four times that of the parameters (weights, gradients and two moments).
+A training step takes about three times the FLOPs of the forward pass, and the memory that
+:func:`dynunet.planning.training_memory` estimates.
 """
 
 from .diagram import drawing

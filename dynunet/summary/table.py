@@ -62,7 +62,7 @@ class Summary(NamedTuple):
         rule = "-" * len(lines[0])
         notes = (
             "FLOPs: multiplications and additions of one forward pass, about a third of a training step.",
-            "Activations: kept for the backward pass, an estimate; autocast halves most of them.",
+            "Activations: kept for the backward pass, an estimate; autocast halves convolutions' inputs.",
         )
         above = [self.drawing, ""] if self.drawing else []
         return "\n".join([*above, lines[0], rule, *lines[1:-1], rule, lines[-1], *notes])
@@ -97,7 +97,7 @@ def summarize(network: nn.Module, input_shape: Sequence[int], **inputs: Any) -> 
     ---------------------------------------------------
     total                        16    384        336 B
     FLOPs: multiplications and additions of one forward pass, about a third of a training step.
-    Activations: kept for the backward pass, an estimate; autocast halves most of them.
+    Activations: kept for the backward pass, an estimate; autocast halves convolutions' inputs.
     """
     shape = _checked(input_shape, getattr(network, "spatial_dims", None))
     with torch.inference_mode(False), torch.enable_grad():

@@ -132,17 +132,18 @@ def measure(seed: int) -> dict[str, Any]:
     }
 
 
-def main(first: int, num: int) -> None:
+def main(first: int, num: int, results: Path | None) -> None:
     """Measure cases, one after the other, and print a table and the errors in all."""
     print(f"{'seed':>4} axes {'measured':>9} {'tensors':>9} {'estimate':>9}  estimate / measured")
+    known = {} if results is None else _read(results)
     ratios = []
     for seed in range(first, first + num):
-        command = [sys.executable, "-m", __spec__.name, "--one", str(seed)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            print(f"{seed:>4} failed: {done.stderr.strip().splitlines()[-1:]}", flush=True)
+        found = known.get(seed) or _measured_apart(seed)
+        if found is None:
             continue
-        found = json.loads(done.stdout.splitlines()[-1])
+        if results is not None and seed not in known:
+            with results.open("a") as file:
+                file.write(json.dumps({"seed": seed, **found}) + "\n")
         ratios.append(found["estimate"] / found["measured"])
         sizes = (f"{found[name] / 1e6:6.0f} MB" for name in ("measured", "tensors", "estimate"))
         print(f"{seed:>4} {found['dims']:>4} {' '.join(sizes)}  {ratios[-1]:.3f}", flush=True)
@@ -154,13 +155,30 @@ def main(first: int, num: int) -> None:
         print(f"{len(ratios)} networks: {said}, {span}")
 
 
+def _measured_apart(seed: int) -> dict[str, Any] | None:
+    """One case in a process of its own; None if it fails, which is said."""
+    command = [sys.executable, "-m", __spec__.name, "--one", str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"{seed:>4} failed: {done.stderr.strip().splitlines()[-1:]}", flush=True)
+        return None
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _read(results: Path) -> dict[int, dict[str, Any]]:
+    """The cases of an earlier call, by their seeds."""
+    lines = results.read_text().splitlines() if results.is_file() else []
+    return {case["seed"]: case for case in map(json.loads, lines)}
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--first", type=int, default=1000, help="seed of the first network")
     parser.add_argument("--num", type=int, default=40, help="networks")
     parser.add_argument("--one", type=int, help="measure one network, in this process")
+    parser.add_argument("--results", type=Path, help="file of what was measured: not measured again")
     given = parser.parse_args()
     if given.one is not None:
         print(json.dumps(measure(given.one)))
     else:
-        main(given.first, given.num)
+        main(given.first, given.num, given.results)

@@ -2,13 +2,17 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import soundfile as sf
+import torch
 from PIL import Image
 
+from dynunet import Encoder, Supervised, UNet
 from dynunet.cli import main
+from dynunet.data import FolderDataset
 
 RANKS = [1, 2, 3, 4]
 SIZE = {1: 64, 2: 8, 3: 8, 4: 6}  # of examples
@@ -17,6 +21,7 @@ TINY = (
     "--channels 4 8 --num-blocks 1 --num-groups 2 --steps 3 --batch-size 2 --sample-every 0 --no-tensorboard "
     "--cpu --validation-samples 2"
 ).split()
+NETWORK: dict[str, Any] = {"channels": (4, 8), "num_blocks": 1, "num_groups": 2}
 SUFFIXES = {1: ".wav", 2: ".png", 3: ".nii.gz", 4: ".npy"}
 MAPS = {**SUFFIXES, 1: ".npy"}
 AFFINE = np.array([[0, -2, 0, 9], [1.5, 0, 0, -4], [0, 0, 3, 1], [0, 0, 0, 1.0]])  # axes turned and mirrored
@@ -83,3 +88,14 @@ def folder(root: Path, rank: int, number: int = 4) -> Path:
     for name, lines in {"classes": classes, "values": values}.items():
         (root / f"{name}.csv").write_text("\n".join(lines) + "\n")
     return root
+
+
+def untrained(run: Path, dataset: FolderDataset) -> Path:
+    """A model of files with targets that has learned nothing, as a run's folder has it."""
+    torch.manual_seed(0)
+    target, classes, dims = dataset.target, dataset.classes, len(dataset.shape) - 1
+    assert target is not None
+    kind = UNet if target.maps else Encoder
+    net = kind(dims, dataset.channels, target.channels if classes is None else len(classes), **NETWORK)
+    Supervised(net, target.task, classes=classes, data=dataset.units).save_pretrained(run)
+    return run

@@ -15,12 +15,16 @@ import pytest
 import soundfile
 import torch
 import tyro
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from dynunet import Diffusion
+from dynunet import Diffusion, UNet
 from dynunet.cli import main
+from dynunet.cli.summary import _most
 from dynunet.cli.train import MARKERS, Train, flags_of
 from dynunet.jsonable import flat
+from dynunet.planning import training_memory
 from dynunet.training.record import read_flags
 
 SMALL = "--num-blocks 1 --num-groups 4 --no-tensorboard --cpu --sample-every 0 --validation-samples 4".split()
@@ -400,13 +404,34 @@ def test_summary_counts_parameters_batch_precision_and_checkpointing(
         return {line.split()[0].rstrip(","): float(line.split()[-2]) for line in lines}
 
     one, many = memory("--batch-size", 100), memory("--batch-size", 200)
-    assert many["activations"] == pytest.approx(2 * one["activations"], rel=0.01)
+    assert many["gradients"] == pytest.approx(2 * one["gradients"], rel=0.01)
     assert many["weights"] == one["weights"]
-    half = memory("--batch-size", 200, "--precision", "bf16")
-    assert half["activations"] == pytest.approx(one["activations"], rel=0.01)
+    mixed = memory("--batch-size", 200, "--precision", "bf16")
+    assert mixed["gradients"] == pytest.approx(5 / 6 * many["gradients"], abs=0.01)
     less = memory("--batch-size", 200, "--gradient-checkpointing")
-    assert less["activations"] + less["one"] < 0.7 * many["activations"]
-    assert less["training"] == pytest.approx(sum(less.values()) - less["training"], abs=0.02)
+    assert less["gradients"] < 0.7 * many["gradients"]
+    assert less["training"] == pytest.approx(less["weights"] + less["gradients"], abs=0.02)
+    unet = UNet(4, 1, channels=(16, 32), time_embedding=True)
+    planned = training_memory(Diffusion(unet), {"x0": torch.empty(200, 1, 8, 8, 8, 8)})
+    assert many["training"] == pytest.approx(planned.tensors / 2**30, abs=0.01)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 10**4)), min_size=1, max_size=4),
+    st.integers(0, 10**8),
+)
+def test_the_batch_of_the_summary_fits(lines: list[tuple[int, int]], budget: int) -> None:
+    """Never too many; and one more does not, where memory is a line."""
+
+    def memory(examples: int) -> int:
+        return max(first + each * examples for first, each in lines)
+
+    most = _most(memory, budget)
+    assert most >= 0
+    assert most == 0 or memory(most) <= budget
+    if most == 0 or len(lines) == 1:
+        assert memory(most + 1) > budget
 
 
 def test_summary_draws_the_network_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from dynunet import UNet
 
@@ -59,6 +60,13 @@ def test_networks_of_one_rank_after_another() -> None:
     """The first has sizes as they are, and all that follow sizes that vary."""
     for n in (1, 2, 4):
         check(network(n, **LEAST), n, False, SIZES[:2], backend="aot_eager")
+
+
+def test_odd_and_even_sizes_share_a_graph() -> None:
+    counters.clear()
+    unet = network(2, block="plain", norm=None, time_embedding=False)
+    check(unet, 2, False, SIZES, backend="aot_eager", dynamic=True)
+    assert counters["stats"]["unique_graphs"] == 1
 
 
 def test_inductor_trains_one_rank_after_another() -> None:

@@ -45,12 +45,23 @@ def test_plans_of_coarse_and_unlike_volumes(tmp_path: Path) -> None:
     assert "axis 2 is coarse" in str(found)
 
 
+def test_a_plan_for_some_hours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scans = folder(tmp_path, 2) / "scans"
+    capsys.readouterr()
+    run("plan", scans, "--memory", "1GB", "--hours", 0.001, "--device", "cpu")
+    said = capsys.readouterr()
+    flags = json.loads(said.out)
+    assert flags["channels"][0] < 32
+    assert f"so {flags['steps']} steps in that time" in said.err
+
+
 def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scans = folder(tmp_path, 2) / "scans"
     for words, expected in (
         ((scans, "--memory", "1MB"), "--memory must be at least"),
         ((scans, "--memory", "lots"), "--memory must be an amount such as 8GB or 512MiB, got 'lots'"),
         ((scans, "--memory", "1GB", "--width", 0), "--width must be at least 1, got 0"),
+        ((scans, "--memory", "1GB", "--hours", 0), "--hours must be positive and finite, got 0"),
         ((tmp_path / "none", "--memory", "1GB"), "source: there is no file or folder"),
         ((scans, "--memory", "1GB", "--size", 8, 8, 8), "size must be"),
     ):

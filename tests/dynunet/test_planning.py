@@ -88,7 +88,7 @@ def test_a_larger_budget_never_gives_less(
 
     def estimated(model: Any, batch: dict[str, Tensor], device: str) -> TrainingMemory:
         each = batch["x0"].numel() * (700 + 500 * (batch["x0"].numel() % 3))
-        return TrainingMemory(each, 10**7 + each)
+        return TrainingMemory(each, 10**7 + each, 0)
 
     data, found = made_up(*grid, "generation"), []
     with pytest.MonkeyPatch.context() as patch:
@@ -111,6 +111,55 @@ def test_a_budget_too_small_names_the_least(device: Any) -> None:
     least = str(error.value).split("at least ")[1].split(" for the smallest")[0]
     found = plan_for(data, least, device=device, width=4)
     assert found.memory.resident + found.around <= memory_size(least)
+
+
+@settings(max_examples=50, deadline=None)
+@given(grids(), st.floats(1e-4, 1e4), st.sampled_from((4e8, 1e9, 1e12)))
+def test_a_run_of_some_hours_has_enough_steps(
+    grid: tuple[tuple[int, ...], tuple[float, ...]], hours: float, memory: float
+) -> None:
+    """Or else the least there is; half the channels only where otherwise the patch would be smaller."""
+    data = made_up(*grid, "generation")
+
+    def pace(model: Any, batch: dict[str, Tensor]) -> float:
+        return 1e-4 * model * batch["x0"].numel()
+
+    def estimated(model: Any, batch: dict[str, Tensor], device: str) -> TrainingMemory:
+        return TrainingMemory(0, 400 * batch["x0"].numel(), 0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planner, "training_memory", estimated)
+        patch.setattr(planner, "model_of", lambda data, candidate, width, where="": _Width(width))
+        patch.setattr(planner, "seconds_per_step", pace)
+        free, timed = plan_for(data, 5e8 + memory), plan_for(data, 5e8 + memory, hours=hours)
+    assert timed.pace is not None
+    assert timed.steps is not None
+    assert timed.steps * timed.pace <= max(3600 * hours, timed.pace)
+    possible = candidates(*grid)
+    least = timed.choice == possible[0]
+    assert timed.steps >= planner.STEPS or least
+    assert timed.choice.entries <= free.choice.entries
+    assert timed.flags()["steps"] == timed.steps
+    if timed.width < free.width:
+        wider = 2 * timed.width * 1e-4 * 2 * prod(free.choice.size)
+        assert planner.STEPS * wider > 3600 * hours
+
+
+class _Width(int):
+    """A model that is nothing but the channels of its first level."""
+
+    def train(self) -> "_Width":
+        return self
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3, 4])
+def test_steps_are_timed(dims: int) -> None:
+    for task in ("generation", "segmentation", "classification", "regression"):
+        data = made_up((9,) * dims, (1.0,) * dims, task, cond=1)
+        found = plan_for(data, "10GB", width=4, hours=1e-4)
+        assert found.pace is not None
+        assert 0 < found.pace < 60
+        assert "steps in that time" in str(found)
 
 
 def test_rare_classes_are_weighted() -> None:

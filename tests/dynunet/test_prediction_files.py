@@ -9,28 +9,13 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from dynunet import Encoder, Supervised, UNet
 from dynunet.data import FolderDataset
 from dynunet.prediction import Predictor, predict
 
-from .target_writers import folder, label_map, run, scan_of, write
+from .target_writers import folder, label_map, run, scan_of, untrained, write
 from .test_cli_files import Interrupt, contents, ends
-
-NETWORK: dict[str, Any] = {"channels": (4, 8), "num_blocks": 1, "num_groups": 2}
-
-
-def untrained(run: Path, dataset: FolderDataset) -> Path:
-    """A model of files with targets that has learned nothing, as a run's folder has it."""
-    torch.manual_seed(0)
-    target, classes, dims = dataset.target, dataset.classes, len(dataset.shape) - 1
-    assert target is not None
-    kind = UNet if target.maps else Encoder
-    net = kind(dims, dataset.channels, target.channels if classes is None else len(classes), **NETWORK)
-    Supervised(net, target.task, classes=classes, data=dataset.units).save_pretrained(run)
-    return run
 
 
 @pytest.fixture(scope="module")

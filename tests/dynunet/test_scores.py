@@ -1,14 +1,17 @@
 """Evaluation of predictions: figures beside those computed by hand from the files that predict writes."""
 
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
+from dynunet.data import FolderDataset
 from dynunet.evaluation import data_of_run, evaluate
 
-from .target_writers import TINY, VALUES, folder, label_map, run, scan_of, table, write
+from .target_writers import SIZE, TINY, VALUES, folder, label_map, run, scan_of, table, untrained, write
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +65,62 @@ def test_overlaps(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert found.figures[f"Dice {value}"] == pytest.approx(mean, nan_ok=True)
     assert "0 of 3" in said
     assert str(found) in said
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3, 4])
+def test_distances(rank: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Between the surfaces in the files of targets and of predictions, where a class is in both of them."""
+    root = folder(tmp_path, rank)
+    dataset = FolderDataset(root / "scans", targets=root / "masks", size=SIZE[rank])
+    model = untrained(root / "seg", dataset)
+    run("predict", model, root / "scans", "--out", root / "out", "--device", "cpu")
+    capsys.readouterr()
+    how = ("--targets", root / "masks", "--device", "cpu", "--out", root / "figures.csv")
+    run("evaluate", model, root / "scans", "--distances", *how)
+    said, lines, all_found = capsys.readouterr().out, table(root / "figures.csv"), []
+    steps = (1.5, 2.0, 3.0) if rank == 3 else (1.0,) * rank
+    for path in sorted((root / "masks").rglob("*.*")):
+        name = path.name.partition(".")[0]
+        found, truth = read_map(next((root / "out").rglob(f"{name}.*"))), read_map(path)
+        for value in VALUES:
+            line = next(
+                n for n in lines if n["class"] == str(value) and f"{path.name.split('.')[0]}." in n["file"]
+            )
+            expected = float("nan")
+            if (found == value).any() and (truth == value).any():
+                expected = by_all_pairs(found == value, truth == value, steps)
+            assert float(line["hd95"]) == pytest.approx(expected, abs=1e-4, nan_ok=True)
+            all_found.append((value, expected))
+    for value in VALUES:
+        defined = [d for v, d in all_found if v == value and d == d]
+        mean = np.mean(defined) if defined else float("nan")
+        row = next(line.split() for line in said.splitlines() if line.startswith(f"{value} "))
+        assert float(row[3]) == pytest.approx(mean, abs=1e-4, nan_ok=True)
+        assert row[4:7] == [str(len(defined)), "of", "4"]
+
+
+def read_map(path: Path) -> np.ndarray:
+    """Of the format of a path, with axes in the file's order; volumes have spacings along these."""
+    if path.suffix == ".npy":
+        return np.load(path)
+    image: Any = Image.open(path) if path.suffix == ".png" else nib.load(path)
+    return np.asarray(image if path.suffix == ".png" else image.dataobj)
+
+
+def by_all_pairs(a: np.ndarray, b: np.ndarray, steps: tuple[float, ...]) -> float:
+    """The Hausdorff distance at 95 % from the distances of all pairs of places on the surfaces."""
+    edges = []
+    for x in (a, b):
+        inside = np.pad(x, 1)
+        within = [np.roll(inside, shift, axis) for axis in range(x.ndim) for shift in (-1, 1)]
+        edges.append(np.argwhere(inside & ~np.logical_and.reduce(within)) * steps)
+    pairs = np.linalg.norm(edges[0][:, None] - edges[1][None], axis=-1)
+    return max(np.percentile(pairs.min(axis), 95) for axis in (0, 1))
+
+
+def test_distances_are_of_label_maps(data: Path) -> None:
+    with pytest.raises(ValueError, match="distances are of label maps"):
+        evaluate(data / "class", device="cpu", distances=True)
 
 
 def test_a_class_that_is_nowhere_has_no_dice(data: Path, tmp_path: Path) -> None:

@@ -284,7 +284,7 @@ head            1 x 1 x 64 x 64 x 64          465   226 M       48 MiB
 ----------------------------------------------------------------------
 total                                     427,537  68.9 G      661 MiB
 FLOPs: multiplications and additions of one forward pass, about a third of a training step.
-Activations: kept for the backward pass, an estimate; autocast halves most of them.""",
+Activations: kept for the backward pass, an estimate; autocast halves convolutions' inputs.""",
     )
 
 

@@ -25,7 +25,9 @@ from ..spec import DataSpec
 from ..values import Region, Scale, resized
 from .numbers import FLOATS, Numbers
 
-__all__ = ["Format", "Header", "Resampling", "check_not_empty", "most", "times"]
+__all__ = ["Format", "Header", "Resampling", "check_not_empty", "misplaced", "most", "times"]
+
+_FAR = 0.1  # of an entry, by which the grids of files that belong together may differ
 
 _T = TypeVar("_T", bound=Hashable)
 
@@ -50,10 +52,17 @@ class Header:
     factors: tuple[int, ...] | None = None  # by which the grid of a result is finer than that of the file
     labels: np.ndarray | None = field(default=None, compare=False)  # one per example
     classes: tuple[str, ...] | None = None  # names of the labels
+    parts: tuple["Header", ...] = ()  # the files of its channels, if each has one
+    case: Path | None = None  # the name that these have in common
 
     @property
     def kind(self) -> str:
         return self.format.kind
+
+    @property
+    def place(self) -> Path:
+        """The path by which it is matched with other files."""
+        return self.case or self.path
 
 
 class Resampling(NamedTuple):
@@ -346,6 +355,20 @@ def check_not_empty(path: Path) -> None:
     """
     if path.stat().st_size == 0:
         raise UnreadableError("it is empty (0 bytes)")
+
+
+def misplaced(header: Header, other: Header) -> str | None:
+    """Why a file does not lie on the grid of another one: its size, or where it is."""
+    here, there = ((*[h.entries] * h.series, *h.shape) for h in (header, other))
+    if here != there:
+        return f"has another size: {times(there)}, not {times(here)}"
+    if header.affine is None or other.affine is None:
+        return None
+    corners = np.meshgrid(*((0, n - 1) for n in header.shape[:3]), [1], indexing="ij")
+    far = np.abs((header.affine - other.affine) @ np.stack(corners).reshape(4, -1)).max()
+    if far <= _FAR * min(header.spacing or (1.0,)):
+        return None
+    return f"has another grid: their affines differ by up to {far:.3g}"
 
 
 def most(values: Iterable[_T]) -> _T:

@@ -1,0 +1,127 @@
+"""How good the settings of a plan are beside others: ``python -m tests.benchmarks.plans``.
+
+Networks that segment the pictures of ``examples/segment_2d.py`` are trained for equally many seconds of the
+processor: that of ``dynunet plan`` for this time and a budget of memory, and those of a grid of channels,
+levels, patches and batches. Loss, design of the network, learning rate and average are the same, and so are
+the held-out pictures: digits that none has seen, on another photograph. Printed is the mean Dice of each, and
+how much less than the best of the grid the plan has.
+"""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import process_time
+from typing import Any, NamedTuple
+
+import torch
+
+from dynunet import Supervised, Trainer, UNet
+from dynunet.data import DataOptions, FolderDataset
+from dynunet.defaults import LABEL_MAPS
+from dynunet.metrics import dice
+from dynunet.planning import plan
+from dynunet.planning.topology import channels_of
+
+ROOT = Path(__file__).parents[2]
+WIDTHS, LEVELS, BATCHES = (
+    (8, 16, 32),
+    (3, 5),
+    ((32, 16), (64, 4)),
+)  # of the grid; sizes and numbers of patches
+_TRIED = 2, 2, 10  # steps of trials: the first prepares, the others tell the seconds of those between them
+
+
+class Setting(NamedTuple):
+    """What is compared."""
+
+    network: Mapping[str, Any]
+    size: tuple[int, ...]
+    batch: int
+
+    def __str__(self) -> str:
+        channels = " ".join(map(str, self.network["channels"]))
+        return f"{channels:22} {'x'.join(map(str, self.size)):>7} {self.batch:>5}"
+
+
+def grid() -> Iterator[Setting]:
+    """Every combination."""
+    for width, levels, (size, batch) in product(WIDTHS, LEVELS, BATCHES):
+        yield Setting({"channels": channels_of(levels, width)}, (size, size), batch)
+
+
+def planned(folder: Path, memory: str, seconds: float) -> Setting:
+    """That of ``dynunet plan``."""
+    options = DataOptions(spatial_dims=2, targets=folder / "masks")
+    found = plan(folder / "images", memory, options=options, hours=seconds / 3600)
+    print(found, "\n")
+    return Setting(found.network, found.choice.size, found.choice.batch)
+
+
+def trained(
+    setting: Setting, folder: Path, seconds: float, seed: int, **how: Any
+) -> tuple[Supervised, int, float]:
+    """A model, after how many steps, and how many seconds of the processor they took."""
+    _, first, last = (_fit(setting, folder, steps, seed, **how)[1] for steps in _TRIED)
+    steps = max(1, round(seconds * (_TRIED[-1] - _TRIED[0]) / (last - first)))
+    model, taken = _fit(setting, folder, steps, seed, **how)
+    return model, steps, taken
+
+
+def _fit(setting: Setting, folder: Path, steps: int, seed: int, **how: Any) -> tuple[Supervised, float]:
+    size = setting.size
+    data = FolderDataset(folder / "images", 2, targets=folder / "masks", split="all", size=size)
+    torch.manual_seed(seed)
+    unet = UNet(2, data.channels, len(data.classes or ()), **setting.network, **LABEL_MAPS)
+    model = Supervised(unet, classes=data.classes)
+    options = {"sample_every": 0, "validate_every": 0, "tensorboard": False, "progress": False, "cpu": True}
+    with TemporaryDirectory() as out:
+        trainer = Trainer(model, data, out, batch_size=setting.batch, seed=seed, **options, **how)
+        start = process_time()
+        model = trainer.fit(steps=steps)
+    return model, process_time() - start
+
+
+def judged(model: Supervised, pairs: Sequence[Mapping[str, Any]]) -> float:
+    """Mean Dice of what is to be found."""
+    found = [dice(model.predict(pair["x0"][None]), pair["target"][None], 2)[0, 1] for pair in pairs]
+    return float(torch.stack(found).nanmean())
+
+
+def main(seconds: float, memory: str, seeds: int, **how: Any) -> None:
+    sys.path.append(str(ROOT / "examples"))
+    from _pairs import make, read
+
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        make(folder)
+        judge = read(folder)[1]
+        pairs = [judge[i] for i in range(len(judge))]
+        settings = {"plan": planned(folder / "learn", memory, seconds)}
+        settings |= {f"{i}": s for i, s in enumerate(grid(), 1)}
+        print(f"{'':5}{'channels':22} {'patch':>7} {'batch':>5} {'steps':>6} {'seconds':>7}   Dice")
+        scores = dict.fromkeys(settings, 0.0)
+        for label, setting in settings.items():
+            for seed in range(seeds):
+                model, steps, taken = trained(setting, folder / "learn", seconds, seed, **how)
+                score = judged(model, pairs)
+                scores[label] += score / seeds
+                print(f"{label:5}{setting} {steps:6} {taken:7.1f}   {score:.4f}", flush=True)
+    others = {label: score for label, score in scores.items() if label != "plan"}
+    best = max(others, key=others.__getitem__)
+    behind = 1 - scores["plan"] / scores[best]
+    print(f"plan {scores['plan']:.4f}, the best of the grid {scores[best]:.4f} ({best}): {behind:.1%} less")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=75, help="of the processor, for each training")
+    parser.add_argument("--memory", default="8GB", help="budget of the plan")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each setting, whose mean counts")
+    parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of all")
+    parser.add_argument("--ema", type=float, default=0.98, help="decay of the averaged weights of all")
+    warnings.simplefilter("ignore")
+    main(**vars(parser.parse_args()))
