@@ -117,8 +117,7 @@ def looked_at(source: "Path", options: "DataOptions") -> "tuple[list[tuple[int, 
     from .data.formats import of_kind
     from .data.selection import Selection, common_spec
 
-    paths, selection = find(source), Selection()
-    paths = paths if options.channel_files is None else cases(paths, options.channel_files, {})
+    paths, selection = cases(find(source), options.channel_files, {}), Selection()
     try:
         files = selection.read_headers(paths[:: -(-len(paths) // _LOOKED_AT)], options)
         spec, files = common_spec(files, options, selection)

@@ -102,7 +102,7 @@ class Results:
         found = search(source, "source", out if below else None, progress)
         read = {_identity(path) for path in beside} if below else ()
         files = [path for path in found.files if _identity(path) not in read]
-        files = files if channels is None else cases(files, channels, found.unusable)
+        files = cases(files, channels, found.unusable)
         if not files and not self.folder:
             raise ValueError(f"source: {shown(source)}: {found.unusable[source]}")
         self.files = [(p, out if lines else _destination(p, source, out, named, channels)) for p in files]

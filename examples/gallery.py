@@ -121,13 +121,7 @@ def ocean(part: Any, shown: Shown) -> None:
 ROWS = (
     Row("audio", "denoise_audio_1d.py", "1-D: speech out of noise, both never heard", 210, speech),
     Row("images", "generate_images_2d.py", "2-D: digits from noise, of the class asked for", 200, digits),
-    Row(
-        "volume",
-        "volume_diffusion_3d.py",
-        "3-D: another man's brain, completed",
-        140,
-        brain,
-    ),
+    Row("volume", "volume_diffusion_3d.py", "3-D: another man's brain, completed", 140, brain),
     Row("segment", "segment_brain_3d.py", "3-D: grey and white matter of a brain never seen", 230, tissues),
     Row("ocean", "ocean_4d.py", "4-D: the ocean below its surface, through the year", 210, ocean),
 )

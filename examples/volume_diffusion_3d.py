@@ -1,6 +1,6 @@
 """Complete a brain scan: a 3-D diffusion model learns one brain and is asked about another person's.
 
-    python examples/volume_diffusion_3d.py               # ten minutes on two cores
+    python examples/volume_diffusion_3d.py               # thirteen minutes, with one thread
     python examples/volume_diffusion_3d.py --train-steps 800 --channels 16 32 64
     python examples/volume_diffusion_3d.py --data folder/   # with scan and other.nii.gz, without skulls
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,21 +29,23 @@ __all__ = ["case_of", "cases", "stack_of"]
 Names = tuple[str, ...]
 
 
-def cases(paths: Iterable[Path], names: Names, skipped: dict[Path, str]) -> list[Path]:
-    """The first file of every case.
+def cases(paths: Iterable[Path], names: Names | None, skipped: dict[Path, str]) -> list[Path]:
+    """The first file of every case; all files, if each has all of its channels.
 
     Args:
         paths: files of all channels.
         names: of the channels: ends of names such as ``_0000``, or folders such as ``T1/``.
         skipped: where files are noted that are of no case, and why.
     """
+    if names is None:
+        return list(paths)
     found: dict[Path, dict[int, Path]] = {}
     for path in paths:
         place = _split(path, names)
         if place is None:
             skipped[path] = f"it is none of the channels {' '.join(names)}"
         else:
-            found.setdefault(place[1], {})[place[0]] = path
+            found.setdefault(case_of(path, names), {})[place.number] = path
     for channels in found.values():
         if 0 not in channels:
             first = shown(_of_channel(next(iter(channels.values())), names, 0))
@@ -55,20 +57,28 @@ def cases(paths: Iterable[Path], names: Names, skipped: dict[Path, str]) -> list
 def case_of(path: Path, names: Names | None) -> Path:
     """The name that the files of all channels have in common."""
     place = None if names is None else _split(path, names)
-    return path if place is None else place[1]
+    return path if place is None else Path(place.before + place.after)
 
 
-def _split(path: Path, names: Names) -> tuple[int, Path] | None:
-    """The number of the channel, and the name of the case; None for a file of none."""
-    own = stem(path, path.parent)
+class _Place(NamedTuple):
+    """The number of a file's channel, and what stands before and after the channel's name in its path."""
+
+    number: int
+    before: str
+    after: str
+
+
+def _split(path: Path, names: Names) -> _Place | None:
+    """Where the name of a channel stands in a path; None for a file of none."""
+    whole, own = path.as_posix(), stem(path, path.parent)
+    without_suffix = whole[: len(whole) - len(path.name) + len(own)]
     for name in sorted(names, key=len, reverse=True):
         if name.endswith("/"):
-            folders = [i for i, part in enumerate(path.parts[:-1]) if part == name[:-1]]
-            if folders:
-                parts = path.parts[: folders[-1]] + path.parts[folders[-1] + 1 :]
-                return names.index(name), Path(*parts)
-        elif own.endswith(name) and len(own) > len(name):
-            return names.index(name), path.with_name(own[: -len(name)] + path.name[len(own) :])
+            at = f"/{whole}".rfind(f"/{name}")
+        else:
+            at = len(without_suffix) - len(name) if own.endswith(name) and own != name else -1
+        if at >= 0:
+            return _Place(names.index(name), whole[:at], whole[at + len(name) :])
     return None
 
 
@@ -77,22 +87,21 @@ def _of_channel(path: Path, names: Names, number: int) -> Path:
     place = _split(path, names)
     if place is None:
         raise UnreadableError(f"it is none of the channels {' '.join(names)}")
-    here, there = names[place[0]], names[number]
-    if here.endswith("/"):
-        at = max(i for i, part in enumerate(path.parts[:-1]) if part == here[:-1])
-        return Path(*path.parts[:at], there[:-1], *path.parts[at + 1 :])
-    own = stem(path, path.parent)
-    return path.with_name(own[: -len(here)] + there + path.name[len(own) :])
+    return Path(place.before + names[number] + place.after)
 
 
-@cache
-def stack_of(own: Format, names: Names) -> Format:
-    """The format of files that are the channels of one example.
+def stack_of(own: Format, names: Names | None) -> Format:
+    """The format of files that are the channels of one example; that of each, if it has all of them.
 
     Args:
         own: of each file.
         names: of the channels.
     """
+    return own if names is None else _stack(own, names)
+
+
+@cache
+def _stack(own: Format, names: Names) -> Format:
     made: Any = type("Stack", (_Stack, type(own)), {})()
     made.own, made.names = own, names
     return made
@@ -105,7 +114,7 @@ class _Stack(Format):
     names: Names
 
     def __reduce__(self) -> Any:
-        return stack_of, (self.own, self.names)
+        return _stack, (self.own, self.names)
 
     def header(self, path: Path, options: DataOptions) -> Header:
         parts: list[Header] = []

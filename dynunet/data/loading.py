@@ -129,8 +129,7 @@ def header_of(path: Path, spec: DataSpec) -> Header:
         series=spec.series,
         missing=spec.missing,
     )
-    own = found if spec.channel_files is None else stack_of(found, spec.channel_files)
-    return own.header(path, options)
+    return stack_of(found, spec.channel_files).header(path, options)
 
 
 def mapped(header: Header, spec: DataSpec, mix: bool) -> ChannelMapping:

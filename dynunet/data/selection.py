@@ -51,9 +51,8 @@ class Selection:
         options: DataOptions,
         header: Callable[[Format, Path, DataOptions], Header] | None = None,
     ) -> list[File]:
-        files, read, names = [], header or _header, options.channel_files
-        paths = paths if names is None else cases(paths, names, self.skipped)
-        for path in watched(paths, "looking at files"):
+        files, read = [], header or _header
+        for path in watched(cases(paths, options.channel_files, self.skipped), "looking at files"):
             found = of_path(path)
             try:
                 if found is None:
@@ -94,8 +93,7 @@ class Selection:
 
 def _header(own: Format, path: Path, options: DataOptions) -> Header:
     """Of one file, or of the files of all channels."""
-    names = options.channel_files
-    return (own if names is None else stack_of(own, names)).header(path, options)
+    return stack_of(own, options.channel_files).header(path, options)
 
 
 def watched(items: Iterable[_Item], text: str) -> Iterable[_Item]:

@@ -30,7 +30,7 @@ def network_options(candidate: Candidate, width: int) -> dict[str, Any]:
     }
 
 
-def model_of(data: Fingerprint, candidate: Candidate, width: int, device: str = "meta") -> Any:
+def model_of(data: Fingerprint, candidate: Candidate, width: int, device: str | torch.device = "meta") -> Any:
     """The model, as ``dynunet train`` would build it; on the ``meta`` device it has no numbers."""
     dims, spec, options = len(data.shape), data.spec, network_options(candidate, width)
     conditions = {"cond_channels": spec.cond_channels}

@@ -182,7 +182,9 @@ def _in_time(found: Plan, possible: Sequence[Candidate], seconds: float) -> Plan
     """The plan with the last candidate before the first one that has too few steps in these seconds."""
     from ..runs import chosen_device
 
-    where = "cpu" if found.device == "cpu" else str(chosen_device(None))
+    where = chosen_device("cpu" if found.device == "cpu" else None)
+    if found.device == "gpu" and where.type == "cpu":
+        raise ValueError("hours need steps that are timed on a GPU, for device 'gpu', and there is none here")
     within, paces = possible[: possible.index(found.choice) + 1], []
     for candidate in within:
         model = model_of(found.data, candidate, found.width, where).train()

@@ -27,11 +27,8 @@ from dynunet.planning import plan
 from dynunet.planning.topology import channels_of
 
 ROOT = Path(__file__).parents[2]
-WIDTHS, LEVELS, BATCHES = (
-    (8, 16, 32),
-    (3, 5),
-    ((32, 16), (64, 4)),
-)  # of the grid; sizes and numbers of patches
+WIDTHS, LEVELS = (8, 16, 32), (3, 5)  # of the grid
+BATCHES = (32, 16), (64, 4)  # sizes and numbers of patches
 _FEW = 2  # steps, whose seconds are those of all that is around the steps
 _TRIED = 0.1  # of the seconds, in which steps are timed
 

@@ -163,6 +163,12 @@ def test_steps_are_timed(dims: int, task: str) -> None:
     assert "steps in that time" in str(found)
 
 
+def test_hours_of_a_gpu_are_timed_on_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dynunet.runs.chosen_device", lambda device: torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"^hours need steps that are timed on a GPU"):
+        plan_for(made_up((5,), (1.0,), "generation"), "10GB", device="gpu", width=4, hours=1.0)
+
+
 def test_rare_classes_are_weighted() -> None:
     data = made_up((5,), (1.0,), "classification")
     plan = plan_for(data, "1GB", width=4)
