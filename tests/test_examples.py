@@ -574,8 +574,9 @@ def test_two_opposite_samples_have_the_mean_of_a_gaussian_model() -> None:
 
     model = Diffusion(_spectral.Refined(Nothing()), _spectral.SCHEDULE, "sample").eval()
     spectra = torch.from_numpy(power).float().unsqueeze(0)
+    torch.manual_seed(0)
     samples = _repair.drawn(model, damage, spectra, num_samples=2, steps=20)
     assert torch.equal(samples.where(~gap, 0), damage.y.expand(2, -1, -1, -1))
     error = (samples.mean(0)[gap] - exact).norm() / exact.norm()
-    assert error < 0.1
+    assert error < 0.06
     assert (samples[0][gap] - exact).norm() / exact.norm() > 2 * error
