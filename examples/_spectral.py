@@ -20,7 +20,7 @@ from dynunet.diffusion.schedules import EDM
 ORDER = 64  # of the autoregressive models: 8 ms, a period of all but the lowest voices
 BANDS = 32  # in which the network is told the spectrum
 FOLD = 4  # entries in a row that are channels of the network: it has a quarter of them, and is faster
-SCHEDULE = EDM(0.003, 3.0)  # the noise, for recordings of a root mean square of about 0.25
+SCHEDULE = EDM()  # its noise has to hide the sharpest peak of any spectrum at first
 
 
 def model_of(x: np.ndarray, order: int) -> tuple[np.ndarray, float]:

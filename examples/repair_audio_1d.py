@@ -61,7 +61,7 @@ class Options(with_flags(NetworkOptions, NETWORK)):
     """in Hz; other files are resampled"""
     size: int = 512
     """samples in a training example, and in what is repaired; a multiple of 4"""
-    train_steps: int = 2500
+    train_steps: int = 1500
     """of training"""
     batch_size: int = 16
     """training examples per step"""
@@ -69,9 +69,9 @@ class Options(with_flags(NetworkOptions, NETWORK)):
     """peak learning rate"""
     count: int = 48
     """recordings that are repaired"""
-    num_samples: int = 16
+    num_samples: int = 8
     """of each of them; an even number"""
-    sample_steps: int = 10
+    sample_steps: int = 20
     """of the sampler"""
 
 
@@ -109,7 +109,7 @@ def main(options: Options) -> None:
         draw(damage, answers, samples, rate, folder / f"{name}.png")
     report(folder, options, {"seconds": seconds, **figures})
     print(f"\nLook at {folder}/*.png. To try next:")
-    suggest("--train-steps 12000", "--channels 32 64 128 --strides 4 4", "--num-samples 128")
+    suggest("--train-steps 6000", "--channels 32 64 128 --strides 4 4", "--num-samples 128")
 
 
 if __name__ == "__main__":
