@@ -143,9 +143,9 @@ def drawn(model: Diffusion, damage: Damage, spectra: Tensor, *, num_samples: int
     each step the mean of two opposite samples is nearly exact. Limits are not linear: there noise helps.
     """
     how: dict[str, Any] = {"num_samples": num_samples, "steps": steps, "spectrum": spectra}
-    how |= {"generator": opposite, "batch_size": 2 * max(1, 128 // len(damage.y))}
+    how |= {"generator": opposite, "batch_size": 2 * max(1, 128 // len(damage.y)), "progress": False}
     if damage.kind == "gaps":
-        return model.reconstruct(damage.y, Mask(~damage.wrong), method=MMPS(8), **how)
+        return model.reconstruct(damage.y, Mask(~damage.wrong), method=MMPS(16), **how)
     limits = Clip(-damage.limit, damage.limit)
     return model.reconstruct(damage.y, limits, method=MMPS(3), sampler="dpmpp_2m_sde", **how)
 

@@ -66,6 +66,10 @@ def wiener(x: Tensor, spectra: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
 class Refined(Configured, nn.Module):
     """Wiener's estimate, corrected by a network: ``model(x, t, spectrum=...)`` with :data:`SCHEDULE`'s t.
 
+    While it is trained all is as differentiable as it looks. Otherwise the derivative is that of Wiener's
+    estimate: methods of posterior sampling then take the covariance of the Gaussian model, whose equations
+    they can solve, and the network is evaluated once a step.
+
     Args:
         network: from ``2 * FOLD`` channels, the noisy recording and Wiener's estimate, to ``FOLD``, at the
             time sigma / (sigma + level), with ``BANDS`` features.
@@ -83,7 +87,7 @@ class Refined(Configured, nn.Module):
         shape = (spectrum.unsqueeze(1) / level**2).log()
         features = F.adaptive_avg_pool(shape, BANDS, spatial_dims=1)[:, 0] / 2
         time = (sigma / (sigma + level)).flatten()
-        folded = rearrange(seen, "n c (t p) -> n (c p) t", p=FOLD)
+        folded = rearrange(seen if self.training else seen.detach(), "n c (t p) -> n (c p) t", p=FOLD)
         correction = self.network(folded, time, features=features)
         return estimate + error * rearrange(correction, "n (c p) t -> n c (t p)", p=FOLD)
 

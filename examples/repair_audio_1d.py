@@ -69,9 +69,9 @@ class Options(with_flags(NetworkOptions, NETWORK)):
     """peak learning rate"""
     count: int = 48
     """recordings that are repaired"""
-    num_samples: int = 4
+    num_samples: int = 8
     """of each of them; an even number"""
-    sample_steps: int = 10
+    sample_steps: int = 20
     """of the sampler"""
 
 
@@ -109,7 +109,7 @@ def main(options: Options) -> None:
         draw(damage, answers, samples, rate, folder / f"{name}.png")
     report(folder, options, {"seconds": seconds, **figures})
     print(f"\nLook at {folder}/*.png. To try next:")
-    suggest("--train-steps 6000", "--channels 32 64 128 --strides 4 4", "--num-samples 16 --sample-steps 20")
+    suggest("--train-steps 6000", "--channels 32 64 128 --strides 4 4", "--num-samples 128")
 
 
 if __name__ == "__main__":

@@ -535,14 +535,21 @@ class Same(nn.Module):
         return x[:, : _spectral.FOLD]
 
 
-def test_correction_is_of_the_size_of_the_error() -> None:
+def test_correction_is_of_the_size_of_the_error_and_has_no_derivative_outside_training() -> None:
     torch.manual_seed(0)
-    spectra, x, t = torch.rand(2, 129) + 0.1, torch.randn(2, 1, 128), torch.tensor([0.3, 0.7])
+    model, spectra = _spectral.Refined(Same()), torch.rand(2, 129) + 0.1
+    x = torch.randn(2, 1, 128, requires_grad=True)
+    t = torch.tensor([0.3, 0.7])
     sigma = _spectral.SCHEDULE(t.double())[1].float().view(2, 1, 1)
     estimate, error = _spectral.wiener(x, spectra, sigma)
     std = (spectra.mean(1).view(2, 1, 1) + sigma**2).sqrt()
-    found = _spectral.Refined(Same())(x, t, spectrum=spectra)
-    torch.testing.assert_close(found, estimate + error * x / std)
+    v = torch.randn_like(x)
+    (linear,) = torch.autograd.grad(estimate, x, v, retain_graph=True)
+    for training, more in ((True, 1), (False, 0)):
+        found = model.train(training)(x, t, spectrum=spectra)
+        torch.testing.assert_close(found, estimate + error * x / std)
+        (gradient,) = torch.autograd.grad(found, x, v)
+        torch.testing.assert_close(gradient, linear + more * error / std * v)
 
 
 def test_two_opposite_samples_have_the_mean_of_a_gaussian_model() -> None:
