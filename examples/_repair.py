@@ -143,7 +143,7 @@ def drawn(model: Diffusion, damage: Damage, spectra: Tensor, *, num_samples: int
     each step the mean of two opposite samples is nearly exact. Limits are not linear: there noise helps.
     """
     how: dict[str, Any] = {"num_samples": num_samples, "steps": steps, "spectrum": spectra}
-    how |= {"generator": opposite, "batch_size": 2 * max(1, 128 // len(damage.y)), "progress": False}
+    how |= {"generator": opposite, "batch_size": 2 * max(1, 128 // len(damage.y))}
     if damage.kind == "gaps":
         return model.reconstruct(damage.y, Mask(~damage.wrong), method=MMPS(16), **how)
     limits = Clip(-damage.limit, damage.limit)
