@@ -109,7 +109,7 @@ def main(options: Options) -> None:
         draw(damage, answers, samples, rate, folder / f"{name}.png")
     report(folder, options, {"seconds": seconds, **figures})
     print(f"\nLook at {folder}/*.png. To try next:")
-    suggest("--train-steps 6000", "--channels 32 64 128 --strides 4 4", "--num-samples 128")
+    suggest("--train-steps 6000", "--channels 32 64 128 --strides 4 4", "--num-samples 32")
 
 
 if __name__ == "__main__":
