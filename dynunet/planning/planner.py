@@ -5,11 +5,11 @@ models as well: :mod:`dynunet.planning.fingerprint` looks at the files, :mod:`dy
 what could be trained in the order in which it grows, :mod:`dynunet.planning.topology` says which network goes
 with each, and :mod:`dynunet.planning.memory` what training it takes. The plan is the last one that fits.
 
-Where time is limited, too, the largest patch comes first, for networks that never saw a whole file found less
-in it. Then a run has :data:`STEPS` steps with :data:`EXAMPLES` in a batch: as long as it would have fewer,
-the channels are halved, and a batch has more only if there are as many steps. If the channels are few by then,
-the batch is smaller, and with fewer than :data:`FEWEST` steps, in which a network hardly begins to learn, the
-patch.
+Where time is limited, too, the largest patch comes first, for networks that never saw a whole file found
+less in it. Then a run has :data:`STEPS` steps with :data:`EXAMPLES` in a batch: as long as it would have
+fewer, the channels are halved, and a batch has more only if there are as many steps. If the channels are
+few by then, the batch is smaller, and with fewer than :data:`FEWEST` steps, in which a network hardly
+begins to learn, the patch.
 """
 
 from collections.abc import Sequence
