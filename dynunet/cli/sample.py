@@ -28,7 +28,7 @@ class Sample:
     steps: int = 20
     """of the sampler: more are better and slower"""
     sampler: str = "dpmpp_2m"
-    """ddpm, ddim, euler, heun, dpmpp_2m or dpmpp_2m_sde"""
+    """ddpm, ddim, euler, heun, dpmpp_2m, dpmpp_2m_sde or unipc"""
     classes: tuple[str, ...] | None = None
     """names or numbers of classes, in turn; by default all of them"""
     guidance_scale: float = 1.0

@@ -13,7 +13,7 @@ from .posterior import DPS, MMPS, Guidance, PiGDM, RePaint
 from .predictions import EDMPrediction, Epsilon, FlowPrediction, Prediction, Sample, VPrediction
 from .rescaling import shifted, zero_terminal_snr
 from .restoration import inpainting
-from .samplers import ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, euler, heun
+from .samplers import ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, euler, heun, unipc
 from .schedulers import from_scheduler
 from .schedules import (
     EDM,
@@ -74,6 +74,7 @@ __all__ = [
     "shifted",
     "spaced",
     "threshold",
+    "unipc",
     "windowed",
     "zero_terminal_snr",
 ]

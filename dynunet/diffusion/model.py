@@ -237,8 +237,9 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         Args:
             shape: ``(N, C, *spatial)``; spatial may be empty, for points, and N may be 0.
             steps: steps of the sampler, at least 1; of most an evaluation of the network each.
-            sampler: ``"ddpm"``, ``"ddim"``, ``"euler"``, ``"heun"``, ``"dpmpp_2m"``, ``"dpmpp_2m_sde"``, a
-                function with their signature, or a scheduler object of diffusers.
+            sampler: ``"ddpm"``, ``"ddim"``, ``"euler"``, ``"heun"``, ``"dpmpp_2m"``,
+                ``"dpmpp_2m_sde"``, ``"unipc"``, a function with their signature, or a scheduler object of
+                diffusers.
             spacing: of the times: ``"uniform"``, ``"trailing"``, ``"karras"`` or ``"log_snr"``.
             eta: noise of a sampler (or of a scheduler's step) that has this option: 0 for none, 1 for all.
             guidance_scale, guidance_rescale, guidance_interval: see :meth:`predict`.

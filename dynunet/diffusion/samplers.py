@@ -30,6 +30,7 @@ from .noise import Noise
 from .schedulers import from_scheduler
 from .schedules import ScheduleLike, as_schedule
 from .steps import Callback, Denoise, Level, Sampler, add_noise, estimate, level, report, walk
+from .unipc import unipc
 
 __all__ = [
     "SAMPLERS",
@@ -43,6 +44,7 @@ __all__ = [
     "euler",
     "from_scheduler",
     "heun",
+    "unipc",
 ]
 
 
@@ -234,4 +236,5 @@ SAMPLERS: dict[str, Sampler] = {
     "heun": heun,
     "dpmpp_2m": dpmpp_2m,
     "dpmpp_2m_sde": dpmpp_2m_sde,
+    "unipc": unipc,
 }

@@ -5,9 +5,11 @@ models as well: :mod:`dynunet.planning.fingerprint` looks at the files, :mod:`dy
 what could be trained in the order in which it grows, :mod:`dynunet.planning.topology` says which network goes
 with each, and :mod:`dynunet.planning.memory` what training it takes. The plan is the last one that fits.
 
-Where time is limited, too, a run has :data:`STEPS` steps at least, for with fewer a network has hardly begun
-to learn, however large it is. As long as steps with the largest patch take longer than that, the channels are
-halved; if they are few by then, the patch is smaller.
+Where time is limited, too, the largest patch comes first, for networks that never saw a whole file found
+less in it. Then a run has :data:`STEPS` steps with :data:`EXAMPLES` in a batch: as long as it would have
+fewer, the channels are halved, and a batch has more only if there are as many steps. If the channels are
+few by then, the batch is smaller, and with fewer than :data:`FEWEST` steps, in which a network hardly
+begins to learn, the patch.
 """
 
 from collections.abc import Sequence
@@ -33,7 +35,9 @@ __all__ = ["Plan", "plan", "plan_for"]
 
 _LIBRARIES = 400_000_000  # bytes of torch and the other libraries on the CPU
 _UNEVEN = 10  # times as often as the rarest class
-STEPS = 500  # of training, at least
+STEPS = 500  # of training, if the channels or the batch can be fewer for it
+EXAMPLES = 4  # in a batch, likewise
+FEWEST = 250  # of training, if the patch can be smaller
 _LEAST_WIDTH = 8  # to which channels are halved
 
 
@@ -171,33 +175,46 @@ def plan_for(
         found = _chosen(data, possible, budget, device, width)
         if seconds is None:
             return found
-        timed = _in_time(found, possible, seconds)
-        largest = timed.choice.size == found.choice.size and timed.choice.batch >= BATCHES[0]
-        if largest or timed.choice == found.choice or width // 2 < least:
-            return timed
-        width //= 2
+        smaller = possible[: possible.index(found.choice) + 1]
+        largest = [c for c in smaller if c.size == found.choice.size]  # with more and more examples
+        chosen, pace = _last_in_time(found, largest, seconds / STEPS)
+        few = STEPS * pace > seconds or chosen.batch < min(EXAMPLES, largest[-1].batch)
+        if few and width // 2 >= least:
+            width //= 2
+            continue
+        if FEWEST * pace > seconds:
+            chosen, pace = _last_in_time(found, smaller, seconds / FEWEST)
+        return _timed(found, chosen, max(1, int(seconds / pace)), pace)
 
 
-def _in_time(found: Plan, possible: Sequence[Candidate], seconds: float) -> Plan:
-    """The plan with the last candidate before the first one that has too few steps in these seconds."""
+def _last_in_time(found: Plan, growing: Sequence[Candidate], most: float) -> tuple[Candidate, float]:
+    """The last candidate before the first whose steps take more than so many seconds, and those of its steps.
+
+    The first candidate if there is no other.
+    """
     from ..runs import chosen_device
 
     where = chosen_device("cpu" if found.device == "cpu" else None)
     if found.device == "gpu" and where.type == "cpu":
         raise ValueError("hours need steps that are timed on a GPU, for device 'gpu', and there is none here")
-    within, paces = possible[: possible.index(found.choice) + 1], []
-    for candidate in within:
+    paces: list[float] = []
+    for candidate in growing:
         model = model_of(found.data, candidate, found.width, where).train()
         pace = seconds_per_step(model, batch_of(found.data, candidate))
-        if paces and STEPS * pace > seconds:
+        if paces and pace > most:
             break
         paces.append(pace)
-    last, steps = within[len(paces) - 1], max(1, int(seconds / paces[-1]))
-    if last == found.choice:
-        return replace(found, steps=steps, pace=paces[-1])
-    model, batch = model_of(found.data, last, found.width), batch_of(found.data, last)
-    memory = training_memory(model, batch, found.device)
-    return replace(found, choice=last, memory=memory, beyond=None, steps=steps, pace=paces[-1])
+    return growing[len(paces) - 1], paces[-1]
+
+
+def _timed(found: Plan, chosen: Candidate, steps: int, pace: float) -> Plan:
+    """The plan with another candidate, which takes less memory, and so many steps."""
+    if chosen == found.choice:
+        return replace(found, steps=steps, pace=pace)
+    memory = training_memory(
+        model_of(found.data, chosen, found.width), batch_of(found.data, chosen), found.device
+    )
+    return replace(found, choice=chosen, memory=memory, beyond=None, steps=steps, pace=pace)
 
 
 def _possible(data: Fingerprint) -> list[Candidate]:

@@ -127,7 +127,7 @@ def _work(plan: "Plan") -> Iterator[tuple[str, str]]:
     yield "work", f"about {each} a step, {plan.pace:.2g} s here, so {plan.steps} steps in that time"
     usual = channels_for(len(plan.choice.size), plan.device == "gpu")[0]
     if plan.width < usual:
-        yield "", f"{plan.width} channels at first, not {usual}, for some hundred steps with so large a patch"
+        yield "", f"{plan.width} channels at first, not {usual}, for more steps with so large a patch"
 
 
 def _of(candidate: Candidate) -> str:

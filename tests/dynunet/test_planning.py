@@ -118,7 +118,7 @@ def test_a_budget_too_small_names_the_least(device: Any) -> None:
 def test_a_run_of_some_hours_has_enough_steps(
     grid: tuple[tuple[int, ...], tuple[float, ...]], hours: float, memory: float
 ) -> None:
-    """Or else the least there is; half the channels only where otherwise the patch would be smaller."""
+    """Patch, number of steps, channels and batch give way in this order, the last one first."""
     data = made_up(*grid, "generation")
 
     def pace(model: Any, batch: dict[str, Tensor]) -> float:
@@ -132,17 +132,24 @@ def test_a_run_of_some_hours_has_enough_steps(
         patch.setattr(planner, "model_of", lambda data, candidate, width, where="": _Width(width))
         patch.setattr(planner, "seconds_per_step", pace)
         free, timed = plan_for(data, 5e8 + memory), plan_for(data, 5e8 + memory, hours=hours)
+        again = plan_for(data, 5e8 + memory, width=timed.width).choice  # what this width has memory for
     assert timed.pace is not None
     assert timed.steps is not None
     assert timed.steps * timed.pace <= max(3600 * hours, timed.pace)
-    possible = candidates(*grid)
-    least = timed.choice == possible[0]
-    assert timed.steps >= planner.STEPS or least
     assert timed.choice.entries <= free.choice.entries
     assert timed.flags()["steps"] == timed.steps
+    seconds, possible = 3600 * hours, candidates(*grid)
+    few = next(c for c in possible if c.size == again.size)
+    if timed.choice.size != again.size:
+        assert 1e-4 * timed.width * few.entries * planner.FEWEST > seconds
+        assert timed.steps >= planner.FEWEST or timed.choice == possible[0]
+    elif timed.choice.batch > few.batch:
+        assert timed.steps >= planner.STEPS
+    if timed.steps < planner.STEPS or timed.choice.batch < min(planner.EXAMPLES, again.batch):
+        assert timed.width // 2 < 8
     if timed.width < free.width:
-        wider = 2 * timed.width * 1e-4 * 2 * prod(free.choice.size)
-        assert planner.STEPS * wider > 3600 * hours
+        slow = 2 * timed.width * 1e-4 * planner.EXAMPLES * prod(free.choice.size)
+        assert slow * planner.STEPS > seconds
 
 
 class _Width(int):

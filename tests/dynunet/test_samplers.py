@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dynunet import Diffusion
 from dynunet.diffusion.rescaling import shifted, zero_terminal_snr
-from dynunet.diffusion.samplers import ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, euler, heun
+from dynunet.diffusion.samplers import ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, euler, heun, unipc
 from dynunet.diffusion.schedulers import from_scheduler
 from dynunet.diffusion.schedules import EDM, SCHEDULES, Cosine, Discrete, Flow, Linear
 from dynunet.diffusion.spacing import SPACINGS, spaced
@@ -34,7 +34,13 @@ MIXTURE = GaussianMixture(
     [0.3, 0.2, 0.4],
     [0.3, 0.3, 0.4],
 )
-DETERMINISTIC = {"ddim": ddim, "euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m}
+DETERMINISTIC: dict[str, Any] = {
+    "ddim": ddim,
+    "euler": euler,
+    "heun": heun,
+    "dpmpp_2m": dpmpp_2m,
+    "unipc": unipc,
+}
 RUNS: list[tuple[Any, dict[str, float]]] = [
     (ddpm, {}),
     (ddim, {}),
@@ -78,12 +84,27 @@ def median_error() -> Callable[[Any, int], float]:
     return error
 
 
-@pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("euler", 1), ("heun", 2), ("dpmpp_2m", 2)])
-def test_convergence_order(name: str, order: int, median_error: Any) -> None:
+@pytest.mark.parametrize(
+    ("sampler", "order"),
+    [
+        (ddim, 1),
+        (euler, 1),
+        (heun, 2),
+        (dpmpp_2m, 2),
+        (partial(unipc, order=1), 2),
+        (unipc, 3),
+        (partial(unipc, order=3), 4),
+    ],
+)
+def test_convergence_order(sampler: Any, order: int, median_error: Any) -> None:
     steps = [80, 160, 320]
-    errors = [median_error(DETERMINISTIC[name], n) for n in steps]
+    errors = [median_error(sampler, n) for n in steps]
     slope = math.log(errors[0] / errors[-1]) / math.log(steps[-1] / steps[0])
     assert slope == pytest.approx(order, abs=0.15), errors
+
+
+def test_unipc_has_a_fraction_of_the_error_of_dpmpp_2m(median_error: Any) -> None:
+    assert median_error(unipc, 40) <= median_error(dpmpp_2m, 40) / 4
 
 
 def test_few_steps_of_dpmpp_2m_are_as_good_as_many_of_ddim(median_error: Any) -> None:
@@ -437,6 +458,11 @@ def assert_equal_steps(ours: list[Tensor], theirs: list[Tensor], steps: int) -> 
         (dpmpp_2m, partial(diffusers.DPMSolverMultistepScheduler, **ODE), TRAINED),
         (dpmpp_2m, partial(diffusers.DPMSolverMultistepScheduler, **ODE, use_karras_sigmas=True), TRAINED),
         (dpmpp_2m_sde, partial(diffusers.DPMSolverMultistepScheduler, **SDE), TRAINED),
+        *(
+            (partial(unipc, order=order), partial(diffusers.UniPCMultistepScheduler, **ODE, **how), TRAINED)
+            for order in (1, 2, 3)
+            for how in ({"solver_order": order}, {"solver_order": order, "use_karras_sigmas": True})
+        ),
         (euler, partial(diffusers.FlowMatchEulerDiscreteScheduler), Flow()),
         (euler, partial(diffusers.FlowMatchEulerDiscreteScheduler, shift=3.0), Flow()),
         (euler, partial(diffusers.EDMEulerScheduler), EDM()),
@@ -573,6 +599,7 @@ def test_trailing_is_that_of_diffusers(steps: int) -> None:
         ),
         (lambda x, ok: ok(ddim, eta=1.5), ValueError, r"eta must be in \[0, 1\], got 1.5"),
         (lambda x, ok: ok(dpmpp_2m_sde, eta=-1.0), ValueError, "eta must be at least 0 and finite, got -1.0"),
+        (lambda x, ok: ok(unipc, order=4), ValueError, "order must be 1, 2 or 3, got 4"),
         (lambda x, ok: ok(heun, churn=-1.0), ValueError, "churn must be at least 0, got -1.0"),
         (lambda x, ok: ok(heun, churn_noise=-1.0), ValueError, "churn_noise must be at least 0, got -1.0"),
         (lambda x, ok: ok(heun, churn_range=(2.0, 1.0)), ValueError, "churn_range must be .*got"),
