@@ -46,13 +46,13 @@ class Options(with_flags(NetworkOptions, {"channels": (8, 16, 32), "num_groups":
     """take every so many months, depths, latitudes and longitudes of the file"""
     box: tuple[int, int] = (5, 8)
     """latitudes and longitudes of a box"""
-    train_steps: int = 800
+    train_steps: int = 300
     """of training, with one example each"""
     lr: float = 4e-3
     """peak learning rate"""
     num_samples: int = 32
     """of what may be in the boxes"""
-    sample_steps: int = 6
+    sample_steps: int = 8
     """of the sampler"""
 
 
@@ -113,11 +113,11 @@ def main(options: Options) -> None:
         how = {"strides": strides, "padding_mode": PADDING, "time_embedding": True, **options.network()}
         unet = UNet(4, 1, cond_channels=TERMS + 4, kernel_size=kernels, **how)
         # What is not known is smooth: its large parts are seen in noise of several times their size.
-        weighting = LogNormal(mean=0.8, std=1.2, sigma_data=STD)
+        weighting = LogNormal(mean=0.3, std=1.2, sigma_data=STD)
         diffusion = Diffusion(unet, EDM(0.05, 10), "edm", weighting, sigma_data=STD)
     print(unet.summary((1, *data[0]["x0"].shape)))
     training = {"steps": options.train_steps, "batch_size": 1, "lr": options.lr, "seed": options.seed}
-    training |= {"ema": 0.99, "sample_every": 0}
+    training |= {"ema": 0.98, "sample_every": 0}
     model, seconds = fit(Trainer(diffusion, data, folder / "model", **training), folder)
 
     guess, cond = question(seen, known, water, place)
