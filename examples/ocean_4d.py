@@ -1,6 +1,6 @@
 """Look below the surface of the ocean: a 4-D U-Net completes temperatures where only the surface is known.
 
-    python examples/ocean_4d.py                   # the World Ocean Atlas, five minutes of one core
+    python examples/ocean_4d.py                   # the World Ocean Atlas, four minutes of one core
 
 Satellites see the surface and little else, so boxes of 20 by 32 degrees are held out below it, all year, and
 others are hidden to learn from. A linear regression guesses from what is around a box and how wrong that is
