@@ -1,21 +1,27 @@
-"""The mixed layer of the ocean: where it is, what a satellite sees of it, answers by hand, and maps.
+"""The mixed layer of the ocean: where it is, what floats measure of it, answers by hand, and maps.
 
 Fields are those of ``_ocean.py``, ``(months, depths, latitudes, longitudes)``; labels are 1 in the layer that
 wind and cooling keep stirred, 0 below it, -1 on land.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 from _ocean import applied, below, draw_maps, linear, mean_of_parallel
 from torch import Tensor
 from torch.utils.data import Dataset
 
+import convnd.functional as F
 from dynunet.diffusion import coordinates
 from dynunet.metrics import dice
 
 STEP = 0.5  # degrees C: the layer ends where it is by so much warmer or colder than at the surface
+STEPS = (0.4, 0.6, 0.8, 1.0, 1.3)  # degrees C, between which to choose
+WIDE = (3, 5, 9)  # months, latitudes and longitudes of a mean
+REACHES = tuple(product((1, 3), (1, 3, 5), (1, 3, 5, 9)))  # to choose from
 
 
 def layer(field: Tensor, water: Tensor) -> Tensor:
@@ -24,30 +30,56 @@ def layer(field: Tensor, water: Tensor) -> Tensor:
     return torch.where(water, mixed, -1)
 
 
-def seen(field: Tensor, water: Tensor) -> Tensor:
-    """What is known everywhere, ``(6, *field.shape)``: the surface, its mean over the year and season, where
-    entries are, and where there is water."""
-    surface = field[:, :1].expand_as(field)
-    yearly = surface.mean(0, keepdim=True).expand_as(field)
-    place = coordinates((1, 1, *field.shape))[0, 1:3]  # depth and latitude
-    return torch.stack([surface / 15 - 1, yearly / 15 - 1, (surface - yearly) / 4, *place, water.float()])
+def measured(field: Tensor, water: Tensor, share: float, std: float) -> tuple[Tensor, Tensor]:
+    """Temperatures of floats, which are in other places every month, and where they are; 0 elsewhere.
+
+    Args:
+        field, water: the truth.
+        share: of the columns of water, which are measured.
+        std: of the errors, in degrees C.
+    """
+    floats = (torch.rand_like(field[:, :1]) < share) & water
+    return (field + std * torch.randn_like(field)) * floats, floats
+
+
+def seen(values: Tensor, floats: Tensor, water: Tensor, usual: Tensor) -> Tensor:
+    """What the network is shown, ``(9, *values.shape)``: the temperature that was measured, and how far it is
+    from the surface's; where; the mean of that around, and how much there is around; how usual the layer is
+    on the parallel; where there is water; and places, alike in both hemispheres."""
+    depth, latitude = coordinates((1, 1, *values.shape))[0, 1:3]
+    deeper = values - values[:, :1]
+    mean, count = mean_around(deeper, floats, WIDE)
+    warm, there = (values / 15 - 1) * floats, floats.expand_as(values)
+    shown = [warm, deeper.clamp(-6, 6) / 2, there, mean.clamp(-3, 3), 4 * count.expand_as(values)]
+    shown += [2 * usual - 1, water, depth, 2 * latitude.abs() - 1]
+    return torch.stack([x.float() for x in shown])
 
 
 class Areas(Dataset[dict[str, Tensor]]):
-    """Areas of some latitudes and longitudes, all year and at all depths; longitudes have no end."""
+    """Areas of some latitudes and longitudes, all year and at all depths, with new floats each time.
 
-    def __init__(self, x: Tensor, labels: Tensor, size: Sequence[int]) -> None:
-        self.x, self.labels, self.size = x, labels, size
+    Longitudes have no end. How usual the layer is comes from other longitudes.
+    """
+
+    def __init__(
+        self, field: Tensor, water: Tensor, labels: Tensor, size: Sequence[int], share: float, std: float
+    ) -> None:
+        self.parts, self.size, self.share, self.std = (field, water, labels), size, share, std
 
     def __len__(self) -> int:
         return 10_000
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        rows, columns = self.labels.shape[2:]
+        rows, columns = self.parts[0].shape[2:]
         row = int(torch.randint(max(rows - self.size[0], 0) + 1, ()))
         around = (int(torch.randint(columns, ())) + torch.arange(min(self.size[1], columns))) % columns
-        x, target = (part[..., row : row + self.size[0], :][..., around] for part in (self.x, self.labels))
-        return {"x0": x, "target": target}
+        parallels = [part[..., row : row + self.size[0], :] for part in self.parts]
+        labels, elsewhere = parallels[2], torch.ones(columns, dtype=torch.bool)
+        elsewhere[around] = False
+        usual = mean_of_parallel(labels.float(), elsewhere & (labels >= 0))[..., around]
+        field, water, target = (part[..., around] for part in parallels)
+        asked = measured(field, water, self.share, self.std)
+        return {"x0": seen(*asked, water, usual), "target": target}
 
 
 def climatology(labels: Tensor, known: Tensor) -> Tensor:
@@ -55,13 +87,52 @@ def climatology(labels: Tensor, known: Tensor) -> Tensor:
     return (mean_of_parallel(labels.float(), known) > 0.5).long()
 
 
-def regression(x: Tensor, labels: Tensor, known: Tensor) -> Tensor:
-    """Labels as a linear function, for each depth its own, of what is seen and of products of two of it."""
-    pairs = torch.combinations(torch.arange(4), with_replacement=True)
-    chosen = x[[0, 1, 2, 4]]
-    terms = torch.stack([torch.ones_like(x[0]), *chosen, *(chosen[i] * chosen[j] for i, j in pairs)])
-    weights = linear([(terms * known, labels * known)])
-    return (applied(weights, terms) > 0.5).long()
+def mean_around(values: Tensor, floats: Tensor, reach: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Means of what floats measured around, and the share of places where there are any.
+
+    ``reach`` is of months, latitudes and longitudes, odd numbers.
+    """
+    months, rows, columns = (size // 2 for size in reach)
+
+    def around(x: Tensor) -> Tensor:
+        x = F.pad(x, (columns, columns), mode="circular")
+        x = torch.cat([x[len(x) - months :], x, x[:months]])  # nor has the year an end
+        size = (reach[0], 1, *reach[1:])
+        return F.avg_pool(x.unsqueeze(0), size, 1, (0, 0, rows, 0), spatial_dims=4)[0]
+
+    share = around(floats.float())
+    return around(values * floats) / share.clamp(min=1e-6), share
+
+
+def smoothed(values: Tensor, floats: Tensor, usual: Tensor, reach: Sequence[int], step: float) -> Tensor:
+    """The layer by means around: where these are within a step of the surface's; as usual far from floats."""
+    mean, share = mean_around(values - values[:, :1], floats, reach)
+    return torch.where(share > 1e-6, (mean.abs() < step).long().cumprod(1), usual)
+
+
+def best_smoothed(values: Tensor, floats: Tensor, labels: Tensor, known: Tensor) -> tuple[Tensor, Any]:
+    """The layer by means around, with the reach and the step that are best where labels are known."""
+    usual, truth = climatology(labels, known), labels.clamp(min=0)
+    counted = known & below(labels)
+
+    def good(how: tuple[Sequence[int], float]) -> float:
+        found = smoothed(values, floats, usual, *how)
+        return dice(found[None], truth[None], 2, counted[None])[0, 1].item()
+
+    best = max(product(REACHES, STEPS), key=good)
+    return smoothed(values, floats, usual, *best), best
+
+
+def regression(values: Tensor, floats: Tensor, labels: Tensor, known: Tensor, reach: Sequence[int]) -> Tensor:
+    """Labels as a linear function, for each depth its own, of means around and the rule of a parallel."""
+    mean, _ = mean_around(values - values[:, :1], floats, reach)
+    wide, _ = mean_around(values - values[:, :1], floats, WIDE)
+    usual = mean_of_parallel(labels.float(), known)
+    terms = [torch.ones_like(mean), usual]
+    for x in (mean, wide):
+        terms += [(-x.abs()).exp(), (-((2 * x) ** 2)).exp(), usual * (-x.abs()).exp()]
+    x = torch.stack(terms)
+    return (applied(linear([(x * known, labels * known)]), x) > 0.5).long()
 
 
 def judge(answers: Mapping[str, Tensor], labels: Tensor, held_out: Tensor, folder: Path) -> dict[str, str]:

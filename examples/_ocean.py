@@ -6,6 +6,7 @@ middle of the Pacific.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dynunet.metrics import coverage, crps
 
 ATLAS = "usr/share/ferret-vis/data/ocean_atlas_subset.nc"
 LEVEL = 0.9  # of intervals
+_ROWS = (0, 2, 3)  # all axes but depths
 
 
 def read(data: Path | None, every: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -77,23 +79,31 @@ def mean_of_parallel(field: Tensor, known: Tensor) -> Tensor:
     return (total / known.sum(-1, keepdim=True).clamp(min=1)).expand_as(field)
 
 
-def from_around(field: Tensor, known: Tensor, water: Tensor, rounds: int = 20) -> Tensor:
-    """Unknown entries, filled in from west and east.
+def from_around(
+    field: Tensor, known: Tensor, water: Tensor, reach: tuple[int, int] = (1, 9), rounds: int = 20
+) -> Tensor:
+    """Unknown entries, filled in from around: by default from west and east.
 
-    Again and again each entry is the mean of 9 longitudes around it, with the zonal climatology taken off.
-    Latitudes are left out: the ocean changes fast from south to north, and with them errors are larger.
+    Again and again each entry is the mean of ``reach`` latitudes and longitudes around it, two odd numbers,
+    with the zonal climatology taken off.
     """
     mean = mean_of_parallel(field, known)
-    x, around = (field - mean) * known, _around(water.float()).clamp(min=1e-6)
+    x, around = (field - mean) * known, _around(water.float(), reach).clamp(min=1e-6)
     for _ in range(rounds):
-        x = torch.where(known, x, _around(x) / around * water)
+        x = torch.where(known, x, _around(x, reach) / around * water)
     return torch.where(known, field, (mean + x) * water)
 
 
-def _around(field: Tensor) -> Tensor:
-    """Means over 9 longitudes, which have no end."""
-    padded = F.pad(field, (4, 4), mode="circular")  # the last axis
-    return F.avg_pool(padded.unsqueeze(0), (1, 1, 1, 9), 1, spatial_dims=4)[0]
+def _around(field: Tensor, reach: tuple[int, int]) -> Tensor:
+    """Means over latitudes, beyond whose ends is 0, and longitudes, which have no end."""
+    rows, columns = (size // 2 for size in reach)
+    padded = F.pad(field, (columns, columns), mode="circular")  # the last axis
+    return F.avg_pool(padded.unsqueeze(0), (1, 1, *reach), 1, (0, 0, rows, 0), spatial_dims=4)[0]
+
+
+def mirrored(field: Tensor) -> Tensor:
+    """The Earth with south and north exchanged, half a year later: seasons are opposite there."""
+    return field.flip(-2).roll(field.shape[-4] // 2, -4)
 
 
 def linear(examples: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
@@ -115,27 +125,30 @@ def applied(weights: Tensor, terms: Tensor) -> Tensor:
     return torch.einsum("pmdij,dp->mdij", terms.double(), weights).float()
 
 
-def regression(data: Any, cond: Tensor, examples: int = 40) -> Tensor:
-    """The errors of a guess as a linear function, for each depth its own, of the first four conditions.
+@dataclass(frozen=True)
+class Regression:
+    """Errors of a guess as a linear function, for each depth its own, of the first conditions.
 
-    It is fitted to examples of the same data as the network is. These conditions are how far the surface is
-    from the guess, in the month and over the year, and the guess and its season.
+    Args:
+        weights: ``(depths, terms)``.
+        spread: what is left of the errors, as root mean squares, ``(depths, 1, 1)``; 1 where there are none.
     """
-    drawn = (data[int(torch.randint(len(data), ()))] for _ in range(examples))
-    weights = linear((item["cond"][:4] * item["mask"], (item["x0"] * item["mask"])[0]) for item in drawn)
-    return applied(weights, cond[:4])
 
+    weights: Tensor
+    spread: Tensor
 
-def stretched(samples: Tensor, truth: Tensor, where: Tensor) -> tuple[Tensor, float]:
-    """Samples moved away from their mean by one factor, and the factor.
+    @classmethod
+    def fit(cls, examples: Iterable[tuple[Tensor, Tensor, Tensor]], terms: int) -> "Regression":
+        """Of least squared error over examples of errors, conditions, and where both count."""
+        drawn = [(cond[:terms] * mask, error * mask, mask) for error, cond, mask in examples]
+        weights = linear((cond, error) for cond, error, _ in drawn)
+        left = torch.stack([(error - applied(weights, cond)).square().sum(_ROWS) for cond, error, _ in drawn])
+        count = torch.stack([mask.sum(_ROWS) for *_, mask in drawn]).sum(0)
+        spread = torch.where(count > 0, left.sum(0) / count.clamp(min=1), left.new_ones(())).sqrt()
+        return cls(weights, spread.view(-1, 1, 1))
 
-    It is the one with which the intervals have the truth as often as they should where it may be looked at.
-    """
-    mean, _, low, high = summarize(samples[:, where], LEVEL)
-    away = truth[where] - mean
-    needed = away / torch.where(away > 0, high - mean, low - mean)
-    factor = needed.quantile(LEVEL).item()
-    return samples.mean(0) + factor * (samples - samples.mean(0)), factor
+    def __call__(self, cond: Tensor) -> Tensor:
+        return applied(self.weights, cond[: self.weights.shape[1]])
 
 
 def gaussian_crps(errors: Tensor, std: Tensor) -> Tensor:
@@ -145,60 +158,43 @@ def gaussian_crps(errors: Tensor, std: Tensor) -> Tensor:
 
 
 def judge_intervals(
-    samples: Tensor, regression: Tensor, field: Tensor, held_out: Tensor, others: Tensor
+    samples: Tensor, regression: Tensor, spread: Tensor, field: Tensor, held_out: Tensor
 ) -> dict[str, str]:
     """Print how sure answers are where the field is held out, and how right they are to be so.
 
     Args:
         samples: of the network, ``(m, months, depths, latitudes, longitudes)``.
-        regression: answers of which only the errors in the other boxes tell how sure they are.
+        regression: answers, with normal errors.
+        spread: standard deviations of these, ``(depths, 1, 1)``.
         field, held_out: the truth, and where answers are judged.
-        others: boxes to learn from how sure answers may be.
     """
-    wider, factor = stretched(samples, field, others)
-    errors = regression - field
-    spread = torch.stack([_std(errors[:, d][others[:, d]]) for d in range(field.shape[1])])
-    std = spread.view(-1, 1, 1).expand_as(field)[held_out]
-    half, error = std * Normal(0.0, 1.0).icdf(torch.tensor((1 + LEVEL) / 2)), errors[held_out]
+    truth, error = field[held_out], (regression - field)[held_out]
+    std = spread.expand_as(field)[held_out]
+    half = std * Normal(0.0, 1.0).icdf(torch.tensor((1 + LEVEL) / 2))
     rows = {"regression": (gaussian_crps(error, std).mean(), (error.abs() <= half).float().mean(), 2 * half)}
-    truth = field[held_out].unsqueeze(0)
-    for name, x in {"as sampled": samples, "network": wider}.items():
-        x = x[:, held_out].unsqueeze(1)
-        low, high = summarize(x, LEVEL)[2:]
-        rows[name] = crps(x, truth), coverage(low, high, truth), high - low
-    print(f"\nIntervals of {LEVEL:.0%} there, of {len(samples)} samples of the network:\n")
+    x, y = samples[:, held_out].unsqueeze(1), truth.unsqueeze(0)
+    low, high = summarize(x, LEVEL)[2:]
+    rows["network"] = crps(x, y), coverage(low, high, y), high - low
+    print(f"\nIntervals of {LEVEL:.0%} there; those of the network are of its {len(samples)} samples:\n")
     print(f"{'':12}{'CRPS':>7}{'covered':>10}{'width in degrees C':>20}")
+    figures = {}
     for name, (score, covered, width) in rows.items():
         print(f"{name:12}{score.item():7.3f}{covered.item():10.1%}{width.mean().item():20.2f}")
-    print(f"""
-Other boxes, which the network did not learn from either, say how sure to be: by them the samples were moved
-away from their mean by a factor of {factor:.2f}. The regression has, at each depth, the spread of its errors
-there.""")
-    names = {"regression CRPS": "regression", "network CRPS": "network"}
-    figures = {name: f"{rows[row][0].item():.3f}" for name, row in names.items()}
+        figures[f"{name} CRPS"] = f"{score.item():.3f}"
+    print("\nThe regression has, at each depth, the spread of the errors that it makes where it is fitted.")
     covered, width = rows["network"][1:]
     return figures | {"covered": f"{covered.item():.3f}", "width": f"{width.mean().item():.2f}"}
 
 
-def _std(errors: Tensor) -> Tensor:
-    """The root mean square of errors; 1 if there are none."""
-    return errors.square().mean().sqrt() if len(errors) else errors.new_tensor(1.0)
-
-
 def judge(
-    answers: Mapping[str, Tensor],
-    field: Tensor,
-    water: Tensor,
-    held_out: Tensor,
-    unknown: Tensor,
-    folder: Path,
+    answers: Mapping[str, Tensor], field: Tensor, water: Tensor, held_out: Tensor, folder: Path
 ) -> dict[str, str]:
-    """Draw each answer where the field is not known, and print its errors where it is held out.
+    """Draw each answer, and print its errors where the field is held out.
 
     Returns them in degrees C.
     """
-    filled = {name: torch.where(unknown, x, field) for name, x in answers.items()}
-    _draw(filled, field, water, unknown, folder)
+    filled = {name: torch.where(held_out, x, field) for name, x in answers.items()}
+    _draw(filled, field, water, held_out, folder)
     return _compare(filled, field, held_out)
 
 
