@@ -83,7 +83,7 @@ def generate(
         num: how many.
         size: one number for all axes or one for each, by default that of training; larger: in windows.
         steps: of the sampler: more are better and slower.
-        sampler: ``ddpm``, ``ddim``, ``euler``, ``heun``, ``dpmpp_2m``, ``dpmpp_2m_sde`` or ``unipc``.
+        sampler: by its name, see :meth:`dynunet.Diffusion.sample`.
         classes: names or numbers of classes, in turn; by default all of them.
         guidance_scale: more than 1: clearer examples of their class, and less varied.
         batch_size: how many at a time; by default by their size. The samples do not depend on it.

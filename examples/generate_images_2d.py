@@ -43,7 +43,7 @@ class Options(with_flags(NetworkOptions, {"attention": ("none", "full")})):
     lr: float = 2e-3
     """peak learning rate"""
     sampler: str = "dpmpp_2m"
-    """ddpm, ddim, euler, heun, dpmpp_2m, dpmpp_2m_sde or unipc"""
+    """how to walk from noise to data: ddpm, dpmpp_2m, unipc or another of dynunet's"""
     sample_steps: int = 20
     """network evaluations per sample"""
     guidance_scale: float = 1.25

@@ -26,7 +26,7 @@ class Options:
     prediction: str = "v_prediction"
     """what is asked of the model: epsilon, sample, v_prediction, flow, edm; the points are the same"""
     sampler: str = "dpmpp_2m"
-    """how to walk from noise to data: ddpm, ddim, euler, heun, dpmpp_2m, dpmpp_2m_sde, unipc"""
+    """how to walk from noise to data: ddpm, dpmpp_2m, unipc or another of dynunet's"""
     steps: int = 20
     """of the sampler"""
     out: Path = Path("runs/learn_diffusion.png")

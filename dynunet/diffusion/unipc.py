@@ -38,17 +38,16 @@ def unipc(
     steps = list(walk(x, schedule, times))
     end = len(steps) if steps[-1][-1].sigma == 0 else inf
     known: list[Estimate] = []  # the last ones, the newest first
-    step: tuple[Tensor, Level, Tensor, list[Estimate]] | None = None  # that may be corrected
+    step: tuple[Tensor, Level, Tensor, list[Estimate]] | None = None  # that is corrected next
     for i, now, then in steps:
         x0 = estimate(denoise, x, now.t)
         if step is not None:
             start, before, x0_before, others = step
             x = _moved(start, before, now, x0_before, [(now.log_ratio, x0), *others])
         others = known[: int(min(order, end - i)) - 1]
-        exact = now.log_ratio == -inf or then.sigma == 0  # nothing to extrapolate: the step is infinite
-        step = None if exact else (x, now, x0, others)
-        known = [] if exact else [(now.log_ratio, x0), *known][: order - 1]
-        x = _moved(x, now, then, x0, [] if exact else others)
+        if now.log_ratio > -inf:  # steps from pure noise are infinite, and no polynomial goes through it
+            step, known = (x, now, x0, others), [(now.log_ratio, x0), *known][: order - 1]
+        x = _moved(x, now, then, x0, others)
         report(callback, i, then, x, x0)
     return x
 
@@ -57,10 +56,10 @@ def _moved(x: Tensor, now: Level, then: Level, x0: Tensor, others: Sequence[Esti
     """x at the level ``then``, if x_0 between is a polynomial through its estimates here and elsewhere."""
     h = then.log_ratio - now.log_ratio
     moved = then.sigma / now.sigma * x
-    moved -= then.alpha * expm1(-h) * x0  # in place: x may be as large as memory allows
+    moved.add_(x0, alpha=-then.alpha * expm1(-h))  # in place: x may be as large as memory allows
     places = [(log_ratio - now.log_ratio) / h for log_ratio, _ in others]
     for weight, place, (_, other) in zip(_weights(h, places), places, others, strict=True):
-        moved += then.alpha * weight / place * (other - x0)
+        moved.add_(other - x0, alpha=then.alpha * weight / place)
     return moved
 
 

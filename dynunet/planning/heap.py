@@ -12,7 +12,7 @@ block, between two small blocks.
 The replay below is of this, with chance where it depends on too much: each scrap is taken with a probability,
 :data:`TAKEN`, where autograd makes nodes that stay. That and :data:`SAFETY` were fitted to 71 networks;
 ``python -m tests.benchmarks.training_memory`` compares the estimate with others. It cannot be exact: the same
-network took from 0.78 to 0.92 GB in five processes, as a scrap was taken or not.
+network took from 0.78 to 0.92 GB in five processes.
 """
 
 from bisect import bisect_left, insort

@@ -18,6 +18,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..arguments import choice, integer, positive
 from ..data import DataOptions
 from ..defaults import channels_for
@@ -167,36 +169,42 @@ def plan_for(
     """
     budget, dims = memory_size(memory), len(data.shape)
     choice(device, DEVICES, "device")
-    seconds = None if hours is None else 3600 * positive(hours, "hours")
     least = _LEAST_WIDTH if width is None else integer(width, "width")
     width = channels_for(dims, device == "gpu")[0] if width is None else width
     possible = _possible(data)
+    if hours is None:
+        return _chosen(data, possible, budget, device, width)
+    seconds, where = 3600 * positive(hours, "hours"), _timing_device(device)
     while True:
         found = _chosen(data, possible, budget, device, width)
-        if seconds is None:
-            return found
-        smaller = possible[: possible.index(found.choice) + 1]
-        largest = [c for c in smaller if c.size == found.choice.size]  # with more and more examples
-        chosen, pace = _last_in_time(found, largest, seconds / STEPS)
+        fitting = possible[: possible.index(found.choice) + 1]
+        largest = [c for c in fitting if c.size == found.choice.size]  # with more and more examples
+        chosen, pace = _last_in_time(found, largest, seconds / STEPS, where)
         few = STEPS * pace > seconds or chosen.batch < min(EXAMPLES, largest[-1].batch)
         if few and width // 2 >= least:
             width //= 2
             continue
         if FEWEST * pace > seconds:
-            chosen, pace = _last_in_time(found, smaller, seconds / FEWEST)
-        return _timed(found, chosen, max(1, int(seconds / pace)), pace)
+            chosen, pace = _last_in_time(found, fitting, seconds / FEWEST, where)
+        return _with(found, chosen, max(1, int(seconds / pace)), pace)
 
 
-def _last_in_time(found: Plan, growing: Sequence[Candidate], most: float) -> tuple[Candidate, float]:
+def _timing_device(device: Device) -> torch.device:
+    from ..runs import chosen_device
+
+    where = chosen_device("cpu" if device == "cpu" else None)
+    if device == "gpu" and where.type == "cpu":
+        raise ValueError("hours need steps that are timed on a GPU, for device 'gpu', and there is none here")
+    return where
+
+
+def _last_in_time(
+    found: Plan, growing: Sequence[Candidate], most: float, where: torch.device
+) -> tuple[Candidate, float]:
     """The last candidate before the first whose steps take more than so many seconds, and those of its steps.
 
     The first candidate if there is no other.
     """
-    from ..runs import chosen_device
-
-    where = chosen_device("cpu" if found.device == "cpu" else None)
-    if found.device == "gpu" and where.type == "cpu":
-        raise ValueError("hours need steps that are timed on a GPU, for device 'gpu', and there is none here")
     paces: list[float] = []
     for candidate in growing:
         model = model_of(found.data, candidate, found.width, where).train()
@@ -207,7 +215,7 @@ def _last_in_time(found: Plan, growing: Sequence[Candidate], most: float) -> tup
     return growing[len(paces) - 1], paces[-1]
 
 
-def _timed(found: Plan, chosen: Candidate, steps: int, pace: float) -> Plan:
+def _with(found: Plan, chosen: Candidate, steps: int, pace: float) -> Plan:
     """The plan with another candidate, which takes less memory, and so many steps."""
     if chosen == found.choice:
         return replace(found, steps=steps, pace=pace)

@@ -101,6 +101,7 @@ def _levels(plan: "Plan") -> Iterator[tuple[str, str]]:
 
 def _batch(plan: "Plan") -> Iterator[tuple[str, str]]:
     more = f"more, up to {BATCHES[-1]}, once the patch is as large as it may be"
+    more += "" if plan.steps is None else " and there is time for many steps"
     yield "batch", f"{plan.choice.batch}: two, and {more}"
     if plan.data.options.size is not None:
         yield from _next(plan)

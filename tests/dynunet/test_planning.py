@@ -145,6 +145,10 @@ def test_a_run_of_some_hours_has_enough_steps(
         assert timed.steps >= planner.FEWEST or timed.choice == possible[0]
     elif timed.choice.batch > few.batch:
         assert timed.steps >= planner.STEPS
+    if timed.choice != again:  # the next one is too slow
+        steps = planner.STEPS if timed.choice.size == again.size else planner.FEWEST
+        larger = possible[possible.index(timed.choice) + 1]
+        assert 1e-4 * timed.width * larger.entries * steps > seconds
     if timed.steps < planner.STEPS or timed.choice.batch < min(planner.EXAMPLES, again.batch):
         assert timed.width // 2 < 8
     if timed.width < free.width:
