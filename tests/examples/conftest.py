@@ -1,0 +1,6 @@
+"""Makes the modules of the examples importable."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
