@@ -5,7 +5,7 @@ mapped by itself and given back at once. torch asks for aligned blocks, so a gap
 than the block, and what is over is left as two scraps beside it. If nothing takes a scrap, it joins the gap
 again once the block is free. But autograd's nodes, some dozens of small blocks for every tensor, do take
 scraps, and stay until the end of the step: then the gap is too small for the next block of the same size, and
-the heap grows. That is why a step has up to two thirds more resident than its tensors have in use,
+the heap grows. That is why a step has often half as much again resident as its tensors have in use,
 which was read off traces of such processes: at the fullest moment most gaps were of exactly the size of a
 block, between two small blocks.
 
