@@ -3,11 +3,11 @@
 Up to 32 MiB a block lies in the heap, in the smallest gap that holds it, or at its end; a larger one is
 mapped by itself and given back at once. torch asks for aligned blocks, so a gap must have some bytes more
 than the block, and what is over is left as two scraps beside it. If nothing takes a scrap, it joins the gap
-again once the block is free. But autograd's nodes, some dozens of small blocks for every tensor, do take
-scraps, and stay until the end of the step: then the gap is too small for the next block of the same size, and
-the heap grows. That is why a step has often half as much again resident as its tensors have in use,
-which was read off traces of such processes: at the fullest moment most gaps were of exactly the size of a
-block, between two small blocks.
+again once the block is free. But small blocks do take scraps, those of other tensors and of autograd's nodes,
+and stay as long as these: then the gap is too small for the next block of the same size, and the heap grows.
+That is why a step has often half as much again resident as its tensors have in use, which was read off traces
+of such processes: at the fullest moment most gaps were of exactly the size of a block, between two small
+blocks.
 
 The replay below is of this, with chance where it depends on too much: each scrap is taken with a probability,
 :data:`TAKEN`, where autograd makes nodes that stay. That and :data:`SAFETY` were fitted to 71 networks;
