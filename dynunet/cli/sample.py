@@ -33,6 +33,10 @@ class Sample:
     """names or numbers of classes, in turn; by default all of them"""
     guidance_scale: float = 1.0
     """more than 1: clearer examples of their class, and less varied"""
+    guide: Path | None = None
+    """folder of a weaker model of the same data, smaller or trained for less time, to lead away from"""
+    guide_scale: float | None = None
+    """1 for no guide, by default 2"""
     batch_size: int | None = None
     """how many at a time; by default by their size"""
     seed: int = 0
@@ -46,6 +50,8 @@ class Sample:
         check_counts(num=self.num, batch_size=self.batch_size, steps=self.steps)
         check_seed(self.seed)
         check_run(self.run_folder)
+        if self.guide is not None:
+            check_run(self.guide, "--guide")
 
     def run(self) -> None:
         from ..generation import generate
