@@ -19,8 +19,8 @@ from .data.saving import check_free, save
 from .data.spec import DataSpec
 from .diffusion import Diffusion
 from .progress import Bar, Interrupted
+from .runs import averaged, called, check_memory, conditions, device_of, out_of_memory, trained, windows
 from .runs import batch_size as fitting
-from .runs import called, check_memory, conditions, device_of, out_of_memory, trained, windows
 from .writing import replacing
 
 __all__ = ["Generated", "generate"]
@@ -69,6 +69,7 @@ def generate(
     guidance_scale: float = 1.0,
     guide: Path | str | Diffusion | None = None,
     guide_scale: float | None = None,
+    length: float | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     device: str | None = None,
@@ -91,6 +92,7 @@ def generate(
         guidance_scale: more than 1: clearer examples of their class, and less varied.
         guide, guide_scale: a weaker model of the same data to lead away from, as a folder or itself, and how
             far, see :meth:`dynunet.Diffusion.sample`.
+        length: of the average of the weights, for a run with several, see :func:`dynunet.average`.
         batch_size: how many at a time; by default by their size. The samples do not depend on it.
         seed: of the first sample; the next ones have those that follow.
         device: ``"cpu"``, ``"cuda"``, ...; by default the fastest for a folder, and for a model where it is.
@@ -102,7 +104,7 @@ def generate(
         KeyboardInterrupt: the message says what is done, which is kept.
     """
     check_counts(num=num, steps=steps, batch_size=batch_size)
-    diffusion, spec = trained(model, device)
+    diffusion, spec = trained(averaged(model, length, device), device)
     if spec.restoration is not None:
         run = called(model)
         raise ValueError(f"{run} was trained to restore: dynunet denoise {run} FILES")

@@ -6,7 +6,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from ..hub import check_run
-from .flags import check_counts, check_seed
+from .flags import check_counts, check_length, check_seed
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Sample:
     """folder of a weaker model of the same data, smaller or trained for less time, to lead away from"""
     guide_scale: float | None = None
     """1 for no guide, by default 2"""
+    length: float | None = None
+    """of the average of the weights, of a run with --ema-lengths: 0.05 is short, 0.2 long"""
     batch_size: int | None = None
     """how many at a time; by default by their size"""
     seed: int = 0
@@ -48,6 +50,7 @@ class Sample:
 
     def check(self) -> None:
         check_counts(num=self.num, batch_size=self.batch_size, steps=self.steps)
+        check_length(self.length)
         check_seed(self.seed)
         check_run(self.run_folder)
         if self.guide is not None:
