@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         testing,
         training,
     )
+    from .averages import average
     from .checkpoints import load
     from .data import FolderDataset
     from .diffusion import Diffusion
@@ -36,6 +37,7 @@ __all__ = [
     "Trainer",
     "UNet",
     "attention",
+    "average",
     "data",
     "diffusion",
     "embeddings",
@@ -59,6 +61,7 @@ _FROM = {
     "Supervised": ".supervised",
     "Trainer": ".training",
     "UNet": ".nn.unet",
+    "average": ".averages",
     "load": ".checkpoints",
     "summarize": ".ensembles",
 }

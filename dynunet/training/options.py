@@ -1,12 +1,12 @@
 """Options of a training run, checked once, and the learning rate they mean."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from math import cos, inf, pi
 from typing import Any, ClassVar, Literal
 
-from ..arguments import choice, flag, integer, number, positive
+from ..arguments import average_length, choice, flag, integer, number, positive
 from ..compiling import COMPILE_MODES, CompileMode
 
 # With other values of these the same run would take another course.
@@ -40,6 +40,10 @@ class TrainOptions:
     """Largest norm of the gradients; None for no limit."""
     ema: float = 0.999
     """Decay of the exponential moving average of the weights, (1 + step) / (10 + step) where that is less."""
+    ema_lengths: tuple[float, ...] = ()
+    """Lengths of power-function averages to store, in parts of the training, from which dynunet.average makes
+    one of any length: 0.05 0.1 is usual. Each takes the memory of the weights, and on the disk up to 17 times
+    that; none costs nothing."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """Mixed precision; fp16 needs a GPU."""
     tf32: bool = True
@@ -92,6 +96,7 @@ class TrainOptions:
         number(self.weight_decay, "weight_decay", 0, inf)
         if number(self.ema, "ema", 0, 1) == 1:
             raise ValueError(f"ema must be below 1, got {self.ema}")
+        object.__setattr__(self, "ema_lengths", _lengths(self.ema_lengths))
         choice(self.decay, ("cosine", "constant"), "decay")
         for name in ("compile", "tf32"):
             flag(getattr(self, name), name)
@@ -125,7 +130,18 @@ class TrainOptions:
         return {
             "batch_size * accumulate * processes": samples,
             **{name: getattr(self, name) for name in _FIXED},
+            **({"ema_lengths": [*self.ema_lengths]} if self.ema_lengths else {}),
         }
+
+
+def _lengths(given: Any) -> tuple[float, ...]:
+    """Lengths of averages, each once."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"ema_lengths must be a sequence of numbers, got {given!r}")
+    lengths = tuple(average_length(value, f"ema_lengths[{i}]") for i, value in enumerate(given))
+    if len(set(lengths)) < len(lengths):
+        raise ValueError(f"ema_lengths must be different ones, got {lengths}")
+    return lengths
 
 
 def train_options(options: TrainOptions | None, given: Mapping[str, Any]) -> TrainOptions:
