@@ -38,8 +38,8 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from dynunet import Diffusion, Trainer, UNet
+from dynunet.defaults import examples_in_batch
 from dynunet.plotting import image_grid
-from dynunet.training import TrainOptions
 
 from .generators import MAKERS
 
@@ -47,7 +47,6 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 from _images import Images, Judge, classifier_of, image_sets, right
 
 TRAINER = "trainer"
-BATCH = TrainOptions.batch_size
 SCALES = (1.0, 1.25, 1.5, 2.0)  # of guidance
 LR, DECAY = 1e-3, 0.995
 TIMED, AT_ONCE = 5, 500  # steps; samples
@@ -162,7 +161,9 @@ def built(task: Task, name: str) -> Diffusion:
 
 def seconds_of_steps(task: Task, names: Sequence[str]) -> dict[str, float]:
     """Median seconds of the processor of a step of each, timed in turn."""
-    loops = {n: Loop(task, built(task, n), BATCH if n == TRAINER else task.options.batch) for n in names}
+    batch: int = task.options.batch
+    batches = dict.fromkeys(names, batch) | {TRAINER: examples_in_batch(task.shape[1:])}
+    loops = {name: Loop(task, built(task, name), batches[name]) for name in names}
     taken: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(TIMED + 1):
         for name, loop in loops.items():
