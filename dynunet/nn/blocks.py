@@ -15,6 +15,7 @@ from torch.nn.functional import layer_norm, rms_norm, silu
 
 from convnd import BatchNormNd, ConvNd
 
+from .causal import CausalConv, RunningGroupNorm
 from .spec import NetworkSpec
 
 __all__ = [
@@ -105,6 +106,7 @@ class Parts:
     padding_mode: tuple[str, ...]
     embedding_features: int = 0
     modulation: str = "shift"
+    causal: tuple[bool, ...] = ()
 
     @classmethod
     def of(cls, spec: NetworkSpec) -> Self:
@@ -117,6 +119,7 @@ class Parts:
             padding_mode=tuple(spec.padding_mode),
             embedding_features=spec.embedding_features,
             modulation=spec.modulation,
+            causal=spec.causal_axes if any(spec.causal_axes) else (),
         )
 
     def groups(self, channels: int) -> int:
@@ -127,6 +130,8 @@ class Parts:
 
     def norm(self, channels: int) -> nn.Module:
         if self.norm_name in ("group", "instance"):
+            if self.causal:
+                return RunningGroupNorm(self.causal, self.groups(channels), channels, eps=self.norm_eps)
             return GroupNorm(self.groups(channels), channels, eps=self.norm_eps)
         if self.norm_name == "batch":
             return BatchNormNd(self.spatial_dims, channels, eps=self.norm_eps)
@@ -148,13 +153,27 @@ class Parts:
         kernel_size: Sequence[int],
         stride: Sequence[int] | int = 1,
         groups: int = 1,
+        ahead: Sequence[int] = (),
     ) -> ConvNd:
-        """Centred convolution: ``ceil(size / stride)`` outputs, whatever the size and kernel."""
-        padding = [((k - 1) // 2, k - 1 - (k - 1) // 2) for k in kernel_size]
+        """Centred convolution: ``ceil(size / stride)`` outputs, whatever the size and kernel.
+
+        Along causal axes it ends ``ahead`` entries after its place.
+        """
+        after = [k - 1 - (k - 1) // 2 for k in kernel_size]
+        ahead = tuple(ahead) or (0,) * self.spatial_dims
+        after = (
+            [a if c else n for n, a, c in zip(after, ahead, self.causal, strict=True)]
+            if self.causal
+            else after
+        )
+        padding = [(k - 1 - n, n) for k, n in zip(kernel_size, after, strict=True)]
         options: Any = {"groups": groups, "padding_mode": self.padding_mode}
-        return ConvNd(self.spatial_dims, inputs, outputs, kernel_size, stride, padding, **options)
+        args: Any = self.spatial_dims, inputs, outputs, kernel_size, stride, padding
+        return CausalConv(ahead, *args, **options) if self.causal else ConvNd(*args, **options)
 
     def pointwise(self, inputs: int, outputs: int) -> ConvNd:
+        if self.causal:
+            return self.conv(inputs, outputs, (1,) * self.spatial_dims)
         return ConvNd(self.spatial_dims, inputs, outputs, 1)
 
     def embedding(self, outputs: int) -> nn.Linear | None:
