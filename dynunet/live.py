@@ -145,6 +145,7 @@ class LiveSound:
         self.level = None if spec.level is None else RunningLevel(spec.level, own)
         self.noise = _Noise(seed, channels if self.by_itself else 1, spec.channels)
         self.full: np.ndarray | None = None  # of samples whose result is not there yet
+        self.t: Tensor | None = None
         self.given = self.gone = 0
         self.latency = self.stream.lookahead / own
         if own != rate:  # what a filter waits for, and a sample of the other rate that begins between two
@@ -182,8 +183,9 @@ class LiveSound:
         diffusion, own = self.diffusion, next(self.diffusion.parameters()).dtype
         alpha, sigma = self._scales(cond)
         x = diffusion.prediction.scaled(sigma * self.noise.next(cond), alpha, sigma)
-        t = torch.ones(len(cond), device=cond.device)
-        return self._finished(self.stream(x.to(own), t, cond=cond.to(own)))
+        if self.t is None:
+            self.t = torch.ones(len(cond), device=cond.device)
+        return self._finished(self.stream(x.to(own), self.t, cond=cond.to(own)))
 
     def _finished(self, output: Tensor) -> Tensor:
         """The estimate of the sound from an output of the network, which may come later than its input."""

@@ -15,7 +15,7 @@ from torch.nn.functional import layer_norm, rms_norm, silu
 
 from convnd import BatchNormNd, ConvNd
 
-from .causal import CausalConv, RunningGroupNorm
+from .causal import CausalConv, Remembers, RunningGroupNorm
 from .spec import NetworkSpec
 
 __all__ = [
@@ -191,7 +191,7 @@ def zero_init(layer: Any) -> Any:
     return layer
 
 
-class Block(nn.Module):
+class Block(Remembers, nn.Module):
     """Base of all blocks: applies the embedding of a sample to its channels.
 
     ``shift``: it is added before the norm, as in DDPM, or after the norm if the norm would cancel it.
@@ -208,12 +208,23 @@ class Block(nn.Module):
     def normed(self, h: Tensor, norm: nn.Module, embedding: Tensor | None) -> Tensor:
         if self.embedding is None or embedding is None:
             return norm(h)
-        e = self.embedding(silu(embedding))
-        e = e.view(*e.shape, *(1,) * (h.ndim - 2))
+        e = self._of_channels(embedding, h.ndim - 2)
         if self.modulation == "scale_shift":
             scale, shift = e.chunk(2, dim=1)
             return norm(h) * (1 + scale) + shift
         return norm(h + e) if self.shift_first else norm(h) + e
+
+    def _of_channels(self, embedding: Tensor, dims: int) -> Tensor:
+        """What the embedding means for each channel; in a stream it is the same for part after part."""
+        memory = self.memory
+        if memory is not None and memory.kept is not None and memory.kept[0] is embedding:
+            return memory.kept[1]
+        assert self.embedding is not None
+        e = self.embedding(silu(embedding))
+        e = e.view(*e.shape, *(1,) * dims)
+        if memory is not None:
+            memory.kept = embedding, e
+        return e
 
 
 class ResidualBlock(Block):

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 import convnd.functional as F
 from convnd import ConvNd
@@ -155,11 +154,13 @@ class CausalConv(Remembers, ConvNd):
     def _product(self, memory: Memory, x: Tensor) -> Tensor:
         """With a kernel along one axis: on short parts a product of matrices takes a fraction of the time."""
         if memory.matrix is None:
-            memory.matrix = self.weight.flatten(2).mT.flatten(1).contiguous()
+            memory.matrix = self.weight.flatten(2).permute(2, 1, 0).flatten(0, 1).contiguous()
         size, stride = self.kernel_size[memory.axis], self.stride[memory.axis]
         if size > 1 or stride > 1:
-            x = x.unfold(memory.axis + 1, size, stride).mT.flatten(-2)
-        return linear(x, memory.matrix, self.bias).movedim(-1, 1)
+            x = x.unfold(memory.axis + 1, size, stride).mT.flatten(-2).contiguous()
+        rows = x.reshape(-1, len(memory.matrix))
+        out = rows @ memory.matrix if self.bias is None else torch.addmm(self.bias, rows, memory.matrix)
+        return out.view(*x.shape[:-1], self.out_channels).movedim(-1, 1)
 
 
 def padded(x: Tensor, pads: Sequence[tuple[int, int]], mode: str = "constant") -> Tensor:
@@ -296,11 +297,15 @@ class Aligned(Remembers, nn.Module):
         memory = self.memory
         if memory is None:
             return x, y
-        rows, dim = [x.movedim(1, -1), y.movedim(1, -1)], 1 + memory.axis
+        dim = 1 + memory.axis
+        if memory.kept is None and x.shape[1 + dim] == y.shape[1 + dim]:
+            return x, y
+        rows = [x.movedim(1, -1), y.movedim(1, -1)]
         if memory.kept is not None:
             rows = [_followed_by(kept, new, dim) for kept, new in zip(memory.kept, rows, strict=True)]
         sizes = [t.shape[dim] for t in rows]
         both = min(sizes)
-        memory.kept = [t.narrow(dim, both, n - both) for t, n in zip(rows, sizes, strict=True)]
+        rest = [t.narrow(dim, both, n - both) for t, n in zip(rows, sizes, strict=True)]
+        memory.kept = rest if any(t.shape[dim] for t in rest) else None
         x, y = (t.narrow(dim, 0, both).movedim(-1, 1) for t in rows)
         return x, y
