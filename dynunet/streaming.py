@@ -54,7 +54,9 @@ class Stream:
 
     def __init__(self, model: Network, *, axis: int | None = None) -> None:
         if not isinstance(model, Network):
-            raise TypeError(f"model must be a UNet or an Encoder, got {type(model).__name__}")
+            raise TypeError(
+                f"model must be a UNet or an Encoder, such as the model of a Diffusion, got {type(model).__name__}"
+            )
         self.model, self.axis = model, _chosen(model, axis)
         for name, layer in model.named_modules():
             reason = layer.cannot_stream(self.axis) if isinstance(layer, Remembers) else None
@@ -85,7 +87,8 @@ class Stream:
         Args:
             x: the next part, ``(N, C, *spatial)``, of any size along the axis; the other sizes, the dtype and
                 the device stay the same.
-            t, conditions: of the network; ``cond`` has as many samples as x.
+            t, conditions: of the network; ``cond`` has as many samples as x. What is the same tensor as for
+                the part before is not embedded again, so it must not be changed in place.
 
         Returns:
             What is new of the output (of an Encoder that for all so far): of all parts together it is all but
@@ -97,10 +100,10 @@ class Stream:
         self._check(x)
         self._longest = max(self._longest, x.shape[2 + self.axis])
         dim = 2 + self.axis
-        self._like = x.narrow(dim, 0, 0)
+        self._like = x.narrow(dim, 0, 0).clone()
         conditions |= {} if t is None else {"t": t}
         self._conditions = {
-            name: value.narrow(dim, 0, 0) if has_spatial_axes(name, value, x) else value
+            name: value.narrow(dim, 0, 0).clone() if has_spatial_axes(name, value, x) else value
             for name, value in conditions.items()
         }
         return self._run(x, conditions)

@@ -250,7 +250,7 @@ class WindowAttention(_TokenAttention):
         dim, first = 1 + memory.axis, self._first(memory.axis)
         size = tokens[0].shape[dim]
         done = size - (size - first) % self.window if size >= first else 0
-        memory.kept = [t.narrow(dim, done, size - done) for t in tokens]
+        memory.kept = [t.narrow(dim, done, size - done).clone() for t in tokens]
         memory.count += done
 
     def cannot_stream(self, axis: int) -> str | None:

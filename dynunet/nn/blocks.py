@@ -159,13 +159,9 @@ class Parts:
 
         Along causal axes it ends ``ahead`` entries after its place.
         """
-        after = [k - 1 - (k - 1) // 2 for k in kernel_size]
-        ahead = tuple(ahead) or (0,) * self.spatial_dims
-        after = (
-            [a if c else n for n, a, c in zip(after, ahead, self.causal, strict=True)]
-            if self.causal
-            else after
-        )
+        after, ahead = [k // 2 for k in kernel_size], tuple(ahead) or (0,) * self.spatial_dims
+        if self.causal:
+            after = [a if c else n for n, a, c in zip(after, ahead, self.causal, strict=True)]
         padding = [(k - 1 - n, n) for k, n in zip(kernel_size, after, strict=True)]
         options: Any = {"groups": groups, "padding_mode": self.padding_mode}
         args: Any = self.spatial_dims, inputs, outputs, kernel_size, stride, padding

@@ -21,6 +21,8 @@ import convnd.functional as F
 from convnd import ConvNd
 from convnd.arguments import padding_modes
 
+_LONG = 1024  # entries of a part
+
 
 @dataclass
 class Memory:
@@ -85,11 +87,17 @@ def windows_of(
         memory.count += left_out
     length = kept.shape[dim]
     number = max((length - size) // stride + 1, 0) if memory.count == 0 else 0
-    memory.kept = kept.narrow(dim, number * stride, length - number * stride) if number else kept
+    memory.kept = _part(kept, dim, number * stride, length - number * stride) if number else kept
     used = (number - 1) * stride + size
     if not number:
         return None
     return kept if used == length else kept.narrow(dim, 0, used)
+
+
+def _part(x: Tensor, dim: int, start: int, length: int) -> Tensor:
+    """Some entries, which do not keep all of a long part in memory."""
+    part = x.narrow(dim, start, length)
+    return part.clone() if x.shape[dim] > _LONG else part
 
 
 def _padding(x: Tensor, dim: int, index: int, amount: int, mode: str) -> Tensor:
@@ -250,7 +258,7 @@ class RunningMean(Remembers, nn.Module):
         total = x.cumsum(dim)
         if memory is not None and memory.axis == axis and size:
             total = total if memory.kept is None else total + memory.kept
-            before, memory.kept = memory.count, total.narrow(dim, size - 1, 1)
+            before, memory.kept = memory.count, total.narrow(dim, size - 1, 1).clone()
             memory.count += size
         counts = torch.arange(before + 1, before + size + 1, device=x.device, dtype=x.dtype)
         return total / counts.view(-1, *(1,) * (x.ndim - 1 - dim))
@@ -305,7 +313,7 @@ class Aligned(Remembers, nn.Module):
             rows = [_followed_by(kept, new, dim) for kept, new in zip(memory.kept, rows, strict=True)]
         sizes = [t.shape[dim] for t in rows]
         both = min(sizes)
-        rest = [t.narrow(dim, both, n - both) for t, n in zip(rows, sizes, strict=True)]
+        rest = [_part(t, dim, both, n - both) for t, n in zip(rows, sizes, strict=True)]
         memory.kept = rest if any(t.shape[dim] for t in rest) else None
         x, y = (t.narrow(dim, 0, both).movedim(-1, 1) for t in rows)
         return x, y

@@ -91,7 +91,6 @@ def per_axis(check: Check, kind: type = str, what: str = "name") -> Check:
         if not isinstance(value, (kind, Sequence)):
             raise TypeError(f"{name} must be one {what} or a sequence of {n} {what}s, got {value!r}")
         values = (value,) * n if isinstance(value, kind) else tuple(value)
-        values = values * n if len(values) == 1 else values
         if len(values) != n:
             raise ValueError(
                 f"{name} must be one {what} or one for each of the {n} spatial axes, got {value!r}"

@@ -122,6 +122,15 @@ def test_what_is_computed_is_not_computed_again() -> None:
     assert sum(made) == whole
 
 
+def test_long_parts_are_not_kept() -> None:
+    unet = causal(1, norm="group", attention="window", lookahead=3)
+    stream = Stream(unet)
+    stream(data(unet, (4001,)))
+    kept = [memory.kept for _, memory in stream._memories if memory.kept is not None]
+    tensors = [t for some in kept for t in (some if isinstance(some, (list, tuple)) else [some])]
+    assert max(t.untyped_storage().nbytes() for t in tensors if isinstance(t, Tensor)) < 8 * 1000
+
+
 def test_what_cannot_stream_is_refused() -> None:
     for pattern, network, more in [
         ("axis must say along which.*none is: build the network with causal=True", UNet(1, 1, **NETWORK), {}),
@@ -138,7 +147,7 @@ def test_what_cannot_stream_is_refused() -> None:
     ]:
         with pytest.raises(ValueError, match=pattern):
             Stream(network, **more)
-    with pytest.raises(TypeError, match="model must be a UNet or an Encoder, got Linear"):
+    with pytest.raises(TypeError, match="model must be a UNet or an Encoder, such as.*got Linear"):
         Stream(torch.nn.Linear(1, 1))  # type: ignore[arg-type]
 
 
