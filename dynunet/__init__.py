@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         testing,
         training,
     )
+    from .averages import average
     from .checkpoints import load
     from .data import FolderDataset
     from .diffusion import Diffusion
@@ -38,6 +39,7 @@ __all__ = [
     "Trainer",
     "UNet",
     "attention",
+    "average",
     "data",
     "diffusion",
     "embeddings",
@@ -62,6 +64,7 @@ _FROM = {
     "Supervised": ".supervised",
     "Trainer": ".training",
     "UNet": ".nn.unet",
+    "average": ".averages",
     "load": ".checkpoints",
     "summarize": ".ensembles",
 }

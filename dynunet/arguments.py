@@ -57,6 +57,17 @@ def positive(value: Any, name: str) -> float:
     return value
 
 
+LONGEST_AVERAGE = 12**-0.5  # of the plain mean of all steps
+
+
+def average_length(value: Any, name: str) -> float:
+    """The length of an average of weights, see :mod:`dynunet.averages`."""
+    length = real(value, name)
+    if not 0 < length < LONGEST_AVERAGE:
+        raise ValueError(f"{name} must be above 0 and below {LONGEST_AVERAGE:.3f}, got {value}")
+    return length
+
+
 def interval(
     value: Any, name: str, low: float = -inf, high: float = inf, *, equal: bool = False
 ) -> tuple[float, float]:

@@ -88,7 +88,7 @@ class Checkpoint(Configured):
         return ModelHubMixin.push_to_hub(cast(ModelHubMixin, self), repo_id, **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        text, weights = to_text(self), _named(cast(nn.Module, self))
+        text, weights = to_text(self), named_weights(cast(nn.Module, self))
         for name, tensor in weights.items():
             if tensor.is_meta:
                 raise ValueError(f"weights to save must have values, got {name!r} on the meta device")
@@ -157,13 +157,13 @@ class Checkpoint(Configured):
                 break  # else the two files were replaced in between, and may be of two models
         sketch = _sketched(lambda: build(cls, fields, model_kwargs, config), config)
         if sketch is not None:  # where a number in the configuration is wrong, memory might not suffice
-            _check_fit(_named(sketch), weights, file, _difference(saved_with, sketch.config))
+            _check_fit(named_weights(sketch), weights, file, _difference(saved_with, sketch.config))
         self = build(cls, fields, model_kwargs, config)
-        _check_fit(_named(self), weights, file, _difference(saved_with, self.config))
+        _check_fit(named_weights(self), weights, file, _difference(saved_with, self.config))
         floating = {t.dtype for t in weights.values() if t.is_floating_point()}
         if len(floating) == 1:
             self.to(*floating)  # also what is not in the file
-        for name, tensor in _named(self, keep_vars=True).items():
+        for name, tensor in named_weights(self, keep_vars=True).items():
             tensor.data = tensor.data.to(weights[name].dtype)
         _load(self, weights)
         return self.to(device=device, dtype=dtype).eval()
@@ -185,7 +185,7 @@ class Checkpoint(Configured):
             )
         weights = {_plain_name(k.removeprefix("module.")): v for k, v in state.items() if k != "n_averaged"}
         module = cast(nn.Module, self)
-        _check_fit(_named(module), weights, "averaged")
+        _check_fit(named_weights(module), weights, "averaged")
         _load(module, weights)
         return self
 
@@ -242,7 +242,7 @@ def _names(module: nn.Module) -> dict[str, str]:
     }
 
 
-def _named(module: nn.Module, keep_vars: bool = False) -> dict[str, Tensor]:
+def named_weights(module: nn.Module, keep_vars: bool = False) -> dict[str, Tensor]:
     """The weights of a module by these names."""
     state = module.state_dict(keep_vars=keep_vars)
     return {plain: state[name] for name, plain in _names(module).items()}

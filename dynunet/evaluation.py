@@ -29,7 +29,16 @@ from .jsonable import unflat
 from .metrics import frechet_distance, psnr, si_sdr, snr
 from .prediction import Predictor
 from .progress import Bar
-from .runs import Sizes, classes_of_run, device_of, predicts, restoration_steps, spec_of_run, trained
+from .runs import (
+    Sizes,
+    averaged,
+    classes_of_run,
+    device_of,
+    predicts,
+    restoration_steps,
+    spec_of_run,
+    trained,
+)
 from .runs import batch_size as fitting
 from .scores import score
 from .supervised import Supervised
@@ -77,6 +86,7 @@ def evaluate(
     overlap: Sizes = None,
     mirror: bool = False,
     distances: bool = False,
+    length: float | None = None,
 ) -> Evaluation:
     """Measure the quality of a trained model, as ``dynunet evaluate`` does.
 
@@ -93,6 +103,7 @@ def evaluate(
             :func:`dynunet.prediction.predict`.
         distances: of a model of label maps: ``HD95``, the Hausdorff distance of the surfaces at 95 %, too, in
             the unit of the files' spacing (pixels, where they have none), by SciPy.
+        length: of the average of the weights, for a run with several, see :func:`dynunet.average`.
 
     Raises:
         ValueError, TypeError: naming the argument, the rule and the value received.
@@ -103,6 +114,7 @@ def evaluate(
         if not isinstance(model, (str, Path)):
             raise ValueError("dataset must be given with a model: it is not known which run it is of")
         dataset = data_of_run(model)
+    model = averaged(model, length, device)
     if predicts(model):
         use = Predictor.of(model, device, window, overlap, mirror)
         order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()

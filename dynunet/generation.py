@@ -19,14 +19,15 @@ from .data.saving import check_free, save
 from .data.spec import DataSpec
 from .diffusion import Diffusion
 from .progress import Bar, Interrupted
+from .runs import averaged, called, check_memory, conditions, device_of, out_of_memory, trained, windows
 from .runs import batch_size as fitting
-from .runs import called, check_memory, conditions, device_of, out_of_memory, trained, windows
 from .writing import replacing
 
 __all__ = ["Generated", "generate"]
 
 _SAMPLE = re.compile(r"sample-(\d+)[-.]")
 _PICTURE = "-overview.png"  # beside the folder of the samples, which has nothing but data
+_ALIKE = ("spatial_dims", "channels", "range", "percentiles", "classes", "cond_channels")  # of a guide
 _DRAWN = 64  # samples in the picture, at most
 _CLASSES = 16  # that have a column each in the picture, at most
 _LONGEST = 100  # bytes of a class in a file's name
@@ -66,6 +67,9 @@ def generate(
     sampler: str = "dpmpp_2m",
     classes: Sequence[str] | None = None,
     guidance_scale: float = 1.0,
+    guide: Path | str | Diffusion | None = None,
+    guide_scale: float | None = None,
+    length: float | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     device: str | None = None,
@@ -86,6 +90,9 @@ def generate(
         sampler: by its name, see :meth:`dynunet.Diffusion.sample`.
         classes: names or numbers of classes, in turn; by default all of them.
         guidance_scale: more than 1: clearer examples of their class, and less varied.
+        guide, guide_scale: a weaker model of the same data to lead away from, as a folder or itself, and how
+            far, see :meth:`dynunet.Diffusion.sample`.
+        length: of the average of the weights, for a run with several, see :func:`dynunet.average`.
         batch_size: how many at a time; by default by their size. The samples do not depend on it.
         seed: of the first sample; the next ones have those that follow.
         device: ``"cpu"``, ``"cuda"``, ...; by default the fastest for a folder, and for a model where it is.
@@ -97,7 +104,7 @@ def generate(
         KeyboardInterrupt: the message says what is done, which is kept.
     """
     check_counts(num=num, steps=steps, batch_size=batch_size)
-    diffusion, spec = trained(model, device)
+    diffusion, spec = trained(averaged(model, length, device), device)
     if spec.restoration is not None:
         run = called(model)
         raise ValueError(f"{run} was trained to restore: dynunet denoise {run} FILES")
@@ -106,6 +113,7 @@ def generate(
     batch = batch_size or fitting(shape)
     check_memory(diffusion, (min(batch, num), *shape), bool(options))
     options |= {"steps": steps, "sampler": sampler, "guidance_scale": guidance_scale, "progress": progress}
+    options |= {"guide": _guide(guide, diffusion, spec), "guide_scale": guide_scale}
     batches = _Batches(diffusion, spec, shape, class_numbers(spec, classes), seed, options)
 
     there = _there(Path(out))
@@ -129,6 +137,18 @@ def generate(
         said = f"interrupted, {done} of {count(num, 'sample')} in {shown(out)}; the same command goes on"
         raise Interrupted(said) from None
     return Generated(files, len(kept), *_draw(files, picture, spec, batches.titles(), overwrite))
+
+
+def _guide(guide: Path | str | Diffusion | None, diffusion: Diffusion, spec: DataSpec) -> Diffusion | None:
+    """A weaker model, beside the one that it guides."""
+    if guide is None:
+        return None
+    weaker, other = trained(guide, str(device_of(diffusion)))
+    for name in _ALIKE:
+        here, there = getattr(spec, name), getattr(other, name)
+        if here != there:
+            raise ValueError(f"guide must be a model of the same data, with {name} {here}, got {there}")
+    return weaker
 
 
 def _windows(spec: DataSpec, size: Sequence[int]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from .averages import average
 from .checkpoints import load
 from .config import read, saved_class
 from .data.errors import shown
@@ -59,6 +60,15 @@ def trained(model: Path | str | Module, device: str | None = None) -> tuple[Diff
     }
     _check_units(diffusion, wanted, place)
     return diffusion, spec
+
+
+def averaged(model: Any, length: float | None, device: str | None) -> Any:
+    """A model or the folder of its run as it is or, with a length, the run's average of this length."""
+    if length is None:
+        return model
+    if isinstance(model, Module):
+        raise ValueError(f"length must be left out with a model: it is of a run's averages, got {length}")
+    return average(model, length, device=chosen_device(device))
 
 
 def predictor(model: Path | str | Module, device: str | None = None) -> tuple[Supervised, DataSpec]:

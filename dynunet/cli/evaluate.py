@@ -10,7 +10,7 @@ from ..data.errors import count, shown
 from ..hub import check_run
 from ..progress import say
 from ..training.record import RUN, read_flags
-from .flags import check_counts, check_seed, check_windows
+from .flags import check_counts, check_length, check_seed, check_windows
 
 _LISTED = 10  # files that are named
 
@@ -52,6 +52,8 @@ class Evaluate:
     """predict with the average over reflections along all axes"""
     distances: bool = False
     """of label maps: how far surfaces lie apart, too (Hausdorff, 95 %), in the unit of the spacing"""
+    length: float | None = None
+    """of the average of the weights, of a run with --ema-lengths: 0.05 is short, 0.2 long"""
     seed: int = 0
     """of crops, noise and samples"""
     device: str | None = None
@@ -63,6 +65,7 @@ class Evaluate:
         if self.source is None and self.targets is not None:
             raise ValueError("--targets are of other files than those of training: give their folder, too")
         check_windows(self.window, self.overlap)
+        check_length(self.length)
         check_counts(batch_size=self.batch_size, steps=self.steps)
         check_seed(self.seed)
         check_run(self.run_folder)
@@ -78,7 +81,8 @@ class Evaluate:
         predicted = dataset.target is not None
         shape = "" if predicted else f" of {' x '.join(map(str, dataset.shape))}"
         print(f"examples{shape} from {shown(source)}: {len(dataset)}, {of}")
-        names = ("num", "steps", "batch_size", "seed", "device", "window", "overlap", "mirror", "distances")
+        names = ("num", "steps", "batch_size", "seed", "device", "length")
+        names += ("window", "overlap", "mirror", "distances")
         found = evaluate(self.run_folder, dataset, **{name: getattr(self, name) for name in names})
         print(found)
         if self.out is not None:

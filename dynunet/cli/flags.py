@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..arguments import integer
+from ..arguments import average_length, integer
 
 
 def check_counts(**flags: int | None) -> None:
@@ -10,6 +10,12 @@ def check_counts(**flags: int | None) -> None:
     for name, value in flags.items():
         if value is not None:
             integer(value, f"--{name.replace('_', '-')}")
+
+
+def check_length(length: float | None) -> None:
+    """Refuse a length that no average of weights has."""
+    if length is not None:
+        average_length(length, "--length")
 
 
 def check_seed(seed: int) -> None:

@@ -39,21 +39,15 @@ class DataFlags(DataOptions):
 class TrainFlags(TrainOptions):
     """Training."""
 
-    batch_size: int = -1
-    """Samples at a time, in each process; by default (-1) 16, fewer where they are large."""
+    batch_size: int | None = None
+    """Samples at a time, in each process; by default 16, more where they are small and fewer where large."""
     loss: Loss = "auto"
     """of values l2, l1 or huber; of classes (--targets) ce, dice, dice+ce or focal. By default l2, dice+ce to
     segment, ce to classify"""
     clip: float = 1.0
     """Largest norm of the gradients; inf for no limit."""
 
-    no_batch: ClassVar[int | None] = -1
     losses: ClassVar[tuple[str, ...]] = get_args(Loss)
-
-    @property
-    def batch(self) -> int | None:
-        """The batch that was asked for, if one was."""
-        return None if self.batch_size == self.no_batch else self.batch_size
 
     def of_trainer(self, supervised: bool) -> TrainOptions:
         """Without the loss, where the model has its own.

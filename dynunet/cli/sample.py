@@ -6,7 +6,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from ..hub import check_run
-from .flags import check_counts, check_seed
+from .flags import check_counts, check_length, check_seed
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,12 @@ class Sample:
     """names or numbers of classes, in turn; by default all of them"""
     guidance_scale: float = 1.0
     """more than 1: clearer examples of their class, and less varied"""
+    guide: Path | None = None
+    """folder of a weaker model of the same data, smaller or trained for less time, to lead away from"""
+    guide_scale: float | None = None
+    """1 for no guide, by default 2"""
+    length: float | None = None
+    """of the average of the weights, of a run with --ema-lengths: 0.05 is short, 0.2 long"""
     batch_size: int | None = None
     """how many at a time; by default by their size"""
     seed: int = 0
@@ -44,8 +50,11 @@ class Sample:
 
     def check(self) -> None:
         check_counts(num=self.num, batch_size=self.batch_size, steps=self.steps)
+        check_length(self.length)
         check_seed(self.seed)
         check_run(self.run_folder)
+        if self.guide is not None:
+            check_run(self.guide, "--guide")
 
     def run(self) -> None:
         from ..generation import generate

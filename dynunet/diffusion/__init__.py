@@ -11,6 +11,7 @@ from .measurement import Measurement, Tangent
 from .model import Diffusion
 from .posterior import DPS, MMPS, Guidance, PiGDM, RePaint
 from .predictions import EDMPrediction, Epsilon, FlowPrediction, Prediction, Sample, VPrediction
+from .projection import APG
 from .rescaling import shifted, zero_terminal_snr
 from .restoration import inpainting
 from .samplers import ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, euler, heun, unipc
@@ -29,6 +30,7 @@ from .spacing import spaced
 from .windows import coordinates, random_crops, windowed
 
 __all__ = [
+    "APG",
     "DPS",
     "EDM",
     "MMPS",

@@ -14,6 +14,7 @@ from ..arguments import number, real
 from ..config import unwrapped
 from .guidance import Interval, can_guide
 from .noise import moved
+from .projection import APG
 
 
 def look_up(value: Any, known: Mapping[Any, Any], name: str) -> Any:
@@ -33,11 +34,11 @@ def check_object(value: Any, name: str) -> None:
         raise TypeError(f"{name} must be a name or an object, got {value!r}")
 
 
-def check_model(model: Any) -> None:
+def check_model(model: Any, name: str = "model") -> None:
     if not callable(model):
-        raise TypeError(f"model must be a callable model(x_t, t, **cond), got {model!r}")
+        raise TypeError(f"{name} must be a callable model(x_t, t, **cond), got {model!r}")
     if getattr(unwrapped(model), "time_embedding", True) is None:
-        raise ValueError("model must take a time: build the UNet with time_embedding=True")
+        raise ValueError(f"{name} must take a time: build the UNet with time_embedding=True")
 
 
 def check_data(x: Any, name: str, model: Any) -> None:
@@ -124,22 +125,45 @@ def check_quantiles(value: Any, n: int) -> None:
 
 
 def check_guidance(
-    scale: Any, rescale: Any, interval: Any, cond: Mapping[str, Any]
-) -> tuple[float, float, Interval | None]:
-    """Check the options of :func:`dynunet.diffusion.guidance.guided`."""
-    scale, rescale = number(scale, "guidance_scale", -inf, inf), number(rescale, "guidance_rescale", 0, 1)
+    cond: Mapping[str, Any],
+    guidance_scale: Any = 1.0,
+    guidance_rescale: Any = 0.0,
+    guidance_interval: Any = None,
+    guidance_projection: Any = None,
+    guide: Any = None,
+    guide_scale: Any = None,
+) -> dict[str, Any]:
+    """The options of :func:`dynunet.diffusion.guidance.guided`, checked."""
+    scale = number(guidance_scale, "guidance_scale", -inf, inf)
+    if scale != 1 and guide is not None:
+        raise ValueError(f"guidance_scale must be 1 with a guide, whose scale is guide_scale, got {scale}")
     if scale != 1 and not can_guide(cond):
         raise ValueError(f"guidance_scale must be 1 without class_labels or context to guide by, got {scale}")
-    if interval is not None:
-        if isinstance(interval, str) or not hasattr(interval, "__len__") or len(interval) != 2:
-            raise ValueError(f"guidance_interval must be (low, high), got {interval!r}")
-        low, high = (real(value, f"guidance_interval[{i}]") for i, value in enumerate(interval))
-        if not 0 <= low < high:
-            raise ValueError(
-                f"guidance_interval must be (low, high), noise levels with 0 <= low < high, got {interval!r}"
-            )
-        interval = low, high
-    return scale, rescale, interval
+    if guide is not None:
+        scale = 2.0 if guide_scale is None else number(guide_scale, "guide_scale", -inf, inf)
+    elif guide_scale is not None:
+        raise ValueError(f"guide_scale must be left out without a guide, got {guide_scale}")
+    if guidance_projection is not None and not isinstance(guidance_projection, APG):
+        raise TypeError(f"guidance_projection must be None or an APG, got {guidance_projection!r}")
+    return {
+        "scale": scale,
+        "rescale": number(guidance_rescale, "guidance_rescale", 0, 1),
+        "interval": _interval(guidance_interval),
+        "projection": guidance_projection,
+    }
+
+
+def _interval(interval: Any) -> Interval | None:
+    if interval is None:
+        return None
+    if isinstance(interval, str) or not hasattr(interval, "__len__") or len(interval) != 2:
+        raise ValueError(f"guidance_interval must be (low, high), got {interval!r}")
+    low, high = (real(value, f"guidance_interval[{i}]") for i, value in enumerate(interval))
+    if not 0 <= low < high:
+        raise ValueError(
+            f"guidance_interval must be (low, high), noise levels with 0 <= low < high, got {interval!r}"
+        )
+    return low, high
 
 
 def check_clip(clip: Any) -> float | str | None:

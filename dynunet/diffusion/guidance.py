@@ -6,9 +6,13 @@ extrapolates:
 
     guided = without + scale (with - without)
 
+Autoguidance (Karras et al. 2024) does the same with another model, a weaker one, in place of that without a
+condition: ``guided = weaker + scale (estimate - weaker)``, both with the same conditions, if any.
+
 A large scale makes the estimate too large. To counter that, ``rescale`` mixes in the guided estimate rescaled
 to the standard deviation of the conditional one (Lin et al. 2024, eq. 14 to 16), and an ``interval`` of noise
 levels turns guidance off where it harms (Kynkaanniemi et al. 2024, eq. 5), which also halves the work there.
+:mod:`dynunet.diffusion.projection` leaves out what makes it too large.
 All of this acts on estimates of the data, so it does not depend on what the network predicts.
 """
 
@@ -20,7 +24,8 @@ import torch
 from torch import Tensor
 
 from .noise import moved
-from .schedules import widened
+from .projection import APG
+from .schedules import as_schedule, widened
 
 Estimate = Callable[[Tensor, Tensor, Mapping[str, Any]], Tensor]
 Interval = tuple[float, float]
@@ -55,9 +60,15 @@ def dropped(cond: Mapping[str, Any], drop: Tensor) -> dict[str, Any]:
 
 
 def guided(
-    estimate: Estimate, schedule: Any, scale: float, rescale: float = 0.0, interval: Interval | None = None
+    estimate: Estimate,
+    schedule: Any,
+    scale: float,
+    rescale: float = 0.0,
+    interval: Interval | None = None,
+    projection: APG | None = None,
+    weaker: Estimate | None = None,
 ) -> Estimate:
-    """An estimate with classifier-free guidance, which evaluates twice as many samples.
+    """An estimate with guidance, which evaluates twice as many samples.
 
     Args:
         estimate: ``estimate(x, t, cond)``.
@@ -65,23 +76,65 @@ def guided(
         scale: 1 for no guidance.
         rescale: in [0, 1], how much of the rescaled estimate to mix in (phi of Lin et al. 2024).
         interval: ``(low, high)``: guide only where ``low < sigma / alpha <= high``.
+        projection: of the difference that is scaled; with momentum the estimate is for one run of a sampler.
+        weaker: the estimate to lead away from, with the same conditions (autoguidance); by default the
+            estimate without its conditions.
     """
     if scale == 1:
         return estimate
+    change = None if projection is None else projection.begun()
 
     def run(x: Tensor, t: Tensor, cond: Mapping[str, Any]) -> Tensor:
         inside = None if interval is None else _inside(schedule, t, interval)
         if inside is not None and inside.device.type == "cpu" and not inside.any():
             return estimate(x, t, cond)
-        both = {
-            name: torch.cat([value, nothing]) if _tensor(value) else value
-            for (name, value), nothing in zip(cond.items(), unconditional(cond).values(), strict=True)
-        }
-        with_cond, without = estimate(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
-        out = rescaled(without + scale * (with_cond - without), with_cond, rescale)
+        if weaker is None:
+            strong, weak = _with_and_without(estimate, x, t, cond)
+        else:
+            strong, weak = estimate(x, t, cond), weaker(x, t, cond)
+        if change is None:
+            out = weak + scale * (strong - weak)
+        else:
+            out = strong + (scale - 1) * change(strong, strong - weak)
+        out = rescaled(out, strong, rescale)
         if inside is None:
             return out
-        return torch.where(_per_sample(moved(inside, x.device), x), out, with_cond)
+        return torch.where(_per_sample(moved(inside, x.device), x), out, strong)
+
+    return run
+
+
+def _with_and_without(
+    estimate: Estimate, x: Tensor, t: Tensor, cond: Mapping[str, Any]
+) -> tuple[Tensor, Tensor]:
+    """The estimates with and without a condition, in one batch."""
+    both = {
+        name: torch.cat([value, nothing]) if _tensor(value) else value
+        for (name, value), nothing in zip(cond.items(), unconditional(cond).values(), strict=True)
+    }
+    strong, weak = estimate(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
+    return strong, weak
+
+
+def at_levels(estimate: Estimate, own: Any, schedule: Any) -> Estimate:
+    """The estimate of a model for noisy data of another schedule than its own.
+
+    It is asked at its time of the same sigma / alpha, or at its noisiest, with the data brought to the scale
+    that they have there.
+
+    Args:
+        estimate: ``estimate(x, t, cond)`` with its own schedule.
+        own: that schedule, ``alpha, sigma = own(t)``.
+        schedule: the schedule of the data, to be used in its place.
+    """
+    if own == schedule:
+        return estimate
+
+    def run(x: Tensor, t: Tensor, cond: Mapping[str, Any]) -> Tensor:
+        alpha, sigma = schedule(widened(t))
+        there = as_schedule(own).time(2 * (alpha.log() - sigma.log()))
+        scale = torch.hypot(*own(there)) / torch.hypot(alpha, sigma)
+        return estimate(_per_sample(moved(scale.to(x.dtype), x.device), x) * x, there.to(t.dtype), cond)
 
     return run
 

@@ -18,7 +18,7 @@ from ..masks import expanded_mask
 from ..operators import Mask, Operator
 from ..windows import check_windows
 from . import checks, reconstruction, rescaling, restoration
-from .guidance import Estimate, Interval, can_guide, dropped, guided
+from .guidance import Estimate, Interval, at_levels, can_guide, dropped, guided
 from .likelihood import log_likelihood
 from .losses import (
     ELEMENTWISE,
@@ -32,11 +32,12 @@ from .losses import (
 from .noise import Generators, Noise, moved, rand, randn
 from .posterior import RePaint
 from .predictions import PREDICTIONS, EDMPrediction, Prediction
+from .projection import APG
 from .sampling import Denoiser, as_sampler, check_own_times, differentiable, evaluation_mode, progress_bar
 from .schedulers import is_scheduler
 from .schedules import SCHEDULES, ScheduleLike, widened
 from .spacing import spaced
-from .steps import Callback, Denoise, Sampler, level
+from .steps import Callback, Sampler, level
 from .windows import windowed
 
 
@@ -186,6 +187,9 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         guidance_scale: float = 1.0,
         guidance_rescale: float = 0.0,
         guidance_interval: Interval | None = None,
+        guidance_projection: APG | None = None,
+        guide: Callable[..., Tensor] | None = None,
+        guide_scale: float | None = None,
         **cond: Any,
     ) -> Tensor:
         """The estimate of x_0 at noisy data.
@@ -197,14 +201,29 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
                 difference between conditional and unconditional estimate is scaled up.
             guidance_rescale: in [0, 1], see :mod:`dynunet.diffusion.guidance` for this and the next.
             guidance_interval: ``(low, high)``, the noise levels sigma / alpha at which to guide.
+            guidance_projection: None, or adaptive projected guidance, :class:`dynunet.diffusion.APG`, for
+                large scales.
+            guide: autoguidance (Karras et al. 2024): a weaker model of the same data, such as an earlier
+                average of the weights or a smaller network trained for less time, to lead away from. Either a
+                Diffusion, with a schedule and a prediction of its own, or a network, with those of this one.
+            guide_scale: 1 for none, 2 by default: ``guide + guide_scale (this - guide)``, with the same
+                conditions. It takes the place of guidance_scale; the other options of guidance act on both.
             cond: conditions of the network, one entry per sample.
 
         Returns:
             ``(N, C, *spatial)``.
         """
         checks.check_data(x, "x", self.model)
-        options = checks.check_guidance(guidance_scale, guidance_rescale, guidance_interval, cond)
-        estimate = guided(partial(self._estimate, self.model), self.schedule, *options)
+        options = checks.check_guidance(
+            cond,
+            guidance_scale,
+            guidance_rescale,
+            guidance_interval,
+            guidance_projection,
+            guide,
+            guide_scale,
+        )
+        estimate = self._guided(guide, options, x.shape, lambda own: partial(own._estimate, own.model))
         return estimate(x, checks.times_of(t, len(x)), checks.with_labels(cond, x))
 
     @torch.no_grad()
@@ -219,6 +238,9 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         guidance_scale: float = 1.0,
         guidance_rescale: float = 0.0,
         guidance_interval: Interval | None = None,
+        guidance_projection: APG | None = None,
+        guide: Callable[..., Tensor] | None = None,
+        guide_scale: float | None = None,
         clip: float | str | None = None,
         window: PerAxis | None = None,
         overlap: PerAxis | None = None,
@@ -242,7 +264,8 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
                 diffusers.
             spacing: of the times: ``"uniform"``, ``"trailing"``, ``"karras"`` or ``"log_snr"``.
             eta: noise of a sampler (or of a scheduler's step) that has this option: 0 for none, 1 for all.
-            guidance_scale, guidance_rescale, guidance_interval: see :meth:`predict`.
+            guidance_scale, guidance_rescale, guidance_interval, guidance_projection: see :meth:`predict`.
+            guide, guide_scale: a weaker model to lead away from, see :meth:`predict`.
             clip: limit every estimate of the data to [-clip, clip], or ``"dynamic"``, see
                 :func:`dynunet.diffusion.threshold`.
             window, overlap: evaluate the network in overlapping windows of this size, one int or one per
@@ -279,11 +302,20 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
                 raise ValueError(f"start[0] must have the shape {shape}, got {tuple(x.shape)}")
         if class_labels is not None:
             cond = checks.with_labels({**cond, "class_labels": class_labels}, x)
-        guidance = guidance_scale, guidance_rescale, guidance_interval
-        windows = window, overlap, len(shape) - 2, progress
-        denoise = self._denoiser(cond, guidance, clip, windows, compile)
+        guidance = checks.check_guidance(
+            cond,
+            guidance_scale,
+            guidance_rescale,
+            guidance_interval,
+            guidance_projection,
+            guide,
+            guide_scale,
+        )
+        prepared = self._prepared(window, overlap, len(shape) - 2, progress, compile)
+        estimate = self._guided(guide, guidance, shape, prepared)
+        denoise = Denoiser(estimate, cond, checks.check_clip(clip))
         times = spaced(self.schedule, steps, spacing, start=t)
-        with evaluation_mode(self), progress_bar(steps, progress, callback) as after_step:
+        with evaluation_mode(self, guide), progress_bar(steps, progress, callback) as after_step:
             return run(denoise, x, self.schedule, times, generator, after_step)
 
     def denoise(self, y: Tensor, sigma: float, steps: int = 20, **options: Any) -> Tensor:
@@ -400,7 +432,7 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         labels = {} if class_labels is None else {"class_labels": class_labels}
         options |= checks.with_labels(labels, torch.empty(size[:1], device=options["device"]))
         draw = partial(self.sample, steps=steps, sampler=run)
-        with differentiable(self):
+        with differentiable(self, options.get("guide")):
             return reconstruction.in_batches(draw, size, num_samples, batch_size, generator, options)
 
     def sdedit(self, x0: Tensor, strength: float = 0.5, steps: int = 20, **options: Any) -> Tensor:
@@ -477,27 +509,37 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
             value, error = log_likelihood(denoise, x, self.schedule, steps, **options)
         return (value, error) if return_error else value
 
-    def _denoiser(
-        self,
-        cond: dict[str, Any],
-        guidance: tuple[Any, Any, Any],
-        clip: Any,
-        windows: tuple[Any, Any, int, bool],
-        compile: Any,
-    ) -> Denoise:
-        """The denoiser of a sampler: the network's estimate, in windows, guided, in range."""
-        scale, rescale, interval = checks.check_guidance(*guidance, cond)
-        clip = checks.check_clip(clip)
+    def _prepared(
+        self, window: Any, overlap: Any, dims: int, progress: bool, compile: Any
+    ) -> Callable[["Diffusion"], Estimate]:
+        """How a sampler evaluates a model, this one or a guide: compiled or not, in windows or not."""
         mode = compile_mode(compile, "compile")
-        network = self.model if mode is None else compiled(self.model, mode)
-        estimate: Estimate = partial(self._estimate, network)
-        window, overlap, dims, progress = windows
-        if window is not None:
-            estimate = windowed(estimate, *check_windows(window, overlap, dims), progress=progress)
-        elif overlap is not None:
+        if window is None and overlap is not None:
             raise ValueError(f"overlap must be left out without window, got {overlap}")
-        estimate = guided(estimate, self.schedule, scale, rescale, interval)
-        return Denoiser(estimate, cond, clip)
+        sizes = None if window is None else check_windows(window, overlap, dims)
+
+        def prepared(own: Diffusion) -> Estimate:
+            network = own.model if mode is None else compiled(own.model, mode)
+            estimate: Estimate = partial(own._estimate, network)
+            return estimate if sizes is None else windowed(estimate, *sizes, progress=progress)
+
+        return prepared
+
+    def _guided(
+        self,
+        guide: Any,
+        options: Mapping[str, Any],
+        shape: Sequence[int],
+        prepared: Callable[["Diffusion"], Estimate],
+    ) -> Estimate:
+        """The estimate of this model, with guidance."""
+        weaker: Estimate | None = None
+        if guide is not None:
+            checks.check_model(guide, "guide")
+            own = guide if isinstance(guide, Diffusion) else Diffusion(guide, self.schedule, self.prediction)
+            checks.check_shape(shape, "the shape of what guide evaluates", own.model)
+            weaker = at_levels(prepared(own), own.schedule, self.schedule)
+        return guided(prepared(self), self.schedule, **options, weaker=weaker)
 
     def _estimate(
         self, network: Callable[..., Tensor], x: Tensor, t: Tensor, cond: Mapping[str, Any]

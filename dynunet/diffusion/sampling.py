@@ -1,7 +1,7 @@
 """A run of a sampler: the sampler by its name and options, evaluation mode, a progress bar."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -80,10 +80,15 @@ def progress_bar(steps: int, progress: bool, callback: Callback | None) -> Itera
 
 
 @contextmanager
-def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while (no dropout, running statistics), then each module as it was."""
-    training = {m: m.training for m in module.modules()}
-    module.eval()
+def evaluation_mode(*models: Any) -> Iterator[None]:
+    """Evaluation mode for a while (no dropout, running statistics), then each module as it was.
+
+    Models that are no modules are left as they are.
+    """
+    modules = _modules(models)
+    training = {m: m.training for module in modules for m in module.modules()}
+    for module in modules:
+        module.eval()
     try:
         yield
     finally:
@@ -92,13 +97,13 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def differentiable(module: nn.Module) -> Iterator[None]:
+def differentiable(*models: Any) -> Iterator[None]:
     """For a while gradients are those of the data alone, and several can be taken of one evaluation.
 
     Parameters are without gradients, so that none are computed and kept for them. A network that is compiled
     meanwhile keeps the tensors that its backward pass would otherwise write over.
     """
-    trained = [p for p in module.parameters() if p.requires_grad]
+    trained = [p for module in _modules(models) for p in module.parameters() if p.requires_grad]
     for p in trained:
         p.requires_grad_(False)
     try:
@@ -107,3 +112,7 @@ def differentiable(module: nn.Module) -> Iterator[None]:
     finally:
         for p in trained:
             p.requires_grad_()
+
+
+def _modules(models: Iterable[Any]) -> list[nn.Module]:
+    return [model for model in models if isinstance(model, nn.Module)]

@@ -19,10 +19,11 @@ from safetensors.torch import load_model
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from ..averages import decay
 from ..compiling import begin_step
 from ..diffusion.noise import hashed
 from ..runs import chosen_device
-from .options import TrainOptions
+from .options import Chosen, TrainOptions
 from .order import CHANCE, Stream
 from .precision import float32_products, has_tf32
 
@@ -93,7 +94,7 @@ def _accelerator(options: TrainOptions, sums: bool) -> Any:
 class Engine:
     """One process of training."""
 
-    def __init__(self, model: nn.Module, options: TrainOptions) -> None:
+    def __init__(self, model: nn.Module, options: Chosen) -> None:
         self.model: Any = model.train()
         objective = Objective(model, options.loss)
         self.accelerator = _accelerator(options, objective.sums)
@@ -113,6 +114,7 @@ class Engine:
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
         self.average: Any = deepcopy(model)
         self.averaged = 0  # of so many steps
+        self.tracked: dict[float, Any] = {length: deepcopy(model) for length in options.ema_lengths}
         self.average_objective = Objective(self.average, options.loss).eval()
         network = getattr(model, "model", model)
         if options.compile and isinstance(network, nn.Module):
@@ -195,6 +197,7 @@ class Engine:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "averaged": self.averaged,
+            "tracked": [module.state_dict() for module in self.tracked.values()],
             "scaler": {} if scaler is None else scaler.state_dict(),
         }
 
@@ -209,9 +212,11 @@ class Engine:
             self.optimizer.load_state_dict(state["optimizer"])
             load_model(self.average, average)
             self.averaged = int(state["averaged"])
+            for module, held in zip(self.tracked.values(), state.get("tracked", ()), strict=True):
+                module.load_state_dict(held)
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
-        except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"{average.parent} must hold a state of this model: {reason}") from None
 
@@ -232,22 +237,28 @@ class Engine:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        """One step of the moving average; a counter or an index among the buffers is copied.
-
-        As torch's AveragedModel does it, whose counter, a tensor, would be waited for on a device.
-        """
-        pairs = list(zip(_tensors(self.average), _tensors(self.model), strict=True))
-        moving = defaultdict(list)
-        for old, new in pairs:
-            if self.averaged and (old.is_floating_point() or old.is_complex()):
-                moving[old.dtype].append((old, new))
-            else:
-                old.copy_(new)
-        decay = min(self.options.ema, (1 + self.averaged) / (10 + self.averaged))
-        for same in moving.values():
-            olds, news = map(list, zip(*same, strict=True))
-            get_ema_multi_avg_fn(decay)(olds, news, self.averaged)
+        """One step of the moving averages."""
+        limited = min(self.options.ema, (1 + self.averaged) / (10 + self.averaged))
+        _move(self.average, self.model, limited if self.averaged else 0.0)
         self.averaged += 1
+        for length, average in self.tracked.items():
+            _move(average, self.model, decay(length, self.averaged))
+
+
+def _move(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """One step of a moving average; a counter or an index among the buffers is copied, all if decay is 0.
+
+    As torch's AveragedModel does it, whose counter, a tensor, would be waited for on a device.
+    """
+    moving = defaultdict(list)
+    for old, new in zip(_tensors(average), _tensors(model), strict=True):
+        if decay and (old.is_floating_point() or old.is_complex()):
+            moving[old.dtype].append((old, new))
+        else:
+            old.copy_(new)
+    for same in moving.values():
+        olds, news = map(list, zip(*same, strict=True))
+        get_ema_multi_avg_fn(decay)(olds, news, 1)
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
@@ -260,7 +271,7 @@ def divided(total: Tensor, count: Tensor) -> Tensor:
 
 
 @contextmanager
-def engine(model: nn.Module, options: TrainOptions) -> Iterator[Engine]:
+def engine(model: nn.Module, options: Chosen) -> Iterator[Engine]:
     """An engine; what it sets for the whole process is afterwards as it was."""
     try:
         from accelerate.state import AcceleratorState

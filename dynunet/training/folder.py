@@ -12,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ..averages import FOLDER as AVERAGES
 from ..checkpoints import WEIGHTS
 from ..data.errors import shown
 from ..writing import LEFT
@@ -20,13 +21,14 @@ from .record import RUN, read_record
 LOG, LOCK = "log.csv", ".lock"
 CHECKPOINTS, SAMPLES, TENSORBOARD = "checkpoints", "samples", "tensorboard"
 _KEPT = r"checkpoints/(step|damaged|\.step)-\d+"
-_FOLDERS = re.compile(rf"{CHECKPOINTS}|{SAMPLES}|{TENSORBOARD}|{_KEPT}")
+_FOLDERS = re.compile(rf"{AVERAGES}|{CHECKPOINTS}|{SAMPLES}|{TENSORBOARD}|{_KEPT}")
 _MODEL = r"config\.json|model\.safetensors"
 _FILES = re.compile(
     rf"({_MODEL}|run\.json|log\.csv|loss\.png|\.lock"
     rf"|{_KEPT}/({_MODEL}|state\.json|state\.pt|probe)"
+    rf"|{AVERAGES}/step-\d+\.safetensors"
     r"|samples/step-\d+\.png|tensorboard/events\.out\.tfevents\.[^/]+"
-    rf"|(({_KEPT}|samples)/)?{LEFT.pattern})"
+    rf"|(({_KEPT}|{AVERAGES}|samples)/)?{LEFT.pattern})"
 )
 _SHOWN = 3
 

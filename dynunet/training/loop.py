@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import torch
 
+from .. import averages
 from ..checkpoints import WEIGHTS
 from ..config import document
 from ..jsonable import plain
@@ -117,8 +118,9 @@ class Loop:
         out = self.given.out
         if not resume and (out / RUN).is_file():
             folder.remove_run(out)
-        for place in (out, self.pictures.folder):
+        for place in (out, self.pictures.folder, out / averages.FOLDER):
             remove_left(place)
+        averages.cut(out, self.step)
         write_record(out / RUN, self._about())
         names = getattr(self.engine.average, "metric_names", ())
         self.log = run.Log(out, self.step, self.options.tensorboard, names)
@@ -141,6 +143,7 @@ class Loop:
         row = self._means() | self._validation()
         if row:
             self._log({"step": self.step, **row})
+        self._store_averages()
         stop = self.engine.stopping(self.interrupts.name is not None)
         if stop or self._to_be_saved():
             self.bar.doing("saving")
@@ -158,6 +161,14 @@ class Loop:
                     self.log.picture(drawn, self.step)
             self.engine.accelerator.wait_for_everyone()
         self.bar.doing("training")
+
+    def _store_averages(self) -> None:
+        """Those of other lengths, see :mod:`dynunet.averages`, at steps that depend on their number alone."""
+        due = self.step % averages.interval(self.step) == 0 or self.step == self.options.steps
+        if self.engine.tracked and due:
+            self._check_weights()
+            if self.engine.main:
+                averages.store(self.given.out, self.step, self.engine.tracked)
 
     def _validation(self) -> dict[str, float]:
         """Figures of the held-out data, if they are due."""
@@ -230,13 +241,16 @@ class Loop:
                 self.step, str(self.checkpoints.path(self.saved_step)), "the loss or its gradient"
             )
 
+    def _check_weights(self) -> None:
+        self._check(*self.sums.tolist())
+        if not self.engine.finite():
+            raise not_finite(self.step, str(self.checkpoints.path(self.saved_step)), "the weights")
+
     def _save(self) -> None:
         """A checkpoint, and the averaged model beside it; never of weights that are not finite."""
         if self.saved_step == self.step:
             return
-        self._check(*self.sums.tolist())
-        if not self.engine.finite():
-            raise not_finite(self.step, str(self.checkpoints.path(self.saved_step)), "the weights")
+        self._check_weights()
         if self.engine.main:
             numbers = {
                 "fixed": self._fixed(),

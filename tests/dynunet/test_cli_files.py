@@ -209,6 +209,26 @@ def test_a_picture_of_samples_has_a_column_for_each_class(
     assert drawn == [{"columns": 2, "labels": ["a", "b", "a"]}]
 
 
+def test_samples_are_guided_by_a_weaker_run(painter: Path, tmp_path: Path, capsys: Any) -> None:
+    weaker = Diffusion.from_pretrained(painter)
+    with torch.no_grad():
+        for p in weaker.parameters():
+            p.add_(0.1)
+    weaker.save_pretrained(tmp_path / "weak")
+    sample = ("sample", painter, "--steps", 2, "--num", 2, "--out")
+    run(*sample, tmp_path / "a")
+    run(*sample, tmp_path / "b", "--guide", tmp_path / "weak", "--guide-scale", 1)
+    run(*sample, tmp_path / "c", "--guide", tmp_path / "weak")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b") != contents(tmp_path / "c")
+    weaker.data = {**(weaker.data or {}), "range": (0.0, 1.0)}
+    weaker.save_pretrained(tmp_path / "weak")
+    ends(2, *sample, tmp_path / "d", "--guide", tmp_path / "weak")
+    wrong = "--guide must be a model of the same data, with range None, got (0.0, 1.0)"
+    assert wrong in capsys.readouterr().err
+    ends(2, *sample, tmp_path / "d", "--guide", tmp_path / "none")
+    assert "--guide must be the folder of a run" in capsys.readouterr().err
+
+
 def test_a_run_inside_its_own_source_is_resumed_on_the_same_data(tmp_path: Path, capsys: Any) -> None:
     for i in range(4):
         png(tmp_path / f"{i}.png")

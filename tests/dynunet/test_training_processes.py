@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from dynunet import Diffusion, UNet
+from dynunet import Diffusion, UNet, average
 from dynunet.cli import main
 from dynunet.training import Trainer
 from dynunet.training.state import Checkpoints
@@ -29,6 +29,7 @@ def train(out: Path, batch_size: int) -> None:
     # From none missing to all but one: a mean over entries is not that of the processes' means.
     items = [{"x0": x, "mask": (torch.arange(8) <= 7 * i // 9)[None]} for i, x in enumerate(data)]
     options: dict[str, Any] = {"lr": 1e-3, "log_every": 1, "save_every": 5, "validate_every": 6, "ema": 0.9}
+    options["ema_lengths"] = (0.1,)
     quiet: dict[str, Any] = {"progress": False, "sample_every": 6, "validation_samples": 5}
     Trainer(
         Diffusion(unet), items, out, validation=items[::3], batch_size=batch_size, **options, **quiet
@@ -76,6 +77,9 @@ def test_two_processes_are_one_with_the_doubled_batch(tmp_path: Path) -> None:
     launched("tests.dynunet.test_training_processes", str(two))
     train(one, batch_size=4)
     check_alike(one, two, STEPS)
+    averages = [average(out, 0.1).state_dict() for out in (one, two)]
+    for name, tensor in averages[0].items():
+        torch.testing.assert_close(tensor, averages[1][name], rtol=1e-4, atol=1e-5)
 
 
 def test_the_command_line_in_two_processes(tmp_path: Path) -> None:
