@@ -54,9 +54,8 @@ class Stream:
 
     def __init__(self, model: Network, *, axis: int | None = None) -> None:
         if not isinstance(model, Network):
-            raise TypeError(
-                f"model must be a UNet or an Encoder, such as the model of a Diffusion, got {type(model).__name__}"
-            )
+            kind = type(model).__name__
+            raise TypeError(f"model must be a UNet or an Encoder, as the model of a Diffusion is, got {kind}")
         self.model, self.axis = model, _chosen(model, axis)
         for name, layer in model.named_modules():
             reason = layer.cannot_stream(self.axis) if isinstance(layer, Remembers) else None

@@ -15,7 +15,7 @@ from torch.nn.functional import layer_norm, rms_norm, silu
 
 from convnd import BatchNormNd, ConvNd
 
-from .causal import CausalConv, Remembers, RunningGroupNorm
+from .causal import CausalConv, Remembers, RunningGroupNorm, channels_first, channels_last
 from .spec import NetworkSpec
 
 __all__ = [
@@ -88,10 +88,10 @@ class ChannelNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels)) if centred else None
 
     def forward(self, x: Tensor) -> Tensor:
-        x, shape = x.movedim(1, -1), self.weight.shape
+        x, shape = channels_last(x), self.weight.shape
         if self.bias is None:
-            return rms_norm(x, shape, self.weight, self.eps).movedim(-1, 1)
-        return layer_norm(x, shape, self.weight, self.bias, self.eps).movedim(-1, 1)
+            return channels_first(rms_norm(x, shape, self.weight, self.eps))
+        return channels_first(layer_norm(x, shape, self.weight, self.bias, self.eps))
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ their memories while it runs, so that a network can be in several streams.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 import convnd.functional as F
@@ -60,6 +60,16 @@ class Remembers:
     def cannot_stream(self, axis: int) -> str | None:
         """Why it cannot be given parts along an axis, as a sentence; None if it can."""
         return None
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """``(N, C, *spatial)`` as ``(N, *spatial, C)``; quicker than movedim."""
+    return x.permute(0, *range(2, x.ndim), 1)
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """``(N, *spatial, C)`` as ``(N, C, *spatial)``."""
+    return x.permute(0, x.ndim - 1, *range(1, x.ndim - 1))
 
 
 def windows_of(
@@ -146,29 +156,31 @@ class CausalConv(Remembers, ConvNd):
         if memory is None:
             return super().forward(input)
         axis = memory.axis
-        window, x = (self.kernel_size[axis], self.stride[axis], self.ahead[axis]), input.movedim(1, -1)
+        window, x = (self.kernel_size[axis], self.stride[axis], self.ahead[axis]), channels_last(input)
         if window != (1, 1, 0):
             x = windows_of(memory, x, *window, self.modes[axis])
         if x is None or not x.shape[1 + axis]:
             return empty(input, memory.dim, self.out_channels, coarse(input.shape[2:], self.stride))
-        if self.groups == 1 and self.weight[0, 0].numel() == window[0]:
+        if self.groups == 1 and prod(self.kernel_size) == window[0]:
             return self._product(memory, x)
         padding: Any = [*self.padding]
         padding = [p if isinstance(p, tuple) else (p, p) for p in padding]
         padding[axis] = (0, 0)
         args = self.stride, tuple(padding), self.dilation, self.groups
-        return F.conv(x.movedim(-1, 1), self.weight, self.bias, *args, padding_mode=self.padding_mode)
+        return F.conv(channels_first(x), self.weight, self.bias, *args, padding_mode=self.padding_mode)
 
     def _product(self, memory: Memory, x: Tensor) -> Tensor:
         """With a kernel along one axis: on short parts a product of matrices takes a fraction of the time."""
         if memory.matrix is None:
             memory.matrix = self.weight.flatten(2).permute(2, 1, 0).flatten(0, 1).contiguous()
-        size, stride = self.kernel_size[memory.axis], self.stride[memory.axis]
+        size, stride, dim = self.kernel_size[memory.axis], self.stride[memory.axis], 1 + memory.axis
         if size > 1 or stride > 1:
-            x = x.unfold(memory.axis + 1, size, stride).mT.flatten(-2).contiguous()
+            shape, steps = [*x.shape[:-1], size, x.shape[-1]], [*x.stride()[:-1], x.stride(dim), x.stride(-1)]
+            shape[dim], steps[dim] = (x.shape[dim] - size) // stride + 1, stride * x.stride(dim)
+            x = x.as_strided(shape, steps)
         rows = x.reshape(-1, len(memory.matrix))
         out = rows @ memory.matrix if self.bias is None else torch.addmm(self.bias, rows, memory.matrix)
-        return out.view(*x.shape[:-1], self.out_channels).movedim(-1, 1)
+        return channels_first(out.view(*x.shape[: self.spatial_dims + 1], self.out_channels))
 
 
 def padded(x: Tensor, pads: Sequence[tuple[int, int]], mode: str = "constant") -> Tensor:
@@ -197,11 +209,11 @@ class CausalPool(Remembers, nn.Module):
         memory, pads = self.memory, []
         if memory is not None:
             length = self.stride[memory.axis]
-            rows, ahead = x.movedim(1, -1), self.ahead[memory.axis]
+            rows, ahead = channels_last(x), self.ahead[memory.axis]
             part = windows_of(memory, rows, length, length, ahead, "replicate")
             if part is None:
                 return empty(x, memory.dim, x.shape[1], coarse(x.shape[2:], self.stride))
-            x = part.movedim(-1, 1)
+            x = channels_first(part)
         for axis, (n, s) in enumerate(zip(x.shape[2:], self.stride, strict=True)):
             whole = not self.causal[axis] or (memory is not None and axis == memory.axis)
             before = 0 if whole else s - 1 - self.ahead[axis]
@@ -223,8 +235,8 @@ class Ahead(Remembers, nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         memory, ahead = self.memory, [*self.ahead]
         if memory is not None:
-            part = windows_of(memory, x.movedim(1, -1), 1, 1, ahead[memory.axis])
-            x = empty(x, memory.dim, x.shape[1], x.shape[2:]) if part is None else part.movedim(-1, 1)
+            part = windows_of(memory, channels_last(x), 1, 1, ahead[memory.axis])
+            x = empty(x, memory.dim, x.shape[1], x.shape[2:]) if part is None else channels_first(part)
             ahead[memory.axis] = 0
         least = [min(a, n) for a, n in zip(ahead, x.shape[2:], strict=True)]
         return padded(x, [(-a, a) for a in least])
@@ -289,13 +301,13 @@ class RunningGroupNorm(nn.GroupNorm):
         self.mean = RunningMean(causal)
 
     def forward(self, input: Tensor) -> Tensor:
-        x = rearrange(input, "n (g c) ... -> n g c ...", g=self.num_groups)
+        x = input.unflatten(1, (self.num_groups, -1))
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         mean, square = self.mean(torch.cat((x.mean(2), x.square().mean(2)), 1)).chunk(2, 1)
         scale = (square - mean.square()).clamp(min=0).add(self.eps).rsqrt()
         x = (x - mean.unsqueeze(2).to(x.dtype)) * scale.unsqueeze(2).to(x.dtype)
-        x = x.flatten(1, 2).movedim(1, -1) * self.weight + self.bias
-        return x.movedim(-1, 1).to(input.dtype)
+        x = channels_last(x.flatten(1, 2)) * self.weight + self.bias
+        return channels_first(x).to(input.dtype)
 
 
 class Aligned(Remembers, nn.Module):
@@ -308,12 +320,12 @@ class Aligned(Remembers, nn.Module):
         dim = 1 + memory.axis
         if memory.kept is None and x.shape[1 + dim] == y.shape[1 + dim]:
             return x, y
-        rows = [x.movedim(1, -1), y.movedim(1, -1)]
+        rows = [channels_last(x), channels_last(y)]
         if memory.kept is not None:
             rows = [_followed_by(kept, new, dim) for kept, new in zip(memory.kept, rows, strict=True)]
         sizes = [t.shape[dim] for t in rows]
         both = min(sizes)
         rest = [_part(t, dim, both, n - both) for t, n in zip(rows, sizes, strict=True)]
         memory.kept = rest if any(t.shape[dim] for t in rest) else None
-        x, y = (t.narrow(dim, 0, both).movedim(-1, 1) for t in rows)
+        x, y = (channels_first(t.narrow(dim, 0, both)) for t in rows)
         return x, y
