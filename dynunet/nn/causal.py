@@ -282,6 +282,8 @@ class RunningMean(Remembers, nn.Module):
         if memory is not None and not x.shape[memory.dim]:
             assert memory.kept is not None  # a network gives an entry for its first sample
             mean = memory.kept / memory.count
+            for axis in range(memory.axis + 1, len(self.causal)):
+                mean = self._along(mean, axis) if self.causal[axis] else mean
         for _ in self.causal:
             mean = mean.select(2, mean.shape[2] - 1)
         return mean.to(x.dtype)

@@ -93,12 +93,14 @@ def test_streams_of_one_network_are_apart() -> None:
     torch.testing.assert_close(unet(x), expected)
 
 
-@pytest.mark.parametrize("norm", ["group", "rms"])
-def test_an_encoder_tells_of_all_so_far(norm: str) -> None:
-    encoder: Any = filled(Encoder(1, 2, 5, causal=True, **{**NETWORK, "norm": norm}))  # type: ignore[arg-type]
-    stream, x = Stream(encoder), data(encoder, (40,))
-    for at in range(0, 40, 3):
-        torch.testing.assert_close(stream(x[..., at : at + 3]), encoder(x[..., : at + 3]))
+@pytest.mark.parametrize(("sizes", "norm"), [((40,), "group"), ((40,), "rms"), ((20, 9), "rms")])
+def test_an_encoder_tells_of_all_so_far(sizes: tuple[int, ...], norm: str) -> None:
+    """Also when a part brings nothing new to its last level."""
+    options: dict[str, Any] = {**NETWORK, "norm": norm, "strides": 4}
+    encoder = filled(Encoder(len(sizes), 2, 5, causal=True, **options))  # type: ignore[arg-type]
+    stream, x = Stream(encoder, axis=0), data(encoder, sizes)
+    for at in range(0, sizes[0], 3):
+        torch.testing.assert_close(stream(x[:, :, at : at + 3]), encoder(x[:, :, : at + 3]))
 
 
 def test_a_mean_goes_on_for_hours() -> None:
