@@ -7,13 +7,13 @@ middle of the Pacific.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import log
 from pathlib import Path
 from typing import Any
 
 import torch
 from _runs import debian
 from torch import Tensor
+from torch.distributions import Normal
 
 import convnd.functional as F
 from dynunet import summarize
@@ -22,7 +22,6 @@ from dynunet.metrics import coverage, crps
 ATLAS = "usr/share/ferret-vis/data/ocean_atlas_subset.nc"
 LEVEL = 0.9  # of intervals
 _ROWS = (0, 2, 3)  # all axes but depths
-_LEAST = 0.15  # of the spread at a depth, anywhere
 
 
 def read(data: Path | None, every: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -130,76 +129,49 @@ def applied(weights: Tensor, terms: Tensor) -> Tensor:
 class Regression:
     """Errors of a guess as a linear function, for each depth its own, of the first conditions.
 
-    What it leaves is about Laplace distributed, as errors are that are large in few places.
-
     Args:
         weights: ``(depths, terms)``.
-        spread: mean sizes of what is left of the errors, ``(depths, 1, 1)``; 1 where there are none.
-        local: weights ``(depths, 1 + terms)`` of the same by place: linear in 1 and the sizes of the terms.
+        spread: what is left of the errors, as root mean squares, ``(depths, 1, 1)``; 1 where there are none.
     """
 
     weights: Tensor
     spread: Tensor
-    local: Tensor
 
     @classmethod
     def fit(cls, examples: Iterable[tuple[Tensor, Tensor, Tensor]], terms: int) -> "Regression":
         """Of least squared error over examples of errors, conditions, and where both count."""
-        drawn = [(error * mask, cond[:terms] * mask, mask) for error, cond, mask in examples]
-        weights = linear((cond, error) for error, cond, _ in drawn)
-        left = [((error - applied(weights, cond)).abs(), cond, mask) for error, cond, mask in drawn]
-        total = torch.stack([size.sum(_ROWS) for size, *_ in left]).sum(0)
-        count = torch.stack([mask.sum(_ROWS) for *_, mask in left]).sum(0)
-        spread = torch.where(count > 0, total / count.clamp(min=1), 1).view(-1, 1, 1)
-        return cls(weights, spread, linear((_sizes(cond, mask), size) for size, cond, mask in left))
+        drawn = [(cond[:terms] * mask, error * mask, mask) for error, cond, mask in examples]
+        weights = linear((cond, error) for cond, error, _ in drawn)
+        left = torch.stack([(error - applied(weights, cond)).square().sum(_ROWS) for cond, error, _ in drawn])
+        count = torch.stack([mask.sum(_ROWS) for *_, mask in drawn]).sum(0)
+        spread = torch.where(count > 0, left.sum(0) / count.clamp(min=1), left.new_ones(())).sqrt()
+        return cls(weights, spread.view(-1, 1, 1))
 
     def __call__(self, cond: Tensor) -> Tensor:
         return applied(self.weights, cond[: self.weights.shape[1]])
 
-    def scale(self, cond: Tensor) -> Tensor:
-        """How large what is left is by place, in the shape of the field: at least a part of the spread."""
-        terms = cond[: self.weights.shape[1]]
-        sizes = _sizes(terms, torch.ones(terms.shape[1:], dtype=torch.bool))
-        return torch.maximum(applied(self.local, sizes), _LEAST * self.spread)
 
-
-def _sizes(terms: Tensor, mask: Tensor) -> Tensor:
-    return torch.cat([mask.to(terms.dtype).unsqueeze(0), terms.abs()])
-
-
-def normal_scores(errors: Tensor, scale: Tensor) -> Tensor:
-    """Laplace distributed errors at their quantiles of the standard normal law, which has no heavy tails."""
-    shares = -torch.expm1(-(errors.abs() / scale).double().clamp(max=25))
-    return (errors.sign() * 2**0.5 * torch.erfinv(shares)).to(errors.dtype)
-
-
-def of_normal_scores(scores: Tensor, scale: Tensor) -> Tensor:
-    """The inverse of :func:`normal_scores`."""
-    sizes = -torch.erfc(scores.double().abs() / 2**0.5).log()
-    return (scores.sign() * scale * sizes).to(scores.dtype)
-
-
-def laplace_crps(errors: Tensor, scale: Tensor) -> Tensor:
-    """The continuous ranked probability score of a Laplace law in closed form."""
-    sizes = errors.abs() / scale
-    return scale * (sizes + (-sizes).exp() - 0.75)
+def gaussian_crps(errors: Tensor, std: Tensor) -> Tensor:
+    """The continuous ranked probability score of a normal law in closed form (Gneiting et al. 2005)."""
+    z, normal = errors / std, Normal(0.0, 1.0)
+    return std * (z * (2 * normal.cdf(z) - 1) + 2 * normal.log_prob(z).exp() - torch.pi**-0.5)
 
 
 def judge_intervals(
-    samples: Tensor, laws: Mapping[str, tuple[Tensor, Tensor]], field: Tensor, held_out: Tensor
+    samples: Tensor, regression: Tensor, spread: Tensor, field: Tensor, held_out: Tensor
 ) -> dict[str, str]:
     """Print how sure answers are where the field is held out, and how right they are to be so.
 
     Args:
         samples: of the network, ``(m, months, depths, latitudes, longitudes)``.
-        laws: by name, the centres and scales of Laplace laws, which broadcast against the field.
+        regression: answers, with normal errors.
+        spread: standard deviations of these, ``(depths, 1, 1)``.
         field, held_out: the truth, and where answers are judged.
     """
-    truth, rows = field[held_out], {}
-    for name, law in laws.items():
-        centre, scale = (value.expand_as(field)[held_out] for value in law)
-        error, half = centre - truth, -scale * log(1 - LEVEL)
-        rows[name] = laplace_crps(error, scale).mean(), (error.abs() <= half).float().mean(), 2 * half
+    truth, error = field[held_out], (regression - field)[held_out]
+    std = spread.expand_as(field)[held_out]
+    half = std * Normal(0.0, 1.0).icdf(torch.tensor((1 + LEVEL) / 2))
+    rows = {"regression": (gaussian_crps(error, std).mean(), (error.abs() <= half).float().mean(), 2 * half)}
     x, y = samples[:, held_out].unsqueeze(1), truth.unsqueeze(0)
     low, high = summarize(x, LEVEL)[2:]
     rows["network"] = crps(x, y), coverage(low, high, y), high - low
@@ -209,6 +181,7 @@ def judge_intervals(
     for name, (score, covered, width) in rows.items():
         print(f"{name:12}{score.item():7.3f}{covered.item():10.1%}{width.mean().item():20.2f}")
         figures[f"{name} CRPS"] = f"{score.item():.3f}"
+    print("\nThe regression has, at each depth, the spread of the errors that it makes where it is fitted.")
     covered, width = rows["network"][1:]
     return figures | {"covered": f"{covered.item():.3f}", "width": f"{width.mean().item():.2f}"}
 
