@@ -6,9 +6,9 @@
 All have as many channels and learn in one loop: AdamW, whose learning rate falls from 1e-3 to 0 along a line,
 batches of 128, and an average of the weights with a decay of (1 + n) / (10 + n), at most .995; the velocity
 is predicted with a cosine schedule. Only the network differs. "trainer" is ours by :class:`dynunet.Trainer`
-with nothing given but data and channels, "command" what ``dynunet train`` makes of these without a GPU. First, steps of all are timed in turn, as seconds of the processor;
-then each takes as many as fit into the budget. The samples take 20 steps of DPM-Solver++. Over seeds, medians
-and the least and largest of
+with nothing given but data and channels, "command" what ``dynunet train`` makes of these without a GPU.
+First, steps of all are timed in turn, as seconds of the processor; then each takes as many as fit into the
+budget. The samples take 20 steps of DPM-Solver++. Over seeds, medians and the least and largest of
 
     agreement    share of samples that a classifier takes for the class that was asked for; it learnt from
                  real images
