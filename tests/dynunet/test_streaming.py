@@ -35,7 +35,7 @@ def streaming(drawn: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=30)
+@settings(max_examples=25)
 @given(
     st.sampled_from(((37,), (26, 3), (3, 21), (4, 18, 3), (2, 3, 2, 11))),
     st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(any),
