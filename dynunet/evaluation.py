@@ -95,7 +95,8 @@ def evaluate(
         dataset: examples as those of training; by default what was held out from a run, see
             :func:`data_of_run`.
         num: examples, chosen at random, at least 2; by default 64, with targets all.
-        steps: of the sampler; by default 1 to restore (20 for a prediction of the noise) and 20 to sample.
+        steps: of the sampler; by default 1 to restore (20 for a prediction of the noise) and 20 to sample,
+            those of a model of few steps.
         batch_size: examples at a time; by default by their size. The figures do not depend on it.
         seed: of crops, noise and samples.
         device: ``"cpu"``, ``"cuda"``, ...; by default the fastest for a folder, and for a model where it is.
@@ -153,6 +154,7 @@ def data_of_run(
     snr: tuple[float, float] | None = None,
     pairs: Path | str | None = None,
     targets: Path | str | None = None,
+    split: str | None = None,
 ) -> FolderDataset:
     """Examples for a run of ``dynunet train``, read as those of training were.
 
@@ -162,6 +164,8 @@ def data_of_run(
         noise, snr, pairs: in place of those of training, for a model that restores: a folder of noise, the
             least and the greatest signal-to-noise ratio in dB, or a folder of degraded files.
         targets: of these files, for a model that was trained on such.
+        split: ``"train"``, ``"validation"`` or ``"all"``; by default what was held out from training, and all
+            there are of other files.
 
     Raises:
         FileNotFoundError, ValueError: naming the argument, the rule and the value received.
@@ -177,15 +181,15 @@ def data_of_run(
         if source is None:
             raise ValueError(f"source must be given: {shown(run)} holds a model alone, without its training")
         own = _options_of(run, spec, source, degraded)
-        return FolderDataset(source, options=own, split="all", known=known)
+        return FolderDataset(source, options=own, split=split or "all", known=known)
     flags = read_flags(record)
     options = unflat(DataOptions, flags, record, others=True)
     found = source if source is not None else flags.get("source")
     if found is None:
         raise ValueError(f"source must be given: {record} does not say which files it was trained on")
-    split = "validation" if source is None and options.validation else "all"
+    usual = "validation" if source is None and options.validation else "all"
     return FolderDataset(
-        found, options=replace(options, **_as_trained(spec) | degraded), split=split, known=known
+        found, options=replace(options, **_as_trained(spec) | degraded), split=split or usual, known=known
     )
 
 
@@ -369,7 +373,8 @@ def _generation(
         with torch.no_grad():
             losses += [diffusion.loss(**given, generator=generators).item()] * len(batch["x0"])
         x0, mask = given.pop("x0"), given.pop("mask", None)
-        x = diffusion.sample(tuple(x0.shape), steps or 20, generator=generators, progress=False, **given)
+        given |= {} if steps is None else {"steps": steps}
+        x = diffusion.sample(tuple(x0.shape), generator=generators, progress=False, **given)
         made.append(_features(x if mask is None else x.where(mask, 0)))
         halves[0].append(_features(x0))
         done += len(x0)

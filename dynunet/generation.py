@@ -63,8 +63,8 @@ def generate(
     *,
     num: int = 16,
     size: int | Sequence[int] | None = None,
-    steps: int = 20,
-    sampler: str = "dpmpp_2m",
+    steps: int | None = None,
+    sampler: str | None = None,
     classes: Sequence[str] | None = None,
     guidance_scale: float = 1.0,
     guide: Path | str | Diffusion | None = None,
@@ -86,8 +86,8 @@ def generate(
         out: folder for the files, which is made if need be.
         num: how many.
         size: one number for all axes or one for each, by default that of training; larger: in windows.
-        steps: of the sampler: more are better and slower.
-        sampler: by its name, see :meth:`dynunet.Diffusion.sample`.
+        steps: of the sampler: more are better and slower. By default 20, for a model of few steps its own.
+        sampler: by its name, see :meth:`dynunet.Diffusion.sample`; by default the model's own.
         classes: names or numbers of classes, in turn; by default all of them.
         guidance_scale: more than 1: clearer examples of their class, and less varied.
         guide, guide_scale: a weaker model of the same data to lead away from, as a folder or itself, and how
@@ -112,7 +112,8 @@ def generate(
     options = _windows(spec, shape[1:])
     batch = batch_size or fitting(shape)
     check_memory(diffusion, (min(batch, num), *shape), bool(options))
-    options |= {"steps": steps, "sampler": sampler, "guidance_scale": guidance_scale, "progress": progress}
+    options |= {k: v for k, v in (("steps", steps), ("sampler", sampler)) if v is not None}
+    options |= {"guidance_scale": guidance_scale, "progress": progress}
     options |= {"guide": _guide(guide, diffusion, spec), "guide_scale": guide_scale}
     batches = _Batches(diffusion, spec, shape, class_numbers(spec, classes), seed, options)
 

@@ -18,7 +18,7 @@ from .data.formats.format import times
 from .data.memory import total
 from .data.spec import DataSpec
 from .data.target_spec import Classes
-from .diffusion import Diffusion, coordinates
+from .diffusion import Consistency, Diffusion, coordinates
 from .hub import CONFIG, run_folder
 from .jsonable import plain
 from .nn.unet import UNet
@@ -94,9 +94,10 @@ def _loaded(model: Any, device: str | None, kind: Any, instead: str) -> tuple[An
         folder = run_folder(model)
         config = folder / CONFIG
         place = shown(config)
-        if config.is_file() and not issubclass(saved_class(config), kind):
+        saved = saved_class(config) if config.is_file() else kind
+        if not issubclass(saved, kind):
             raise ValueError(f"run must hold a model of another kind than that in {shown(model)}: {instead}")
-        found = kind.from_pretrained(folder, device=chosen_device(device))
+        found = saved.from_pretrained(folder, device=chosen_device(device))
     return found, _checked(found.data, called(model), place), place
 
 
@@ -202,6 +203,8 @@ def restoration_steps(diffusion: Diffusion, steps: int | None) -> int:
     """Steps to restore in: one gives the mean of what the clean data may be, the least squared error."""
     if steps is not None:
         return steps
+    if isinstance(diffusion, Consistency):
+        return diffusion.steps
     return 1 if diffusion.config.get("prediction") in _ONE_STEP else 20
 
 

@@ -25,6 +25,7 @@ from ..progress import Interrupted, say
 from ..training.failures import TrainingError
 from ..training.interrupts import killed_by_interrupts
 from .denoise import Denoise
+from .distill import Distill
 from .evaluate import Evaluate
 from .inpaint import Inpaint
 from .plan import PlanCommand
@@ -38,6 +39,7 @@ from .words import as_flags, flags_of_command
 # Each command, and the module that does its work, which imports torch.
 _COMMANDS: dict[str, tuple[Any, str]] = {
     "train": (Train, "dynunet.training.trainer"),
+    "distill": (Distill, "dynunet.training.trainer"),
     "sample": (Sample, "dynunet.generation"),
     "denoise": (Denoise, "dynunet.restoration"),
     "inpaint": (Inpaint, "dynunet.restoration"),
@@ -53,6 +55,7 @@ _ABOUT = """U-Nets and diffusion models for folders of audio, images, volumes an
   dynunet denoise runs/voice recordings/ --out cleaned/
   dynunet train PICTURES --out runs/cats                                   learns to make more of them
   dynunet sample runs/cats --num 16 --out samples/
+  dynunet distill runs/cats --steps 2 --out runs/fast                      the same in two steps, not twenty
   dynunet reconstruct runs/scans thick.nii.gz --downsample 1 1 4 --out fine/   what it may have been
   dynunet train SCANS --targets MASKS --out runs/seg                       learns to segment (or classify ...)
   dynunet predict runs/seg SCANS --out labels/

@@ -25,10 +25,10 @@ class Sample:
     """how many"""
     size: tuple[int, ...] | None = None
     """one number for all axes or one for each, by default that of training; larger: in windows"""
-    steps: int = 20
-    """of the sampler: more are better and slower"""
-    sampler: str = "dpmpp_2m"
-    """ddpm, ddim, euler, heun, dpmpp_2m, dpmpp_2m_sde or unipc"""
+    steps: int | None = None
+    """of the sampler: more are better and slower; by default 20, of a model of dynunet distill its own"""
+    sampler: str | None = None
+    """ddpm, ddim, euler, heun, dpmpp_2m (the default), dpmpp_2m_sde, unipc, or consistency after distill"""
     classes: tuple[str, ...] | None = None
     """names or numbers of classes, in turn; by default all of them"""
     guidance_scale: float = 1.0

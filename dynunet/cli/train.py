@@ -112,6 +112,9 @@ class Train:
         if self.start is None and network.channels is None:
             network = replace(network, channels=channels_for(dims, gpu))
             said.append(f"--channels {' '.join(map(str, network.channels))}")
+        if not (gpu or data.supervised or self.start):
+            network, flags = network.for_processors()
+            said += [flags] if flags else []
         if training.batch_size is None:
             size = data.size or grids[0]
             size = size * dims if len(size) == 1 else size

@@ -4,6 +4,7 @@ Schedules and predictions do not depend on samplers, nor samplers on networks. G
 windows are functions of a denoiser or a sampler. :class:`Diffusion` combines the chosen parts.
 """
 
+from .distillation import Consistency
 from .guidance import guided, threshold
 from .likelihood import log_likelihood
 from .losses import SNR, LogNormal, MinSNR, Weighting, huber, l1, l2, mean_loss
@@ -14,7 +15,7 @@ from .predictions import EDMPrediction, Epsilon, FlowPrediction, Prediction, Sam
 from .projection import APG
 from .rescaling import shifted, zero_terminal_snr
 from .restoration import inpainting
-from .samplers import ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, euler, heun, unipc
+from .samplers import consistency, ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, euler, heun, unipc
 from .schedulers import from_scheduler
 from .schedules import (
     EDM,
@@ -35,6 +36,7 @@ __all__ = [
     "EDM",
     "MMPS",
     "SNR",
+    "Consistency",
     "Cosine",
     "Diffusion",
     "Discrete",
@@ -57,6 +59,7 @@ __all__ = [
     "Tangent",
     "VPrediction",
     "Weighting",
+    "consistency",
     "coordinates",
     "ddim",
     "ddpm",

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,9 @@ from .schedules import SCHEDULES, ScheduleLike, widened
 from .spacing import spaced
 from .steps import Callback, Sampler, level
 from .windows import windowed
+
+if TYPE_CHECKING:
+    from .distillation import Consistency
 
 
 class Diffusion(AroundNetwork, Checkpoint, nn.Module):
@@ -154,6 +157,26 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         **cond: Any,
     ) -> tuple[Tensor, Tensor]:
         """The error of :meth:`loss` as a sum, and the number of its entries: both add up over batches."""
+        x0, mask, quantiles, cond = self._examples(x0, mask, quantiles, generator, cond)
+        times = self.loss_weighting.times(quantiles, self.schedule).float()
+        noise = randn(x0.shape, generator, x0.device, x0.dtype)
+        t, alpha, sigma = self._scales(times, x0)
+        output = self._run(
+            self.model, alpha * x0 + sigma * noise, t, alpha, sigma, self._drop(cond, x0, generator)
+        )
+        target = self.prediction.target(x0, noise, alpha, sigma)
+        weight = self.loss_weighting.weight(alpha, sigma, self.prediction)
+        return loss_sum(output, target, weight, mask, checks.look_up(loss, ELEMENTWISE, "loss"))
+
+    def _examples(
+        self,
+        x0: Tensor,
+        mask: Tensor | None,
+        quantiles: Tensor | None,
+        generator: Generators,
+        cond: Mapping[str, Any],
+    ) -> tuple[Tensor, Tensor | None, Tensor, dict[str, Any]]:
+        """Training examples, checked: x0 with 0 where the mask is False, quantiles in float64 on the CPU."""
         checks.check_data(x0, "x0", self.model)
         cond = checks.with_labels(cond, x0)
         x0 = x0.to(torch.promote_types(x0.dtype, torch.float32))
@@ -169,15 +192,7 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         if quantiles is None:
             quantiles = draw_quantiles(len(x0), generator)
         checks.check_quantiles(quantiles, len(x0))
-        times = self.loss_weighting.times(quantiles.cpu().double(), self.schedule).float()
-        noise = randn(x0.shape, generator, x0.device, x0.dtype)
-        t, alpha, sigma = self._scales(times, x0)
-        output = self._run(
-            self.model, alpha * x0 + sigma * noise, t, alpha, sigma, self._drop(cond, x0, generator)
-        )
-        target = self.prediction.target(x0, noise, alpha, sigma)
-        weight = self.loss_weighting.weight(alpha, sigma, self.prediction)
-        return loss_sum(output, target, weight, mask, checks.look_up(loss, ELEMENTWISE, "loss"))
+        return x0, mask, quantiles.cpu().double(), cond
 
     def predict(
         self,
@@ -260,8 +275,8 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
             shape: ``(N, C, *spatial)``; spatial may be empty, for points, and N may be 0.
             steps: steps of the sampler, at least 1; of most an evaluation of the network each.
             sampler: ``"ddpm"``, ``"ddim"``, ``"euler"``, ``"heun"``, ``"dpmpp_2m"``,
-                ``"dpmpp_2m_sde"``, ``"unipc"``, a function with their signature, or a scheduler object of
-                diffusers.
+                ``"dpmpp_2m_sde"``, ``"unipc"``, ``"consistency"`` (of :meth:`distill`), a function with their
+                signature, or a scheduler object of diffusers.
             spacing: of the times: ``"uniform"``, ``"trailing"``, ``"karras"`` or ``"log_snr"``.
             eta: noise of a sampler (or of a scheduler's step) that has this option: 0 for none, 1 for all.
             guidance_scale, guidance_rescale, guidance_interval, guidance_projection: see :meth:`predict`.
@@ -508,6 +523,46 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         with evaluation_mode(self), differentiable(self):
             value, error = log_likelihood(denoise, x, self.schedule, steps, **options)
         return (value, error) if return_error else value
+
+    def distill(
+        self,
+        dataset: Any,
+        out: Any,
+        steps: int = 2,
+        *,
+        train_steps: int | None = None,
+        teacher: bool = True,
+        resume: bool = False,
+        **options: Any,
+    ) -> "Consistency":
+        """Tune a copy of this model to make data in one to four steps, see :mod:`..diffusion.distillation`.
+
+        Args:
+            dataset: the data this model was trained on, as of :class:`dynunet.Trainer`.
+            out: folder of the run.
+            steps: that :meth:`sample` of the new model takes by default.
+            train_steps: steps of training, in place of those of the options.
+            teacher: follow the paths of this model; False to follow those of the data on average, for which
+                this model is evaluated no more.
+            resume: go on with an interrupted run, see :meth:`dynunet.Trainer.fit`.
+            options: of :class:`dynunet.Trainer` and of :meth:`predict`: ``guidance_scale`` and the like, of
+                this model as the teacher, become part of the new one.
+
+        Returns:
+            The new model, with the averaged weights.
+
+        Raises:
+            ValueError, TypeError: naming the argument, the rule and the value received.
+        """
+        from ..training import Trainer
+        from .distillation import Consistency
+
+        guidance = {k: options.pop(k) for k in [*options] if k.startswith(("guidance_", "guide"))}
+        if guidance and not teacher:
+            raise ValueError(f"{next(iter(guidance))} is of the teacher: leave it out with teacher=False")
+        student = Consistency.of(self, steps, **guidance)
+        student.teacher = student.teacher if teacher else None
+        return Trainer(student, dataset, out, **options).fit(train_steps, resume=resume)
 
     def _prepared(
         self, window: Any, overlap: Any, dims: int, progress: bool, compile: Any

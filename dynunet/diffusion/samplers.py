@@ -37,6 +37,7 @@ __all__ = [
     "Callback",
     "Denoise",
     "Sampler",
+    "consistency",
     "ddim",
     "ddpm",
     "dpmpp_2m",
@@ -180,6 +181,26 @@ def _noisier(schedule: ScheduleLike, now: Level, factor: float) -> Level:
     return there if there.ratio < inf else now
 
 
+def consistency(
+    denoise: Denoise,
+    x: Tensor,
+    schedule: ScheduleLike,
+    times: Tensor,
+    generator: Noise = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Multistep consistency sampling (Song et al. 2023, algorithm 1): x' = a' x_0 + s' noise, all fresh.
+
+    It is for a denoiser that gives the end of the ODE's path, :class:`dynunet.diffusion.Consistency`, not the
+    mean of the data, for which it has no order of accuracy.
+    """
+    for i, now, then in walk(x, schedule, times):
+        x0 = estimate(denoise, x, now.t)
+        x = add_noise(then.alpha * x0, then.sigma, generator)
+        report(callback, i, then, x, x0)
+    return x
+
+
 def dpmpp_2m(
     denoise: Denoise,
     x: Tensor,
@@ -237,4 +258,5 @@ SAMPLERS: dict[str, Sampler] = {
     "dpmpp_2m": dpmpp_2m,
     "dpmpp_2m_sde": dpmpp_2m_sde,
     "unipc": unipc,
+    "consistency": consistency,
 }

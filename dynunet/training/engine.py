@@ -142,7 +142,8 @@ class Engine:
                 torch.manual_seed(
                     hashed(self.options.seed, "step", step, part, self.accelerator.process_index)
                 )
-                error = self.loss(self.objective, numbers, batch, stream)
+                progress = step / self.options.steps
+                error = self.loss(self.objective, numbers, batch, stream, progress=progress)
                 self.accelerator.backward(error[0])
                 sums += error.detach()
                 if self.accelerator.sync_gradients:
@@ -154,12 +155,20 @@ class Engine:
         return torch.stack([divided(*sums), norm.to(sums)])
 
     def loss(
-        self, objective: nn.Module, numbers: Sequence[int], batch: Mapping[str, Any], stream: Stream
+        self,
+        objective: nn.Module,
+        numbers: Sequence[int],
+        batch: Mapping[str, Any],
+        stream: Stream,
+        **more: Any,
     ) -> Tensor:
-        """The loss of a batch, wherever it is, as a sum and its count, see :class:`Objective`."""
+        """The loss of a batch, wherever it is, as a sum and its count, see :class:`Objective`.
+
+        Of ``more`` it is told what it takes, such as ``progress``, the part of the training that is done.
+        """
         takes = self.average_objective.takes
         chance = stream.chance(numbers, self.accelerator.device) if takes.intersection(CHANCE) else {}
-        chance = {name: value for name, value in chance.items() if name in takes}
+        chance = {name: value for name, value in (chance | more).items() if name in takes}
         return objective(len(numbers), **self.to_device(batch), **chance)
 
     def mean(self, sums: Tensor) -> float:

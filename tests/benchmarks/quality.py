@@ -6,9 +6,9 @@
 All have as many channels and learn in one loop: AdamW, whose learning rate falls from 1e-3 to 0 along a line,
 batches of 128, and an average of the weights with a decay of (1 + n) / (10 + n), at most .995; the velocity
 is predicted with a cosine schedule. Only the network differs. "trainer" is ours by :class:`dynunet.Trainer`
-with nothing given but data and channels. First, steps of all are timed in turn, as seconds of the processor;
-then each takes as many as fit into the budget. The samples take 20 steps of DPM-Solver++. Over seeds, medians
-and the least and largest of
+with nothing given but data and channels, "command" what ``dynunet train`` makes of these without a GPU.
+First, steps of all are timed in turn, as seconds of the processor; then each takes as many as fit into the
+budget. The samples take 20 steps of DPM-Solver++. Over seeds, medians and the least and largest of
 
     agreement    share of samples that a classifier takes for the class that was asked for; it learnt from
                  real images
@@ -26,7 +26,7 @@ import argparse
 import json
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from statistics import median
@@ -38,7 +38,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from dynunet import Diffusion, Trainer, UNet
-from dynunet.defaults import examples_in_batch
+from dynunet.defaults import GENERATION, examples_in_batch
 from dynunet.plotting import image_grid
 
 from .generators import MAKERS
@@ -46,7 +46,8 @@ from .generators import MAKERS
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 from _images import Images, Judge, classifier_of, image_sets, right
 
-TRAINER = "trainer"
+# Networks by the trainer, and their options beside the channels.
+TRAINED: dict[str, Mapping[str, Any]] = {"trainer": {}, "command": GENERATION}
 SCALES = (1.0, 1.25, 1.5, 2.0)  # of guidance
 LR, DECAY = 1e-3, 0.995
 TIMED, AT_ONCE = 5, 500  # steps; samples
@@ -153,16 +154,21 @@ def by_trainer(task: Task, name: str, steps: int, folder: Path) -> Diffusion:
 
 def built(task: Task, name: str) -> Diffusion:
     channels, colours = task.options.channels, task.shape[0]
-    if name != TRAINER:
+    if name not in TRAINED:
         return Diffusion(MAKERS[name](channels, colours, task.classes), "cosine", "v_prediction")
-    unet = UNet(2, colours, channels=channels, time_embedding=True, num_classes=task.classes)
-    return Diffusion(unet)
+    options: Any = {
+        "channels": channels,
+        "time_embedding": True,
+        "num_classes": task.classes,
+        **TRAINED[name],
+    }
+    return Diffusion(UNet(2, colours, **options))
 
 
 def seconds_of_steps(task: Task, names: Sequence[str]) -> dict[str, float]:
     """Median seconds of the processor of a step of each, timed in turn."""
     batch: int = task.options.batch
-    batches = dict.fromkeys(names, batch) | {TRAINER: examples_in_batch(task.shape[1:])}
+    batches = dict.fromkeys(names, batch) | dict.fromkeys(TRAINED, examples_in_batch(task.shape[1:]))
     loops = {name: Loop(task, built(task, name), batches[name]) for name in names}
     taken: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(TIMED + 1):
@@ -187,7 +193,7 @@ def result(task: Task, name: str, seed: int, steps: int, folder: Path) -> Iterat
     """Train one, and judge its samples at every scale of guidance; those of the first seed are drawn."""
     torch.manual_seed(seed)
     start = process_time()
-    diffusion = (by_trainer if name == TRAINER else in_loop)(task, name, steps, folder / name).eval()
+    diffusion = (by_trainer if name in TRAINED else in_loop)(task, name, steps, folder / name).eval()
     seconds = process_time() - start
     for scale in task.options.scales:
         samples = sampled(task, diffusion, scale)
@@ -260,7 +266,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--data", default="digits", help="digits, fashion-mnist, or a folder of folders")
     parser.add_argument("--size", type=int, help="of the images of a folder")
     parser.add_argument("--seconds", type=float, default=60, help="of the processor, for each network")
-    parser.add_argument("--networks", nargs="+", choices=[*MAKERS, TRAINER], default=[*MAKERS, TRAINER])
+    parser.add_argument("--networks", nargs="+", choices=[*MAKERS, *TRAINED], default=[*MAKERS, *TRAINED])
     parser.add_argument("--channels", type=int, nargs="+", default=[32, 64, 128])
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--seeds", type=int, default=5)

@@ -140,7 +140,7 @@ def test_points_and_any_number_of_axes(axes: int) -> None:
     diffusion.model = data.denoiser(diffusion.schedule)
     shape = (4000 // 2**axes, 2, *(2,) * axes)
     out = torch.zeros(shape)
-    for sampler in SAMPLERS:
+    for sampler in sorted(SAMPLERS.keys() - {"consistency"}):
         out = diffusion.sample(shape, 30, sampler=sampler, generator=generator(), progress=False)
         assert out.shape == shape
         assert out.mean().item() == pytest.approx(0.3, abs=0.05)
