@@ -146,7 +146,8 @@ class AxialAttention(_TokenAttention):
     """``axial``: along each axis separately, summed over the axes (Ho et al. 2019; Wang et al. 2020).
 
     All axes share q, k and v, and an axis of size 1 contributes nothing, so permuting the axes permutes the
-    output. Time ``T C`` times the sum of the axis sizes, memory ``T C`` per axis.
+    output; nor does a causal axis at its first entry, whatever follows. Time ``T C`` times the sum of the
+    axis sizes, memory ``T C`` per axis.
     """
 
     def __init__(self, parts: Parts, channels: int, num_heads: int, positions: str | None = None) -> None:
@@ -165,7 +166,8 @@ class AxialAttention(_TokenAttention):
         before, after = " ".join(names[:axis]), " ".join(names[axis + 1 :])
         lines = f"qkv n {before} t {after} heads d -> qkv (n {before}) t ({after} heads) d"
         past = bool(self.causal) and self.causal[axis]
-        return _attend_tokens(*rearrange(qkv, lines).unbind(), past=past)
+        out = _attend_tokens(*rearrange(qkv, lines).unbind(), past=past)
+        return torch.cat((torch.zeros_like(out[:, :1]), out[:, 1:]), 1) if past else out
 
     def _inflate_(self, axes: Any) -> None:
         # The old network is repeated along a new axis; attention along it would change the result.

@@ -47,7 +47,7 @@ def sound(n: int, channels: int = 1) -> np.ndarray:
 
 
 @pytest.mark.parametrize("ahead", [0, 7])
-@pytest.mark.parametrize("prediction", ["sample", "v_prediction"])
+@pytest.mark.parametrize("prediction", ["sample", "flow"])
 def test_live_sound_is_what_the_model_makes_of_the_whole(ahead: int, prediction: str) -> None:
     diffusion, x = model(ahead, prediction=prediction), sound(1001)
     live = LiveSound(diffusion, 8000, seed=3)
