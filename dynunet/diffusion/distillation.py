@@ -174,7 +174,7 @@ class Consistency(Diffusion):
         slope = (x - alpha * x0) / sigma.clamp(min=least)
         x = alpha_then * x0 + sigma_then * slope
         slope_then = (x - alpha_then * teacher(x, earlier, cond)) / sigma_then.clamp(min=least)
-        ratio = sigma_then / alpha_then  # the last one is 0, and finite
+        ratio = sigma_then / alpha_then.clamp(min=least)
         factor = torch.minimum((sigma / alpha.clamp(min=least) - ratio) / 2, ratio)
         return torch.where(ratio > 0, x - alpha_then * factor * (slope_then - slope), x)
 
