@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .ensembles import summarize
     from .nn.encoder import Encoder
     from .nn.unet import UNet
+    from .streaming import Stream
     from .supervised import Supervised
     from .training import Trainer
 
@@ -33,6 +34,7 @@ __all__ = [
     "Diffusion",
     "Encoder",
     "FolderDataset",
+    "Stream",
     "Supervised",
     "Trainer",
     "UNet",
@@ -58,6 +60,7 @@ _FROM = {
     "Diffusion": ".diffusion",
     "Encoder": ".nn.encoder",
     "FolderDataset": ".data",
+    "Stream": ".streaming",
     "Supervised": ".supervised",
     "Trainer": ".training",
     "UNet": ".nn.unet",

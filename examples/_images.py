@@ -88,6 +88,52 @@ def load_images(path: Path | None) -> tuple[Tensor, Tensor]:
     return scaled.unsqueeze(1), torch.tensor(labels[order], dtype=torch.int64)
 
 
+class Judge:
+    """Says of samples whether they are of their class, and how far from real images.
+
+    Its features are the hidden units of a classifier, trained on the real images alone; principal components
+    where there are no classes.
+
+    Args:
+        train, held_out: real images.
+    """
+
+    def __init__(self, train: Images, held_out: Images) -> None:
+        self.train, self.held_out = train, held_out
+        if train.labels is None or held_out.labels is None:
+            self.space, self.classifier = "the space of their principal components", None
+            pixels = _pixels(train.x)
+            self.features: Any = PCA(min(64, *pixels.shape)).fit(pixels).transform
+        else:
+            self.space, self.classifier = "its feature space", classifier_of(train.x, train.labels)
+            self.features = partial(_hidden_units, self.classifier)
+        self.floor = self.frechet(train.x)
+
+    def frechet(self, samples: Tensor) -> float:
+        """The Fréchet distance of samples ``(N, C, H, W)`` to held-out images."""
+        a, b = (torch.from_numpy(self.features(_pixels(x)).astype(float)) for x in (samples, self.held_out.x))
+        return frechet_distance(a, b)
+
+    def agreement(self, samples: Tensor, asked: Tensor) -> float:
+        """The share of samples that are of the class that was asked for, ``(N,)``."""
+        return right(self.classifier, samples, asked)
+
+
+def _pixels(x: Tensor) -> np.ndarray:
+    return x.flatten(1).numpy()
+
+
+def classifier_of(x: Tensor, labels: Tensor) -> MLPClassifier:
+    """A classifier trained on images ``(N, C, H, W)`` of classes ``(N,)``."""
+    classifier = MLPClassifier((64,), alpha=1e-3, max_iter=400, random_state=0)
+    return classifier.fit(_pixels(x), labels.numpy())
+
+
+def right(classifier: Any, x: Tensor, labels: Tensor) -> float:
+    """The share of images that a classifier takes for what they are."""
+    return float(np.mean(classifier.predict(_pixels(x)) == labels.numpy()))
+
+
 def judge(samples: Tensor, asked: Tensor | None, train: Images, held_out: Images) -> dict[str, str]:
     """Print and return what is to be said of samples: whether they are of their class, and how far off.
 
@@ -97,23 +143,14 @@ def judge(samples: Tensor, asked: Tensor | None, train: Images, held_out: Images
         train, held_out: real images.
     """
     figures: dict[str, str] = {}
-    real, unseen, made = (x.flatten(1).numpy() for x in (train.x, held_out.x, samples))
-    if train.labels is None or held_out.labels is None or asked is None:
-        space = "In the space of their principal components"
-        features: Any = PCA(min(64, *real.shape)).fit(real).transform
-    else:
-        space = "In its feature space"
-        classifier = MLPClassifier((64,), alpha=1e-3, max_iter=400, random_state=0)
-        classifier.fit(real, train.labels.numpy())
-        features = partial(_hidden_units, classifier)
-        accuracy = np.mean(classifier.predict(unseen) == held_out.labels.numpy())
-        agreement = np.mean(classifier.predict(made) == asked.numpy())
+    of = Judge(train, held_out)
+    if asked is not None and held_out.labels is not None and of.classifier is not None:
+        accuracy, agreement = right(of.classifier, held_out.x, held_out.labels), of.agreement(samples, asked)
         figures["agreement"] = f"{agreement:.3f}"
         print(f"\nA classifier trained on real images ({accuracy:.1%} right on held-out ones) finds")
         print(f"{agreement:.1%} of {len(samples)} samples to be of the class that was asked for.")
-    at = [torch.from_numpy(features(x).astype(float)) for x in (made, real, unseen)]
-    distance, floor = frechet_distance(at[0], at[2]), frechet_distance(at[1], at[2])
-    print(f"{space} the Fréchet distance of samples to held-out images is {distance:.3f},")
+    distance, floor = of.frechet(samples), of.floor
+    print(f"In {of.space} the Fréchet distance of samples to held-out images is {distance:.3f},")
     print(f"{distance / floor:.1f} times that of training images to held-out ones ({floor:.3f}).\n")
     return figures | {"frechet": f"{distance:.3f}", "floor": f"{floor:.3f}"}
 

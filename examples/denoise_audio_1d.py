@@ -26,6 +26,8 @@ NETWORK = {
     "strides": ("4",) * 3,
     "kernel_size": (7,),
     "upsample": ("transpose",),
+    "causal": ...,
+    "lookahead": ...,
 }
 
 
@@ -82,7 +84,7 @@ def main(options: Options) -> None:
     print()
     report(folder, options, {"parameters": str(parameters), "seconds": seconds, **figures})
     print(f"\nListen to {folder}/*.wav and look at {folder}/*.png. To try next:")
-    suggest("--channels 16 32 64 --strides 4 8", "--kernel-size 3", "--snr -5 5")
+    suggest("--channels 16 32 64 --strides 4 8", "--causal True --norm layer", "--snr -5 5")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ class Distill:
     """steps of training; the time of each is about twice that of a step of the first training"""
     batch_size: int | None = None
     """samples at a time; by default as in training"""
-    lr: float = TrainOptions.lr
+    lr: float = 2e-4
     """highest learning rate"""
     ema: float = TrainOptions.ema
     """decay of the average of the weights"""
@@ -65,7 +65,7 @@ class Distill:
         record = self.run_folder / RUN
         flags = read_flags(record) if record.is_file() else {}
         source = {} if self.source is None else {"source": plain(self.source.absolute())}
-        batch = self.batch_size or max(flags.get("batch_size") or 0, 0) or TrainOptions.batch_size
+        batch = self.batch_size or flags.get("batch_size")
         guidance: dict[str, Any] = {} if self.guidance_scale == 1 else {"guidance_scale": self.guidance_scale}
         print(dataset.report(), flush=True)
         try:
@@ -83,7 +83,7 @@ class Distill:
             raise Interrupted("stopped and saved; to go on, give the same command with --resume") from None
         print(f"tuned: {self.out}. To use it: dynunet sample {self.out} --num 16 --out OUT")
 
-    def _options(self, batch_size: int) -> TrainOptions:
+    def _options(self, batch_size: int | None) -> TrainOptions:
         names = ("lr", "ema", "precision", "seed", "device")
         return TrainOptions(
             steps=self.train_steps, batch_size=batch_size, **{name: getattr(self, name) for name in names}

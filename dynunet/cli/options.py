@@ -12,7 +12,7 @@ from tyro.conf import arg
 from ..arguments import choice
 from ..data.augmentation import Augment
 from ..data.options import DataOptions
-from ..defaults import LABEL_MAPS, channels_for
+from ..defaults import GENERATION, LABEL_MAPS, channels_for
 from ..nn.flags import flag_names, network_options, with_flags
 from ..nn.spec import NetworkSpec, options
 from ..training.options import Loss, TrainOptions
@@ -39,21 +39,15 @@ class DataFlags(DataOptions):
 class TrainFlags(TrainOptions):
     """Training."""
 
-    batch_size: int = -1
-    """Samples at a time, in each process; by default (-1) 16, fewer where they are large."""
+    batch_size: int | None = None
+    """Samples at a time, in each process; by default 16, more where they are small and fewer where large."""
     loss: Loss = "auto"
     """of values l2, l1 or huber; of classes (--targets) ce, dice, dice+ce or focal. By default l2, dice+ce to
     segment, ce to classify"""
     clip: float = 1.0
     """Largest norm of the gradients; inf for no limit."""
 
-    no_batch: ClassVar[int | None] = -1
     losses: ClassVar[tuple[str, ...]] = get_args(Loss)
-
-    @property
-    def batch(self) -> int | None:
-        """The batch that was asked for, if one was."""
-        return None if self.batch_size == self.no_batch else self.batch_size
 
     def of_trainer(self, supervised: bool) -> TrainOptions:
         """Without the loss, where the model has its own.
@@ -72,7 +66,11 @@ _BY_RANK = {
     "strides": "; by default 2, in 1-D 4",
 }
 _BY_TASK = {name: f"; by default as in UNet, for label maps {value}" for name, value in LABEL_MAPS.items()}
-_NOTES = _BY_RANK | _BY_TASK
+_BY_MACHINE = {
+    name: f"{_BY_TASK.get(name, '; by default as in UNet')}, for training without a GPU {value}"
+    for name, value in GENERATION.items()
+}
+_NOTES = _BY_RANK | _BY_TASK | _BY_MACHINE
 _DEFAULTS = dict.fromkeys(flag_names(), ...) | dict.fromkeys(_NOTES, None)
 
 
@@ -85,6 +83,13 @@ class NetworkOptions(with_flags(object, _DEFAULTS, notes=_NOTES, frozen=True)):
         channels, stride = channels_for(spatial_dims), _STRIDES.get(spatial_dims, 2)
         design = LABEL_MAPS if label_maps and self._without_design() else {}
         return {"channels": channels, "strides": stride, **design, **network_options(self)}
+
+    def for_processors(self) -> tuple["NetworkOptions", str]:
+        """With those for a diffusion model without a GPU, where none were given; and these as flags."""
+        chosen = {name: value for name, value in GENERATION.items() if getattr(self, name) is None}
+        flags = (f"--{name.replace('_', '-')} {value}" for name, value in chosen.items())
+        filled = {k: (v,) if k == "num_blocks" else v for k, v in chosen.items()}
+        return replace(self, **filled), " ".join(flags)
 
     def _without_design(self) -> bool:
         """True if no option of the design is given: its parts belong together."""

@@ -11,7 +11,7 @@ from tyro.conf import DisallowNone, OmitArgPrefixes, Positional, PositionalMetav
 
 from ..data.augmentation import Augment
 from ..data.errors import check_exists, shown
-from ..defaults import BATCH, Examples, batch_that_fits, channels_for, examples_for, looked_at
+from ..defaults import Examples, batch_that_fits, channels_for, examples_for, looked_at
 from ..hub import CONFIG, check_run, is_hub_name
 from ..jsonable import flat, unflat
 from ..progress import Interrupted, say
@@ -88,8 +88,7 @@ class Train:
         # Before files are looked at, which may take long.
         device = chosen_device("cpu" if self.training.cpu else self.training.device)
         if self.resume is not None:
-            batch = self.training.batch or BATCH
-            return replace(self, training=replace(self.training, batch_size=batch))._train("")
+            return self._train("")
         filled, chosen = self._filled(self._source(), device.type != "cpu")
         return filled._train(chosen)
 
@@ -100,7 +99,7 @@ class Train:
         data, network, training, said = self.data, self.network, self.training, []
         looked = looked_at(source, data)
         if looked is None:
-            return replace(self, training=replace(training, batch_size=training.batch or BATCH)), ""
+            return self, ""
         grids, own = looked
         dims = len(grids[0])
         if self.start is not None and data.channels is None:
@@ -113,7 +112,10 @@ class Train:
         if self.start is None and network.channels is None:
             network = replace(network, channels=channels_for(dims, gpu))
             said.append(f"--channels {' '.join(map(str, network.channels))}")
-        if training.batch is None:
+        if not (gpu or data.supervised or self.start):
+            network, flags = network.for_processors()
+            said += [flags] if flags else []
+        if training.batch_size is None:
             size = data.size or grids[0]
             size = size * dims if len(size) == 1 else size
             batch = batch_that_fits(size, network.channels or channels_for(dims, gpu), gpu)

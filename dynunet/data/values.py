@@ -37,7 +37,7 @@ __all__ = [
 
 Region = Sequence[tuple[int, int]]  # (start, stop) along every spatial axis
 
-_SILENT = 1e-5  # -100 dB of full scale
+SILENT = 1e-5  # -100 dB of full scale
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def amplitude(power: float, level: float) -> float:
 
     What is nearly silent stays so.
     """
-    return max(float(np.sqrt(power)), _SILENT) / level
+    return max(float(np.sqrt(power)), SILENT) / level
 
 
 def squares(values: np.ndarray) -> float:

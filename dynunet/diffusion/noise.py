@@ -10,7 +10,7 @@ from torch import Tensor
 Generators = torch.Generator | Sequence[torch.Generator] | None
 Noise = Generators | Callable[[torch.Size], Tensor]
 
-_BLOCK = 2**16  # entries of a signal that are drawn at once
+NOISE_BLOCK = 2**16  # entries of a signal that are drawn at once
 
 
 def hashed(*parts: Any) -> int:
@@ -90,10 +90,10 @@ class PlacedNoise:
         drawn = [
             torch.randn(
                 *shape[:2],
-                _BLOCK,
+                NOISE_BLOCK,
                 generator=torch.Generator().manual_seed(hashed(self.seed, self.draws, block)),
             )
-            for block in range(begin // _BLOCK, -(-end // _BLOCK))
+            for block in range(begin // NOISE_BLOCK, -(-end // NOISE_BLOCK))
         ]
         self.draws += 1
-        return torch.cat(drawn, -1)[..., begin % _BLOCK :][..., : shape[2]]
+        return torch.cat(drawn, -1)[..., begin % NOISE_BLOCK :][..., : shape[2]]

@@ -6,12 +6,14 @@ per head, computed from the normalised input,
     full, axial, window   out_i = sum_j softmax_j(q_i . k_j / sqrt(D)) v_j      j over all, a line, a window
     linear                out_i = softmax_D(q_i) . sum_j softmax_j(k_j) v_j^T
 
-The layers return ``x + W out`` and start as the identity. ``channel`` and ``spatial`` are in :mod:`.gates`.
+Along a causal axis j is at most i. The layers return ``x + W out`` and start as the identity. ``channel`` and
+``spatial`` are in :mod:`.gates`.
 In the costs below T is the number of positions, C that of channels, D that of channels per head. Softmax
 attention uses ``scaled_dot_product_attention``, whose kernels have first derivatives only: for second
 derivatives use ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``.
 """
 
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any, ClassVar
 
@@ -22,29 +24,48 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from . import checks
 from .blocks import Parts, zero_init
+from .causal import Memory, Remembers
 from .gates import ChannelAttention, SpatialAttention
-from .positions import Rotary, Sinusoidal, windows, within_windows
+from .positions import Rotary, Sinusoidal, Windows, windows, windows_after, within_windows
 from .spec import POSITIONS
 
 GRID_LIMIT = 65_535  # most samples, and most heads, that CUDA attention kernels take in one call
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+Past = Tensor | bool  # a mask (T, T), True where a position sees another; True: those up to it; False: all
+
+
+def _past(sizes: Sequence[int], causal: Sequence[bool], like: Tensor) -> Past:
+    """What the positions of a grid of tokens see: those that are not later along any causal axis."""
+    later = [axis for axis, is_causal in enumerate(causal) if is_causal and sizes[axis] > 1]
+    if not later or sum(n > 1 for n in sizes) == 1:
+        return bool(later)
+    seen = torch.ones(1, 1, dtype=torch.bool, device=like.device)
+    for axis, n in enumerate(sizes):
+        along = torch.ones(n, n, dtype=torch.bool, device=like.device)
+        seen = torch.kron(seen, along.tril() if axis in later else along)
+    return seen
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, past: Past = False) -> Tensor:
     """Softmax attention of ``(N, heads, T, D)``, for any number of samples and heads."""
     if not torch.compiler.is_compiling():
         for axis in (0, 1):
             if q.shape[axis] > GRID_LIMIT:
                 parts = zip(*(t.split(GRID_LIMIT, axis) for t in (q, k, v)), strict=True)
-                return torch.cat([_attend(*part) for part in parts], axis)
-    return scaled_dot_product_attention(q, k, v)
+                return torch.cat([_attend(*part, past=past) for part in parts], axis)
+    if past is False:
+        return scaled_dot_product_attention(q, k, v)
+    mask = past if isinstance(past, Tensor) else None
+    return scaled_dot_product_attention(q, k, v, mask, is_causal=past is True)
 
 
-def _attend_tokens(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _attend_tokens(q: Tensor, k: Tensor, v: Tensor, past: Past = False) -> Tensor:
     """Softmax attention of ``(N, T, heads, D)``."""
-    return _attend(*(t.transpose(1, 2) for t in (q, k, v))).transpose(1, 2)
+    return _attend(*(t.transpose(1, 2) for t in (q, k, v)), past=past).transpose(1, 2)
 
 
-class _TokenAttention(nn.Module):
+class _TokenAttention(Remembers, nn.Module):
     """``x + W attend(q, k, v)`` with queries, keys and values from the normalised input."""
 
     takes: ClassVar[tuple[str, ...]] = ("num_heads", "positions")
@@ -52,6 +73,7 @@ class _TokenAttention(nn.Module):
     def __init__(self, parts: Parts, channels: int, num_heads: int, positions: str | None = None) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.causal = parts.causal
         self.norm = parts.norm(channels)
         self.place, self.rotate = nn.Identity(), nn.Identity()
         if positions == "sinusoidal":
@@ -70,6 +92,9 @@ class _TokenAttention(nn.Module):
         out = rearrange(self.attend(q, k, v.squeeze(-3)), "n ... heads d -> n ... (heads d)")
         return x + self.projection(out).movedim(-1, 1)
 
+    def cannot_stream(self, axis: int) -> str | None:
+        return "its attention is to all of the past, which grows: use 'window'"
+
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention; operands and result are ``(N, *spatial, heads, D)``."""
         raise NotImplementedError
@@ -79,7 +104,8 @@ class SelfAttention(_TokenAttention):
     """``full``: between all positions (Vaswani et al. 2017; Ho et al. 2020).
 
     Time ``T^2 C``; memory ``T C`` if ``scaled_dot_product_attention`` has a kernel that does not store the
-    attention weights: on the CPU, and on a GPU if the channels per head are a multiple of 8.
+    attention weights: on the CPU, and on a GPU if the channels per head are a multiple of 8. On several
+    axes, of which some are causal, it takes a mask of ``T^2``.
 
     Args:
         parts: makes the layers.
@@ -95,7 +121,8 @@ class SelfAttention(_TokenAttention):
     """
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out = _attend(*(rearrange(t, "n ... heads d -> n heads (...) d") for t in (q, k, v)))
+        past = _past(q.shape[1:-2], self.causal, q)
+        out = _attend(*(rearrange(t, "n ... heads d -> n heads (...) d") for t in (q, k, v)), past=past)
         return out.transpose(1, 2).reshape(q.shape)
 
 
@@ -137,7 +164,8 @@ class AxialAttention(_TokenAttention):
         names = [f"x{i}" for i in range(len(self.along))]
         before, after = " ".join(names[:axis]), " ".join(names[axis + 1 :])
         lines = f"qkv n {before} t {after} heads d -> qkv (n {before}) t ({after} heads) d"
-        return _attend_tokens(*rearrange(qkv, lines).unbind())
+        past = bool(self.causal) and self.causal[axis]
+        return _attend_tokens(*rearrange(qkv, lines).unbind(), past=past)
 
     def _inflate_(self, axes: Any) -> None:
         # The old network is repeated along a new axis; attention along it would change the result.
@@ -149,8 +177,9 @@ class WindowAttention(_TokenAttention):
 
     A remainder at the end of an axis is a smaller window. On axes longer than a window, shifted windows begin
     half a window later; the first and the last entries then form separate windows, except on a circular
-    axis, where they are neighbours. No token is padded or masked: windows of equal size are computed in one
-    call. Time ``T C 8^axes``, memory ``T C``.
+    axis, where they are neighbours. No token is padded: windows of equal size are computed in one call. On a
+    causal axis windows are shifted whatever its length, and tokens see no later ones. Time ``T C 8^axes``,
+    memory ``T C``.
 
     Args:
         parts, channels, num_heads, positions: as for :class:`SelfAttention`.
@@ -173,19 +202,59 @@ class WindowAttention(_TokenAttention):
         super().__init__(parts, channels, num_heads, positions)
         self.window, self.shift = window, window // 2 if shifted else 0
         self.circular = tuple(mode == "circular" for mode in parts.padding_mode)
+        self.past = [axis for axis, causal in enumerate(self.causal) if causal]
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        memory, new = self.memory, q
+        if memory is not None:
+            q, k, v = self._followed(memory, (q, k, v))
         sizes = q.shape[1:-2]
-        long = [axis for axis, size in enumerate(sizes, start=1) if self.shift and size > self.window]
-        back = [self.shift] * len(long)
-        cuts = [
-            windows(size, self.window, self.shift if axis in long and not ring else 0)
-            for axis, (size, ring) in enumerate(zip(sizes, self.circular, strict=True), start=1)
+        rolled = [
+            a for a, size in enumerate(sizes) if self.shift and size > self.window and a not in self.past
         ]
-        if long:
-            q, k, v = (t.roll([-s for s in back], long) for t in (q, k, v))
-        out = within_windows(_attend_tokens, (q, k, v), cuts)
-        return out.roll(back, long) if long else out
+        axes, back = [1 + a for a in rolled], [self.shift] * len(rolled)
+        cuts = [self._cuts(axis, size, axis in rolled) for axis, size in enumerate(sizes)]
+        if rolled:
+            q, k, v = (t.roll([-s for s in back], axes) for t in (q, k, v))
+        out = within_windows(self._attend, (q, k, v), cuts)
+        out = out.roll(back, axes) if rolled else out
+        if memory is None:
+            return out
+        self._keep(memory, (q, k, v))
+        n = new.shape[1 + memory.axis]
+        return out.narrow(1 + memory.axis, out.shape[1 + memory.axis] - n, n)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, sizes: tuple[int, ...]) -> Tensor:
+        return _attend_tokens(q, k, v, _past(sizes, self.causal, q))
+
+    def _cuts(self, axis: int, size: int, rolled: bool) -> list[Windows]:
+        """The windows of an axis."""
+        if axis in self.past and self.shift:
+            return windows_after(size, self.window, self._first(axis))
+        return windows(size, self.window, self.shift if rolled and not self.circular[axis] else 0)
+
+    def _first(self, axis: int) -> int:
+        """The length of the first window of a causal axis; in a stream, of the first that is not done."""
+        memory = self.memory
+        begun = memory is not None and memory.axis == axis and memory.count > 0
+        return self.window if begun else self.shift or self.window
+
+    def _followed(self, memory: Memory, new: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Tokens after those of the window that they go on with."""
+        if memory.kept is None:
+            return new
+        return [torch.cat(both, 1 + memory.axis) for both in zip(memory.kept, new, strict=True)]
+
+    def _keep(self, memory: Memory, tokens: Sequence[Tensor]) -> None:
+        """Keep the tokens of the window that is not done."""
+        dim, first = 1 + memory.axis, self._first(memory.axis)
+        size = tokens[0].shape[dim]
+        done = size - (size - first) % self.window if size >= first else 0
+        memory.kept = [t.narrow(dim, done, size - done).clone() for t in tokens]
+        memory.count += done
+
+    def cannot_stream(self, axis: int) -> str | None:
+        return None
 
     def _inflate_(self, axes: Any) -> None:
         self.circular = axes.extend(self.circular, axes.padding_mode == "circular")

@@ -15,6 +15,7 @@ from torch.nn.functional import layer_norm, rms_norm, silu
 
 from convnd import BatchNormNd, ConvNd
 
+from .causal import CausalConv, Remembers, RunningGroupNorm, channels_first, channels_last
 from .spec import NetworkSpec
 
 __all__ = [
@@ -87,10 +88,10 @@ class ChannelNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels)) if centred else None
 
     def forward(self, x: Tensor) -> Tensor:
-        x, shape = x.movedim(1, -1), self.weight.shape
+        x, shape = channels_last(x), self.weight.shape
         if self.bias is None:
-            return rms_norm(x, shape, self.weight, self.eps).movedim(-1, 1)
-        return layer_norm(x, shape, self.weight, self.bias, self.eps).movedim(-1, 1)
+            return channels_first(rms_norm(x, shape, self.weight, self.eps))
+        return channels_first(layer_norm(x, shape, self.weight, self.bias, self.eps))
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ class Parts:
     padding_mode: tuple[str, ...]
     embedding_features: int = 0
     modulation: str = "shift"
+    causal: tuple[bool, ...] = ()
 
     @classmethod
     def of(cls, spec: NetworkSpec) -> Self:
@@ -117,6 +119,7 @@ class Parts:
             padding_mode=tuple(spec.padding_mode),
             embedding_features=spec.embedding_features,
             modulation=spec.modulation,
+            causal=spec.causal_axes if any(spec.causal_axes) else (),
         )
 
     def groups(self, channels: int) -> int:
@@ -127,6 +130,8 @@ class Parts:
 
     def norm(self, channels: int) -> nn.Module:
         if self.norm_name in ("group", "instance"):
+            if self.causal:
+                return RunningGroupNorm(self.causal, self.groups(channels), channels, eps=self.norm_eps)
             return GroupNorm(self.groups(channels), channels, eps=self.norm_eps)
         if self.norm_name == "batch":
             return BatchNormNd(self.spatial_dims, channels, eps=self.norm_eps)
@@ -148,13 +153,23 @@ class Parts:
         kernel_size: Sequence[int],
         stride: Sequence[int] | int = 1,
         groups: int = 1,
+        ahead: Sequence[int] = (),
     ) -> ConvNd:
-        """Centred convolution: ``ceil(size / stride)`` outputs, whatever the size and kernel."""
-        padding = [((k - 1) // 2, k - 1 - (k - 1) // 2) for k in kernel_size]
+        """Centred convolution: ``ceil(size / stride)`` outputs, whatever the size and kernel.
+
+        Along causal axes it ends ``ahead`` entries after its place.
+        """
+        after, ahead = [k // 2 for k in kernel_size], tuple(ahead) or (0,) * self.spatial_dims
+        if self.causal:
+            after = [a if c else n for n, a, c in zip(after, ahead, self.causal, strict=True)]
+        padding = [(k - 1 - n, n) for k, n in zip(kernel_size, after, strict=True)]
         options: Any = {"groups": groups, "padding_mode": self.padding_mode}
-        return ConvNd(self.spatial_dims, inputs, outputs, kernel_size, stride, padding, **options)
+        args: Any = self.spatial_dims, inputs, outputs, kernel_size, stride, padding
+        return CausalConv(ahead, *args, **options) if self.causal else ConvNd(*args, **options)
 
     def pointwise(self, inputs: int, outputs: int) -> ConvNd:
+        if self.causal:
+            return self.conv(inputs, outputs, (1,) * self.spatial_dims)
         return ConvNd(self.spatial_dims, inputs, outputs, 1)
 
     def embedding(self, outputs: int) -> nn.Linear | None:
@@ -172,7 +187,7 @@ def zero_init(layer: Any) -> Any:
     return layer
 
 
-class Block(nn.Module):
+class Block(Remembers, nn.Module):
     """Base of all blocks: applies the embedding of a sample to its channels.
 
     ``shift``: it is added before the norm, as in DDPM, or after the norm if the norm would cancel it.
@@ -189,12 +204,23 @@ class Block(nn.Module):
     def normed(self, h: Tensor, norm: nn.Module, embedding: Tensor | None) -> Tensor:
         if self.embedding is None or embedding is None:
             return norm(h)
-        e = self.embedding(silu(embedding))
-        e = e.view(*e.shape, *(1,) * (h.ndim - 2))
+        e = self._of_channels(embedding, h.ndim - 2)
         if self.modulation == "scale_shift":
             scale, shift = e.chunk(2, dim=1)
             return norm(h) * (1 + scale) + shift
         return norm(h + e) if self.shift_first else norm(h) + e
+
+    def _of_channels(self, embedding: Tensor, dims: int) -> Tensor:
+        """What the embedding means for each channel; in a stream it is the same for part after part."""
+        memory = self.memory
+        if memory is not None and memory.kept is not None and memory.kept[0] is embedding:
+            return memory.kept[1]
+        assert self.embedding is not None
+        e = self.embedding(silu(embedding))
+        e = e.view(*e.shape, *(1,) * dims)
+        if memory is not None:
+            memory.kept = embedding, e
+        return e
 
 
 class ResidualBlock(Block):

@@ -84,16 +84,16 @@ def sizes(value: Any, name: str, n: int = 0) -> tuple[int, ...]:
     return tuple(whole()(v, f"{name}[{i}]") for i, v in enumerate(values))
 
 
-def per_axis(check: Check) -> Check:
-    """A value for all axes, or a sequence with one for each, as a tuple."""
+def per_axis(check: Check, kind: type = str, what: str = "name") -> Check:
+    """A value of a type for all axes, or a sequence with one for each, as a tuple."""
 
     def each(value: Any, name: str, n: int = 0) -> tuple[Any, ...]:
-        if not isinstance(value, str) and not isinstance(value, Sequence):
-            raise TypeError(f"{name} must be one name or a sequence of {n} names, got {value!r}")
-        values = (value,) * n if isinstance(value, str) else tuple(value)
+        if not isinstance(value, (kind, Sequence)):
+            raise TypeError(f"{name} must be one {what} or a sequence of {n} {what}s, got {value!r}")
+        values = (value,) * n if isinstance(value, kind) else tuple(value)
         if len(values) != n:
             raise ValueError(
-                f"{name} must be one name or one for each of the {n} spatial axes, got {value!r}"
+                f"{name} must be one {what} or one for each of the {n} spatial axes, got {value!r}"
             )
         return tuple(check(v, name, n) for v in values)
 

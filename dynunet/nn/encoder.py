@@ -6,6 +6,7 @@ from einops import reduce
 from torch import Tensor, nn
 
 from .blocks import Activation
+from .causal import RunningMean
 from .checks import whole
 from .network import Network
 from .spec import NetworkSpec
@@ -71,6 +72,7 @@ class Encoder(Network):
         in_layer: Callable[[Tensor], Tensor] | None = None,
         gradient_checkpointing: bool = False,
         modulation: str = "shift",
+        causal: bool | Sequence[bool] = False,
     ) -> None:
         out_features = whole()(out_features, "out_features")
         spec = NetworkSpec(
@@ -101,11 +103,13 @@ class Encoder(Network):
             in_layer=in_layer,
             gradient_checkpointing=gradient_checkpointing,
             modulation=modulation,
+            causal=causal,
         )
         super().__init__(spec)
         self.out_features = out_features
         width = spec.levels[-1].channels
         self.head = nn.Sequential(self.parts.norm(width), self.parts.activation())
+        self.mean = RunningMean(self.spec.causal_axes) if self.is_causal else None
         self.classifier = nn.Linear(width, self.out_features)
 
     def forward(
@@ -122,4 +126,7 @@ class Encoder(Network):
         self._check_input(x)
         embedding = self._embed(x, t, class_labels, features)
         x, _ = self._descend(self._inputs(x, cond), embedding, self._context(x, context))
-        return self.classifier(reduce(self.head(x), "n c ... -> n c", "mean"))
+        x = self.head(x)
+        return self.classifier(
+            reduce(x, "n c ... -> n c", "mean") if self.mean is None else self.mean.latest(x)
+        )

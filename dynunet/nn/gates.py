@@ -12,6 +12,7 @@ from torch.nn.functional import relu
 from convnd import ConvNd
 
 from .blocks import Parts
+from .causal import RunningMean
 
 SPATIAL_KERNEL = 7  # kernel size of spatial attention on every axis
 
@@ -25,7 +26,8 @@ def _open(layer: Any) -> Any:
 class ChannelAttention(nn.Module):
     """``channel``: squeeze and excitation, ``x * sigmoid(W2 relu(W1 mean(x)))`` (Hu et al. 2018, eq. 2-4).
 
-    The hidden layer has C / 16 units, but at least 8 (or C if C is smaller). Time and memory ``T C``.
+    The hidden layer has C / 16 units, but at least 8 (or C if C is smaller). Along causal axes the mean is of
+    all entries so far. Time and memory ``T C``.
     """
 
     takes: ClassVar[tuple[str, ...]] = ()
@@ -35,8 +37,12 @@ class ChannelAttention(nn.Module):
         units = max(channels // 16, min(channels, 8))
         self.squeeze = nn.Linear(channels, units)
         self.excite = _open(nn.Linear(units, channels))
+        self.mean = RunningMean(parts.causal) if parts.causal else None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.mean is not None:
+            means = self.mean(x).to(x.dtype).movedim(1, -1)
+            return x * self.excite(relu(self.squeeze(means))).sigmoid().movedim(-1, 1)
         spatial = tuple(range(2, x.ndim))
         gates = self.excite(relu(self.squeeze(x.mean(spatial)))).sigmoid()
         return x * gates.view(*gates.shape, *(1 for _ in spatial))

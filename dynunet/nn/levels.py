@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .attention import CrossAttention, make_attention
 from .blocks import BLOCKS, Parts
+from .causal import Ahead, Aligned
 from .checkpointing import checkpointed
 from .gates import SPATIAL_KERNEL, AttentionGate
 from .resampling import resampling_kernel
@@ -54,7 +55,9 @@ class Level(nn.Module):
             self.contexts.extend(
                 CrossAttention(parts, channels, level.num_heads, spec.context_features) for _ in inputs
             )
+        self.channels = channels
         self.skips = tuple(map(bool, skips))
+        self.aligned = nn.ModuleList(Aligned() for skip in skips if skip and parts.causal)
         self.gated = level.skip_attention is True
         self.gates = nn.ModuleList()
         if level.skip_attention:
@@ -90,6 +93,10 @@ class Level(nn.Module):
     def _step(
         self, i: int, x: Tensor, embedding: Tensor | None, context: Tensor | None, skip: Tensor | None
     ) -> Tensor:
+        if skip is not None and len(self.aligned):
+            x, skip = self.aligned[i](x, skip)
+        if 0 in x.shape[2:]:  # a stream has nothing new for this level
+            return x.new_empty(len(x), self.channels, *x.shape[2:])
         if skip is not None:
             gate = self.gates[i] if len(self.gates) else nn.Identity()
             x = joined(x, gate(skip, x) if self.gated else gate(skip))
@@ -118,6 +125,8 @@ class Bottleneck(nn.Module):
                 else None
             )
 
+        ahead = spec.ahead(len(spec.transitions))
+        self.ahead = Ahead(ahead) if any(ahead) else None
         self.block1 = block(1)
         names = attention_names(spec.mid_attention)
         self.attention = make_attention(parts, channels, level.num_heads, names, spec.positions)
@@ -127,6 +136,10 @@ class Bottleneck(nn.Module):
         self.block2 = block(2)
 
     def forward(self, x: Tensor, embedding: Tensor | None, context: Tensor | None) -> Tensor:
+        if self.ahead is not None:
+            x = self.ahead(x)
+        if 0 in x.shape[2:]:  # a stream has nothing new for it
+            return x
         if self.block1 is not None:
             x = self.block1(x, embedding)
         x = self.attention(x)

@@ -12,6 +12,7 @@ import convnd.functional as F
 from ..checkpoints import Checkpoint
 from ..summary import Summary, drawing, summarize
 from .blocks import Parts
+from .causal import Remembers
 from .embeddings import ClassEmbedding, FeatureEmbedding, TimeEmbedding
 from .levels import Level, check_sizes
 from .resampling import downsample
@@ -47,7 +48,7 @@ def _check_labels(labels: Tensor, count: int, classes: int) -> None:
             )
 
 
-class Network(Checkpoint, nn.Module):
+class Network(Remembers, Checkpoint, nn.Module):
     """The encoder levels and the embeddings of the conditions; subclasses add their own layers.
 
     Not for direct use: see :class:`dynunet.UNet` and :class:`dynunet.Encoder`.
@@ -73,7 +74,7 @@ class Network(Checkpoint, nn.Module):
         for i, level in enumerate(spec.levels):
             made = Level(self.parts, spec, i, [width] + [level.channels] * (level.num_blocks - 1))
             if i < len(spec.transitions):
-                made.down = downsample(self.parts, level, spec.transitions[i])
+                made.down = downsample(self.parts, level, spec.transitions[i], spec.ahead(i))
             self.encoder.append(made)
             width = level.channels
 
@@ -96,6 +97,17 @@ class Network(Checkpoint, nn.Module):
     def padding_mode(self) -> tuple[str, ...]:
         """The padding mode of each axis."""
         return tuple(self.spec.padding_mode)
+
+    @property
+    def is_causal(self) -> bool:
+        """True if any axis is."""
+        return any(self.spec.causal_axes)
+
+    def cannot_stream(self, axis: int) -> str | None:
+        if not self.spec.causal_axes[axis]:
+            return f"it is not causal along axis {axis}: build it with causal=True"
+        own = [name for name in ("in_layer", "out_layer") if getattr(self, name, None) is not None]
+        return f"it has an {own[0]} of your own, which may look at any entries" if own else None
 
     @property
     def levels(self) -> tuple[LevelSpec, ...]:
@@ -134,11 +146,21 @@ class Network(Checkpoint, nn.Module):
         if cond is None:
             return x
         wanted = x.shape[0], self.cond_channels
-        if cond.ndim != self.spatial_dims + 2 or tuple(cond.shape[:2]) != wanted or min(cond.shape[2:]) < 1:
+        if (
+            cond.ndim != self.spatial_dims + 2
+            or tuple(cond.shape[:2]) != wanted
+            or (min(cond.shape[2:]) < 1 and self.memory is None)
+        ):
             raise ValueError(
                 f"cond must be ({wanted[0]}, {wanted[1]}, *spatial) with {self.spatial_dims} spatial axes, "
                 f"got shape {tuple(cond.shape)}"
             )
+        for axis, (have, causal) in enumerate(zip(cond.shape[2:], self.spec.causal_axes, strict=True)):
+            if causal and have != x.shape[2 + axis]:
+                raise ValueError(
+                    f"cond must have the size of x on causal axes, {x.shape[2 + axis]} on axis {axis}: it "
+                    f"would look ahead if it were resized, got shape {tuple(cond.shape)}"
+                )
         if cond.shape[2:] != x.shape[2:]:
             cond = F.interpolate(cond, tuple(x.shape[2:]), mode="linear")
         return torch.cat([x, cond.to(x.dtype)], dim=1)
@@ -147,6 +169,19 @@ class Network(Checkpoint, nn.Module):
         self, x: Tensor, t: Tensor | None, labels: Tensor | None, features: Tensor | None
     ) -> Tensor | None:
         """The sum of the embeddings, ``(N, E)``, or None if there are none."""
+        memory, given = self.memory, (t, labels, features)
+        if memory is not None and memory.kept is not None:
+            known, embedding = memory.kept
+            if all(a is b for a, b in zip(known, given, strict=True)):
+                return embedding
+        embedding = self._embedded(x, *given)
+        if memory is not None:
+            memory.kept = given, embedding
+        return embedding
+
+    def _embedded(
+        self, x: Tensor, t: Tensor | None, labels: Tensor | None, features: Tensor | None
+    ) -> Tensor | None:
         embedded = (self._embed_time(x, t), self._embed_labels(x, labels), self._embed_features(x, features))
         terms = [term for term in embedded if term is not None]
         return sum(terms[1:], terms[0]) if terms else None
@@ -209,7 +244,7 @@ class Network(Checkpoint, nn.Module):
             )
         if not x.is_floating_point():
             raise TypeError(f"x must be a floating-point tensor, got dtype {x.dtype}")
-        if min(x.shape[2:]) < 1:
+        if min(x.shape[2:]) < 1 and self.memory is None:
             raise ValueError(f"x must have at least one entry on every axis, got shape {tuple(x.shape)}")
 
     def summary(self, input_shape: Sequence[int], **inputs: Any) -> Summary:
@@ -235,6 +270,8 @@ class Network(Checkpoint, nn.Module):
             padding_mode=axes.extend(self.padding_mode, axes.padding_mode),
             strides=[axes.extend(step.strides, axes.strides(step.strides)) for step in spec.transitions],
             kernel_size=[axes.extend(level.kernel_size, axes.kernel_size) for level in spec.levels],
+            causal=axes.extend(spec.causal_axes, False),
+            lookahead=axes.extend(spec.lookaheads, 0),
         )
         self.parts = Parts.of(self.spec)
         self.config |= {

@@ -23,6 +23,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from .causal import Remembers
+
 TOKENS = 10_000.0  # tokens, over all axes, that the frequencies span: more is too many for full attention
 
 
@@ -36,7 +38,7 @@ def frequencies(axes: int, pairs: int, like: Tensor) -> Tensor:
     return matrix if axes <= pairs else matrix.mT
 
 
-class Positions(nn.Module):
+class Positions(Remembers, nn.Module):
     """Phases of the positions of tokens ``(N, *spatial, ..., channels)``; it has no parameters.
 
     ``modes`` has the padding mode of each axis, or None for an axis whose positions are ignored: one added
@@ -64,9 +66,18 @@ class Positions(nn.Module):
             if self.modes[axis] == "circular":
                 turn = 2 * math.pi / size
                 row = turn * (row / turn).round().clamp(min=1) * row.sign()
-            places = torch.arange(size, dtype=like.dtype, device=like.device)
+            first = self._first(axis, size)
+            places = torch.arange(first, first + size, dtype=like.dtype, device=like.device)
             total = total + places.view(-1, *(1,) * (n - axis)) * row
         return total
+
+    def _first(self, axis: int, size: int) -> int:
+        """The position of the first of so many tokens; in a stream they follow those before."""
+        memory = self.memory
+        if memory is None or memory.axis != axis:
+            return 0
+        memory.count += size
+        return memory.count - size
 
     def _inflate_(self, axes: Any) -> None:
         self.modes = axes.extend(self.modes, None)
@@ -119,13 +130,19 @@ def windows(size: int, length: int, seam: int = 0) -> list[Windows]:
     return [w for w in starts if w[1] * w[2] > 0]
 
 
+def windows_after(size: int, length: int, first: int) -> list[Windows]:
+    """The same, after a first window of another length."""
+    rest = [(start + first, *window) for start, *window in windows(max(size - first, 0), length)]
+    return [(0, 1, min(first, size)), *rest]  # type: ignore[list-item]
+
+
 def within_windows(
     attend: Callable[..., Tensor], tensors: Sequence[Tensor], cuts: Sequence[Sequence[Windows]]
 ) -> Tensor:
     """``attend`` on the tokens ``(B, T, heads, D)`` of each window of tensors ``(N, *spatial, heads, D)``.
 
     ``cuts`` has the windows of each axis. Windows of equal shape are computed in one call, so no token has to
-    be padded or masked.
+    be padded; ``attend`` is also given their sizes.
     """
     parts = {chosen: _within(attend, tensors, chosen) for chosen in product(*cuts)}
     for axis in reversed(range(len(cuts))):  # join the parts along the last axis first
@@ -143,7 +160,8 @@ def _within(attend: Callable[..., Tensor], tensors: Sequence[Tensor], chosen: tu
     counts, lengths = " ".join(names[: len(chosen)]), " ".join(names[len(chosen) :])
     grid = " ".join(f"(count{a} length{a})" for a in range(len(chosen)))
     whole, apart = f"n {grid} heads d", f"(n {counts}) ({lengths}) heads d"
-    out = attend(*(rearrange(_cut(t, chosen), f"{whole} -> {apart}", **sizes) for t in tensors))
+    tokens = (rearrange(_cut(t, chosen), f"{whole} -> {apart}", **sizes) for t in tensors)
+    out = attend(*tokens, tuple(length for _, _, length in chosen))
     return rearrange(out, f"{apart} -> {whole}", **sizes)
 
 

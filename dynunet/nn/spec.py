@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, NamedTuple
+from math import prod
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from . import checks
 from .checks import Check
@@ -36,6 +37,8 @@ POSITIONS = ("rotary", "sinusoidal")
 TIME_EMBEDDINGS = ("sinusoidal", "ddpm", "fourier")
 MODULATIONS = ("shift", "scale_shift")
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+CAUSAL_PADDING_MODES = ("zeros", "replicate")  # of which nothing comes from later entries
+NOT_CAUSAL = frozenset({"linear"})  # kinds of attention that weigh all positions at once
 
 
 def attention_names(value: Any, name: str = "attention") -> tuple[str, ...]:
@@ -418,6 +421,26 @@ class NetworkSpec:
             "how many levels below the first also give an output in training mode.", checks.whole(0), of=_UNET
         ),
     )
+    causal: bool | Sequence[bool] = field(
+        default=False,
+        metadata=_about(
+            "whether nothing along an axis depends on later entries: group and instance norm are then of all "
+            "entries so far, and batch norm is causal in evaluation mode.",
+            checks.per_axis(checks.flag, bool, "bool"),
+            per=_AXIS,
+            kind=bool,
+        ),
+    )
+    lookahead: int | Sequence[int] = field(
+        default=0,
+        metadata=_about(
+            "how many later entries an output may depend on along causal axes.",
+            checks.per_axis(checks.whole(0), int, "int"),
+            per=_AXIS,
+            of=_UNET,
+            kind=int,
+        ),
+    )
     levels: tuple[LevelSpec, ...] = field(init=False, repr=False, compare=False)
     transitions: tuple[TransitionSpec, ...] = field(init=False, repr=False, compare=False)
 
@@ -427,6 +450,7 @@ class NetworkSpec:
         object.__setattr__(self, "levels", self._each(LevelSpec, len(self.channels)))
         object.__setattr__(self, "transitions", self._each(TransitionSpec, len(self.channels) - 1))
         self._check_heads()
+        self._check_causal()
         most = len(self.levels) - 1
         if self.deep_supervision > most:
             raise ValueError(
@@ -446,6 +470,53 @@ class NetworkSpec:
     def _each(self, kind: Any, count: int) -> tuple[Any, ...]:
         names = [f.name for f in fields(kind)]
         return tuple(kind(**{name: getattr(self, name)[i] for name in names}) for i in range(count))
+
+    @property
+    def causal_axes(self) -> tuple[bool, ...]:
+        """Whether each axis is causal."""
+        return cast(tuple[bool, ...], self.causal)
+
+    @property
+    def lookaheads(self) -> tuple[int, ...]:
+        """The look-ahead along each axis."""
+        return cast(tuple[int, ...], self.lookahead)
+
+    def _check_causal(self) -> None:
+        """Refuse what would look at later entries of a causal axis."""
+        for axis, (causal, mode) in enumerate(zip(self.causal_axes, self.padding_mode, strict=True)):
+            if causal and mode not in CAUSAL_PADDING_MODES:
+                raise ValueError(
+                    "padding_mode must be 'zeros' or 'replicate' on a causal axis, for other modes put later "
+                    f"entries before the first, got {mode!r} on axis {axis}"
+                )
+        for causal, n in zip(self.causal_axes, self.lookaheads, strict=True):
+            if n and not causal:
+                raise ValueError(
+                    f"lookahead must be 0 on axes that are not causal, which see all, got {self.lookahead}"
+                )
+        if any(self.causal_axes):
+            for name in ("attention", "skip_attention", "mid_attention"):
+                self._check_causal_attention(name)
+
+    def _check_causal_attention(self, option: str) -> None:
+        value = getattr(self, option)
+        for names in value if isinstance(value, tuple) else (value,):
+            kinds = NOT_CAUSAL.intersection(attention_names(names) if isinstance(names, str) else ())
+            if kinds:
+                raise ValueError(
+                    f"{option} must not have {' or '.join(map(repr, kinds))} in a causal network: it weighs "
+                    f"all positions at once: use 'window', 'axial' or 'full', got {names!r}"
+                )
+
+    def ahead(self, i: int) -> tuple[int, ...]:
+        """Entries of level i, along each axis, that what reads them for the next level (the bottleneck, after
+        the last) looks ahead: lookahead in as large steps as it has."""
+        strides = [step.strides for step in self.transitions]
+        finer = [prod(axis) for axis in zip(*strides[:i], strict=True)] or [1] * self.spatial_dims
+        found = [n // factor for n, factor in zip(self.lookaheads, finer, strict=True)]
+        return (
+            tuple(n % s for n, s in zip(found, strides[i], strict=True)) if i < len(strides) else tuple(found)
+        )
 
     def _check_heads(self) -> None:
         decoder = () if self.out_features is not None else self._decoder_attention()

@@ -80,6 +80,9 @@ class UNet(Network):
         modulation: how time, class and features reach a block: ``"shift"`` adds them to its channels,
             ``"scale_shift"`` scales and shifts its norm (FiLM, AdaGN).
         deep_supervision: how many levels below the first also give an output in training mode.
+        causal: whether nothing along an axis depends on later entries: group and instance norm are then of
+            all entries so far, and batch norm is causal in evaluation mode. *Per axis.*
+        lookahead: how many later entries an output may depend on along causal axes. *Per axis.*
 
     A per-level option is one value or a flat sequence with one value per level; a flat sequence is
     never read as axes.
@@ -136,6 +139,8 @@ class UNet(Network):
         gradient_checkpointing: bool = False,
         modulation: str = "shift",
         deep_supervision: int = 0,
+        causal: bool | Sequence[bool] = False,
+        lookahead: int | Sequence[int] = 0,
     ) -> None:
         spec = NetworkSpec(
             spatial_dims=spatial_dims,
@@ -172,6 +177,8 @@ class UNet(Network):
             gradient_checkpointing=gradient_checkpointing,
             modulation=modulation,
             deep_supervision=deep_supervision,
+            causal=causal,
+            lookahead=lookahead,
         )
         super().__init__(spec)
         self.out_channels = spec.in_channels if spec.out_channels is None else spec.out_channels

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from ..data.augmentation import Augment
 from ..jsonable import plain
-from .order import keywords, seeded
+from .order import example
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -31,9 +31,7 @@ def fitted(augment: Any, model: Any, dataset: Any) -> Change | None:
         if not callable(augment):
             raise TypeError(f"augment must be an Augment, or a function of an example, got {augment!r}")
         return cast(Change, augment)
-    with seeded(0):
-        example = keywords(dataset[0])
-    n = len(example["x0"].shape) - 1
+    n = len(example(dataset)["x0"].shape) - 1
     made = replace(augment, **_from_data(augment, model, getattr(dataset, "units", None) or {})).for_axes(n)
     if made.tells:
         _check_told(getattr(model, "model", model), made.num_features(n))

@@ -23,7 +23,7 @@ from ..averages import decay
 from ..compiling import begin_step
 from ..diffusion.noise import hashed
 from ..runs import chosen_device
-from .options import TrainOptions
+from .options import Chosen, TrainOptions
 from .order import CHANCE, Stream
 from .precision import float32_products, has_tf32
 
@@ -94,7 +94,7 @@ def _accelerator(options: TrainOptions, sums: bool) -> Any:
 class Engine:
     """One process of training."""
 
-    def __init__(self, model: nn.Module, options: TrainOptions) -> None:
+    def __init__(self, model: nn.Module, options: Chosen) -> None:
         self.model: Any = model.train()
         objective = Objective(model, options.loss)
         self.accelerator = _accelerator(options, objective.sums)
@@ -280,7 +280,7 @@ def divided(total: Tensor, count: Tensor) -> Tensor:
 
 
 @contextmanager
-def engine(model: nn.Module, options: TrainOptions) -> Iterator[Engine]:
+def engine(model: nn.Module, options: Chosen) -> Iterator[Engine]:
     """An engine; what it sets for the whole process is afterwards as it was."""
     try:
         from accelerate.state import AcceleratorState

@@ -1,6 +1,6 @@
 """Options of a training run, checked once, and the learning rate they mean."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from math import cos, inf, pi
@@ -8,10 +8,13 @@ from typing import Any, ClassVar, Literal
 
 from ..arguments import average_length, choice, flag, integer, number, positive
 from ..compiling import COMPILE_MODES, CompileMode
+from ..defaults import examples_in_batch
 
 # With other values of these the same run would take another course.
 _FIXED = ("lr", "weight_decay", "warmup", "decay", "clip", "ema", "precision", "loss", "seed")
 
+
+_LR_OF_ONE, _HIGHEST_LR, _LR_OF_OTHERS = 0.064, 4e-3, 2e-4
 
 Loss = Literal["l2", "l1", "huber", "ce", "dice", "dice+ce", "focal", "auto"]
 
@@ -24,12 +27,13 @@ class TrainOptions:
 
     steps: int = 10_000
     """Steps of the optimiser."""
-    batch_size: int = 16
-    """Samples at a time, in each process."""
+    batch_size: int | None = None
+    """Samples at a time, in each process; by default 16, up to 128 of fewer than 2048 entries each."""
     accumulate: int = 1
     """Batches whose gradients are averaged into one step: a larger batch in the same memory."""
-    lr: float = 2e-4
-    """Highest learning rate, of AdamW."""
+    lr: float | None = None
+    """Highest learning rate, of AdamW; by default .064 over the channels of the network's first level, but
+    at most .004; .0002 for a network of another library."""
     weight_decay: float = 0.0
     """Of AdamW, decoupled."""
     warmup: int = 500
@@ -77,10 +81,8 @@ class TrainOptions:
     device: str | None = None
     """Device of the one process: cpu, cuda, cuda:1, mps, ...; by default the fastest."""
 
-    no_batch: ClassVar[int | None] = None  # stands for a batch that is still to be chosen
-
     def __post_init__(self) -> None:
-        if self.batch_size != self.no_batch:
+        if self.batch_size is not None:
             integer(self.batch_size, "batch_size")
         for name in ("steps", "accumulate", "save_every", "log_every"):
             integer(getattr(self, name), name)
@@ -90,7 +92,8 @@ class TrainOptions:
             integer(getattr(self, name), name, 0)
         if self.seed >= 2**64:
             raise ValueError(f"seed must have at most 64 bits, got {self.seed}")
-        positive(self.lr, "lr")
+        if self.lr is not None:
+            positive(self.lr, "lr")
         if self.clip is not None and number(self.clip, "clip", 0, inf) == 0:
             raise ValueError(f"clip must be positive, or None for no limit, got {self.clip}")
         number(self.weight_decay, "weight_decay", 0, inf)
@@ -110,6 +113,31 @@ class TrainOptions:
             raise TypeError(f"device must be a name, such as 'cuda:1', got {self.device!r}")
         if self.cpu and self.device not in (None, "cpu"):
             raise ValueError(f"device must be left out with cpu, got {self.device!r}")
+
+    def chosen(self, channels: int | None, size: Sequence[int]) -> "Chosen":
+        """With a learning rate and a batch, where none was given.
+
+        The learning rate that serves falls with the width of a network (Yang et al. 2022, Tensor Programs V,
+        table 3). Examples that are small leave a processor idle, so that more of them cost no more.
+
+        Args:
+            channels: of the first level of the network; None if it is of another library.
+            size: of the spatial axes of an example.
+        """
+        given = {field.name: getattr(self, field.name) for field in fields(TrainOptions)}
+        if self.lr is None:
+            given["lr"] = _LR_OF_OTHERS if channels is None else min(_LR_OF_ONE / channels, _HIGHEST_LR)
+        if self.batch_size is None:
+            given["batch_size"] = examples_in_batch(size)
+        return Chosen(**given)
+
+
+@dataclass(frozen=True)
+class Chosen(TrainOptions):
+    """Those of a run that begins, see :meth:`TrainOptions.chosen`."""
+
+    batch_size: int = 16
+    lr: float = 2e-4
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of the step that follows ``step`` earlier ones."""

@@ -149,5 +149,11 @@ def keywords(item: Any, label: str = "class_labels") -> dict[str, Any]:
     )
 
 
+def example(dataset: Any) -> dict[str, Any]:
+    """The first item of a data set, always the same, as keywords of the loss."""
+    with seeded(0):
+        return keywords(dataset[0])
+
+
 def _collate(items: list[tuple[int, dict[str, Any]]]) -> tuple[list[int], dict[str, Any]]:
     return [n for n, _ in items], default_collate([item for _, item in items])

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from ..nn.network import Network
 from .augmentation import fitted
 from .engine import engine
 from .failures import advice
@@ -17,6 +18,7 @@ from .folder import check_folder, locked
 from .interrupts import Interrupts
 from .loop import Callback, Loop
 from .options import TrainOptions, train_options
+from .order import example
 
 
 class Trainer:
@@ -117,6 +119,8 @@ class Trainer:
                 the step is finished and saved.
         """
         options = self.options if steps is None else replace(self.options, steps=steps)
+        size = example(self.dataset)["x0"].shape[1:] if options.batch_size is None else ()
+        options = options.chosen(_width(self.model), size)
         with advice(), Interrupts() as interrupts, engine(self.model, options) as running:
             check_folder(self.out, resume, self.overwrite)
             running.accelerator.wait_for_everyone()
@@ -132,6 +136,12 @@ def _trainable(model: Any) -> nn.Module:
         if not callable(getattr(model, name, None)):
             raise TypeError(f"model must have a method {name}, got a {type(model).__name__} without it")
     return model
+
+
+def _width(model: nn.Module) -> int | None:
+    """The channels of the first level of its network, None if that is of another library."""
+    network = getattr(model, "model", model)
+    return network.spec.channels[0] if isinstance(network, Network) else None
 
 
 def _held_out(dataset: Any, validation: Any) -> Any:

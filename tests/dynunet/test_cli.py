@@ -243,7 +243,7 @@ def test_a_run_is_resumed_with_its_own_data_in_its_own_folder(
         ("--size", 4): "--size [4] instead of [8]",
         ("--flips", 1, "--data-seed", 3): "--flips [1] instead of []; --data-seed 3 instead of 0",
         ("--coloured",): "--coloured True instead of False",
-        ("--lr", 0.5): "--lr 0.5 instead of 0.0002",
+        ("--lr", 0.5): "--lr 0.5 instead of 0.004",
         ("--channels", 4): "channels",
         ("--out", tmp_path): "leave out --out",
         ("--overwrite",): "leave one of them out",

@@ -353,15 +353,36 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    options = TrainOptions(steps=1000, warmup=50, lr=1.0)
+    options = TrainOptions(steps=1000, warmup=50, lr=1.0).chosen(None, (8,))
     rates = [options.learning_rate(step) for step in range(1000)]
     assert rates.index(max(rates)) == 50
     assert max(rates) == 1
     assert rates[:50] == pytest.approx([(i + 1) / 51 for i in range(50)])
     assert rates[525] == pytest.approx(0.5)
     assert 0 < rates[-1] < 1e-5
-    assert TrainOptions(steps=20, warmup=500, lr=1.0).learning_rate(2) == 1
-    assert TrainOptions(steps=20, warmup=0, lr=1.0, decay="constant").learning_rate(19) == 1
+    assert TrainOptions(steps=20, warmup=500, lr=1.0).chosen(None, (8,)).learning_rate(2) == 1
+    constant = TrainOptions(steps=20, warmup=0, lr=1.0, decay="constant")
+    assert constant.chosen(None, (8,)).learning_rate(19) == 1
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "lr", "batch"),
+    [
+        (32, (8, 8), 2e-3, 128),
+        (64, (28, 28), 1e-3, 32),
+        (320, (64, 64), 2e-4, 16),
+        (4, (4096,), 4e-3, 16),  # not above .004
+        (None, (5, 5, 5, 5), 2e-4, 32),
+        (None, (), 2e-4, 128),
+    ],
+)
+def test_rate_and_batch_where_none_are_given(
+    channels: int | None, size: tuple[int, ...], lr: float, batch: int
+) -> None:
+    chosen = TrainOptions(steps=7).chosen(channels, size)
+    assert (chosen.lr, chosen.batch_size, chosen.steps) == (pytest.approx(lr), batch, 7)
+    given = TrainOptions(lr=3.0, batch_size=2).chosen(channels, size)
+    assert (given.lr, given.batch_size) == (3.0, 2)
 
 
 def test_units_of_the_data_are_those_of_the_model(tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ def options() -> Iterator[dict[str, Any]]:
     for name, values in choices.items():
         for value in values:
             yield {name: value}
+    yield {"causal": True, "lookahead": 3}
+    yield {"causal": True, "attention": "window+channel", "downsample": "max", "upsample": "linear"}
     yield {"attention": "full", "positions": "rotary"}
     yield {"attention": "window", "positions": "sinusoidal"}
     yield {"attention": "full", "context_features": 3}

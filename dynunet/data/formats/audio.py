@@ -29,6 +29,7 @@ _FILES_CACHED = 50  # a file is resampled once and kept if so many of its size f
 _STREAMED = 2_000_000_000  # programs that cannot go back to the header leave a size from here on
 _SIZE = 16384  # of crops by default, for lengths are seldom alike: two seconds at 8 kHz
 _TAGS = 2**16  # bytes at the beginning of an mp3 that are looked through for its size
+_HALF, _BETA = 10, 5.0  # of the filter of resample_poly
 _LEVEL = 0.25  # root mean square by default: what is learnt from quiet recordings holds for loud ones
 _BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32, "ULAW": 16, "ALAW": 16}
 
@@ -178,7 +179,7 @@ class Audio(Format):
 
     def resampling(self, header: Header, spec: DataSpec) -> Resampling | None:
         up, down = ratio(header, spec)
-        return Resampling(up, down, _reach(down, up)) if self.seeks else None
+        return Resampling(up, down, reach_of(down, up)) if self.seeks else None
 
     @contextmanager
     def appending(
@@ -252,7 +253,7 @@ def _part(header: Header, spec: DataSpec, start: int, stop: int) -> np.ndarray:
     of the file falls on one of the result, so that this is exactly a part of the whole file resampled.
     """
     up, down = ratio(header, spec)
-    reach = _reach(up, down)
+    reach = reach_of(up, down)
     origin = max(start // up - -(-reach // down), 0)
     first, last = origin * down, min(-(-stop * down // up) + reach, header.shape[0])
     with soundfile().SoundFile(_native(header.path)) as file:
@@ -267,30 +268,33 @@ def _part(header: Header, spec: DataSpec, start: int, stop: int) -> np.ndarray:
     return np.ascontiguousarray(values, dtype=np.float32)
 
 
-def _reach(up: int, down: int) -> int:
+def reach_of(up: int, down: int, half: int = _HALF) -> int:
     """Samples to each side that one depends on when it is made by :func:`resampled`."""
-    return 10 * -(-max(up, down) // up) + 1 if up != down else 0
+    return half * -(-max(up, down) // up) + 1 if up != down else 0
 
 
-def resampled(values: np.ndarray, up: int, down: int) -> np.ndarray:
-    """``(channels, n)`` at ``up / down`` times its rate: ``ceil(n up / down)`` samples."""
+def resampled(values: np.ndarray, up: int, down: int, half: int = _HALF, beta: float = _BETA) -> np.ndarray:
+    """``(channels, n)`` at ``up / down`` times its rate: ``ceil(n up / down)`` samples.
+
+    The filter is a sinc of ``half`` coarser samples to each side in a Kaiser window of ``beta``.
+    """
     if up == down:
         return values
     try:
         from scipy.signal import resample_poly
     except ImportError as error:
         raise missing_package("scipy", error) from None
-    return resample_poly(values, up, down, axis=1, window=_low_pass(up, down))
+    return resample_poly(values, up, down, axis=1, window=_low_pass(up, down, half, beta))
 
 
 @lru_cache(maxsize=8)
-def _low_pass(up: int, down: int) -> Any:
-    """The filter that resample_poly designs by itself, every time."""
+def _low_pass(up: int, down: int, half: int, beta: float) -> Any:
+    """The filter that resample_poly designs by itself, by default, every time."""
     from scipy import signal
 
     widest = max(up, down)
     design: Any = signal.firwin
-    return design(20 * widest + 1, 1 / widest, window=("kaiser", 5.0))
+    return design(2 * half * widest + 1, 1 / widest, window=("kaiser", beta))
 
 
 def ratio(header: Header, spec: DataSpec) -> tuple[int, int]:
