@@ -10,8 +10,9 @@ same all along a path, and x itself at its end. Such a model is tuned from a tra
 with f(x_r, r) without gradient, and x_r / alpha_r where sigma_r is 0. With the noise level s = sigma / alpha,
 that of r is ``s_r = s_t (1 - n(s_t) / 2^a)``, or 0 if this is less, with ``n(s) = 1 + 8 sigmoid(-s)`` and a
 from 2 to 8 in equal parts of the tuning: from few long steps, the last of them to the data, to steps so short
-that paths are followed closely. Without a teacher x_r has the noise of x_t, which is right on average; with one
-it is a step of :func:`..samplers.heun` along its path, and guidance of the teacher becomes part of the student.
+that paths are followed closely. Without a teacher x_r has the noise of x_t, which is right on average; with
+one it is a step of :func:`..samplers.heun` along its path, and guidance of the teacher becomes part of the
+student.
 
 |.| is the root of the mean square over the entries of a sample. The weight is one over the prediction's gain
 (:meth:`..predictions.Prediction.gains`), so that all noise levels count alike for the network's output.
