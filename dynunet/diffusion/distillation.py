@@ -9,10 +9,10 @@ same all along a path, and x itself at its end. Such a model is tuned from a tra
 
 with f(x_r, r) without gradient, and x_r / alpha_r where sigma_r is 0. With the noise level s = sigma / alpha,
 that of r is ``s_r = s_t (1 - n(s_t) / 2^a)``, or 0 if this is less, with ``n(s) = 1 + 8 sigmoid(-s)`` and a
-from 1 to 8 in equal parts of the tuning: at first the loss is nearly that of the diffusion model, in the end
-steps are so short that paths are followed closely. Without a teacher x_r has the noise of x_t, which is right
-on average; with one it is a step of :func:`..samplers.heun` along its path, and guidance of the teacher
-becomes part of the student.
+from 2 to 8 in equal parts of the tuning: from few long steps, the last of them to the data, to steps so short
+that paths are followed closely. Without a teacher x_r has the noise of x_t, which is right on average; with
+one it is a step of :func:`..samplers.heun` along its path, and guidance of the teacher becomes part of the
+student.
 
 |.| is the root of the mean square over the entries of a sample. The weight is one over the prediction's gain
 (:meth:`..predictions.Prediction.gains`), so that all noise levels count alike for the network's output.
@@ -33,8 +33,9 @@ from .predictions import Prediction
 from .sampling import evaluation_mode
 from .schedules import ScheduleLike, as_schedule
 
-STAGES = 8
-_TIMES = LogNormal(-1.1, 2.0)  # noise levels in tuning, as in the paper
+STAGES = 7
+_FIRST = 2  # a of the first one
+_TIMES = LogNormal(-0.6, 1.8)  # noise levels in tuning: higher than the paper's -1.1, 2, for few steps
 _SMALL = 1e-4  # error, below which the loss is quadratic
 
 
@@ -174,7 +175,7 @@ class Consistency(Diffusion):
         slope = (x - alpha * x0) / sigma.clamp(min=least)
         x = alpha_then * x0 + sigma_then * slope
         slope_then = (x - alpha_then * teacher(x, earlier, cond)) / sigma_then.clamp(min=least)
-        ratio = sigma_then / alpha_then  # the last one is 0, and finite
+        ratio = sigma_then / alpha_then.clamp(min=least)
         factor = torch.minimum((sigma / alpha.clamp(min=least) - ratio) / 2, ratio)
         return torch.where(ratio > 0, x - alpha_then * factor * (slope_then - slope), x)
 
@@ -206,7 +207,7 @@ def before(times: Tensor, schedule: ScheduleLike, progress: float) -> Tensor:
     """
     alpha, sigma = schedule(times.cpu().double())
     level = sigma / alpha
-    stage = 1 + min(int(progress * STAGES), STAGES - 1)
+    stage = _FIRST + min(int(progress * STAGES), STAGES - 1)
     share = (1 - (1 + 8 * torch.sigmoid(-level)) / 2**stage).clamp(min=0)
     return as_schedule(schedule).time(-2 * (level * share).log())
 

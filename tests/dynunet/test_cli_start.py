@@ -10,7 +10,10 @@ pytest.importorskip("tyro")
 
 LINES = [
     "--help",
-    *(f"{name} --help" for name in ("train", "sample", "denoise", "inpaint", "evaluate", "summary")),
+    *(
+        f"{name} --help"
+        for name in ("train", "distill", "sample", "denoise", "inpaint", "evaluate", "summary")
+    ),
     "",
     "trian x",
     "train",
@@ -25,6 +28,8 @@ LINES = [
     "train --resume nowhere",
     "train --config nowhere.json",
     "sample nowhere --out y",
+    "distill nowhere",
+    "distill . --train-steps 0",
     "sample . --out y --num 0",
     "sample . --out y --seed 99999999999999999999",
     "denoise . x --out y --window 0",
