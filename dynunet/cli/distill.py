@@ -35,8 +35,8 @@ class Distill:
     """steps of training; the time of each is about twice that of a step of the first training"""
     batch_size: int | None = None
     """samples at a time; by default as in training"""
-    lr: float = 2e-4
-    """highest learning rate"""
+    lr: float | None = None
+    """highest learning rate; by default as in training, by the width of the network"""
     ema: float = TrainOptions.ema
     """decay of the average of the weights"""
     precision: str = "no"

@@ -1,0 +1,91 @@
+"""Samples in one, two and four steps beside the twenty of the model they were tuned from, on images of classes.
+
+    python -m tests.benchmarks.fewer_steps --data digits --train-steps 700 --tune-steps 900
+
+A model learns by :class:`dynunet.Trainer`, and a copy of it is tuned to few steps by
+:meth:`dynunet.Diffusion.distill`. Printed are the agreement and the Frechet distance over the floor, as of
+``python -m tests.benchmarks.quality``, and the distance over that of the first model's twenty steps; over
+seeds, medians and the least and largest.
+"""
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import process_time
+from typing import Any
+
+import torch
+
+from dynunet import Diffusion, Trainer
+
+from .quality import Task, built
+
+STEPS = (1, 2, 4)
+
+
+def tuned(task: Task, options: argparse.Namespace, seed: int) -> dict[str, tuple[float, float]]:
+    """Agreement and distance of each, by name."""
+    torch.manual_seed(seed)
+    quiet: Any = {"seed": seed, "sample_every": 0, "validate_every": 0, "progress": False, "ema": options.ema}
+    with TemporaryDirectory() as folder:
+        start = process_time()
+        teacher = Trainer(
+            built(task, "command"), task.dataset, Path(folder, "teacher"), steps=options.train_steps, **quiet
+        ).fit()
+        middle = process_time()
+        rate = {} if options.lr is None else {"lr": options.lr}
+        more: Any = {"train_steps": options.tune_steps, "batch_size": options.batch, **rate, **quiet}
+        student = teacher.distill(task.dataset, Path(folder, "student"), **more)
+        seconds = f"{middle - start:.0f} and {process_time() - middle:.0f} s of the processor"
+    found = {"20 steps": judged(task, teacher, {"steps": 20})}
+    for steps in STEPS:
+        found[f"{steps} untuned"] = judged(task, teacher, {"steps": steps, "sampler": "ddim"})
+        found[f"{steps} tuned"] = judged(task, student, {"steps": steps})
+    print(f"seed {seed}, {seconds}: {found}", file=sys.stderr, flush=True)
+    return found
+
+
+def judged(task: Task, model: Diffusion, how: dict[str, Any]) -> tuple[float, float]:
+    chance = torch.Generator().manual_seed(1)
+    more: Any = {"class_labels": task.asked, "generator": chance, "progress": False}
+    made = model.sample((task.count, *task.shape), **how, **more).clamp(-1, 1)
+    return task.judge.agreement(made, task.asked), task.judge.frechet(made) / task.judge.floor
+
+
+def main(options: argparse.Namespace) -> None:
+    task = Task(options)
+    runs = [tuned(task, options, seed) for seed in range(options.seeds)]
+    print("\n| | agreement | Frechet / floor | over that of 20 steps |\n|---|---:|---:|---:|")
+    for name in runs[0]:
+        agreements, distances = zip(*(run[name] for run in runs), strict=True)
+        ratios = [run[name][1] / run["20 steps"][1] for run in runs]
+        print(f"| {name} | {' | '.join(_cell(values) for values in (agreements, distances, ratios))} |")
+
+
+def _cell(values: Any) -> str:
+    middle, least, most = (f"{f(values):.3f}" for f in (median, min, max))
+    return middle if len(values) == 1 else f"{middle} ({least} to {most})"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.fewer_steps",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", default="digits", help="digits, fashion-mnist, or a folder of folders")
+    parser.add_argument("--size", type=int, help="of the images of a folder")
+    parser.add_argument("--channels", type=int, nargs="+", default=[32, 64, 128])
+    parser.add_argument("--train-steps", type=int, default=700)
+    parser.add_argument("--tune-steps", type=int, default=900)
+    parser.add_argument("--batch", type=int, default=64, help="in tuning")
+    parser.add_argument("--lr", type=float, help="in tuning; by default as in training")
+    parser.add_argument("--ema", type=float, default=0.995)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--samples", type=int, default=2000, help="at most; as many real ones are the floor")
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    main(parser.parse_args())
