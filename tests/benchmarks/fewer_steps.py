@@ -1,4 +1,4 @@
-"""Samples in one, two and four steps beside the twenty of the model they were tuned from, on images of classes.
+"""Samples in one, two and four steps beside the twenty of the model they were tuned from, of image classes.
 
     python -m tests.benchmarks.fewer_steps --data digits --train-steps 700 --tune-steps 900
 
