@@ -3,7 +3,7 @@
 The rule is simple and the same every time. Without a GPU an example is as large as two cores train on in some
 hours: 4096 samples, 32x32 pixels, 16x16x16 or 8x8x8x8 voxels, and the network has half the channels that a
 GPU would have. Files that are alike and no larger are taken whole; pictures are resized, for a crop of a
-photo is a texture; all else is cropped. A batch is 16 examples, up to 128 where they are small, or as many as
+photo is a texture; all else is cropped. A batch is 16 examples, up to 64 where they are small, or as many as
 fit.
 """
 
@@ -47,7 +47,7 @@ LABEL_MAPS: Mapping[str, Any] = {
 }
 # For a diffusion model without a GPU: half the work for a step, and more is learnt in the same time.
 GENERATION: Mapping[str, Any] = {"num_blocks": 1, "skips": "level", "mid_blocks": 0, "num_groups": 8}
-_BATCH = 16, 128  # examples
+_BATCH = 16, 64  # examples
 _BATCH_ENTRIES = 2**15
 
 _SIDES = {1: (4096, 16384), 2: (32, 64), 3: (16, 48), 4: (8, 16)}  # without a GPU, and with one
@@ -76,7 +76,7 @@ def channels_for(spatial_dims: int, gpu: bool = True) -> tuple[int, ...]:
 
 
 def examples_in_batch(size: Sequence[int]) -> int:
-    """A power of 2 from 16 to 128: as many as have 32,768 entries."""
+    """A power of 2 from 16 to 64: as many as have 32,768 entries."""
     least, batch = _BATCH
     while batch > least and batch * prod(size) > _BATCH_ENTRIES:
         batch //= 2

@@ -28,7 +28,7 @@ class TrainOptions:
     steps: int = 10_000
     """Steps of the optimiser."""
     batch_size: int | None = None
-    """Samples at a time, in each process; by default 16, up to 128 of fewer than 2048 entries each."""
+    """Samples at a time, in each process; by default 16, up to 64 of fewer than 2048 entries each."""
     accumulate: int = 1
     """Batches whose gradients are averaged into one step: a larger batch in the same memory."""
     lr: float | None = None

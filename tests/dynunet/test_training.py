@@ -368,12 +368,12 @@ def test_the_learning_rate_rises_and_falls() -> None:
 @pytest.mark.parametrize(
     ("channels", "size", "lr", "batch"),
     [
-        (32, (8, 8), 2e-3, 128),
+        (32, (8, 8), 2e-3, 64),
         (64, (28, 28), 1e-3, 32),
         (320, (64, 64), 2e-4, 16),
         (4, (4096,), 4e-3, 16),  # not above .004
         (None, (5, 5, 5, 5), 2e-4, 32),
-        (None, (), 2e-4, 128),
+        (None, (), 2e-4, 64),
     ],
 )
 def test_rate_and_batch_where_none_are_given(
