@@ -138,7 +138,7 @@ class LiveSound:
         self.diffusion, spec = trained(model, device)
         own = _check(self.diffusion, spec, called(model), channels)
         self.rate, self.by_itself = integer(rate, "rate"), spec.channels == 1
-        self.stream = Stream(cast(Network, self.diffusion.model))
+        self.stream = Stream(cast(Any, self.diffusion.model))
         common = np.gcd(own, rate)
         up, down = int(own // common), int(rate // common)
         self.to_model, self.back = Resampler(up, down), Resampler(down, up)

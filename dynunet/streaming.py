@@ -2,12 +2,12 @@
 
 The layers of the network keep what they need of the past (the last inputs of a convolution, the phase of a
 stride, sums of a running norm, the window of attention that is not full, what waits for the look-ahead), so
-that nothing is computed twice; see :mod:`dynunet.nn.causal`.
+that nothing is computed twice; see ``dynunet/nn/causal.py``.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,10 @@ from torch import Tensor
 from .nn.causal import Memory, Remembers
 from .nn.network import Network
 from .windows import has_spatial_axes
+
+if TYPE_CHECKING:
+    from .nn.encoder import Encoder
+    from .nn.unet import UNet
 
 __all__ = ["Stream"]
 
@@ -52,7 +56,7 @@ class Stream:
     23
     """
 
-    def __init__(self, model: Network, *, axis: int | None = None) -> None:
+    def __init__(self, model: "UNet | Encoder", *, axis: int | None = None) -> None:
         if not isinstance(model, Network):
             kind = type(model).__name__
             raise TypeError(f"model must be a UNet or an Encoder, as the model of a Diffusion is, got {kind}")

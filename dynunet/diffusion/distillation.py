@@ -18,7 +18,7 @@ student.
 (:meth:`..predictions.Prediction.gains`), so that all noise levels count alike for the network's output.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, NoReturn
 
@@ -70,7 +70,7 @@ class Consistency(Diffusion):
         steps: of :meth:`sample`, where none are given.
     """
 
-    teacher: Teacher | None = None
+    teacher: Callable[[Tensor, Tensor, Mapping[str, Any]], Tensor] | None = None
 
     def __init__(
         self,
@@ -165,7 +165,12 @@ class Consistency(Diffusion):
         return torch.where(sigma > 0, self._estimate(self.model, x, earlier, cond), x / alpha)
 
     def _taught(
-        self, teacher: Teacher, x: Tensor, times: Tensor, earlier: Tensor, cond: Mapping[str, Any]
+        self,
+        teacher: Callable[..., Tensor],
+        x: Tensor,
+        times: Tensor,
+        earlier: Tensor,
+        cond: Mapping[str, Any],
     ) -> Tensor:
         """x at the earlier times, by one step of :func:`..samplers.heun` with the teacher."""
         _, alpha, sigma = self._scales(times, x)

@@ -12,7 +12,7 @@ condition: ``guided = weaker + scale (estimate - weaker)``, both with the same c
 A large scale makes the estimate too large. To counter that, ``rescale`` mixes in the guided estimate rescaled
 to the standard deviation of the conditional one (Lin et al. 2024, eq. 14 to 16), and an ``interval`` of noise
 levels turns guidance off where it harms (Kynkaanniemi et al. 2024, eq. 5), which also halves the work there.
-:mod:`dynunet.diffusion.projection` leaves out what makes it too large.
+:class:`dynunet.diffusion.APG` leaves out what makes it too large.
 All of this acts on estimates of the data, so it does not depend on what the network predicts.
 """
 

@@ -114,27 +114,10 @@ class TrainOptions:
         if self.cpu and self.device not in (None, "cpu"):
             raise ValueError(f"device must be left out with cpu, got {self.device!r}")
 
-    def chosen(self, channels: int | None, size: Sequence[int]) -> "Chosen":
-        """With a learning rate and a batch, where none was given.
-
-        The learning rate that serves falls with the width of a network (Yang et al. 2022, Tensor Programs V,
-        table 3). Examples that are small leave a processor idle, so that more of them cost no more.
-
-        Args:
-            channels: of the first level of the network; None if it is of another library.
-            size: of the spatial axes of an example.
-        """
-        given = {field.name: getattr(self, field.name) for field in fields(TrainOptions)}
-        if self.lr is None:
-            given["lr"] = _LR_OF_OTHERS if channels is None else min(_LR_OF_ONE / channels, _HIGHEST_LR)
-        if self.batch_size is None:
-            given["batch_size"] = examples_in_batch(size)
-        return Chosen(**given)
-
 
 @dataclass(frozen=True)
 class Chosen(TrainOptions):
-    """Those of a run that begins, see :meth:`TrainOptions.chosen`."""
+    """Those of a run that begins, see :func:`chosen`."""
 
     batch_size: int = 16
     lr: float = 2e-4
@@ -170,6 +153,25 @@ def _lengths(given: Any) -> tuple[float, ...]:
     if len(set(lengths)) < len(lengths):
         raise ValueError(f"ema_lengths must be different ones, got {lengths}")
     return lengths
+
+
+def chosen(options: TrainOptions, channels: int | None, size: Sequence[int]) -> Chosen:
+    """Options with a learning rate and a batch, where none was given.
+
+    The learning rate that serves falls with the width of a network (Yang et al. 2022, Tensor Programs V,
+    table 3). Examples that are small leave a processor idle, so that more of them cost little more.
+
+    Args:
+        options: as given.
+        channels: of the first level of the network; None if it is of another library.
+        size: of the spatial axes of an example.
+    """
+    given = {field.name: getattr(options, field.name) for field in fields(TrainOptions)}
+    if options.lr is None:
+        given["lr"] = _LR_OF_OTHERS if channels is None else min(_LR_OF_ONE / channels, _HIGHEST_LR)
+    if options.batch_size is None:
+        given["batch_size"] = examples_in_batch(size)
+    return Chosen(**given)
 
 
 def train_options(options: TrainOptions | None, given: Mapping[str, Any]) -> TrainOptions:

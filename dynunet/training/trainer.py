@@ -17,7 +17,7 @@ from .failures import advice
 from .folder import check_folder, locked
 from .interrupts import Interrupts
 from .loop import Callback, Loop
-from .options import TrainOptions, train_options
+from .options import TrainOptions, chosen, train_options
 from .order import example
 
 
@@ -120,7 +120,7 @@ class Trainer:
         """
         options = self.options if steps is None else replace(self.options, steps=steps)
         size = example(self.dataset)["x0"].shape[1:] if options.batch_size is None else ()
-        options = options.chosen(_width(self.model), size)
+        options = chosen(options, _width(self.model), size)
         with advice(), Interrupts() as interrupts, engine(self.model, options) as running:
             check_folder(self.out, resume, self.overwrite)
             running.accelerator.wait_for_everyone()

@@ -20,6 +20,7 @@ from torch.utils.data import TensorDataset
 from dynunet import Diffusion, plotting
 from dynunet.diffusion.noise import hashed
 from dynunet.training import Trainer, TrainOptions
+from dynunet.training.options import chosen
 from dynunet.training.order import Stream, schedule
 from dynunet.training.state import Checkpoints
 
@@ -353,16 +354,16 @@ def test_wrong_arguments_are_named(tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    options = TrainOptions(steps=1000, warmup=50, lr=1.0).chosen(None, (8,))
+    options = chosen(TrainOptions(steps=1000, warmup=50, lr=1.0), None, (8,))
     rates = [options.learning_rate(step) for step in range(1000)]
     assert rates.index(max(rates)) == 50
     assert max(rates) == 1
     assert rates[:50] == pytest.approx([(i + 1) / 51 for i in range(50)])
     assert rates[525] == pytest.approx(0.5)
     assert 0 < rates[-1] < 1e-5
-    assert TrainOptions(steps=20, warmup=500, lr=1.0).chosen(None, (8,)).learning_rate(2) == 1
+    assert chosen(TrainOptions(steps=20, warmup=500, lr=1.0), None, (8,)).learning_rate(2) == 1
     constant = TrainOptions(steps=20, warmup=0, lr=1.0, decay="constant")
-    assert constant.chosen(None, (8,)).learning_rate(19) == 1
+    assert chosen(constant, None, (8,)).learning_rate(19) == 1
 
 
 @pytest.mark.parametrize(
@@ -379,9 +380,9 @@ def test_the_learning_rate_rises_and_falls() -> None:
 def test_rate_and_batch_where_none_are_given(
     channels: int | None, size: tuple[int, ...], lr: float, batch: int
 ) -> None:
-    chosen = TrainOptions(steps=7).chosen(channels, size)
-    assert (chosen.lr, chosen.batch_size, chosen.steps) == (pytest.approx(lr), batch, 7)
-    given = TrainOptions(lr=3.0, batch_size=2).chosen(channels, size)
+    made = chosen(TrainOptions(steps=7), channels, size)
+    assert (made.lr, made.batch_size, made.steps) == (pytest.approx(lr), batch, 7)
+    given = chosen(TrainOptions(lr=3.0, batch_size=2), channels, size)
     assert (given.lr, given.batch_size) == (3.0, 2)
 
 
