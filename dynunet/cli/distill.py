@@ -36,7 +36,7 @@ class Distill:
     batch_size: int | None = None
     """samples at a time; by default as in training"""
     lr: float | None = None
-    """highest learning rate; by default as in training, by the width of the network"""
+    """highest learning rate; by default half of what training has by default"""
     ema: float = TrainOptions.ema
     """decay of the average of the weights"""
     precision: str = "no"

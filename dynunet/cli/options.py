@@ -85,10 +85,14 @@ class NetworkOptions(with_flags(object, _DEFAULTS, notes=_NOTES, frozen=True)):
         return {"channels": channels, "strides": stride, **design, **network_options(self)}
 
     def for_processors(self) -> tuple["NetworkOptions", str]:
-        """With those for a diffusion model without a GPU, where none were given; and these as flags."""
-        chosen = {name: value for name, value in GENERATION.items() if getattr(self, name) is None}
-        flags = (f"--{name.replace('_', '-')} {value}" for name, value in chosen.items())
-        filled = {k: (v,) if k == "num_blocks" else v for k, v in chosen.items()}
+        """With those for a diffusion model without a GPU, if none of them was given; and these as flags.
+
+        They belong together, and a configuration of before has some of them.
+        """
+        if any(getattr(self, name) is not None for name in GENERATION):
+            return self, ""
+        flags = (f"--{name.replace('_', '-')} {value}" for name, value in GENERATION.items())
+        filled = {k: (v,) if k == "num_blocks" else v for k, v in GENERATION.items()}
         return replace(self, **filled), " ".join(flags)
 
     def _without_design(self) -> bool:

@@ -545,8 +545,9 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
             teacher: follow the paths of this model; False to follow those of the data on average, for which
                 this model is evaluated no more.
             resume: go on with an interrupted run, see :meth:`dynunet.Trainer.fit`.
-            options: of :class:`dynunet.Trainer` and of :meth:`predict`: ``guidance_scale`` and the like, of
-                this model as the teacher, become part of the new one.
+            options: of :class:`dynunet.Trainer`, whose learning rate is by default half of that of training,
+                and of :meth:`predict`: ``guidance_scale`` and the like, of this model as the teacher, become
+                part of the new one.
 
         Returns:
             The new model, with the averaged weights.
@@ -554,7 +555,8 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         Raises:
             ValueError, TypeError: naming the argument, the rule and the value received.
         """
-        from ..training import Trainer
+        from ..training.options import usual_rate
+        from ..training.trainer import Trainer, width
         from .distillation import Consistency
 
         guidance = {k: options.pop(k) for k in [*options] if k.startswith(("guidance_", "guide"))}
@@ -562,7 +564,10 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
             raise ValueError(f"{next(iter(guidance))} is of the teacher: leave it out with teacher=False")
         student = Consistency.of(self, steps, **guidance)
         student.teacher = student.teacher if teacher else None
-        return Trainer(student, dataset, out, **options).fit(train_steps, resume=resume)
+        trainer = Trainer(student, dataset, out, **options)
+        if trainer.options.lr is None:
+            trainer.options = replace(trainer.options, lr=usual_rate(width(student)) / 2)
+        return trainer.fit(train_steps, resume=resume)
 
     def _prepared(
         self, window: Any, overlap: Any, dims: int, progress: bool, compile: Any

@@ -168,10 +168,15 @@ def chosen(options: TrainOptions, channels: int | None, size: Sequence[int]) -> 
     """
     given = {field.name: getattr(options, field.name) for field in fields(TrainOptions)}
     if options.lr is None:
-        given["lr"] = _LR_OF_OTHERS if channels is None else min(_LR_OF_ONE / channels, _HIGHEST_LR)
+        given["lr"] = usual_rate(channels)
     if options.batch_size is None:
         given["batch_size"] = examples_in_batch(size)
     return Chosen(**given)
+
+
+def usual_rate(channels: int | None) -> float:
+    """The learning rate for a network of this width, None for one of another library."""
+    return _LR_OF_OTHERS if channels is None else min(_LR_OF_ONE / channels, _HIGHEST_LR)
 
 
 def train_options(options: TrainOptions | None, given: Mapping[str, Any]) -> TrainOptions:

@@ -120,7 +120,7 @@ class Trainer:
         """
         options = self.options if steps is None else replace(self.options, steps=steps)
         size = example(self.dataset)["x0"].shape[1:] if options.batch_size is None else ()
-        options = chosen(options, _width(self.model), size)
+        options = chosen(options, width(self.model), size)
         with advice(), Interrupts() as interrupts, engine(self.model, options) as running:
             check_folder(self.out, resume, self.overwrite)
             running.accelerator.wait_for_everyone()
@@ -138,7 +138,7 @@ def _trainable(model: Any) -> nn.Module:
     return model
 
 
-def _width(model: nn.Module) -> int | None:
+def width(model: nn.Module) -> int | None:
     """The channels of the first level of its network, None if that is of another library."""
     network = getattr(model, "model", model)
     return network.spec.channels[0] if isinstance(network, Network) else None

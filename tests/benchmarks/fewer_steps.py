@@ -82,7 +82,7 @@ if __name__ == "__main__":
     parser.add_argument("--train-steps", type=int, default=700)
     parser.add_argument("--tune-steps", type=int, default=900)
     parser.add_argument("--batch", type=int, default=64, help="in tuning")
-    parser.add_argument("--lr", type=float, help="in tuning; by default as in training")
+    parser.add_argument("--lr", type=float, help="in tuning; by default that of distill")
     parser.add_argument("--ema", type=float, default=0.995)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--samples", type=int, default=2000, help="at most; as many real ones are the floor")

@@ -444,7 +444,7 @@ def test_summary_draws_the_network_of_the_readme(capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "Expected one of {train, sample, denoise, inpaint, reconstruct, predict, evaluate, summary,"),
+        ("", "Expected one of {train, distill, sample, denoise, inpaint, reconstruct, predict, evaluate, "),
         ("trian x", "Unrecognized options: trian"),
         ("train", "the folder of files to train on is missing"),
         ("train x", "source: there is no file or folder x"),

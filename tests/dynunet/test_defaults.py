@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from dynunet import Diffusion
 from dynunet.cli import main
 from dynunet.data.formats import of_kind
 from dynunet.defaults import batch_that_fits, channels_for, examples_for
@@ -83,10 +84,8 @@ def test_a_folder_alone_is_enough(
     assert (
         "chosen for these files and a machine without a GPU: --size 24 44 --resize (the files have 6 " in said
     )
-    assert "--channels 32 64 128, --skips level --mid-blocks 0, --batch-size 16" in said
+    assert "--channels 32 64 128, --batch-size 16" in said
     assert chosen(Path("runs/cats")) == [[24, 44], True, [32, 64, 128], 16]
-    network = json.loads(Path("runs/cats/config.json").read_text())["model"]
-    assert "level" in json.dumps(network)
     run("train", "--resume", "runs/cats", "--steps", 2)
     assert "chosen" not in capsys.readouterr().out
     run("train", "cats", "--from", "runs/cats", "--out", "more", "--batch-size", 2, *SMALL[:2], *SMALL[6:])
@@ -108,8 +107,33 @@ def test_what_is_given_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[st
         in capsys.readouterr().out
     )
     assert chosen(tmp_path / "a") == [[64], False, [16, 32, 64, 128], 64]
-    given = "--size 64 --channels 4 8 --batch-size 3 --skips block --mid-blocks 2".split()
+    given = "--size 64 --channels 4 8 --batch-size 3".split()
     run("train", tmp_path / "in", "--out", tmp_path / "b", *given, *small)
     assert "chosen" not in capsys.readouterr().out
     run("train", tmp_path / "in", "--out", tmp_path / "c", "--channels", 4, 8, *small)
     assert chosen(tmp_path / "c") == [[4096], False, [4, 8], 16]
+
+
+def test_a_lighter_network_without_a_gpu_unless_some_of_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    for i in range(4):
+        Image.fromarray(np.full((8, 8), 60 * i, np.uint8)).save(f"in/{i}.png")
+    few = ["--steps", 1, "--channels", 8, 16, "--sample-every", 0]
+
+    def network(out: str, *flags: Any) -> tuple[Any, ...]:
+        run("train", "in", "--out", out, *few, *flags)
+        return network_of(out)
+
+    def network_of(out: str) -> tuple[Any, ...]:
+        unet: Any = Diffusion.from_pretrained(out).model
+        return unet.levels[0].num_blocks, unet.spec.skips, unet.spec.mid_blocks, unet.spec.num_groups
+
+    assert network("a") == (1, "level", 0, 8)
+    assert "--num-blocks 1 --skips level --mid-blocks 0 --num-groups 8" in capsys.readouterr().out
+    assert network("b", "--num-groups", 4) == (2, "block", 2, 4)
+    run("train", "--resume", "a", "--steps", 2)
+    run("train", "--config", "b/run.json", "--out", "c")
+    assert network_of("c") == (2, "block", 2, 4)

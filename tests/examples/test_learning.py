@@ -65,7 +65,9 @@ def test_unet_has_a_flag_for_every_option(capsys: pytest.CaptureFixture[str]) ->
     for name in inspect.signature(UNet).parameters:
         flag = f"--{name.replace('_', '-')}"
         fixed = name in ("in_layer", "out_layer")  # modules
-        assert re.search(rf"{flag} (WORD|INT|FLOAT|STR|\[INT)|{flag},", shown) is not None or fixed, flag
+        assert re.search(rf"{flag} (WORD|INT|FLOAT|STR|\[INT|\{{True)|{flag},", shown) is not None or fixed, (
+            flag
+        )
 
 
 @pytest.mark.parametrize(
