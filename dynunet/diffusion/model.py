@@ -230,13 +230,7 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         """
         checks.check_data(x, "x", self.model)
         options = checks.check_guidance(
-            cond,
-            guidance_scale,
-            guidance_rescale,
-            guidance_interval,
-            guidance_projection,
-            guide,
-            guide_scale,
+            cond, guidance_scale, guidance_rescale, guidance_interval, guidance_projection, guide, guide_scale
         )
         estimate = self._guided(guide, options, x.shape, lambda own: partial(own._estimate, own.model))
         return estimate(x, checks.times_of(t, len(x)), checks.with_labels(cond, x))
@@ -318,13 +312,7 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         if class_labels is not None:
             cond = checks.with_labels({**cond, "class_labels": class_labels}, x)
         guidance = checks.check_guidance(
-            cond,
-            guidance_scale,
-            guidance_rescale,
-            guidance_interval,
-            guidance_projection,
-            guide,
-            guide_scale,
+            cond, guidance_scale, guidance_rescale, guidance_interval, guidance_projection, guide, guide_scale
         )
         prepared = self._prepared(window, overlap, len(shape) - 2, progress, compile)
         estimate = self._guided(guide, guidance, shape, prepared)
@@ -564,10 +552,10 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
             raise ValueError(f"{next(iter(guidance))} is of the teacher: leave it out with teacher=False")
         student = Consistency.of(self, steps, **guidance)
         student.teacher = student.teacher if teacher else None
-        trainer = Trainer(student, dataset, out, **options)
-        if trainer.options.lr is None:
-            trainer.options = replace(trainer.options, lr=usual_rate(width(student)) / 2)
-        return trainer.fit(train_steps, resume=resume)
+        given = options.get("options")
+        if options.get("lr", given and given.lr) is None:
+            options["lr"] = usual_rate(width(student)) / 2
+        return Trainer(student, dataset, out, **options).fit(train_steps, resume=resume)
 
     def _prepared(
         self, window: Any, overlap: Any, dims: int, progress: bool, compile: Any

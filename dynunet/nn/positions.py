@@ -132,8 +132,8 @@ def windows(size: int, length: int, seam: int = 0) -> list[Windows]:
 
 def windows_after(size: int, length: int, first: int) -> list[Windows]:
     """The same, after a first window of another length."""
-    rest = [(start + first, *window) for start, *window in windows(max(size - first, 0), length)]
-    return [(0, 1, min(first, size)), *rest]  # type: ignore[list-item]
+    rest = windows(max(size - first, 0), length)
+    return [(0, 1, min(first, size)), *((start + first, count, n) for start, count, n in rest)]
 
 
 def within_windows(

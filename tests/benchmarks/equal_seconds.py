@@ -11,9 +11,8 @@ its resamplings. The fair CRPS and the root mean square error of the samples' me
 """
 
 import argparse
-import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from time import process_time
@@ -26,6 +25,8 @@ from dynunet import Diffusion, FolderDataset, UNet
 from dynunet.diffusion import MMPS, RePaint
 from dynunet.metrics import crps
 from dynunet.operators import Mask
+
+from .trainings import over_seeds
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 import _ocean
@@ -155,6 +156,9 @@ class Answers(NamedTuple):
     seconds: float
 
 
+PLACES = (4, 4, 0, 0)  # of these, after the point
+
+
 def answered(diffusion: Diffusion, data: Questions, method: str, steps: int, samples: int) -> Answers:
     cond: dict[str, Any] = {} if data.cond is None else {"cond": data.cond[1]}
     size = max(1, BATCH // len(data.asked))
@@ -197,11 +201,6 @@ def main(options: argparse.Namespace) -> None:
         runs = [compared(name, seed, options) for seed in range(options.seeds)]
         print(f"\n{name}, at equal seconds\n\n| | CRPS | RMSE | steps | CPU seconds |\n|---|---|---|---|---|")
         for method in METHODS:
-            cells = [_cell([getattr(run[method], kind) for run in runs], kind) for kind in Answers._fields]
+            columns = zip(*(run[method] for run in runs), strict=True)
+            cells = [over_seeds(c, places) for c, places in zip(columns, PLACES, strict=True)]
             print(f"| {method} | {' | '.join(cells)} |", flush=True)
-
-
-def _cell(values: Sequence[float], kind: str) -> str:
-    places = 4 if kind in ("crps", "rmse") else 0
-    median, least, most = (f"{f(values):.{places}f}" for f in (statistics.median, min, max))
-    return median if least == most else f"{median} ({least} to {most})"

@@ -12,7 +12,6 @@ import argparse
 import sys
 import warnings
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from time import process_time
 from typing import Any
@@ -21,7 +20,8 @@ import torch
 
 from dynunet import Diffusion, Trainer
 
-from .quality import Task, built
+from .quality import Task, built, sampled
+from .trainings import over_seeds
 
 STEPS = (1, 2, 4)
 
@@ -49,9 +49,7 @@ def tuned(task: Task, options: argparse.Namespace, seed: int) -> dict[str, tuple
 
 
 def judged(task: Task, model: Diffusion, how: dict[str, Any]) -> tuple[float, float]:
-    chance = torch.Generator().manual_seed(1)
-    more: Any = {"class_labels": task.asked, "generator": chance, "progress": False}
-    made = model.sample((task.count, *task.shape), **how, **more).clamp(-1, 1)
+    made = sampled(task, model, **how)
     return task.judge.agreement(made, task.asked), task.judge.frechet(made) / task.judge.floor
 
 
@@ -62,12 +60,7 @@ def main(options: argparse.Namespace) -> None:
     for name in runs[0]:
         agreements, distances = zip(*(run[name] for run in runs), strict=True)
         ratios = [run[name][1] / run["20 steps"][1] for run in runs]
-        print(f"| {name} | {' | '.join(_cell(values) for values in (agreements, distances, ratios))} |")
-
-
-def _cell(values: Any) -> str:
-    middle, least, most = (f"{f(values):.3f}" for f in (median, min, max))
-    return middle if len(values) == 1 else f"{middle} ({least} to {most})"
+        print(f"| {name} | {' | '.join(over_seeds(values) for values in (agreements, distances, ratios))} |")
 
 
 if __name__ == "__main__":

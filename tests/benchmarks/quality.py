@@ -42,6 +42,7 @@ from dynunet.defaults import GENERATION, examples_in_batch
 from dynunet.plotting import image_grid
 
 from .generators import MAKERS
+from .trainings import over_seeds, seconds_of_steps
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 from _images import Images, Judge, classifier_of, image_sets, right
@@ -50,7 +51,7 @@ from _images import Images, Judge, classifier_of, image_sets, right
 TRAINED: dict[str, Mapping[str, Any]] = {"trainer": {}, "command": GENERATION}
 SCALES = (1.0, 1.25, 1.5, 2.0)  # of guidance
 LR, DECAY = 1e-3, 0.995
-TIMED, AT_ONCE = 5, 500  # steps; samples
+AT_ONCE = 500  # samples
 COLUMNS = ("agreement", "frechet", "trained_on", "nearest")
 Row = dict[str, Any]
 
@@ -75,7 +76,8 @@ class Task:
     @cached_property
     def learnt(self) -> tuple[Tensor, Tensor]:
         """All that is learnt from, images and labels."""
-        items: Any = [self.dataset[i] for i in range(len(self.dataset))]  # type: ignore[arg-type]
+        dataset: Any = self.dataset
+        items = [dataset[i] for i in range(len(dataset))]
         pairs = [(i["x0"], i["class_labels"]) if isinstance(i, dict) else i for i in items]
         x, labels = (torch.stack(list(column)) for column in zip(*pairs, strict=True))
         return x, labels
@@ -116,7 +118,7 @@ class Loop:
     def __init__(self, task: Task, diffusion: Diffusion, batch: int) -> None:
         self.task, self.diffusion, self.batch = task, diffusion.train(), batch
         self.optimizer = torch.optim.AdamW(diffusion.parameters(), LR, fused=True)
-        self.average = AveragedModel(diffusion, avg_fn=_averaged)
+        self.average: Any = AveragedModel(diffusion, avg_fn=_averaged)
         self.order = torch.empty(0, dtype=torch.int64)
 
     def step(self, done: float = 0.0) -> None:
@@ -141,7 +143,7 @@ def in_loop(task: Task, name: str, steps: int, folder: Path) -> Diffusion:
     loop = Loop(task, built(task, name), task.options.batch)
     for step in range(steps):
         loop.step(step / steps)
-    return loop.average.module  # type: ignore[return-value]
+    return loop.average.module
 
 
 def by_trainer(task: Task, name: str, steps: int, folder: Path) -> Diffusion:
@@ -165,27 +167,20 @@ def built(task: Task, name: str) -> Diffusion:
     return Diffusion(UNet(2, colours, **options))
 
 
-def seconds_of_steps(task: Task, names: Sequence[str]) -> dict[str, float]:
-    """Median seconds of the processor of a step of each, timed in turn."""
+def timed(task: Task, names: Sequence[str]) -> dict[str, float]:
+    """Seconds of a step of each."""
     batch: int = task.options.batch
     batches = dict.fromkeys(names, batch) | dict.fromkeys(TRAINED, examples_in_batch(task.shape[1:]))
     loops = {name: Loop(task, built(task, name), batches[name]) for name in names}
-    taken: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(TIMED + 1):
-        for name, loop in loops.items():
-            start = process_time()
-            loop.step()
-            taken[name].append(process_time() - start)
-    return {name: median(each[1:]) for name, each in taken.items()}
+    return seconds_of_steps({name: loop.step for name, loop in loops.items()})
 
 
-def sampled(task: Task, diffusion: Diffusion, scale: float) -> Tensor:
-    """Samples of all classes in turn."""
-    chance, made = torch.Generator().manual_seed(task.options.samples), []
+def sampled(task: Task, diffusion: Diffusion, **how: Any) -> Tensor:
+    """Samples of all classes in turn, always of the same noise; ``how`` is of :meth:`Diffusion.sample`."""
+    chance, made = torch.Generator().manual_seed(0), []
     for labels in task.asked.split(AT_ONCE):
-        shape = (len(labels), *task.shape)
-        how: Any = {"guidance_scale": scale, "class_labels": labels, "generator": chance, "progress": False}
-        made.append(diffusion.sample(shape, steps=20, sampler="dpmpp_2m", **how).clamp(-1, 1))
+        more: Any = {"class_labels": labels, "generator": chance, "progress": False, **how}
+        made.append(diffusion.sample((len(labels), *task.shape), **more).clamp(-1, 1))
     return torch.cat(made)
 
 
@@ -196,13 +191,12 @@ def result(task: Task, name: str, seed: int, steps: int, folder: Path) -> Iterat
     diffusion = (by_trainer if name in TRAINED else in_loop)(task, name, steps, folder / name).eval()
     seconds = process_time() - start
     for scale in task.options.scales:
-        samples = sampled(task, diffusion, scale)
+        samples = sampled(task, diffusion, steps=20, sampler="dpmpp_2m", guidance_scale=scale)
         if seed == 0:
             shown = samples[: 10 * task.classes].unflatten(0, (-1, task.classes)).transpose(0, 1)
             image_grid(shown, folder / f"{name}-{scale:g}.png", row_labels=task.names)
-        yield {"name": name, "seed": seed, "steps": steps, "seconds": seconds, "scale": scale} | task.figures(
-            samples
-        )
+        row = {"name": name, "seed": seed, "steps": steps, "seconds": seconds, "scale": scale}
+        yield row | task.figures(samples)
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -218,14 +212,9 @@ def table(rows: Sequence[Row]) -> str:
             scale = min(by_scale, key=lambda s: median(r["frechet"] for r in by_scale[s])) if best else 1.0
             chosen = by_scale.get(scale, [])
             if chosen:
-                cells = [_cell([row[column] for row in chosen]) for column in COLUMNS]
+                cells = [over_seeds([row[column] for row in chosen]) for column in COLUMNS]
                 lines.append(f"| {name} | {scale:g} | {chosen[0]['steps']} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _cell(values: Sequence[float]) -> str:
-    middle, least, most = (f"{f(values):.3f}" for f in (median, min, max))
-    return middle if len(values) == 1 else f"{middle} ({least} to {most})"
 
 
 def main(options: argparse.Namespace) -> None:
@@ -240,7 +229,7 @@ def main(options: argparse.Namespace) -> None:
     steps = {row["name"]: row["steps"] for row in rows}
     new = [name for name in options.networks if name not in steps]
     if new:
-        taken = seconds_of_steps(task, new)
+        taken = timed(task, new)
         print("seconds of the processor for a step:", {name: round(t, 3) for name, t in taken.items()})
         steps |= {name: max(1, round(options.seconds / t)) for name, t in taken.items()}
     for name, seed in missing:

@@ -11,27 +11,27 @@ below 1, the less the better. "before" are the defaults of version 0.1.
 import argparse
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
-from time import process_time
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dynunet import Diffusion, FolderDataset, Trainer, UNet
+from dynunet.cli.options import NetworkOptions
 from dynunet.defaults import GENERATION, channels_for, examples_in_batch
 
 from .equal_seconds import brain, digits
+from .trainings import over_seeds, seconds_of_steps
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 from _runs import debian
 
 LEVELS = (0.1, 0.3, 1.0, 3.0)
 SPEECH = "usr/share/asterisk/sounds/en_US_f_Allison"
-ASKED, TIMED = 128, 5
+ASKED = 128
 
 
 class Recipe(NamedTuple):
@@ -73,22 +73,21 @@ DATA = {"speech": speech, "digits": of_questions(digits), "brain": of_questions(
 
 def network(x: Tensor, recipe: Recipe) -> Diffusion:
     dims = x.ndim - 2
-    strides = {"strides": 4} if dims == 1 else {}  # as the command line has it
-    options = {"channels": channels_for(dims, gpu=False), **strides, **recipe.network}
+    options: dict[str, Any] = NetworkOptions().arguments(dims) | {"channels": channels_for(dims, gpu=False)}
+    options |= recipe.network
     return Diffusion(UNet(dims, x.shape[1], time_embedding=True, **options))
 
 
 def seconds_of_step(x: Tensor, recipe: Recipe) -> float:
-    """Of the processor, a median."""
-    diffusion, taken = network(x, recipe), []
+    diffusion = network(x, recipe)
     optimizer = torch.optim.AdamW(diffusion.parameters(), fused=True)
-    for _ in range(TIMED + 1):
-        start = process_time()
+
+    def step() -> None:
         optimizer.zero_grad()
         diffusion.loss(x[: recipe.training["batch_size"]]).backward()
         optimizer.step()
-        taken.append(process_time() - start)
-    return median(taken[1:])
+
+    return seconds_of_steps({"": step})[""]
 
 
 def trained(x: Tensor, recipe: Recipe, steps: int, seed: int) -> Diffusion:
@@ -122,16 +121,11 @@ def main(options: argparse.Namespace) -> None:
             recipe = RECIPES[recipe_name](learn)
             steps = max(1, round(options.seconds / seconds_of_step(learn, recipe)))
             rows = [errors(trained(learn, recipe, steps, seed), asked) for seed in range(options.seeds)]
-            cells = [_cell(column) for column in zip(*rows, strict=True)]
+            cells = [over_seeds(column) for column in zip(*rows, strict=True)]
             lines[recipe_name] = f"| {recipe_name} | {steps} | {' | '.join(cells)} |"
             print(name, lines[recipe_name], file=sys.stderr, flush=True)
         print(f"\n{name}\n\n| | steps | {' | '.join(f'sigma {level:g}' for level in LEVELS)} |")
         print("|---|---:|" + "---:|" * len(LEVELS), *lines.values(), sep="\n", flush=True)
-
-
-def _cell(values: Sequence[float]) -> str:
-    middle, least, most = (f"{f(values):.3f}" for f in (median, min, max))
-    return middle if len(values) == 1 else f"{middle} ({least} to {most})"
 
 
 if __name__ == "__main__":

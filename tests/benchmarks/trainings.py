@@ -1,0 +1,25 @@
+"""Shared by the benchmarks that train networks: seconds of their steps, and figures over seeds."""
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from time import process_time
+from typing import Any
+
+TIMED = 5  # steps
+
+
+def seconds_of_steps(steps: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
+    """Median seconds of the processor of each step, taken in turn, after one of each that is not counted."""
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(TIMED + 1):
+        for name, step in steps.items():
+            start = process_time()
+            step()
+            taken[name].append(process_time() - start)
+    return {name: median(each[1:]) for name, each in taken.items()}
+
+
+def over_seeds(values: Sequence[float], places: int = 3) -> str:
+    """The median, and the least and the largest where these differ."""
+    middle, least, most = (f"{f(values):.{places}f}" for f in (median, min, max))
+    return middle if least == most else f"{middle} ({least} to {most})"
