@@ -42,8 +42,8 @@ class TrainFlags(TrainOptions):
     batch_size: int | None = None
     """Samples at a time, in each process; by default 16, more where they are small and fewer where large."""
     loss: Loss = "auto"
-    """of values l2, l1 or huber; of classes (--targets) ce, dice, dice+ce or focal. By default l2, dice+ce to
-    segment, ce to classify"""
+    """of values l2, l1, huber or, to restore sound, l1+stft; of classes (--targets) ce, dice, dice+ce or
+    focal. By default l2, dice+ce to segment, ce to classify"""
     clip: float = 1.0
     """Largest norm of the gradients; inf for no limit."""
 
