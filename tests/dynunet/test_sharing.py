@@ -111,7 +111,9 @@ def test_a_run_is_shared_with_its_data_and_figures(hub: FakeHub, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["digits", "voice"])
-def test_the_lines_of_a_card_of_a_run(hub: FakeHub, tmp_path: Path, name: str) -> None:
+def test_the_lines_of_a_card_of_a_run(
+    hub: FakeHub, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / name).mkdir()
     run, files = opened(name, tmp_path / name)
     task = {"digits": "unconditional-image-generation", "voice": "audio-to-audio"}[name]
@@ -119,6 +121,12 @@ def test_the_lines_of_a_card_of_a_run(hub: FakeHub, tmp_path: Path, name: str) -
     text = hub.repositories[f"me/{name}"]["README.md"].decode()
     assert head(text) == {"library_name": "dynunet", "pipeline_tag": task}
     Path("files").symlink_to(files)
+    main(["summary", f"me/{name}"])
+    summary = load(run).model.summary((1, 1, *{"digits": (8, 8), "voice": (64,)}[name]))
+    assert capsys.readouterr().out == f"{summary}\n"
+    with pytest.raises(SystemExit):
+        main(["summary", f"me/{name}", "--channels", "4"])
+    assert "whose network it is, give --size and --batch-size only" in capsys.readouterr().err
     exec(block(text, "python"), {})
     main([*block(text, "sh").split()[1:-1], "again"])
     made = [
