@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
@@ -561,6 +562,30 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         if options.get("lr", given and given.lr) is None:
             options["lr"] = usual_rate(width(student)) / 2
         return Trainer(student, dataset, out, **options).fit(train_steps, resume=resume)
+
+    def export(
+        self,
+        folder: Path | str,
+        to: str = "onnx",
+        *,
+        steps: int | None = None,
+        spacing: str = "uniform",
+        overwrite: bool = False,
+    ) -> Path:
+        """Write the model as a program that does not need this package, see :func:`dynunet.exporting.export`.
+
+        Args:
+            folder: for the files, a new or an empty one.
+            to: ``"onnx"``, which needs no torch either, or ``"torch"``, an archive of :mod:`torch.export`.
+            steps, spacing: of its sampler, DDIM, see :meth:`sample`; by default 20, and 1 to restore.
+            overwrite: replace a model that was exported to the folder before.
+
+        Returns:
+            The folder.
+        """
+        from ..exporting import export
+
+        return export(self, folder, to, steps=steps, spacing=spacing, overwrite=overwrite)
 
     def _prepared(
         self, window: Any, overlap: Any, dims: int, progress: bool, compile: Any
