@@ -135,9 +135,8 @@ def _title(kind: Any) -> str:
 def _texts(command: Any) -> dict[str, str]:
     """The strings below the fields of a dataclass in its source, those of its bases first."""
     found: dict[str, str] = {}
-    bases: list[Any] = list(reversed(command.__mro__))
-    for base in bases:
-        if is_dataclass(base) and "__annotations__" in base.__dict__:
+    for base in reversed(command.__mro__):
+        if "__annotations__" in base.__dict__:
             try:
                 tree = ast.parse(dedent(inspect.getsource(base)))
             except (OSError, TypeError):  # it was made by a function, and has its texts with the types

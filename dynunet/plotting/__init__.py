@@ -6,7 +6,7 @@ missing (NaN) are drawn in a colour of their own, turquoise, which no colour map
 """
 
 from .progress import film_strip, gif, loss_curve
-from .samples import image_grid, mosaic, pictures, slices
+from .samples import image_grid, mosaic, overlay, pictures, slices
 from .signals import spectrogram, waveform
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "image_grid",
     "loss_curve",
     "mosaic",
+    "overlay",
     "pictures",
     "slices",
     "spectrogram",

@@ -21,6 +21,8 @@ class Page:
         designed: something was changed there.
         source: the folder of data, chosen on the Data tab; None before.
         data: what is typed in there, by the name of the flag of ``dynunet train``.
+        listeners: are called when something was chosen that other tabs show.
+        tabs: are called when another tab is opened.
     """
 
     roots: Roots
@@ -30,6 +32,7 @@ class Page:
     source: Path | None = None
     data: dict[str, str] = field(default_factory=dict)
     listeners: list[Callable[[], None]] = field(default_factory=list)
+    tabs: list[Callable[[], None]] = field(default_factory=list)
 
     def changed(self) -> None:
         """Tell the tabs that show what is chosen on others."""

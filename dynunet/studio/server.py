@@ -87,7 +87,7 @@ def _page(page: Page) -> None:
     ui.colors(primary="#1f4e79")
     with ui.header().classes("items-center py-1"):
         ui.label("dynunet studio").classes("text-lg")
-        with ui.tabs() as tabs:
+        with ui.tabs(on_change=lambda: [listener() for listener in page.tabs]) as tabs:
             made = {name: ui.tab(name) for name, _ in _TABS}
     with ui.tab_panels(tabs, value=made["Design"], keep_alive=True, animated=False).classes("w-full"):
         for name, part in _TABS:

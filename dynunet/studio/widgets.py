@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
+from inspect import isawaitable
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +95,17 @@ def chooser(
         if text and text != last[0]:
             last[0] = text
             with problems():
-                taken(page.roots.there(text, label))
+                await use_it(page.roots.there(text, label))
 
-    def chosen(place: Path) -> None:
+    async def use_it(place: Path) -> None:
+        made = taken(place)
+        if isawaitable(made):
+            await made
+
+    async def chosen(place: Path) -> None:
         path.value = last[0] = page.roots.name(place)
         dialog.close()
-        taken(place)
+        await use_it(place)
 
     def shown_in(place: Path | None) -> None:
         listed.clear()
@@ -121,9 +127,7 @@ def chooser(
         here = ui.label("").classes("text-sm text-gray-600 break-all")
         listed = ui.list().classes("w-full overflow-auto").style("max-height: 50vh")
         with ui.row():
-            use = ui.button(
-                "Use this folder", on_click=lambda: chosen(use_here[0]) if use_here[0] is not None else None
-            )
+            use = ui.button("Use this folder", on_click=lambda: chosen(use_here[0] or page.roots.folders[0]))
             ui.button("Cancel", on_click=dialog.close).props("flat")
 
     def opened() -> None:
