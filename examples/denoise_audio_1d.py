@@ -4,8 +4,8 @@
     python examples/denoise_audio_1d.py --train-steps 500
     python examples/denoise_audio_1d.py --data clean/ --other strangers/ --noise noises/ --sample-rate 16000
 
-The U-Net hears the short-time spectrum of a noisy recording and gives a mask for it. With ``--causal True`` it
-can do so while the sound comes; with ``--n-fft 0`` it is on the waveform instead.
+The U-Net hears the short-time spectrum of a noisy recording and gives a mask for it. With ``--causal True``
+it can do so while the sound comes; with ``--n-fft 0`` it is on the waveform instead.
 Every run has a folder of its own under runs/ and a line in runs/results.csv. --resume goes on after Ctrl-C.
 """
 
