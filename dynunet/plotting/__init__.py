@@ -7,7 +7,7 @@ missing (NaN) are drawn in a colour of their own, turquoise, which no colour map
 
 from .notebook import Shown, show
 from .progress import film_strip, gif, loss_curve
-from .samples import image_grid, mosaic, pictures, slices
+from .samples import image_grid, mosaic, overlay, pictures, slices
 from .signals import spectrogram, waveform
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "image_grid",
     "loss_curve",
     "mosaic",
+    "overlay",
     "pictures",
     "show",
     "slices",

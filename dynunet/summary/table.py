@@ -52,10 +52,14 @@ class Summary(NamedTuple):
         """For notebooks, which would show the tuple."""
         return f'<pre style="line-height: 1.2; overflow-x: auto">{escape(str(self))}</pre>'
 
-    def __str__(self) -> str:
+    def cells(self) -> list[tuple[str, ...]]:
+        """The table as texts: the titles of its columns, a row for each part, and one for all of them."""
         total = Part("total", None, self.parameters, self.flops, self.activations)
         head = ("part", "output shape", "parameters", "FLOPs", "activations")
-        rows = [head, *map(_cells, (*self.parts, total))]
+        return [head, *map(_cells, (*self.parts, total))]
+
+    def __str__(self) -> str:
+        rows = self.cells()
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = []
         for row in rows:

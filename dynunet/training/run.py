@@ -12,6 +12,8 @@ The folder of a run holds
 ``averages/``    with ``ema_lengths``, see :mod:`dynunet.averages`
 ``checkpoints/`` see :mod:`dynunet.training.state`
 ``.lock``        held by the process that trains
+``.process``     while it trains: its number, see :mod:`.background`
+``output.txt``   what it says, if it was begun in the background
 """
 
 import csv
