@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from ..config import unwrapped
 from ..data.spec import DataSpec
 from ..summary import drawing
 from .facts import data_rows, kind_of, run_rows
 from .owner import sealed
-from .uses import hub_task, task_of, use
+from .uses import hub_task, network_of, task_of, use
 from .words import plain, table
 
 _FOLDER = "FOLDER"  # in place of a name
@@ -53,13 +52,13 @@ def _spec(model: Any) -> DataSpec | None:
 
 def _head(model: Any, spec: DataSpec | None, license: str | None) -> str:
     """Fields that the Hub reads."""
-    task, network = hub_task(model, spec), unwrapped(getattr(model, "model", model))
+    task, network = hub_task(model, spec), network_of(model)
     lines = ["library_name: dynunet"]
     lines += [] if license is None else [f"license: {license}"]
     lines += [] if task is None else [f"pipeline_tag: {task}"]
-    tags = ["dynunet", type(network).__name__.lower(), *filter(None, [task_of(model, spec)])]
-    if hasattr(network, "spatial_dims"):
-        tags.append(f"{network.spatial_dims}d")
+    tags = ["dynunet", *filter(None, [task_of(model, spec)])]
+    if network is not None:
+        tags += [type(network).__name__.lower(), f"{network.spatial_dims}d"]
     if task_of(model, spec) in ("generation", "restoration"):
         tags.append("diffusion")
     return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in tags), "---"])
@@ -73,9 +72,9 @@ def _about(model: Any, spec: DataSpec | None) -> str:
 
 
 def _network(model: Any) -> list[str]:
-    network = unwrapped(getattr(model, "model", model))
+    network = network_of(model)
     count = sum(p.numel() for p in model.parameters())
-    drawn = [f"```\n{drawing(network)}\n```"] if hasattr(network, "levels") else []
+    drawn = [f"```\n{drawing(network)}\n```"] if network is not None else []
     return ["## The network", *drawn, f"{count:,} parameters. `config.json` has all options."]
 
 

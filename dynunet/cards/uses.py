@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from ..config import unwrapped
 from ..data.spec import DataSpec
 from ..diffusion import Diffusion
+from ..nn.network import Network
 from ..supervised import Supervised
 
 _SIZE = 32  # of an example whose size nobody knows
@@ -30,6 +32,12 @@ class Use(NamedTuple):
 
     python: str
     command: str = ""
+
+
+def network_of(model: Any) -> Any:
+    """The network of this package that a model is, or is around; None if that is another one."""
+    network = unwrapped(getattr(model, "model", model))
+    return network if isinstance(network, Network) else None
 
 
 def task_of(model: Any, spec: DataSpec | None) -> str:
@@ -70,9 +78,9 @@ def _on_tensors(model: Any, name: str) -> str:
     """On noise of the right shape."""
     kind = type(model).__name__
     home = "dynunet" if kind in ("Diffusion", "Supervised", "UNet", "Encoder") else type(model).__module__
-    network = getattr(model, "model", model)
+    network = network_of(model)
     lines = [f"from {home} import {kind}", "", f'model = {kind}.from_pretrained("{name}")']
-    if not hasattr(network, "spatial_dims"):
+    if network is None:
         return "\n".join(lines)
     shape = (1, network.in_channels, *[_SIZE] * network.spatial_dims)
     given = [*_conditions(network, shape)]
@@ -80,14 +88,14 @@ def _on_tensors(model: Any, name: str) -> str:
         call = ", ".join([str(shape), *given])
         lines.append(f"samples = model.sample({call})")
     else:
-        times = ["t=torch.rand(1)"] if getattr(network, "time_embedding", None) is not None else []
+        times = ["t=torch.rand(1)"] if network.time_embedding is not None else []
         call = ", ".join([f"torch.randn{shape}", *times, *given])
         function = "model.predict" if isinstance(model, Supervised) else "model"
         lines.append(f"y = {function}({call})")
     return "\n".join(["import torch"] * ("torch." in lines[-1]) + lines)
 
 
-def _conditions(network: Any, shape: tuple[int, ...]) -> Iterator[str]:
+def _conditions(network: Network, shape: tuple[int, ...]) -> Iterator[str]:
     """Arguments that a network needs beside the data."""
     if network.num_classes is not None:
         yield "class_labels=torch.tensor([0])"

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from dynunet import Diffusion, Encoder, FolderDataset, Supervised, Trainer, UNet, load
 from dynunet.cards import is_own
+from dynunet.checkpoints import Checkpoint
 from dynunet.cli import main
 from dynunet.summary import drawing
 from dynunet.training.folder import check_folder
@@ -187,6 +189,21 @@ def test_a_run_is_replaced_with_its_card_unless_that_was_changed(tmp_path: Path)
     (folder / "README.md").write_text("Mine.")
     with pytest.raises(ValueError, match=r"got .* with README.md, which no run wrote"):
         check_folder(folder, resume=False, overwrite=True)
+
+
+class Foreign(Checkpoint, nn.Module):
+    """A network of somebody else, with names that ours have."""
+
+    def __init__(self, spatial_dims: int, levels: int = 2) -> None:
+        super().__init__()
+        self.spatial_dims, self.levels, self.data = spatial_dims, levels, "mine"
+
+
+def test_a_model_of_another_class_has_a_card_too(tmp_path: Path) -> None:
+    for name, model in (("one", Foreign(2)), ("around", Diffusion(nn.Conv1d(1, 1, 1)))):
+        model.save_pretrained(tmp_path / name)
+        text = (tmp_path / name / "README.md").read_text()
+        assert block(text, "python").endswith(f'model = {type(model).__name__}.from_pretrained("FOLDER")')
 
 
 @pytest.mark.parametrize("license", ["", "MIT", "mit\ntags: x", "a b", 3])
