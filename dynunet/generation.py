@@ -23,11 +23,13 @@ from .runs import averaged, called, check_memory, conditions, device_of, out_of_
 from .runs import batch_size as fitting
 from .writing import replacing
 
-__all__ = ["Generated", "generate"]
+__all__ = ["Generated", "as_written", "generate"]
 
 _SAMPLE = re.compile(r"sample-(\d+)[-.]")
 _PICTURE = "-overview.png"  # beside the folder of the samples, which has nothing but data
 _ALIKE = ("spatial_dims", "channels", "range", "percentiles", "classes", "cond_channels")  # of a guide
+_FILM = "-film.gif"
+_FILMED = 16  # samples in it, at most
 _DRAWN = 64  # samples in the picture, at most
 _CLASSES = 16  # that have a column each in the picture, at most
 _LONGEST = 100  # bytes of a class in a file's name
@@ -72,6 +74,7 @@ def generate(
     length: float | None = None,
     batch_size: int | None = None,
     seed: int = 0,
+    film: bool = False,
     device: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -95,6 +98,7 @@ def generate(
         length: of the average of the weights, for a run with several, see :func:`dynunet.average`.
         batch_size: how many at a time; by default by their size. The samples do not depend on it.
         seed: of the first sample; the next ones have those that follow.
+        film: draw how the first 16 come out of noise, too: an animation, ``OUT-film.gif``.
         device: ``"cpu"``, ``"cuda"``, ...; by default the fastest for a folder, and for a model where it is.
         overwrite: make samples again that exist.
         progress: show progress bars.
@@ -137,7 +141,8 @@ def generate(
     except KeyboardInterrupt:
         said = f"interrupted, {done} of {count(num, 'sample')} in {shown(out)}; the same command goes on"
         raise Interrupted(said) from None
-    return Generated(files, len(kept), *_draw(files, picture, spec, batches.titles(), overwrite))
+    path, note = _draw(files, picture, spec, batches.titles(), overwrite)
+    return Generated(files, len(kept), path, note + (_draw_film(batches, num, Path(out)) if film else ""))
 
 
 def _guide(guide: Path | str | Diffusion | None, diffusion: Diffusion, spec: DataSpec) -> Diffusion | None:
@@ -168,10 +173,10 @@ def _check_replaced(numbers: Iterable[str], num: int, out: Path | str) -> None:
         )
 
 
-def _picture_of(out: Path) -> Path:
+def _picture_of(out: Path, name: str = _PICTURE) -> Path:
     """The picture of the samples in a folder, beside it."""
     folder = out if out.name not in ("", "..") else out.resolve()
-    return folder.with_name(folder.name + _PICTURE)
+    return folder.with_name(folder.name + name)
 
 
 @dataclass(frozen=True)
@@ -223,13 +228,19 @@ class _Batches:
                     yield from ((i, sample) for i, sample in zip(numbers, x, strict=True) if i not in kept)
                 bar.update(len(numbers))
 
-    def _batch(self, numbers: range) -> Tensor:
+    def film(self, numbers: range) -> list[Tensor]:
+        """Samples after every step, from noise to what they are."""
+        frames: list[Tensor] = []
+        last = self._batch(numbers, callback=lambda step, t, x, x0: frames.append(x.cpu()))
+        return [*frames[:-1], last]
+
+    def _batch(self, numbers: range, **more: Any) -> Tensor:
         device, shape = device_of(self.diffusion), (len(numbers), *self.shape)
         given = conditions(self.spec, shape, device=device)
         if self.labels:
             given["class_labels"] = torch.tensor([self.labels[i % len(self.labels)] for i in numbers])
         chance = [torch.Generator(device).manual_seed(self.seed + i) for i in numbers]
-        return self.diffusion.sample(shape, generator=chance, **given, **self.options).cpu()
+        return self.diffusion.sample(shape, generator=chance, **given, **self.options, **more).cpu()
 
     def titles(self) -> list[str]:
         """The names of the classes, in turn."""
@@ -258,7 +269,7 @@ def _numbers(files: Sequence[Path], there: Mapping[str, str]) -> set[int]:
 
 def _check_kept(path: Path, spec: DataSpec, shape: tuple[int, ...]) -> None:
     try:
-        header = attempt(lambda: header_of(path, _as_written(spec)))
+        header = attempt(lambda: header_of(path, as_written(spec)))
     except UnreadableError as error:
         raise ValueError(f"out: {shown(path)} is there and cannot be read: {error}") from error
     if (header.channels, *header.shape) != shape:
@@ -278,7 +289,7 @@ def _draw(
     try:
         from .plotting import pictures
 
-        x: Tensor = torch.stack([load(file, _as_written(spec)).x for file in files[:_DRAWN]])
+        x: Tensor = torch.stack([load(file, as_written(spec)).x for file in files[:_DRAWN]])
         labels = [titles[i % len(titles)] for i in range(len(x))] if titles else []
         columns = len(titles) if 0 < len(titles) <= _CLASSES else None
         with replacing(path) as (partial,):
@@ -288,7 +299,19 @@ def _draw(
     return path, f", and a picture of them, {shown(path)}"
 
 
-def _as_written(spec: DataSpec) -> DataSpec:
+def _draw_film(batches: _Batches, num: int, out: Path) -> str:
+    """An animation of the first samples, and what there is to say of it."""
+    from .plotting import gif
+
+    path = _picture_of(out, _FILM)
+    check_free(path, overwrite=True)
+    frames = batches.film(range(min(num, _FILMED)))
+    with replacing(path) as (partial,):
+        gif(frames, partial)
+    return f", and a film of them, {shown(path)}"
+
+
+def as_written(spec: DataSpec) -> DataSpec:
     """To read new data: what was done to training files is not done to it."""
     return replace(spec, percentiles=None, resize=False, spacing=None, missing=None)
 

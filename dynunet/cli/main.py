@@ -33,6 +33,7 @@ from .plan import PlanCommand
 from .predict import Predict
 from .reconstruct import Reconstruct
 from .sample import Sample
+from .studio import Studio
 from .summary import SummaryCommand
 from .train import MARKERS, Train, saved_flags
 from .words import as_flags, flags_of_command
@@ -50,6 +51,7 @@ _COMMANDS: dict[str, tuple[Any, str]] = {
     "export": (Export, "dynunet.exporting"),
     "summary": (SummaryCommand, "dynunet.summary"),
     "plan": (PlanCommand, "dynunet.planning.planner"),
+    "studio": (Studio, "dynunet.studio.server"),
 }
 _ABOUT = """U-Nets and diffusion models for folders of audio, images, volumes and arrays of any rank.
 
@@ -64,6 +66,7 @@ _ABOUT = """U-Nets and diffusion models for folders of audio, images, volumes an
   dynunet export runs/voice --out voice/                                   as ONNX; runs without torch
   dynunet plan SCANS --targets MASKS --memory 8GB > plan.json              network, patch and batch, for
   dynunet train --config plan.json
+  dynunet studio --root FOLDER                                             all of it in the browser
   dynunet --version
 """
 
@@ -90,11 +93,14 @@ def main(args: Sequence[str] | None = None) -> None:
 def _run(name: str, args: list[str]) -> None:
     """Parse, check and run a command, and say what went wrong."""
     try:
-        command = _parsed(args)
+        command = parsed(args)
         command.check()
         with killed_by_interrupts():
             import_module(_COMMANDS[name][1])
         command.run()
+    except FlagError as error:
+        see = f"dynunet {name} --help" if name in _COMMANDS else "dynunet --help"
+        _end(name, f"{error} (see {see})", 2)
     except Interrupted as error:
         _end(name, error, 130)
     except KeyboardInterrupt:
@@ -110,8 +116,17 @@ def _run(name: str, args: list[str]) -> None:
         _end(name, error, 2)
 
 
-def _parsed(args: list[str]) -> Any:
-    """The command with its flags; ``train`` with those of ``--config`` or ``--resume`` as its defaults."""
+class FlagError(ValueError):
+    """Flags that are none, or lack a value; the message is in the words of the command line."""
+
+
+def parsed(args: Sequence[str]) -> Any:
+    """The command with its flags; ``train`` with those of ``--config`` or ``--resume`` as its defaults.
+
+    Raises:
+        FlagError: a flag is wrong. What the flags say is not checked yet.
+        SystemExit: help was asked for, and is printed.
+    """
     name = args[0] if args and args[0] in _COMMANDS else ""
     said = StringIO()
     try:
@@ -127,9 +142,15 @@ def _parsed(args: list[str]) -> Any:
             return tyro.cli(kind, prog=prog, args=args[1:], config=MARKERS, **given)
     except SystemExit as error:
         if error.code:
-            see = f"dynunet {name} --help" if name else "dynunet --help"
-            _end(name, f"{_words(said.getvalue())} (see {see})", 2)
+            raise FlagError(_words(said.getvalue())) from None
         raise
+
+
+def in_words(name: str, error: object) -> list[str]:
+    """What went wrong, with the flags of a command in place of the library's arguments, line by line."""
+    known = flags_of_command(_COMMANDS[name][0]) if name in _COMMANDS else {}
+    lines = [printable(" ".join(line.split())) for line in as_flags(str(error), known).splitlines()]
+    return [line for line in lines if line]
 
 
 def _words(text: str) -> str:
@@ -151,9 +172,7 @@ def _print_any_name() -> None:
 
 def _end(name: str, error: object, code: int) -> None:
     """What went wrong, in one line if that is not several things, and out."""
-    known = flags_of_command(_COMMANDS[name][0]) if name in _COMMANDS else {}
-    lines = [printable(" ".join(line.split())) for line in as_flags(str(error), known).splitlines()]
-    text = "\n  ".join(line for line in lines if line)
+    text = "\n  ".join(in_words(name, error))
     with suppress(OSError):  # of a terminal that is closed
         print(f"dynunet {name}: {text}" if name in _COMMANDS else f"dynunet: {text}", file=sys.stderr)
     raise SystemExit(code)

@@ -43,6 +43,8 @@ class Sample:
     """how many at a time; by default by their size"""
     seed: int = 0
     """the first sample has this one, the next ones those that follow"""
+    film: bool = False
+    """draw how the first 16 come out of noise, too: OUT-film.gif"""
     device: str | None = None
     """cpu, cuda, cuda:1, mps, ...; by default the fastest"""
     overwrite: bool = False

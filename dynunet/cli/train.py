@@ -71,7 +71,7 @@ class Train:
     def check(self) -> None:
         self._source()
         self._out()
-        for name, path in self._read():
+        for name, path in self.reads():
             check_exists(path, name)
         if self.resume is not None:
             self._check_data(self.resume)
@@ -91,6 +91,20 @@ class Train:
             return self._train("")
         filled, chosen = self._filled(self._source(), device.type != "cpu")
         return filled._train(chosen)
+
+    def dataset(self) -> "FolderDataset":
+        """The examples to train on, with what is chosen for them and this machine."""
+        from ..data import FolderDataset
+        from ..runs import chosen_device
+
+        source = self._source()
+        filled, _ = self._filled(source, chosen_device(self.training.device).type != "cpu")
+        return FolderDataset(source, options=_with_defaults(filled.data, source))
+
+    def reads(self) -> list[tuple[str, Path]]:
+        """The files and folders that are read from, by what they are."""
+        given = {"source": self.source, **{name: getattr(self.data, name) for name in DataFlags.paths}}
+        return [(name, path) for name, path in given.items() if path is not None]
 
     def _filled(self, source: Path, gpu: bool) -> tuple["Train", str]:
         """With a size, channels and a batch for the files, where none were given; and what was chosen."""
@@ -184,7 +198,7 @@ class Train:
                 )
             return self.resume
         out = Path("runs", self._source().resolve().name or "first") if self.out is None else self.out
-        for name, path in self._read():
+        for name, path in self.reads():
             if path.resolve().is_relative_to(out.resolve()):
                 raise ValueError(f"--out must not hold the {name}, {path}, got {out}")
         if (out / RUN).is_file() and not self.overwrite:
@@ -193,15 +207,10 @@ class Train:
             )
         return out
 
-    def _read(self) -> list[tuple[str, Path]]:
-        """The folders that are read from, by what they are."""
-        given = {"source": self.source, **{name: getattr(self.data, name) for name in DataFlags.paths}}
-        return [(name, path) for name, path in given.items() if path is not None]
-
     def _check_data(self, run: Path) -> None:
         """Refuse to go on with examples that are made in another way; that files were moved is said."""
         before = flags_of(run / RUN)
-        old, new = dict(before._read()), dict(self._read())
+        old, new = dict(before.reads()), dict(self.reads())
         for name in old.keys() & new.keys():
             if old[name].absolute() != new[name].absolute():
                 say(f"{name}: {new[name]}, which was {old[name]}: the files must be the same")

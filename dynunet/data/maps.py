@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import shown
+from .errors import UnreadableError, attempt, shown
 from .formats import Header, of_path, to_write
 from .formats.numbers import Numbers
+from .memory import Cache
+from .options import DataOptions
 from .saving import check_free, write_bytes
 from .spec import DataSpec
 from .values import greatest, resized
 
-__all__ = ["class_map", "label_dtype", "map_name", "write_array", "write_map"]
+__all__ = ["class_map", "label_dtype", "label_map", "map_name", "write_array", "write_map"]
 
 _DTYPES = ("uint8", "int16", "uint16", "int32")
 
@@ -38,6 +40,26 @@ def label_dtype(values: Sequence[int], stored: str, kind: str) -> str:
     kinds = (stored, *kinds) if stored in kinds else kinds
     fits = (d for d in kinds if np.iinfo(d).min <= min(values) and max(values) <= np.iinfo(d).max)
     return next(fits, "int32")
+
+
+def label_map(path: Path, spec: DataSpec) -> np.ndarray:
+    """The labels in a file, as they are there: ``spatial``.
+
+    Args:
+        spec: of the data that it is a map of.
+
+    Raises:
+        ValueError: it cannot be read, naming it and saying why.
+    """
+    own = of_path(path)
+    if own is None:
+        raise ValueError(f"{shown(path)} is of no known format")
+    try:
+        header = attempt(lambda: own.label_header(path, DataOptions(spatial_dims=spec.spatial_dims)))
+        read = replace(spec, channels=1, percentiles=None, missing=None)
+        return attempt(lambda: own.labels(header, 0, read, Cache(0)))[0]
+    except UnreadableError as error:
+        raise ValueError(f"{shown(path)}: {error}") from error
 
 
 def map_name(path: Path, dtype: str, channels: int = 1) -> str:

@@ -27,12 +27,13 @@ from .losses import (
     Elementwise,
     LogNormal,
     Weighting,
+    WithSpectra,
     draw_quantiles,
     loss_sum,
 )
 from .noise import Generators, Noise, moved, rand, randn
 from .posterior import RePaint
-from .predictions import PREDICTIONS, EDMPrediction, Prediction
+from .predictions import PREDICTIONS, EDMPrediction, Prediction, Sample
 from .projection import APG
 from .sampling import Denoiser, as_sampler, check_own_times, differentiable, evaluation_mode, progress_bar
 from .schedulers import is_scheduler
@@ -132,7 +133,8 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
             x0: data ``(N, C, *spatial)``, in about [-1, 1].
             mask: bool, broadcasts against x0, True where an entry counts. Others are missing, whatever they
                 are (NaN too): the network sees noise around 0 there. A sample without any counts for nothing.
-            loss: ``"l2"``, ``"l1"``, ``"huber"`` or a function of output and target, entry by entry.
+            loss: ``"l2"``, ``"l1"``, ``"huber"``, a function of output and target, entry by entry, or with
+                ``prediction="sample"`` ``"l1+stft"``, see :class:`dynunet.diffusion.losses.WithSpectra`.
             quantiles: ``(N,)`` in (0, 1), where in the distribution of times each sample is; by default they
                 are drawn, one in each of N equal intervals.
             generator: source of the times, the noise and the dropped conditions; a list with one per sample
@@ -158,6 +160,9 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         **cond: Any,
     ) -> tuple[Tensor, Tensor]:
         """The error of :meth:`loss` as a sum, and the number of its entries: both add up over batches."""
+        error = checks.look_up(loss, ELEMENTWISE, "loss")
+        if isinstance(error, WithSpectra) and not isinstance(self.prediction, Sample):
+            raise ValueError(f'loss must be of entries unless prediction is "sample", got {loss!r}')
         x0, mask, quantiles, cond = self._examples(x0, mask, quantiles, generator, cond)
         times = self.loss_weighting.times(quantiles, self.schedule).float()
         noise = randn(x0.shape, generator, x0.device, x0.dtype)
@@ -167,7 +172,7 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         )
         target = self.prediction.target(x0, noise, alpha, sigma)
         weight = self.loss_weighting.weight(alpha, sigma, self.prediction)
-        return loss_sum(output, target, weight, mask, checks.look_up(loss, ELEMENTWISE, "loss"))
+        return loss_sum(output, target, weight, mask, error)
 
     def _examples(
         self,

@@ -1,16 +1,22 @@
 """The options of a network as command-line flags, with the help texts of :mod:`dynunet.nn.spec`.
 
 Flags have plain types that can be written as JSON: a tuple for several values (levels, transitions or axes),
-``none`` for None, ``1x2x2`` for a value per axis.
+``none`` for None, ``1x2x2`` for a value per axis. What is typed into a form reads the same
+(:func:`typed_in`), also for the options that are no flags, and becomes a line for the command line or Python.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import Field, make_dataclass
 from typing import Annotated, Any
 
 from typing_extensions import Doc
 
+from ..jsonable import typed
+from . import checks
 from .spec import Option, option_fields
+
+_WORDS = {"none": None, "true": True, "false": False}
 
 
 def flag_names() -> list[str]:
@@ -77,6 +83,79 @@ def network_options(given: Any) -> dict[str, Any]:
         if value is not None:
             found[option_field.name] = _value(option_field, value)
     return found
+
+
+def fields_to_type_in(of: str) -> list[Field[Any]]:
+    """The options of a class that can be written down: all but modules and functions."""
+    return [f for f in option_fields(of) if f.metadata["option"].check is not checks.layer]
+
+
+def typed_in(texts: Mapping[str, str], of: str) -> dict[str, Any]:
+    """Arguments of a network from what is typed in for each; what is blank is left out.
+
+    Args:
+        texts: by the name of the option, as on the command line: ``"8 16"`` for one value per level.
+        of: the class.
+
+    Raises:
+        ValueError: naming the option, the rule and the text.
+
+    >>> typed_in({"channels": "8 16", "strides": "1x2", "skip_attention": "true", "norm": " "}, "UNet")
+    {'channels': [8, 16], 'strides': [(1, 2)], 'skip_attention': True}
+    """
+    found = {}
+    for option_field in fields_to_type_in(of):
+        words = texts.get(option_field.name, "").split()
+        if words:
+            found[option_field.name] = _typed_in(option_field, words)
+    return found
+
+
+def _typed_in(option_field: Field[Any], words: list[str]) -> Any:
+    option, name = option_field.metadata["option"], option_field.name
+    several = bool(option.per) or isinstance(option_field.default, tuple)
+    if len(words) > 1 and not several:
+        raise ValueError(f"{name} must be one value, got {' '.join(words)!r}")
+    values = [_word(option, word, name) for word in words]
+    return _value(option_field, values if several else values[0])
+
+
+def _word(option: Option, word: str, name: str) -> Any:
+    if option.kind not in (None, bool):
+        return word if word == "none" else typed(option.kind, word, name)
+    if word.lower() in _WORDS:
+        return word if word == "none" and option.kind else _WORDS[word.lower()]
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(word)
+    return word
+
+
+def as_flags(texts: Mapping[str, str]) -> list[str]:
+    """What is typed in as flags of the command line, without the options that are none.
+
+    >>> as_flags({"channels": "8 16", "gradient_checkpointing": "true", "norm": "", "skip_attention": "true"})
+    ['--channels', '8', '16', '--gradient-checkpointing']
+    """
+    found = []
+    for option_field in option_fields():
+        option, words = option_field.metadata["option"], texts.get(option_field.name, "").split()
+        flag = option_field.name.replace("_", "-")
+        if words and option.kind is bool and not option.per:
+            found.append(f"--{'' if words[0].lower() == 'true' else 'no-'}{flag}")
+        elif words and option.kind is not None:
+            found += [f"--{flag}", *(w.capitalize() if option.kind is bool else w for w in words)]
+    return found
+
+
+def as_call(name: str, first: Sequence[Any], arguments: Mapping[str, Any]) -> str:
+    """The line of Python that builds a network.
+
+    >>> as_call("UNet", (2, 3), {"channels": [8, 16], "norm": None})
+    'UNet(2, 3, channels=(8, 16), norm=None)'
+    """
+    values = ((k, tuple(v) if isinstance(v, list) else v) for k, v in arguments.items())
+    return f"{name}({', '.join([*map(repr, first), *(f'{k}={v!r}' for k, v in values)])})"
 
 
 def _value(option_field: Field[Any], value: Any) -> Any:

@@ -107,6 +107,7 @@ class Option(NamedTuple):
         of: the class that has the option, if only one of the two has it.
         kind: the type of one value on the command line, str for sizes such as ``1x2x2``; None for options
             that are not flags, because they are Python objects or follow from the data.
+        known: the names, if a value is one of some or several joined by ``+``; for lists to choose from.
     """
 
     help: str
@@ -114,6 +115,7 @@ class Option(NamedTuple):
     per: tuple[str, ...] = ()
     of: str = ""
     kind: type | None = None
+    known: tuple[str, ...] = ()
 
     @property
     def scope(self) -> str:
@@ -228,7 +230,9 @@ class NetworkSpec:
     )
     block: str | Sequence[str] = field(
         default="residual",
-        metadata=_about('"residual", "plain" or "convnext".', checks.choice(BLOCKS), per=_LEVEL, kind=str),
+        metadata=_about(
+            '"residual", "plain" or "convnext".', checks.choice(BLOCKS), per=_LEVEL, kind=str, known=BLOCKS
+        ),
     )
     norm: str | None = field(
         default="group",
@@ -237,6 +241,7 @@ class NetworkSpec:
             "position) or None.",
             checks.optional_choice(NORMS),
             kind=str,
+            known=NORMS,
         ),
     )
     activation: str | Activation | type[nn.Module] = field(
@@ -246,6 +251,7 @@ class NetworkSpec:
             "module.",
             _activation,
             kind=str,
+            known=ACTIVATIONS,
         ),
     )
     attention: str | Sequence[str | None] | None = field(
@@ -256,6 +262,7 @@ class NetworkSpec:
             _attention,
             per=_LEVEL,
             kind=str,
+            known=ATTENTIONS,
         ),
     )
     num_heads: int | Sequence[int] = field(
@@ -271,12 +278,17 @@ class NetworkSpec:
             _skip_attention,
             per=_LEVEL,
             of=_UNET,
+            known=ATTENTIONS,
         ),
     )
     downsample: str | Sequence[str] = field(
         default="conv",
         metadata=_about(
-            '"conv" (strided), "max" or "avg" (pools).', checks.choice(DOWNSAMPLES), per=_TRANSITION, kind=str
+            '"conv" (strided), "max" or "avg" (pools).',
+            checks.choice(DOWNSAMPLES),
+            per=_TRANSITION,
+            kind=str,
+            known=DOWNSAMPLES,
         ),
     )
     upsample: str | Sequence[str] = field(
@@ -288,6 +300,7 @@ class NetworkSpec:
             per=_TRANSITION,
             of=_UNET,
             kind=str,
+            known=UPSAMPLES,
         ),
     )
     skips: str = field(
@@ -299,6 +312,7 @@ class NetworkSpec:
             checks.choice(SKIPS),
             of=_UNET,
             kind=str,
+            known=SKIPS,
         ),
     )
     mid_blocks: int = field(
@@ -312,7 +326,9 @@ class NetworkSpec:
     )
     mid_attention: str | None = field(
         default=None,
-        metadata=_about("attention in the bottleneck, as attention.", _attention, of=_UNET, kind=str),
+        metadata=_about(
+            "attention in the bottleneck, as attention.", _attention, of=_UNET, kind=str, known=ATTENTIONS
+        ),
     )
     num_groups: int = field(
         default=32,
@@ -333,6 +349,7 @@ class NetworkSpec:
             checks.per_axis(checks.choice(PADDING_MODES)),
             per=_AXIS,
             kind=str,
+            known=PADDING_MODES,
         ),
     )
     positions: str | None = field(
@@ -341,6 +358,7 @@ class NetworkSpec:
             'what tells attention where a token is: "rotary", "sinusoidal" or None.',
             checks.optional_choice(POSITIONS),
             kind=str,
+            known=POSITIONS,
         ),
     )
     time_embedding: bool | str = field(
@@ -349,6 +367,7 @@ class NetworkSpec:
             'whether the network takes a time t: True or "sinusoidal", "ddpm" or "fourier", see '
             "dynunet.embeddings.TimeEmbedding.",
             _time_embedding,
+            known=TIME_EMBEDDINGS,
         ),
     )
     time_scale: float = field(
@@ -413,6 +432,7 @@ class NetworkSpec:
             '"scale_shift" scales and shifts its norm (FiLM, AdaGN).',
             checks.choice(MODULATIONS),
             kind=str,
+            known=MODULATIONS,
         ),
     )
     deep_supervision: int = field(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from math import ceil, sqrt
 from pathlib import Path
 
+import torch
 from einops import rearrange
 from torch import Tensor
 
@@ -13,6 +14,15 @@ from .signals import draw_signals
 from .tiles import GAP, LARGEST, SMALLEST, batched, check_labels, draw_sheet, in_rows, spread, tiles
 
 _MOST = {1: 12, 2: 64, 3: 12}  # samples in one picture by rank, 6 beyond
+_COLOURS = (  # of classes, told apart also by those who see fewer colours (Wong 2011)
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
 _TALLEST = 1500  # pixels of a sheet of volumes or beyond, or that of a few samples
 
 
@@ -110,11 +120,12 @@ def slices(
     path: str | Path,
     *,
     spacing: Sequence[float] = (1, 1, 1),
+    at: Sequence[int] | None = None,
     labels: Sequence[str] = (),
     low: float = -1.0,
     high: float = 1.0,
 ) -> None:
-    """Three orthogonal slices through the middle of volumes: across the first axis, the second, the third.
+    """Three orthogonal slices through a place of volumes: across the first axis, the second, the third.
 
     Of the two axes in a slice the earlier runs to the right and the later upwards, as scans are read:
     sagittal, coronal and axial, if the axes run right, anterior and superior (RAS).
@@ -123,20 +134,49 @@ def slices(
         volume: ``(X, Y, Z)``, ``(C, X, Y, Z)`` or ``(N, C, X, Y, Z)``.
         path: the file to write.
         spacing: size of an entry along every axis, in any unit.
+        at: the indices along the axes where they cross; by default the middle.
         labels: one text per volume.
         low, high: values shown as black and as white.
     """
     volume = batched(volume, 3)
     if len(spacing) != 3 or not all(0 < s < float("inf") for s in spacing):
         raise ValueError(f"spacing must be three positive numbers, got {spacing!r}")
+    at = [size // 2 for size in volume.shape[2:]] if at is None else list(at)
+    if len(at) != 3 or not all(0 <= i < n for i, n in zip(at, volume.shape[2:], strict=True)):
+        raise ValueError(f"at must be three indices of axes of {tuple(volume.shape[2:])}, got {at!r}")
     across = []
     for axis in range(3):
-        cut = volume.select(axis + 2, volume.shape[axis + 2] // 2)
+        cut = volume.select(axis + 2, at[axis])
         cut = rearrange(cut, "n c earlier later -> n c later earlier").flip(-2)
         first, second = (s for i, s in enumerate(spacing) if i != axis)
         across.append(tiles(cut, low, high, 4 * SMALLEST, (second / min(spacing), first / min(spacing))))
     titles = [(i, i, f"axis {i}") for i in range(3)]
     draw_sheet([list(row) for row in zip(*across, strict=True)], path, labels, titles)
+
+
+def overlay(x: Tensor, labels: Tensor, strength: float = 0.5) -> Tensor:
+    """Label maps in colours over the data that they are of, to be drawn by any of these functions.
+
+    Args:
+        x: ``(N, C, *spatial)``; its channels are shown as their mean, in grey.
+        labels: numbers of classes ``(N, *spatial)``; 0, the background, and what is below have no colour.
+        strength: of the colours, from 0 to 1.
+
+    Returns:
+        ``(N, 3, *spatial)``: red, green and blue.
+
+    Raises:
+        ValueError: if ``labels`` has another shape.
+    """
+    if labels.shape != (x.shape[0], *x.shape[2:]):
+        raise ValueError(
+            f"labels must be {(x.shape[0], *x.shape[2:])} beside x of {tuple(x.shape)}, "
+            f"got {tuple(labels.shape)}"
+        )
+    grey = x.mean(1, keepdim=True).expand(-1, 3, *x.shape[2:])
+    colours = torch.tensor(_COLOURS, dtype=x.dtype) / 127.5 - 1
+    colour = rearrange(colours[(labels.long() - 1) % len(colours)], "n ... rgb -> n rgb ...")
+    return torch.where(labels.unsqueeze(1) > 0, torch.lerp(grey, colour, strength), grey)
 
 
 def mosaic(

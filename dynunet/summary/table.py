@@ -1,6 +1,7 @@
 """The summary of a network as a table."""
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any, NamedTuple
 
 import torch
@@ -47,10 +48,18 @@ class Summary(NamedTuple):
     def activations(self) -> int:
         return sum(part.activations for part in self.parts)
 
-    def __str__(self) -> str:
+    def _repr_html_(self) -> str:
+        """For notebooks, which would show the tuple."""
+        return f'<pre style="line-height: 1.2; overflow-x: auto">{escape(str(self))}</pre>'
+
+    def cells(self) -> list[tuple[str, ...]]:
+        """The table as texts: the titles of its columns, a row for each part, and one for all of them."""
         total = Part("total", None, self.parameters, self.flops, self.activations)
         head = ("part", "output shape", "parameters", "FLOPs", "activations")
-        rows = [head, *map(_cells, (*self.parts, total))]
+        return [head, *map(_cells, (*self.parts, total))]
+
+    def __str__(self) -> str:
+        rows = self.cells()
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = []
         for row in rows:

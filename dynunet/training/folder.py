@@ -1,5 +1,7 @@
 """The folder of a run: which files in it are its own, and that one process at a time writes them.
 
+The process that does so holds the lock, and its number is in ``.process``, see :mod:`.background`.
+
 Nothing in a folder is removed or replaced but what a run wrote itself, which is told by exact names, and only
 where the record of a run lies beside it.
 """
@@ -8,23 +10,27 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from json import dumps
 from pathlib import Path
+from socket import gethostname
 
 from filelock import FileLock, Timeout
 
 from ..averages import FOLDER as AVERAGES
+from ..cards import owner
 from ..checkpoints import WEIGHTS
 from ..data.errors import shown
-from ..writing import LEFT
+from ..writing import LEFT, write_text
 from .record import RUN, read_record
 
 LOG, LOCK = "log.csv", ".lock"
+PROCESS, OUTPUT = ".process", "output.txt"  # of a process in the background, see .background
 CHECKPOINTS, SAMPLES, TENSORBOARD = "checkpoints", "samples", "tensorboard"
 _KEPT = r"checkpoints/(step|damaged|\.step)-\d+"
 _FOLDERS = re.compile(rf"{AVERAGES}|{CHECKPOINTS}|{SAMPLES}|{TENSORBOARD}|{_KEPT}")
 _MODEL = r"config\.json|model\.safetensors"
 _FILES = re.compile(
-    rf"({_MODEL}|run\.json|log\.csv|loss\.png|\.lock"
+    rf"({_MODEL}|run\.json|log\.csv|loss\.png|\.lock|\.process|output\.txt"
     rf"|{_KEPT}/({_MODEL}|state\.json|state\.pt|probe)"
     rf"|{AVERAGES}/step-\d+\.safetensors"
     r"|samples/step-\d+\.png|tensorboard/events\.out\.tfevents\.[^/]+"
@@ -40,7 +46,7 @@ def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
         ValueError: naming what is there.
     """
     _check_path(folder)
-    if not folder.exists() or all(path.name == LOCK for path in folder.iterdir()):
+    if not folder.exists() or {path.name for path in folder.iterdir()} <= {LOCK, PROCESS, OUTPUT}:
         return
     if not (folder / RUN).is_file():
         raise ValueError(f"out must be a new or empty folder or that of a run (with {RUN}), got {folder}")
@@ -78,13 +84,20 @@ def locked(folder: Path) -> Iterator[None]:
     except Timeout:
         raise ValueError(f"out: another process is training in {folder}; wait until it has ended") from None
     try:
+        note(folder / PROCESS, os.getpid())
         yield
     finally:
+        (folder / PROCESS).unlink(missing_ok=True)
         if [path.name for path in folder.glob("*")] == [LOCK]:  # nothing has begun
             (folder / LOCK).unlink()
             if new:
                 folder.rmdir()
         lock.release()
+
+
+def note(file: Path, pid: int, stopping: bool = False) -> None:
+    """Write down which process trains, on which machine, and whether it was asked to stop."""
+    write_text(file, dumps({"pid": pid, "host": gethostname(), "stopping": stopping}))
 
 
 def remove_run(folder: Path) -> None:
@@ -95,7 +108,7 @@ def remove_run(folder: Path) -> None:
     """
     files, folders = _own(folder)
     for path in files:
-        if path not in (folder / RUN, folder / LOCK):
+        if path.name not in (RUN, LOCK, PROCESS, OUTPUT):
             path.unlink()
     for path in reversed(folders):
         path.rmdir()
@@ -131,7 +144,7 @@ def _own(folder: Path) -> tuple[list[Path], list[Path]]:
             elif entry.is_dir() and _FOLDERS.fullmatch(name):
                 folders.append(entry)
                 waiting.append(entry)
-            elif entry.is_file() and _FILES.fullmatch(name):
+            elif entry.is_file() and (_FILES.fullmatch(name) or _is_card(folder, name)):
                 files.append(entry)
             else:
                 foreign.append(name)
@@ -143,3 +156,8 @@ def _own(folder: Path) -> tuple[list[Path], list[Path]]:
             "folder"
         )
     return files, folders
+
+
+def _is_card(folder: Path, name: str) -> bool:
+    """True for the card of the run's model, as long as nobody has changed it."""
+    return name == owner.CARD and owner.is_own(owner.read(folder) or "")

@@ -1,0 +1,143 @@
+"""The Design tab: options of a network, and the U that they are."""
+
+import asyncio
+from asyncio import to_thread
+from typing import Any
+
+from nicegui import ui
+
+from ..cli.catalogue import Flag
+from .describe import NETWORKS, Described, describe, network_flags, usual
+from .page import Page
+from .widgets import copied, form, said
+
+__all__ = ["build"]
+
+_WAIT = 0.25  # seconds without a change, before the network is drawn
+_SIZES = {1: "4096", 2: "64", 3: "32", 4: "16"}
+_MOST_AXES = 6  # in the list; the library takes any number
+_SHAPE = (
+    Flag("size", "", "of an example: one number for all axes, or one for each", int, True, (), "", False),
+    Flag("in_channels", "", "channels of the data", int, False, (), "1", False),
+    Flag("batch_size", "", "examples at a time", int, False, (), "1", False),
+)
+
+
+def build(page: Page) -> None:
+    """Make the tab."""
+    Design(page)
+
+
+class Design:
+    """The tab of one page."""
+
+    def __init__(self, page: Page) -> None:
+        self.page, self.waiting = page, 0
+        page.shape |= {"of": "UNet", "spatial_dims": "2", "in_channels": "1", "batch_size": "1"}
+        self._begin()
+        with ui.row().classes("w-full no-wrap items-start gap-8"):
+            with ui.column().classes("w-5/12 min-w-80"):
+                self._first()
+                self.options = ui.column().classes("w-full")
+            with ui.column().classes("w-7/12 min-w-0"):
+                self._result()
+        self._fields()
+        self._draw_soon()
+
+    def _begin(self) -> None:
+        """What is usual for data of so many axes."""
+        dims = int(self.page.shape["spatial_dims"])
+        self.page.network = usual(dims, self.page.shape["of"])
+        self.page.shape["size"] = _SIZES.get(dims, "8")
+
+    def _first(self) -> None:
+        with ui.row().classes("w-full items-end"):
+            axes = {str(n): f"{n}-D" for n in range(1, _MOST_AXES + 1)}
+            ui.toggle(axes, value=self.page.shape["spatial_dims"], on_change=self._take_axes).props(
+                'dense data-flag="spatial_dims"'
+            )
+            ui.select([*NETWORKS], value="UNet", label="network", on_change=self._take_class).props(
+                'dense data-flag="of"'
+            ).classes("w-32")
+
+    def _take_axes(self, event: Any) -> None:
+        self.page.shape["spatial_dims"] = event.value
+        self._begin()
+        self._fields()
+        self._changed()
+
+    def _take_class(self, event: Any) -> None:
+        self.page.shape["of"] = event.value
+        self._begin()
+        self._fields()
+        self._changed()
+
+    def _fields(self) -> None:
+        """The form, made anew from the options of the class."""
+        flags = network_flags(self.page.shape["of"])
+        main = [flag for flag in flags if flag.name == "channels"]
+        self.options.clear()
+        with self.options:
+            form(main, self.page.network, self._changed)
+            form(_SHAPE, self.page.shape, self._changed)
+            ui.separator()
+            form([flag for flag in flags if flag not in main], self.page.network, self._changed)
+
+    def _result(self) -> None:
+        self.problem = ui.label("").classes("text-negative whitespace-pre-wrap").mark("problem")
+        self.problem.props["data-text"] = "problem"
+        self.figures = ui.label("").classes("text-base").props('data-text="figures"')
+        self.memory = ui.label("").classes("text-sm text-gray-700").props('data-text="memory"')
+        self.python = copied("Python", "python")
+        self.command = copied("command line", "command")
+        self.apart = ui.label("").classes("text-sm text-gray-500")
+        self.drawing = (
+            ui.label("")
+            .classes("font-mono text-xs whitespace-pre overflow-x-auto w-full leading-tight")
+            .props('data-text="drawing"')
+        )
+        self.table = ui.table(rows=[], row_key="part").props("dense flat").classes("w-full")
+
+    def _changed(self) -> None:
+        self.page.designed = True
+        self._draw_soon()
+
+    def _draw_soon(self) -> None:
+        self.waiting += 1
+        asyncio.get_running_loop().create_task(self._draw(self.waiting))
+
+    async def _draw(self, number: int) -> None:
+        """Draw the network, unless something else has changed in the meantime."""
+        await asyncio.sleep(_WAIT)
+        if number != self.waiting:
+            return
+        texts, shape = dict(self.page.network), dict(self.page.shape)
+        try:
+            found: Any = await to_thread(describe, texts, shape)
+        except (ValueError, TypeError) as error:
+            found = error
+        if number == self.waiting:
+            self._show(found)
+            self.page.changed()
+
+    def _show(self, found: Described | Exception) -> None:
+        wrong = isinstance(found, Exception)
+        self.problem.set_text(said(found) if wrong else "")
+        for part in (self.figures, self.memory, self.drawing, self.table):
+            part.classes(add="opacity-30") if wrong else part.classes(remove="opacity-30")
+        if isinstance(found, Exception):
+            return
+        head, *parts, total = found.summary.cells()
+        _, _, parameters, flops, activations = total
+        self.figures.set_text(f"{parameters} parameters, {flops}FLOPs forward, {activations} of activations")
+        self.memory.set_text(found.memory)
+        self.python.set_text(found.python)
+        self.command.set_text(found.command)
+        self.apart.set_text(found.apart)
+        self.drawing.set_text(found.summary.drawing)
+        self.table.columns = [
+            {"name": name, "label": name, "field": name, "align": "left" if i < 2 else "right"}
+            for i, name in enumerate(head)
+        ]
+        self.table.rows = [dict(zip(head, part, strict=True)) for part in parts]
+        self.table.update()
