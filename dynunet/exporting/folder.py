@@ -68,7 +68,7 @@ def export(
     place = folder.with_name(f".tmp-{os.getpid()}-{folder.name}")
     needs = sum(p.numel() * 4 for p in network.parameters())
     with making(folder, place, needs):
-        document["outputs"] = write(standalone(network), to, place)
+        document |= write(standalone(network), to, place)
         text = json.dumps(plain(document), indent=1, ensure_ascii=False)
         (place / ABOUT).write_text(text + "\n", encoding="utf-8")
         if to == "onnx":

@@ -21,6 +21,8 @@ class Exported:
     def network(self, **given: Any) -> np.ndarray:
         """The network's output for its inputs: one number is for all samples, one left out means none."""
         fed, sizes = {}, {"batch": len(given["x"]), "tokens": 1}
+        if (np.array(given["x"].shape[2:]) < self.about["least"]).any():
+            raise ValueError(f"sizes must be at least {self.about['least']}, got {given['x'].shape[2:]}")
         for name, about in self.about["inputs"].items():
             value = about["none"] if given.get(name) is None else given[name]
             value = value if np.ndim(value) else np.full([sizes.get(n) or n for n in about["shape"]], value)
@@ -29,9 +31,10 @@ class Exported:
 
     def windowed(self, x: np.ndarray, cond: np.ndarray | None = None, **given: Any) -> np.ndarray:
         """The output, of a model of crops a weighted mean over windows; with the place of entries as cond."""
+        cond = x[:, :0] if cond is None else cond
         if self.about["coordinates"]:
             axes = np.meshgrid(*(np.linspace(-1, 1, n) if n > 1 else [0] for n in x.shape[2:]), indexing="ij")
-            cond = np.concatenate([*([] if cond is None else [cond]), np.stack([axes] * len(x))], 1)
+            cond = np.concatenate([cond, np.stack([axes] * len(x))], 1)
         if (windows := self.about["windows"]) is None:
             return self.network(x=x, cond=cond, **given)
         spans, bell = [], self.about["does"] == "predict"  # else cos^2 in the middle quarter of overlaps
@@ -46,8 +49,7 @@ class Exported:
         for span in product(*spans):
             at, weight = [slice(a, a + len(w)) for a, w in span], prod(np.ix_(*(w for _, w in span)))
             weight = np.maximum(weight, max(np.min(weight), 1e-3) if bell else 0)
-            part = None if cond is None else cond[:, :, *at]
-            total[:, :, *at] += weight * self.network(x=x[:, :, *at], cond=part, **given)
+            total[:, :, *at] += weight * self.network(x=x[:, :, *at], cond=cond[:, :, *at], **given)
             weights[*at] += weight
         return (total / weights).astype(np.float32)
 
@@ -65,11 +67,10 @@ class Exported:
     def of_file(self, values: np.ndarray, noise: Any = None) -> np.ndarray:
         """What is restored or predicted of a file (C, *spatial); what is missing in it (NaN) stays so."""
         about, there = self.about, np.isfinite(values) & (values != float(self.about["missing"] or "nan"))
-        known = values[there]
+        known = values[there].astype(float)
         low, high = np.percentile(known, about["percentiles"]) if about["percentiles"] else about["range"]
         if about["level"]:
-            high = max(np.square(known, dtype=float).mean() ** 0.5, 1e-5) / about["level"]
-            low = -high
+            low, high = np.array([-1, 1]) * max(np.square(known).mean() ** 0.5, 1e-5) / about["level"]
         x = np.where(there, (2 * values.astype(float) - low - high) / (high - low), 0)[None]
         if about["does"] == "restore":
             return np.where(there, (self.sample(noise, x)[0] * (high - low) + low + high) / 2, values)
@@ -88,7 +89,6 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     model, (*source, out) = Exported(Path(__file__).parent), args.files
-    low, high = model.about["range"]
     values = np.load(*source) if source else np.empty(args.shape)
     shape = args.shape[0], model.about["outputs"], *values.shape[-model.about["spatial_dims"] :]
     noise = np.random.default_rng(args.seed).standard_normal(shape, np.float32)
@@ -96,5 +96,5 @@ if __name__ == "__main__":
         made = model.of_file(values.reshape(-1, *shape[2:]), noise)
     else:
         made = model.sample(noise, guidance=args.guidance, class_labels=args.label)
-        made = (made * (high - low) + low + high) / 2
+        made = (made + 1) / 2 * np.ptp(model.about["range"]) + model.about["range"][0]
     np.save(out, made.reshape(values.shape) if source and made.size == values.size else made)

@@ -45,7 +45,7 @@ def assert_close(found: np.ndarray, wanted: Tensor | np.ndarray, tolerance: floa
     np.testing.assert_allclose(found, np.asarray(wanted), rtol=0, atol=tolerance)
 
 
-def alone(folder: Path, expression: str, **arrays: np.ndarray) -> np.ndarray:
+def alone(folder: Path, expression: str, **arrays: Any) -> np.ndarray:
     """What the runner makes of arrays, in a process that has no torch."""
     np.savez(folder / "given.npz", **arrays)
     code = (
@@ -68,14 +68,17 @@ class OfTorch(Exported):
 
     def __init__(self, model: Any, dims: int, steps: int | None = None, spacing: str = "uniform") -> None:
         given = {"x": Input("float32", ("batch", 1, *("size",) * dims))}
-        self.about = json.loads(json.dumps(about(model, given, "", steps, spacing))) | {"outputs": 1}
+        self.about = json.loads(json.dumps(about(model, given, "", steps, spacing))) | {
+            "outputs": 1,
+            "least": [1],
+        }
         self.model = model.model
 
     def network(self, **given: Any) -> np.ndarray:
         x = torch.from_numpy(given.pop("x")).float()
         if "t" in given:
             given["t"] = torch.full(x.shape[:1], given["t"])
-        return self.model(x, **{k: v for k, v in given.items() if v is not None}).numpy()
+        return self.model(x, **{k: v for k, v in given.items() if v is not None and np.size(v)}).numpy()
 
 
 def bent(x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> Tensor:
@@ -214,11 +217,56 @@ def test_archives_of_torch(tmp_path: Path) -> None:
         Supervised(Encoder(1, 2, 3, channels=(4,), num_blocks=1, num_groups=2), "classification")
     )
     model.export(tmp_path / "out", "torch")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["export.json", "model.pt2"]
     program = torch.export.load(tmp_path / "out" / "model.pt2").module()
     for shape in (1, 2, 1), (5, 2, 30):
         x = torch.randn(shape)
         assert_close(program(x=x).softmax(1), model.predict(x, probabilities=True))
+
+
+# Options of a network, beyond those of the tests above, that a program may depend on.
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    *({"norm": norm} for norm in ("batch", "instance", "layer", "rms", None)),
+    *({"activation": name} for name in ("relu", "leaky_relu", "elu", "gelu", "tanh")),
+    *({"attention": [None, name]} for name in ("full", "linear", "axial", "cbam")),
+    *({"mid_attention": name, "mid_blocks": 1} for name in ("full", "axial", "channel+spatial")),
+    *({"skip_attention": name} for name in (True, "full", "spatial")),
+    *({"positions": name, "attention": [None, "full+axial"]} for name in ("rotary", "sinusoidal")),
+    *({"downsample": name} for name in ("max", "avg")),
+    *({"upsample": name} for name in ("linear", "transpose", "shuffle")),
+    *({"padding_mode": name} for name in ("reflect", "replicate", "circular")),
+    *({"time_embedding": name} for name in ("sinusoidal", "ddpm", "fourier")),
+    {"time_embedding": True, "num_classes": 3, "cond_features": 2, "modulation": "scale_shift"},
+    {"cond_channels": 2, "context_features": 4, "attention": [None, "full"]},
+    {"skips": "block", "mid_blocks": 2, "num_blocks": 2},
+    {"causal": True, "lookahead": 3},
+    {"causal": True, "attention": [None, "full+axial"]},
+    {"block": "plain"},
+    {"block": "convnext"},
+    {"strides": 3, "kernel_size": [5, 1]},
+    {"channels": (4, 2, 4), "deep_supervision": 1},
+]
+
+
+@pytest.mark.inductor
+@pytest.mark.parametrize("to", ["onnx", "torch"])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("rank", [1, 2, 3, 4])
+def test_every_option(rank: int, options: dict[str, Any], to: str, tmp_path: Path) -> None:
+    """At sizes that it was not traced at, which :func:`export` compares, and at the least that it names."""
+    given = {"channels": (4, 8), "num_heads": 2, **SMALL, **options}
+    own = untaught(UNet(rank, 2, **given))
+    model = Diffusion(own) if own.time_embedding else Supervised(own, "regression")
+    if to == "onnx" and "attention" not in options:
+        assert least(model, tmp_path / "out", to) == network._sizes(own.spec, (1, 1))
+    else:
+        assert len(least(model, tmp_path / "out", to)) == rank
+
+
+def least(model: Any, folder: Path, to: str) -> list[int]:
+    """The least sizes of a program, which it was compared at."""
+    model.export(folder, to)
+    return json.loads((folder / "export.json").read_text())["least"]
 
 
 @pytest.mark.parametrize("name", ["attention", "skip_attention", "mid_attention"])
