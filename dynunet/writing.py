@@ -88,7 +88,7 @@ def making(folder: Path, temporary: Path, needs: int | None = None) -> Iterator[
             sync(path)
         sync(temporary)
         temporary.rename(folder)
-    sync(folder.parent)
+        sync(folder.parent)
 
 
 def write_text(path: Path, text: str) -> None:

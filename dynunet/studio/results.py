@@ -10,7 +10,7 @@ import torch
 from nicegui import ui
 from torch import Tensor
 
-from ..data.errors import shown
+from ..data.errors import count, shown
 from ..data.formats import of_path
 from ..data.loading import load
 from ..data.maps import label_map
@@ -71,7 +71,7 @@ class Results:
         if not files:
             return
         names = {str(path): shown(path.relative_to(out)) for path in files}
-        title = f"{len(files)} files in {self.page.roots.name(out)}"
+        title = f"{count(len(files), 'file')} in {self.page.roots.name(out)}"
         chosen = ui.select(names, value=str(files[0]), label=title)
         chosen.props('dense data-flag="result"').classes("w-full")
         with ui.row():

@@ -138,7 +138,7 @@ class Browser:
         until(chosen, f"{text} of {field}")
 
     def drag(self, selector: str, begin: tuple[float, float], end: tuple[float, float]) -> None:
-        """Press the mouse at a place of an element, given as shares of its sides, and release it at another."""
+        """Press the mouse at a place of an element, as shares of its sides, and release it at another."""
         from selenium.webdriver import ActionChains
 
         element = self.all(selector)[0]
