@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .diffusion import Diffusion
     from .ensembles import summarize
     from .nn.encoder import Encoder
+    from .nn.spectral_mask import SpectralMask
     from .nn.unet import UNet
     from .streaming import Stream
     from .supervised import Supervised
@@ -34,6 +35,7 @@ __all__ = [
     "Diffusion",
     "Encoder",
     "FolderDataset",
+    "SpectralMask",
     "Stream",
     "Supervised",
     "Trainer",
@@ -60,6 +62,7 @@ _FROM = {
     "Diffusion": ".diffusion",
     "Encoder": ".nn.encoder",
     "FolderDataset": ".data",
+    "SpectralMask": ".nn.spectral_mask",
     "Stream": ".streaming",
     "Supervised": ".supervised",
     "Trainer": ".training",

@@ -4,11 +4,14 @@ A checkpoint is a folder with two files, on this machine or as a repository of t
 
 ``model.safetensors``  the weights. It is not a pickle: nothing in it is ever run.
 ``config.json``        class and arguments of the constructor, see :mod:`dynunet.config`.
+
+Beside them is ``README.md``, the card of the model, see :mod:`dynunet.cards`.
 """
 
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self, cast
 
 import torch
@@ -18,7 +21,7 @@ from torch import Tensor, nn
 
 from .config import Configured, build, constructor_config, one_line, read, saved_class, to_text, wrapped_as
 from .hub import CONFIG, WEIGHTS, fetched
-from .writing import replacing
+from .writing import replacing, write_text
 
 __all__ = ["Checkpoint", "constructor_config", "load"]
 
@@ -36,56 +39,112 @@ class Checkpoint(Configured):
     ``averaged.module.save_pretrained(folder)`` saves it, :meth:`load_averaged` copies it into this one.
     """
 
+    _home: Path | None = None  # the last folder that it was saved in or loaded from
+
     def save_pretrained(
         self,
         save_directory: str | Path,
         *,
         repo_id: str | None = None,
         push_to_hub: bool = False,
+        license: str | None = None,
         **push_to_hub_kwargs: Any,
     ) -> str | None:
-        """Write ``model.safetensors`` and ``config.json`` into a folder, which is made if need be.
+        """Write ``model.safetensors``, ``config.json`` and a card, ``README.md``, into a folder.
 
-        An older checkpoint there is replaced once the new one is whole on disk, so that an interrupted save
-        leaves the old one. No other file is touched. Tensors that share memory are written once.
+        The folder is made if need be. An older checkpoint there is replaced once the new one is whole on
+        disk, so that an interrupted save leaves the old one. A ``README.md`` that somebody wrote or changed
+        stays as it is, and no other file is touched. Tensors that share memory are written once.
 
         Args:
             save_directory: the folder.
             push_to_hub: upload it as well.
-            repo_id: ``"owner/name"`` on the Hub; the name of the folder by default.
+            repo_id: ``"owner/name"`` on the Hub, also for the card; the name of the folder by default.
+            license: for the card, by the Hub's name of it, such as ``"mit"``; by default that of the card
+                that is replaced, and else none.
             push_to_hub_kwargs: arguments of ``push_to_hub``.
 
         Returns:
             The address of the commit if uploaded.
 
         Raises:
-            ValueError: if the module could not be built from its ``config`` again.
+            ValueError: if the module could not be built from its ``config`` again, or a licence is given for
+                a card that was written by hand.
         """
+        from . import cards  # which import this module
+
         unused = [name for name, value in push_to_hub_kwargs.items() if value is not None]
         if unused and not push_to_hub:
             raise TypeError(f"save_pretrained takes no argument {unused[0]!r} without push_to_hub=True")
         folder = Path(save_directory)
+        license = cards.license_of(cards.read(folder), license, folder / cards.CARD)
         folder.mkdir(parents=True, exist_ok=True)
         self._save_pretrained(folder)
+        self._write_card(folder, repo_id, license, folder)
+        self._home = folder.resolve()
         if not push_to_hub:
             return None
-        return self.push_to_hub(repo_id or folder.resolve().name, **push_to_hub_kwargs)
+        return self.push_to_hub(repo_id or self._home.name, license=license, **push_to_hub_kwargs)
 
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload the checkpoint to the Hugging Face Hub.
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        license: str | None = None,
+        commit_message: str = "Upload a model of dynunet",
+        private: bool | None = None,
+        token: str | None = None,
+        branch: str | None = None,
+        **options: Any,
+    ) -> str:
+        """Upload the checkpoint and its card to the Hugging Face Hub.
+
+        The card tells of the run that trained the model if that was loaded from or saved in the folder of the
+        run and has its weights still. A card that somebody wrote or changed on the Hub stays as it is.
 
         Args:
-            repo_id: ``"owner/name"``.
-            options: ``commit_message``, ``private``, ``token``, ``branch``, ``create_pr``,
-                ``allow_patterns``, ``ignore_patterns`` and ``delete_patterns``, as of
-                ``huggingface_hub.ModelHubMixin``.
+            repo_id: ``"owner/name"``; the repository is made if need be.
+            license: as of :meth:`save_pretrained`.
+            commit_message, private, token, branch: as of ``huggingface_hub.ModelHubMixin.push_to_hub``.
+            options: ``create_pr``, ``allow_patterns``, ``ignore_patterns`` and ``delete_patterns`` as well.
 
         Returns:
             The address of the commit.
         """
-        from huggingface_hub import ModelHubMixin  # takes longer to import than this package
+        from huggingface_hub import HfApi  # takes longer to import than this package
 
-        return ModelHubMixin.push_to_hub(cast(ModelHubMixin, self), repo_id, **options)
+        from . import cards
+
+        cards.check_license(license)
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        there = cards.on_hub(api, repo_id, branch)
+        license = cards.license_of(there, license, f"{cards.CARD} of {repo_id}")
+        with TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            self._save_pretrained(folder)
+            if there is None or cards.is_own(there):
+                self._write_card(folder, repo_id, license, self._home)
+            return api.upload_folder(
+                repo_id=repo_id, folder_path=folder, commit_message=commit_message, revision=branch, **options
+            )
+
+    def _write_card(self, folder: Path, name: str | None, license: str | None, run: Path | None) -> None:
+        """Write a card, unless there is one that is not ours.
+
+        Args:
+            run: a folder that may be that of the run whose weights these are.
+        """
+        from . import cards
+
+        there = cards.read(folder)
+        if there is not None and not cards.is_own(there):
+            return
+        if run != folder and (run is None or not _same_weights(run / WEIGHTS, folder / WEIGHTS)):
+            run = None
+        text = cards.card(self, name=name, license=license, run=run)
+        if there is None or text != there.rstrip("\n"):
+            write_text(folder / cards.CARD, text)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         text, weights = to_text(self), named_weights(cast(nn.Module, self))
@@ -132,7 +191,9 @@ class Checkpoint(Configured):
         hub = {"force_download": force_download, "token": token, "cache_dir": cache_dir}
         hub |= {"local_files_only": local_files_only, "revision": revision}
         folder = _folder(pretrained_model_name_or_path, hub)
-        return cls._from_pretrained(model_id=str(folder), device=device, dtype=dtype, **hub, **model_kwargs)
+        self = cls._from_pretrained(model_id=str(folder), device=device, dtype=dtype, **hub, **model_kwargs)
+        self._home = folder.resolve()
+        return self
 
     @classmethod
     def _from_pretrained(
@@ -291,6 +352,18 @@ def _read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return {**shared, **weights}, json.loads(metadata.get("config", "{}"))
     except ValueError:
         return {**shared, **weights}, {}
+
+
+def _same_weights(file: Path, other: Path) -> bool:
+    """True if two files hold the same weights; a file that is none, or damaged, holds others."""
+    try:
+        weights, others = _read_weights(file)[0], _read_weights(other)[0]
+    except (OSError, ValueError):
+        return False
+    return weights.keys() == others.keys() and all(
+        tensor.dtype == others[name].dtype and torch.equal(tensor, others[name])
+        for name, tensor in weights.items()
+    )
 
 
 def _stamp(file: Path) -> tuple[int, int]:

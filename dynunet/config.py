@@ -274,7 +274,7 @@ def one_line(error: Exception) -> str:
 
 def _known_class(name: Any, file: Path, field: str) -> type:
     """A class of ours, or one that is defined already: a file has nothing else imported."""
-    for module in ("nn.encoder", "nn.unet", "diffusion", "supervised"):
+    for module in ("nn.encoder", "nn.spectral_mask", "diffusion", "supervised"):
         import_module(f".{module}", __package__)
     known = {cls.__name__: cls for cls in (*_own_data(), *_descendants(Configured))}
     if not isinstance(name, str) or name not in known:

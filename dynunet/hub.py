@@ -26,10 +26,12 @@ def check_run(run: Path | str, name: str = "run") -> None:
     Raises:
         ValueError: naming the argument.
     """
-    if not Path(run).is_dir() and not is_hub_name(run):
-        raise ValueError(
-            f"{name} must be the folder of a run, got {shown(run)}, which is none, nor owner/name on the Hub"
-        )
+    if Path(run).is_dir() or is_hub_name(run):
+        return
+    where = "nor owner/name on the Hub"
+    if _NAME.fullmatch(str(run)) and not Path(run).exists():  # a name that is mistyped is nobody else's
+        where += f": it was not looked for there, because {shown(Path(run).parent)} is on this machine"
+    raise ValueError(f"{name} must be the folder of a run, got {shown(run)}, which is none, {where}")
 
 
 def run_folder(run: Path | str, name: str = "run") -> Path:

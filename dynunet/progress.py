@@ -2,11 +2,16 @@
 
 import sys
 import time
+import warnings
 from typing import Any
 
-from tqdm.auto import tqdm
+from tqdm import TqdmWarning
 
 from .data.errors import count, printable
+
+with warnings.catch_warnings():  # that a notebook without ipywidgets gets bars of text is nothing amiss
+    warnings.simplefilter("ignore", TqdmWarning)
+    from tqdm.auto import tqdm
 
 _SECONDS = 30  # between lines, where no terminal shows a bar
 
@@ -32,16 +37,16 @@ class Bar(tqdm):
         if self.lines and self.total is None:  # nobody knows how many there are
             self.bar_format = "{desc}: {n_fmt}, {elapsed} so far{postfix}"
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+    def display(self, msg: str | None = None, pos: int | None = None, **notebook: Any) -> None:
         if not self.lines:
-            super().display(msg, pos)
+            super().display(msg, pos, **notebook)
         elif msg is None and time.monotonic() - self.said >= _SECONDS:
             self.said = time.monotonic()
             print(self, file=sys.stderr, flush=True)
 
-    def clear(self, nolock: bool = False) -> None:
+    def clear(self, *args: Any, **options: Any) -> None:
         if not self.lines:
-            super().clear(nolock)
+            super().clear(*args, **options)
 
     def doing(self, what: str) -> None:
         """Name what goes on, which may take longer than a step, at once."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain, combinations
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -327,6 +328,21 @@ class Supervised(AroundNetwork, Checkpoint, nn.Module):
         if self.multilabel:
             return output.sigmoid() if probabilities else output > 0
         return output.softmax(1) if probabilities else output.argmax(1)
+
+    def export(self, folder: Path | str, to: str = "onnx", *, overwrite: bool = False) -> Path:
+        """Write the model as a program that does not need this package, see :func:`dynunet.exporting.export`.
+
+        Args:
+            folder: for the files, a new or an empty one.
+            to: ``"onnx"``, which needs no torch either, or ``"torch"``, an archive of :mod:`torch.export`.
+            overwrite: replace a model that was exported to the folder before.
+
+        Returns:
+            The folder.
+        """
+        from .exporting import export
+
+        return export(self, folder, to, overwrite=overwrite)
 
     def _mirrored(self, x: Tensor, conditions: Mapping[str, Any], axes: Sequence[int]) -> Tensor:
         """The mean of the outputs over all reflections, each reflected back."""

@@ -1,19 +1,15 @@
-"""Recordings for the audio example: learnt from or judged by, all at one level, compared and drawn."""
+"""Recordings for the audio examples: learnt from or judged by, all at one level, and drawn."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
-from _classical import spectral_gate, wiener
 from _runs import debian, keep
 from torch import Tensor
 
 from dynunet.data import FolderDataset, find, load, loudness, save
-from dynunet.metrics import si_sdr
 from dynunet.plotting import spectrogram
 
 SPEECH, NOISE = "usr/share/asterisk/sounds/en_US_f_Allison", "usr/share/sonic-pi/samples"
@@ -100,35 +96,6 @@ def _divided(files: Sequence[Path], out: Path, units: dict[str, Any]) -> tuple[P
         for folder, part in zip(folders, (x[:, :cut], x[:, cut:]), strict=True):
             save(folder / f"{file.stem}.wav", part, units, overwrite=True)
     return folders
-
-
-def judge(denoise: Denoise, tests: Sequence[Test], sample_rate: int) -> dict[str, str]:
-    """Print what each method makes of the tests: SI-SDR in dB on average; the network's is ``network``."""
-    methods: dict[str, Denoise] = {
-        "noisy": lambda noisy: noisy,
-        "gate": partial(spectral_gate, sample_rate=sample_rate),
-        "wiener": partial(wiener, sample_rate=sample_rate),
-        "network": denoise,
-    }
-    print(f"\nMean SI-SDR of {len(tests)} held-out recordings with held-out noise, and what is gained:")
-    figures: dict[str, float] = {}
-    for name, run in methods.items():
-        each = [si_sdr(run(noisy)[None], clean[None]) for clean, noisy in tests]
-        figures[name] = torch.cat(each).mean().item()
-        print(f"  {name:8} {figures[name]:6.2f} dB  {figures[name] - figures['noisy']:+6.2f}")
-    return {name: f"{value:.2f}" for name, value in figures.items()}
-
-
-def times_real_time(denoise: Denoise, noisy: Tensor, sample_rate: int) -> str:
-    """Print how long a minute of sound takes; how many times faster than real time that is."""
-    length = 60 * sample_rate
-    minute = noisy.repeat(1, -(-length // noisy.shape[-1]))[:, :length]
-    start = perf_counter()
-    denoise(minute)
-    seconds = perf_counter() - start
-    times, threads = f"{60 / seconds:.0f}", torch.get_num_threads()
-    print(f"A minute takes the network {seconds:.1f} s on {threads} cores, {times} times real time.")
-    return times
 
 
 def show(denoise: Denoise, tests: Sequence[Test], folder: Path, units: dict[str, Any]) -> None:

@@ -1,31 +1,38 @@
-"""Denoise speech: train a U-Net to take recorded and coloured noise away, and judge it beside two filters.
+"""Denoise speech: train a U-Net on several voices and many noises, and judge it by voices it never heard.
 
-    python examples/denoise_audio_1d.py                   # telephone prompts, under ten minutes on two cores
-    python examples/denoise_audio_1d.py --channels 16 32 64 --strides 4 8
-    python examples/denoise_audio_1d.py --data clean/ --noise noises/ --sample-rate 16000
+    python examples/denoise_audio_1d.py                   # telephone prompts, half an hour on two cores
+    python examples/denoise_audio_1d.py --train-steps 500
+    python examples/denoise_audio_1d.py --data clean/ --other strangers/ --noise noises/ --sample-rate 16000
 
-The network learns to find the clean recording in pure noise when it is shown the noisy one as a condition: a
-single step then gives the mean of what may have been said, which has the least squared error.
+The U-Net hears the short-time spectrum of a noisy recording and gives a mask for it. With ``--causal True``
+it can do so while the sound comes; with ``--n-fft 0`` it is on the waveform instead.
 Every run has a folder of its own under runs/ and a line in runs/results.csv. --resume goes on after Ctrl-C.
 """
 
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
+from _denoisers import compare
 from _runs import NetworkOptions, begin, explained, fit, report, suggest
-from _speech import gain, judge, recordings, show, times_real_time
+from _speech import gain, show
+from _strangers import speech
 from torch import Tensor
 
-from dynunet import Diffusion, Trainer, UNet
+from dynunet import Diffusion, SpectralMask, Trainer, UNet
+from dynunet.data import Augment
 from dynunet.nn.flags import with_flags
 
 NETWORK = {
-    "channels": (16, 32, 64, 128),
-    "strides": ("4",) * 3,
-    "kernel_size": (7,),
-    "upsample": ("transpose",),
+    "channels": (256, 256, 256),
+    "strides": ("2",),
+    "kernel_size": ...,
+    "upsample": ...,
+    "skips": "level",
+    "mid_blocks": 0,
     "causal": ...,
     "lookahead": ...,
 }
@@ -33,43 +40,56 @@ NETWORK = {
 
 @dataclass
 class Options(with_flags(NetworkOptions, NETWORK)):
-    """Train a network to take noise off recordings and judge it beside classical filters."""
+    """Train a network to take noise off speech and judge it by strangers, beside filters and others."""
 
     data: Path | None = None
-    """folder of clean recordings; telephone prompts if left out"""
+    """folder of clean recordings; prompts in three languages if left out"""
+    other: Path | None = None
+    """folder of clean recordings to judge by; a man and a woman of a fourth language if left out"""
     noise: Path | None = None
-    """folder of recorded noises; four of them if left out. Every other noise is coloured"""
+    """folder of recorded noises; sound effects if left out. Talk and coloured noise come to it"""
     snr: tuple[float, float] = (0.0, 10.0)
-    """least and largest signal-to-noise ratio of the noisy recordings in dB"""
+    """least and largest signal-to-noise ratio in dB of what is judged; it learns from 5 dB less and more"""
     sample_rate: int = 8000
     """in Hz; other files are resampled"""
-    size: int = 8192
+    n_fft: int = 256
+    """samples of a window of the spectrum, which are half of it apart; 0 for a network on the waveform"""
+    size: int = 16_384
     """samples in a training example"""
-    train_steps: int = 4000
+    train_steps: int = 6000
     """of training"""
-    batch_size: int = 2
+    batch_size: int = 8
     """training examples per step"""
-    lr: float = 2e-3
+    lr: float = 1e-3
     """peak learning rate"""
 
 
 def main(options: Options) -> None:
     options, folder = begin(options, "audio")
     torch.manual_seed(options.seed)
-    rate = options.sample_rate
+    rate, n_fft = options.sample_rate, options.n_fft
     with explained(folder):
-        unet = UNet(1, 1, cond_channels=1, time_embedding=True, **options.network())
-        # The shift moves nearly all times of training to pure noise, from where a single step starts.
-        diffusion = Diffusion(unet, prediction="sample", shift=1000)
-        sources = options.data, options.noise
-        pairs, held_out, tests = recordings(*sources, folder, options.size, sample_rate=rate, snr=options.snr)
-    print(unet.summary((1, 1, options.size)))
+        if n_fft:
+            shape = n_fft // 2 + 1, 2 * options.size // n_fft + 1
+            unet = UNet(1, shape[0], **options.network())
+            network, shift = SpectralMask(unet, n_fft), 1.0
+        else:
+            shape = 1, options.size
+            unet = UNet(1, 1, cond_channels=1, time_embedding=True, **options.network())
+            # The shift moves nearly all times of training to pure noise, from where a single step starts.
+            network, shift = unet, 1000.0
+        diffusion = Diffusion(network, prediction="sample", shift=shift)
+        sources = options.data, options.other, options.noise
+        data = speech(*sources, folder, options.size, sample_rate=rate, snr=options.snr)
+    print(unet.summary((1, *shape)))
 
-    training = {"steps": options.train_steps, "batch_size": options.batch_size, "lr": options.lr}
-    pictures = {"sample_every": 500, "sample_args": {"steps": 1}}
-    more = {"validation": held_out, "loss": "l1", "ema": 0.995, "seed": options.seed}
-    trainer = Trainer(diffusion, pairs, folder / "model", **training, **pictures, **more)
-    model, seconds = fit(trainer, folder)
+    training: dict[str, Any] = {"steps": options.train_steps, "batch_size": options.batch_size}
+    training |= {"lr": options.lr, "loss": "l1+stft", "ema": 0.995, "seed": options.seed}
+    training |= {"validation": data.validation, "sample_every": 500, "sample_args": {"steps": 1}}
+    augment = Augment(scale=(0.8, 1.4), filter=5, gain=(-2, 2), preset=False)
+    model, seconds = fit(
+        Trainer(diffusion, data.pairs, folder / "model", augment=augment, **training), folder
+    )
 
     def denoise(noisy: Tensor) -> Tensor:
         """The clean recording ``(1, T)``, as loud as it is in the noisy one."""
@@ -77,14 +97,15 @@ def main(options: Options) -> None:
         window = 8 * options.size  # bounds the memory that a long recording takes
         return model.sample(cond.shape, 1, cond=cond, window=window, progress=False)[0] / gain(noisy)
 
-    show(denoise, tests, folder, pairs.units)
-    figures = judge(denoise, tests, rate)
-    figures["real-time"] = times_real_time(denoise, tests[0][1], rate)
+    show(denoise, next(iter(data.tests.values())), folder, data.pairs.units)
+    delay = network.lookaheads[0] / rate if network.is_causal else inf
+    figures = compare(denoise, data.tests, rate, delay)
     parameters = sum(p.numel() for p in unet.parameters())
     print()
     report(folder, options, {"parameters": str(parameters), "seconds": seconds, **figures})
     print(f"\nListen to {folder}/*.wav and look at {folder}/*.png. To try next:")
-    suggest("--channels 16 32 64 --strides 4 8", "--causal True --norm layer", "--snr -5 5")
+    waveform = "--n-fft 0 --channels 16 32 64 128 --strides 4 --kernel-size 7 --upsample transpose"
+    suggest("--causal True --norm layer", "--channels 128 128 128", waveform)
 
 
 if __name__ == "__main__":

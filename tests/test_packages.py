@@ -56,7 +56,8 @@ DOCUMENTED = {
     "interop": "from_diffusers from_monai",
     "metrics": "psnr ssim snr si_sdr frechet_distance",
     "operators": "Mask Downsample Blur Fourier Project Clip Quantise Compose Function",
-    "plotting": "pictures slices mosaic overlay waveform spectrogram image_grid loss_curve film_strip gif",
+    "plotting": "pictures slices mosaic overlay waveform spectrogram image_grid loss_curve film_strip gif "
+    "show Shown",
     "summary": "Summary Part summarize drawing",
     "testing": "Gaussian GaussianMixture CorrelatedGaussian gaussian_law posterior_law probability_flow",
 }

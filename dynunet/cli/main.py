@@ -27,6 +27,7 @@ from ..training.interrupts import killed_by_interrupts
 from .denoise import Denoise
 from .distill import Distill
 from .evaluate import Evaluate
+from .export import Export
 from .inpaint import Inpaint
 from .plan import PlanCommand
 from .predict import Predict
@@ -47,6 +48,7 @@ _COMMANDS: dict[str, tuple[Any, str]] = {
     "reconstruct": (Reconstruct, "dynunet.reconstruction"),
     "predict": (Predict, "dynunet.prediction"),
     "evaluate": (Evaluate, "dynunet.evaluation"),
+    "export": (Export, "dynunet.exporting"),
     "summary": (SummaryCommand, "dynunet.summary"),
     "plan": (PlanCommand, "dynunet.planning.planner"),
     "studio": (Studio, "dynunet.studio.server"),
@@ -61,6 +63,7 @@ _ABOUT = """U-Nets and diffusion models for folders of audio, images, volumes an
   dynunet reconstruct runs/scans thick.nii.gz --downsample 1 1 4 --out fine/   what it may have been
   dynunet train SCANS --targets MASKS --out runs/seg                       learns to segment (or classify ...)
   dynunet predict runs/seg SCANS --out labels/
+  dynunet export runs/voice --out voice/                                   as ONNX; runs without torch
   dynunet plan SCANS --targets MASKS --memory 8GB > plan.json              network, patch and batch, for
   dynunet train --config plan.json
   dynunet studio --root FOLDER                                             all of it in the browser

@@ -20,9 +20,11 @@ from ..training.options import Loss, TrainOptions
 if TYPE_CHECKING:
     from ..data import FolderDataset
     from ..diffusion import Diffusion
+    from ..nn.spectral_mask import SpectralMask
     from ..supervised import Supervised
 
 _STRIDES = {1: 4}
+_WIDE = (256, 256, 256)
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class TrainFlags(TrainOptions):
     batch_size: int | None = None
     """Samples at a time, in each process; by default 16, more where they are small and fewer where large."""
     loss: Loss = "auto"
-    """of values l2, l1 or huber; of classes (--targets) ce, dice, dice+ce or focal. By default l2, dice+ce to
-    segment, ce to classify"""
+    """of values l2, l1, huber or, to restore sound, l1+stft; of classes (--targets) ce, dice, dice+ce or
+    focal. By default l2, dice+ce to segment, ce to classify"""
     clip: float = 1.0
     """Largest norm of the gradients; inf for no limit."""
 
@@ -187,6 +189,9 @@ class DiffusionOptions:
     """standard deviation of the data, for edm"""
     shift: float = 1.0
     """more than 1: more noise, for data of high resolution"""
+    spectral_mask: int | None = None
+    """to restore sound: samples of the windows of a spectrogram, such as 256 at 8 kHz, that the network masks
+    (dynunet.SpectralMask); by default it works on the waveform"""
 
 
 @dataclass(frozen=True)
@@ -258,17 +263,25 @@ def build(
     from ..diffusion import Diffusion
     from ..nn.unet import UNet
 
-    unet = UNet(
-        spatial_dims,
-        channels,
-        time_embedding=True,
-        cond_channels=cond_channels,
-        num_classes=num_classes,
-        cond_features=cond_features,
-        **network.arguments(spatial_dims),
-    )
+    n_fft = diffusion.spectral_mask
+    if n_fft is None:
+        net: Any = UNet(
+            spatial_dims,
+            channels,
+            time_embedding=True,
+            cond_channels=cond_channels,
+            num_classes=num_classes,
+            cond_features=cond_features,
+            **network.arguments(spatial_dims),
+        )
+    elif restores and cond_channels == channels:
+        net = _masking(network, n_fft, spatial_dims, channels)
+    else:
+        raise ValueError(
+            f"spectral_mask is to restore (noise, coloured or pairs), without coordinates, got {n_fft}"
+        )
     return Diffusion(
-        unet,
+        net,
         schedule=diffusion.schedule,
         prediction=diffusion.prediction or ("sample" if restores else "v_prediction"),
         loss_weighting=_none(diffusion.loss_weighting),
@@ -276,6 +289,19 @@ def build(
         sigma_data=diffusion.sigma_data,
         shift=diffusion.shift,
     )
+
+
+def _masking(network: NetworkOptions, n_fft: int, spatial_dims: int, channels: int) -> "SpectralMask":
+    """A network whose channels are frequencies, which are wide and as many at every level."""
+    from ..nn.spectral_mask import SpectralMask
+    from ..nn.unet import UNet
+
+    arguments = {**network.arguments(spatial_dims)}
+    if network.channels is None:
+        arguments["channels"] = _WIDE
+    if network.strides is None:
+        arguments["strides"] = 2
+    return SpectralMask(UNet(spatial_dims, channels * (n_fft // 2 + 1), **arguments), n_fft)
 
 
 def _none(name: str) -> str | None:

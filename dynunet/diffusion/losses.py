@@ -30,6 +30,8 @@ from .schedules import ScheduleLike, as_schedule
 
 Elementwise = Callable[[Tensor, Tensor], Tensor]
 
+_FLOOR = 1e-4  # smaller magnitudes count as this: the derivative of a power is infinite at 0
+
 
 @dataclass(frozen=True)
 class Weighting(Data):
@@ -110,6 +112,49 @@ def huber(output: Tensor, target: Tensor, delta: float = 1.0) -> Tensor:
     return huber_loss(output, target, reduction="none", delta=delta)
 
 
+@dataclass(frozen=True)
+class WithSpectra:
+    """An error of single entries, plus the distance of short-time spectra along the last axis.
+
+    That is the mean over three sizes of Hann windows, a quarter of them apart, over frequencies and times, of
+    ``(1 - phase) (|X|^power - |Y|^power)^2 + phase |X|X|^(power - 1) - Y|Y|^(power - 1)|^2`` (Braun and
+    Tashev 2021, "A consolidated view of loss functions for supervised deep learning-based speech
+    enhancement", eq. 5). Windows have the power 1, so that white noise of power 1 has spectra of power 1.
+    """
+
+    entries: Elementwise
+    sizes: tuple[int, ...] = (128, 256, 512)
+    power: float = 0.3
+    phase: float = 0.3
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        return self.entries(output, target)
+
+    def of_samples(self, output: Tensor, target: Tensor) -> Tensor:
+        """The distance of every sample ``(N, C, *spatial)``, ``(N,)``."""
+        return torch.stack([self._distance(output, target, size) for size in self.sizes]).mean(0)
+
+    def _distance(self, output: Tensor, target: Tensor, size: int) -> Tensor:
+        x, y = (self._spectra(signal, size) for signal in (output, target))
+        a, b = (z.abs().clamp(min=_FLOOR) for z in (x, y))
+        magnitudes = (a**self.power - b**self.power).square()
+        both = (x * a ** (self.power - 1) - y * b ** (self.power - 1)).abs().square()
+        return ((1 - self.phase) * magnitudes + self.phase * both).mean((1, 2, 3))
+
+    def _spectra(self, signal: Tensor, size: int) -> Tensor:
+        """``(N, signals, frequencies, times)``."""
+        window = torch.hann_window(size, dtype=signal.dtype, device=signal.device)
+        rows = torch.stft(
+            signal.flatten(0, -2),
+            size,
+            size // 4,
+            window=window / window.square().sum().sqrt(),
+            pad_mode="constant",
+            return_complex=True,
+        )
+        return rows.unflatten(0, (len(signal), -1))
+
+
 def loss_sum(
     output: Tensor,
     target: Tensor,
@@ -127,7 +172,8 @@ def loss_sum(
         weight: broadcasts against them.
         mask: bool, with as many axes as ``output``, each of its size or 1. Entries where it is False are
             missing and have no influence, not even if they are NaN. A sample without any entry is ignored.
-        loss: ``loss(output, target)`` entry by entry.
+        loss: ``loss(output, target)`` entry by entry, or :class:`WithSpectra`, whose distance of a sample
+            counts as often as it has entries, with their mean weight; missing ones are 0 in both signals.
 
     Returns:
         A differentiable scalar, and an integer scalar.
@@ -137,13 +183,17 @@ def loss_sum(
     """
     dtype = torch.promote_types(output.dtype, torch.float32)
     output, target = output.to(dtype), target.to(dtype)
+    if mask is not None:
+        mask = expanded_mask(mask, output)
+        # Missing entries are replaced before the loss: its derivative at NaN would be NaN times 0.
+        output, target = torch.where(mask, output, 0), torch.where(mask, target, 0)
+    errors = weight * loss(output, target)
+    if isinstance(loss, WithSpectra):
+        of_samples = loss.of_samples(output, target)
+        errors = errors + weight * of_samples.view(-1, *(1,) * (output.ndim - 1))
     if mask is None:
-        errors = weight * loss(output, target)
         return errors.sum(), torch.full((), output.numel(), device=output.device)
-    mask = expanded_mask(mask, output)
-    # Missing entries are replaced before the loss: its derivative at NaN would be NaN times 0.
-    errors = loss(torch.where(mask, output, 0), torch.where(mask, target, 0))
-    return torch.where(mask, weight * errors, 0).sum(), mask.sum()
+    return torch.where(mask, errors, 0).sum(), mask.sum()
 
 
 def mean_loss(
@@ -182,4 +232,9 @@ LOSSES: dict[str | None, Weighting] = {
     "min_snr": MinSNR(),
     "edm": LogNormal(),
 }
-ELEMENTWISE: dict[str, Elementwise] = {"l1": l1, "l2": l2, "huber": huber}
+ELEMENTWISE: dict[str, Elementwise] = {
+    "l1": l1,
+    "l2": l2,
+    "huber": huber,
+    "l1+stft": WithSpectra(l1),
+}

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
@@ -26,12 +27,13 @@ from .losses import (
     Elementwise,
     LogNormal,
     Weighting,
+    WithSpectra,
     draw_quantiles,
     loss_sum,
 )
 from .noise import Generators, Noise, moved, rand, randn
 from .posterior import RePaint
-from .predictions import PREDICTIONS, EDMPrediction, Prediction
+from .predictions import PREDICTIONS, EDMPrediction, Prediction, Sample
 from .projection import APG
 from .sampling import Denoiser, as_sampler, check_own_times, differentiable, evaluation_mode, progress_bar
 from .schedulers import is_scheduler
@@ -131,7 +133,8 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
             x0: data ``(N, C, *spatial)``, in about [-1, 1].
             mask: bool, broadcasts against x0, True where an entry counts. Others are missing, whatever they
                 are (NaN too): the network sees noise around 0 there. A sample without any counts for nothing.
-            loss: ``"l2"``, ``"l1"``, ``"huber"`` or a function of output and target, entry by entry.
+            loss: ``"l2"``, ``"l1"``, ``"huber"``, a function of output and target, entry by entry, or with
+                ``prediction="sample"`` ``"l1+stft"``, see :class:`dynunet.diffusion.losses.WithSpectra`.
             quantiles: ``(N,)`` in (0, 1), where in the distribution of times each sample is; by default they
                 are drawn, one in each of N equal intervals.
             generator: source of the times, the noise and the dropped conditions; a list with one per sample
@@ -157,6 +160,9 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         **cond: Any,
     ) -> tuple[Tensor, Tensor]:
         """The error of :meth:`loss` as a sum, and the number of its entries: both add up over batches."""
+        error = checks.look_up(loss, ELEMENTWISE, "loss")
+        if isinstance(error, WithSpectra) and not isinstance(self.prediction, Sample):
+            raise ValueError(f'loss must be of entries unless prediction is "sample", got {loss!r}')
         x0, mask, quantiles, cond = self._examples(x0, mask, quantiles, generator, cond)
         times = self.loss_weighting.times(quantiles, self.schedule).float()
         noise = randn(x0.shape, generator, x0.device, x0.dtype)
@@ -166,7 +172,7 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         )
         target = self.prediction.target(x0, noise, alpha, sigma)
         weight = self.loss_weighting.weight(alpha, sigma, self.prediction)
-        return loss_sum(output, target, weight, mask, checks.look_up(loss, ELEMENTWISE, "loss"))
+        return loss_sum(output, target, weight, mask, error)
 
     def _examples(
         self,
@@ -556,6 +562,30 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         if options.get("lr", given and given.lr) is None:
             options["lr"] = usual_rate(width(student)) / 2
         return Trainer(student, dataset, out, **options).fit(train_steps, resume=resume)
+
+    def export(
+        self,
+        folder: Path | str,
+        to: str = "onnx",
+        *,
+        steps: int | None = None,
+        spacing: str = "uniform",
+        overwrite: bool = False,
+    ) -> Path:
+        """Write the model as a program that does not need this package, see :func:`dynunet.exporting.export`.
+
+        Args:
+            folder: for the files, a new or an empty one.
+            to: ``"onnx"``, which needs no torch either, or ``"torch"``, an archive of :mod:`torch.export`.
+            steps, spacing: of its sampler, DDIM, see :meth:`sample`; by default 20, and 1 to restore.
+            overwrite: replace a model that was exported to the folder before.
+
+        Returns:
+            The folder.
+        """
+        from ..exporting import export
+
+        return export(self, folder, to, steps=steps, spacing=spacing, overwrite=overwrite)
 
     def _prepared(
         self, window: Any, overlap: Any, dims: int, progress: bool, compile: Any

@@ -43,7 +43,8 @@ def _past(sizes: Sequence[int], causal: Sequence[bool], like: Tensor) -> Past:
     seen = torch.ones(1, 1, dtype=torch.bool, device=like.device)
     for axis, n in enumerate(sizes):
         along = torch.ones(n, n, dtype=torch.bool, device=like.device)
-        seen = torch.kron(seen, along.tril() if axis in later else along)
+        along = along.tril() if axis in later else along
+        seen = (seen[:, None, :, None] & along[:, None]).flatten(2).flatten(0, 1)  # torch.kron fixes sizes
     return seen
 
 

@@ -150,9 +150,14 @@ class Bottleneck(nn.Module):
 
 def check_sizes(spec: NetworkSpec, sizes: Sequence[int]) -> None:
     """Refuse input sizes that cannot be padded at every level; the error names the nearest valid size."""
-    for axis, (size, mode) in enumerate(zip(sizes, spec.padding_mode, strict=True)):
-        if mode in ("circular", "reflect") and not _fits(spec, axis, size):
+    for axis, size in enumerate(sizes):
+        if not takes(spec, axis, size):
             _refuse_size(spec, axis, size)
+
+
+def takes(spec: NetworkSpec, axis: int, size: int) -> bool:
+    """True if an axis of this size can be padded at every level."""
+    return spec.padding_mode[axis] not in ("circular", "reflect") or _fits(spec, axis, size)
 
 
 def _refuse_size(spec: NetworkSpec, axis: int, size: int) -> None:

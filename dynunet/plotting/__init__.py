@@ -5,11 +5,13 @@ other, below each other in 1-D; three channels in 2-D and beyond are red, green 
 missing (NaN) are drawn in a colour of their own, turquoise, which no colour map here contains.
 """
 
+from .notebook import Shown, show
 from .progress import film_strip, gif, loss_curve
 from .samples import image_grid, mosaic, overlay, pictures, slices
 from .signals import spectrogram, waveform
 
 __all__ = [
+    "Shown",
     "film_strip",
     "gif",
     "image_grid",
@@ -17,6 +19,7 @@ __all__ = [
     "mosaic",
     "overlay",
     "pictures",
+    "show",
     "slices",
     "spectrogram",
     "waveform",

@@ -1,6 +1,7 @@
 """The summary of a network as a table."""
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any, NamedTuple
 
 import torch
@@ -46,6 +47,10 @@ class Summary(NamedTuple):
     @property
     def activations(self) -> int:
         return sum(part.activations for part in self.parts)
+
+    def _repr_html_(self) -> str:
+        """For notebooks, which would show the tuple."""
+        return f'<pre style="line-height: 1.2; overflow-x: auto">{escape(str(self))}</pre>'
 
     def cells(self) -> list[tuple[str, ...]]:
         """The table as texts: the titles of its columns, a row for each part, and one for all of them."""

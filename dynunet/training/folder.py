@@ -17,6 +17,7 @@ from socket import gethostname
 from filelock import FileLock, Timeout
 
 from ..averages import FOLDER as AVERAGES
+from ..cards import owner
 from ..checkpoints import WEIGHTS
 from ..data.errors import shown
 from ..writing import LEFT, write_text
@@ -143,7 +144,7 @@ def _own(folder: Path) -> tuple[list[Path], list[Path]]:
             elif entry.is_dir() and _FOLDERS.fullmatch(name):
                 folders.append(entry)
                 waiting.append(entry)
-            elif entry.is_file() and _FILES.fullmatch(name):
+            elif entry.is_file() and (_FILES.fullmatch(name) or _is_card(folder, name)):
                 files.append(entry)
             else:
                 foreign.append(name)
@@ -155,3 +156,8 @@ def _own(folder: Path) -> tuple[list[Path], list[Path]]:
             "folder"
         )
     return files, folders
+
+
+def _is_card(folder: Path, name: str) -> bool:
+    """True for the card of the run's model, as long as nobody has changed it."""
+    return name == owner.CARD and owner.is_own(owner.read(folder) or "")

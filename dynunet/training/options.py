@@ -16,14 +16,14 @@ _FIXED = ("lr", "weight_decay", "warmup", "decay", "clip", "ema", "precision", "
 
 _LR_OF_ONE, _HIGHEST_LR, _LR_OF_OTHERS = 0.064, 4e-3, 2e-4
 
-Loss = Literal["l2", "l1", "huber", "ce", "dice", "dice+ce", "focal", "auto"]
+Loss = Literal["l2", "l1", "huber", "l1+stft", "ce", "dice", "dice+ce", "focal", "auto"]
 
 
 @dataclass(frozen=True)
 class TrainOptions:
     """Options of training. A step uses ``batch_size * accumulate * processes`` samples."""
 
-    losses: ClassVar[tuple[str, ...]] = ("l2", "l1", "huber")
+    losses: ClassVar[tuple[str, ...]] = ("l2", "l1", "huber", "l1+stft")
 
     steps: int = 10_000
     """Steps of the optimiser."""
@@ -53,7 +53,8 @@ class TrainOptions:
     tf32: bool = True
     """Compute products of float32 in TF32 where the GPU can; False for the full float32."""
     loss: Loss = "l2"
-    """Error of single entries of a diffusion model: l2, l1 or huber."""
+    """Error of single entries of a diffusion model: l2, l1 or huber; or l1+stft, with that of short-time
+    spectra along the last axis, for a model that predicts the sample."""
     workers: int = 0
     """Processes that read data ahead, for each process of training."""
     seed: int = 0

@@ -8,6 +8,7 @@ The folder of a run holds
 ``samples/``     pictures of samples
 ``loss.png``     the curves of log.csv
 ``config.json``, ``model.safetensors``  the averaged model as of the last checkpoint, once there is a step
+``README.md``    its card, see :mod:`dynunet.cards`; once somebody has changed it, it stays as it is
 ``averages/``    with ``ema_lengths``, see :mod:`dynunet.averages`
 ``checkpoints/`` see :mod:`dynunet.training.state`
 ``.lock``        held by the process that trains

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..checkpoints import CONFIG, WEIGHTS
+from ..checkpoints import CONFIG, WEIGHTS, Checkpoint
 from ..rules import Rule, both, optional, read_document, real, several, table, whole
 from ..writing import making, write_text
 
@@ -79,7 +79,7 @@ class Checkpoints:
         tensors = [*_tensors(state), *average.state_dict().values()]
         with making(final, self._hidden(step), sum(t.nbytes for t in tensors)) as folder:
             torch.save(state, folder / STATE)
-            average.save_pretrained(folder)
+            _save_model(average, folder)
             files = {p.name: _checksum(p) for p in sorted(folder.iterdir())}
             write_text(folder / NUMBERS, json.dumps({**numbers, "step": step, "files": files}, indent=2))
         for old in self.steps()[:-_KEPT]:
@@ -118,6 +118,11 @@ class Checkpoints:
 
     def _hidden(self, step: int) -> Path:
         return self.folder / f".step-{step:08d}"
+
+
+def _save_model(average: Any, folder: Path) -> None:
+    """The two files of a model alone: its card is in the folder of the run."""
+    (average._save_pretrained if isinstance(average, Checkpoint) else average.save_pretrained)(folder)
 
 
 def read(path: Path) -> Saved:

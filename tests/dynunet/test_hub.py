@@ -89,7 +89,8 @@ def test_what_is_not_on_the_hub_is_said_in_one_line(
         ),
         (
             ("denoise", "here/none", "z", "--out", "x"),
-            "run must be the folder of a run, got here/none, which",
+            "run must be the folder of a run, got here/none, which is none, nor owner/name on the Hub: it "
+            "was not looked for there, because here is on this machine",
         ),
         (("sample", "a/b/c", "--out", "x"), "run must be the folder of a run, got a/b/c, which is none"),
     ):

@@ -7,6 +7,7 @@ the four points ``mean +- std`` and ``+- 1`` (Gauss-Hermite quadrature of two po
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -20,6 +21,7 @@ from dynunet.diffusion.losses import (
     LogNormal,
     MinSNR,
     Weighting,
+    WithSpectra,
     draw_quantiles,
     huber,
     l1,
@@ -232,7 +234,10 @@ def test_elementwise_losses(error: float) -> None:
 spatial = st.lists(st.integers(1, 4), min_size=1, max_size=4)
 
 
-@pytest.mark.parametrize("loss", ELEMENTWISE.values(), ids=ELEMENTWISE)
+OF_ENTRIES = {name: loss for name, loss in ELEMENTWISE.items() if not isinstance(loss, WithSpectra)}
+
+
+@pytest.mark.parametrize("loss", OF_ENTRIES.values(), ids=OF_ENTRIES)
 @given(sizes=spatial, seed=st.integers(0, 99), shared=st.booleans())
 def test_masked_loss_is_the_mean_over_the_entries_that_count(
     loss: Any, sizes: list[int], seed: int, shared: bool
@@ -274,7 +279,7 @@ def test_mask_of_everything_is_no_mask(sizes: list[int]) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("loss", ELEMENTWISE)
+@pytest.mark.parametrize("loss", OF_ENTRIES)
 @each_prediction
 @each_weighting
 def test_the_loss_of_half_precision_data_is_added_up_in_single(
@@ -342,3 +347,44 @@ def test_edm_weight_of_an_edm_network_is_1_along_a_schedule() -> None:
     alpha, sigma = Linear()(torch.linspace(0, 1, 11, dtype=torch.float64))
     weight = LOSSES["edm"].weight(alpha, sigma, PREDICTIONS["edm"])
     torch.testing.assert_close(weight, torch.ones_like(weight), rtol=1e-12, atol=0)
+
+
+def spectra(signal: Any, size: int) -> Any:
+    """Of ``(T,)`` in Hann windows of power 1, a quarter of them apart, the first around the first entry."""
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
+    window /= np.sqrt(np.square(window).sum())
+    padded = np.pad(signal, size // 2)
+    starts = range(0, len(padded) - size + 1, size // 4)
+    return np.stack([np.fft.rfft(window * padded[i : i + size]) for i in starts])
+
+
+@pytest.mark.parametrize("sizes", [(1,), (700,), (2, 300), (2, 1, 2, 40)])
+def test_distance_of_spectra(sizes: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    output, target = (torch.randn(2, 2, *sizes, generator=generator, dtype=torch.float64) for _ in range(2))
+    mask = torch.rand(2, 1, *sizes, generator=generator) < 0.8
+    mask[0] = True
+    weight = float64([0.5, 2.0]).view(2, *(1,) * (output.ndim - 1))
+    shown = [torch.where(mask, x, 0).flatten(1, -2).numpy() for x in (output, target)]
+    expected, entries = 0.0, mask.expand_as(output).flatten(1).sum(1).tolist()
+    for n in range(2):
+        distances = []
+        for size in (128, 256, 512):
+            x, y = (np.stack([spectra(row, size) for row in signals[n]]) for signals in shown)
+            a, b = (np.maximum(np.abs(z), 1e-4) for z in (x, y))
+            both = np.abs(x * a**-0.7 - y * b**-0.7) ** 2
+            distances.append((0.7 * (a**0.3 - b**0.3) ** 2 + 0.3 * both).mean())
+        expected += weight.flatten()[n].item() * np.mean(distances) * entries[n]
+    of_entries, count = loss_sum(output, torch.where(mask, target, torch.nan), weight, mask, l1)
+    total, same = loss_sum(output, torch.where(mask, target, torch.nan), weight, mask, WithSpectra(l1))
+    assert (total - of_entries).item() == pytest.approx(expected, rel=1e-9)
+    assert count == same == sum(entries)
+    loss = WithSpectra(l2, sizes=(8, 4))
+    point = output[..., :5].clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: loss_sum(x, target[..., :5], loss=loss)[0], point)
+
+
+def test_spectra_are_of_the_sample() -> None:
+    """So a model that predicts something else is refused."""
+    with pytest.raises(ValueError, match=r"loss must be of entries unless prediction is \"sample\""):
+        Diffusion(lambda x, t: x).loss(torch.zeros(1, 1, 9), loss="l1+stft")

@@ -43,10 +43,13 @@ def _made(folder: Path) -> Path:
         main(["train", "data", "--out", "restorer", "--coloured", *SMALL, *FLAGS])
     shutil.copytree(folder / "run", folder / "visited")
     (folder / "visited/notes.txt").write_text("mine")
+    with (folder / "visited/README.md").open("a") as card:
+        card.write("Mine.")
     Image.fromarray(np.zeros((8, 9), np.uint8)).save(folder / "visited/samples.png")
     shutil.copytree(folder / "data", folder / "visited/data")
     (folder / "project/thesis").mkdir(parents=True)
-    for name in ("thesis/chapter.txt", "log.csv", "config.json", "model.safetensors", "samples.png", "0.png"):
+    model = "config.json", "model.safetensors", "README.md"
+    for name in ("thesis/chapter.txt", "log.csv", *model, "samples.png", "0.png"):
         (folder / "project" / name).write_text("precious")
     (folder / "project/run.json").write_text('{"x": 1}')
     shutil.copy(folder / "run/run.json", folder / "run.json")
@@ -128,7 +131,8 @@ def hashes(folder: Path) -> dict[str, str]:
     return found
 
 
-RUN = re.compile(r"(run|log|config)\.(json|csv)|model\.safetensors|loss\.png|\.lock|checkpoints/step-.*")
+MODEL = r"config\.json|model\.safetensors|README\.md"
+RUN = re.compile(rf"{MODEL}|run\.json|log\.csv|loss\.png|\.lock|checkpoints/step-.*")
 
 
 def may_change(command: list[str], path: str) -> bool:
@@ -140,7 +144,7 @@ def may_change(command: list[str], path: str) -> bool:
         return False
     if command[0] == "train":
         run = {"visited"} if "--resume" in command else set()  # it has other files, too
-        own = RUN.fullmatch(str(Path(path).relative_to(place))) is not None
+        own = RUN.fullmatch(str(Path(path).relative_to(place))) is not None and path != "visited/README.md"
         return own and place in run | {"run", "restorer"} and bool({"--resume", "--overwrite"} & {*command})
     return "--overwrite" in command and Path(path).suffix == ".png"
 

@@ -106,7 +106,8 @@ def test_all_that_a_run_wrote_is_replaced_also_through_a_link(tmp_path: Path) ->
     assert_same(Diffusion.from_pretrained(tmp_path / "run"), made)
     assert Checkpoints(tmp_path / "run/checkpoints").steps() == [0, 1]
     left = {path.split("/")[0] for path in contents(tmp_path / "run")}
-    assert left == {"run.json", "log.csv", "loss.png", "config.json", "model.safetensors", "checkpoints"}
+    model = {"config.json", "model.safetensors", "README.md"}
+    assert left == {"run.json", "log.csv", "loss.png", "checkpoints", *model}
 
 
 # Resuming without a checkpoint

@@ -1,7 +1,10 @@
 """Voices: where somebody speaks, and what was damaged."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
 import torch
 from scipy.linalg import toeplitz
 from scipy.signal import lfilter
@@ -13,8 +16,10 @@ from dynunet.metrics import si_sdr
 pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
 
+import _denoisers
 import _repair
 import _spectral
+import _strangers
 import _voices
 
 
@@ -148,3 +153,54 @@ def test_two_opposite_samples_have_the_mean_of_a_gaussian_model() -> None:
     error = (samples.mean(0)[gap] - exact).norm() / exact.norm()
     assert error < 0.03
     assert (samples[0][gap] - exact).norm() / exact.norm() > 2 * error
+
+
+def test_what_is_judged_by_was_not_learnt_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file has a frequency of its own, by which it is found again."""
+    monkeypatch.setattr(_strangers, "_MADE", 5)
+    time, rng = np.arange(12_000) / 8000, np.random.default_rng(0)
+
+    def tones(name: str, first: int) -> Path:
+        (tmp_path / name).mkdir()
+        for i in range(9):
+            tone = 0.3 * np.sin(2 * np.pi * (first + 40 * i) * time) + 1e-3 * rng.standard_normal(len(time))
+            soundfile.write(tmp_path / name / f"{i}.wav", tone, 8000)
+        return tmp_path / name
+
+    def frequencies(rows: list[Tensor]) -> set[int]:
+        peaks = [np.abs(np.fft.rfft(x[0, :8000].numpy())).argmax() for x in rows]
+        return {int(peak) for peak in peaks}
+
+    folders = tones("voices", 200), tones("strangers", 1000), tones("noises", 2000)
+    data = _strangers.speech(*folders, tmp_path / "run", 8000, sample_rate=8000, snr=(10.0, 20.0))
+    learnt = frequencies([item["x0"] for item in (data.pairs[i] for i in range(len(data.pairs)))])
+    assert len(data.pairs) == len(learnt) == 8
+    known, strangers = data.tests["voices it learnt"], data.tests["strangers"]
+    assert frequencies([clean for clean, _ in known]).isdisjoint(learnt)
+    assert frequencies([clean for clean, _ in strangers]) == {1000 + 40 * i for i in range(9)}
+    for clean, noisy in known + strangers:
+        ratio = 10 * (clean.square().mean() / (noisy - clean).square().mean()).log10()
+        assert 9.9 < ratio < 20.1
+    kinds = len(list((tmp_path / "run" / "noise" / "judge").glob("*.wav")))
+    assert kinds == 9
+    again = _strangers.speech(*folders, tmp_path / "run", 8000, sample_rate=8000, snr=(10.0, 20.0))
+    assert all(torch.equal(a[1], b[1]) for a, b in zip(again.tests["strangers"], strangers, strict=True))
+
+
+def test_methods_are_compared_on_the_same_recordings(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for installed in ("others", "perceptual"):
+        monkeypatch.setattr(_denoisers, installed, lambda sample_rate: {})
+    clean = torch.sin(torch.arange(8000) / 5)[None] * (torch.arange(8000) % 2000 > 800)
+    noisy = clean + 0.1 * torch.randn(1, 8000, generator=torch.Generator().manual_seed(0))
+
+    def network(x: Tensor) -> Tensor:
+        return clean + 0.01 * (x - clean) if x.shape == clean.shape else x
+
+    figures = _denoisers.compare(network, {"strangers": [(clean, noisy)]}, 8000, 0.02)
+    assert float(figures["gain, strangers"]) == pytest.approx(40, abs=0.1)
+    rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert rows["network"][-2:] == ["20", "ms"]
+    assert rows["wiener"][-1] == "whole"
+    assert float(rows["network"][1]) == pytest.approx(float(rows["noisy"][1]) + 40, abs=0.1)

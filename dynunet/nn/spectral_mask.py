@@ -1,0 +1,153 @@
+"""Noise taken off signals by masks of their spectrograms, which a U-Net estimates."""
+
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..arguments import integer
+from ..checkpoints import Checkpoint
+from .causal import Remembers
+from .overlap import Overlap
+from .unet import UNet
+
+__all__ = ["SpectralMask"]
+
+_FLOOR = 1e-2  # magnitudes far below it are as good as none: their logarithms would say much of nothing
+_SLOPE = 3.0  # of masks in what the U-Net gives: a new one is at a half, and reaches 0 and 1 soon
+
+
+class SpectralMask(Remembers, Checkpoint, nn.Module):
+    r"""A network that multiplies the short-time Fourier transform of a signal by a mask from 0 to 1.
+
+    The U-Net hears the logarithms of the magnitudes and gives the mask, through a sigmoid (Wang et al. 2014,
+    "On training targets for supervised speech separation"); the phases stay those of the noisy signal. The
+    transform is along the last axis. Its frequencies are channels of the U-Net, whose last axis is that of
+    the windows: a U-Net for signals of as many axes.
+
+    In :class:`dynunet.Diffusion` it is for restoration in one step, with ``prediction="sample"``: what is
+    masked is ``cond``, the noisy signal, and ``x`` is not looked at; without ``cond`` it is ``x``.
+
+    With a U-Net that is causal along its last axis no output depends on input ``n_fft`` entries later (and
+    the ``lookahead`` of the U-Net times ``hop_length``) or more, and :class:`dynunet.Stream` takes it.
+
+    Args:
+        model: ``UNet(spatial_dims, channels * (n_fft // 2 + 1), channels=...)``, where ``channels`` are those
+            of the signals; that of frequency f of channel c is ``c * (n_fft // 2 + 1) + f``.
+        n_fft: length of the Hann windows in entries.
+        hop_length: from one window to the next, at most half of ``n_fft``; by default that.
+
+    Shape:
+        ``(N, channels, *spatial)`` to the same, for any size. The U-Net gets ``size // hop_length + 1``
+        windows in place of the last axis.
+
+    Raises:
+        ValueError, TypeError: naming the argument, the rule and the value received.
+
+    >>> import torch
+    >>> from dynunet import SpectralMask, UNet
+    >>> network = SpectralMask(UNet(1, 33, channels=(32, 64)), n_fft=64)
+    >>> network(torch.randn(1, 1, 1000)).shape
+    torch.Size([1, 1, 1000])
+    """
+
+    def __init__(self, model: UNet, n_fft: int = 256, hop_length: int | None = None) -> None:
+        super().__init__()
+        self.n_fft = integer(n_fft, "n_fft", 4)
+        self.hop_length = n_fft // 2 if hop_length is None else integer(hop_length, "hop_length")
+        if self.hop_length > n_fft // 2:
+            raise ValueError(f"hop_length must be at most half of n_fft, {n_fft // 2}, got {hop_length}")
+        _check(model, n_fft // 2 + 1)
+        self.model = model
+        self.spatial_dims = model.spatial_dims
+        self.in_channels = self.out_channels = self.cond_channels = model.in_channels // (n_fft // 2 + 1)
+        self.num_classes, self.cond_features, self.context_features = None, 0, None
+        # Along other axes the network is as causal as the U-Net.
+        self.causal_axes = model.causal_axes
+        ahead = n_fft - 1 + self.hop_length * model.lookaheads[-1]
+        self.lookaheads = (*model.lookaheads[:-1], ahead if self.causal_axes[-1] else 0)
+
+    def forward(self, x: Tensor, t: Tensor | None = None, *, cond: Tensor | None = None) -> Tensor:
+        """Run the network.
+
+        Args:
+            x: ``(N, channels, *spatial)``.
+            t: of a diffusion model, not looked at.
+            cond: the noisy signal of the same shape, which is masked in place of ``x``.
+
+        Returns:
+            of the shape and in the precision of ``x``.
+        """
+        if x.ndim != self.spatial_dims + 2 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"x must be (N, {self.in_channels}, *spatial) with {self.spatial_dims} spatial axes, "
+                f"got shape {tuple(x.shape)}"
+            )
+        if cond is not None and cond.shape != x.shape:
+            raise ValueError(f"cond must have the shape of x, {tuple(x.shape)}, got {tuple(cond.shape)}")
+        noisy = x if cond is None else cond
+        if self.memory is not None:
+            return self._in_parts(noisy).to(x.dtype)
+        spectrum = self._spectrum(noisy)
+        return self._signal(self._mask(spectrum, x.dtype) * spectrum, x.shape[-1]).to(x.dtype)
+
+    @property
+    def is_causal(self) -> bool:
+        """True if any axis is."""
+        return any(self.causal_axes)
+
+    def cannot_stream(self, axis: int) -> str | None:
+        if axis != self.spatial_dims - 1:
+            return f"its windows are along the last axis, so not along axis {axis}"
+        return None if self.causal_axes[axis] else "its U-Net is not causal: build it with causal=True"
+
+    def _mask(self, spectrum: Tensor, dtype: torch.dtype) -> Tensor:
+        """For ``(N, C, *spatial[:-1], frequencies, windows)``, of the same or, in a stream, fewer windows."""
+        heard = (spectrum.abs() + _FLOOR).log() / 2
+        mask = self.model(rearrange(heard, "n c ... f t -> n (c f) ... t").to(dtype))
+        mask = torch.sigmoid(_SLOPE * mask.to(spectrum.real.dtype))
+        return rearrange(mask, "n (c f) ... t -> n c ... f t", f=spectrum.shape[-2])
+
+    def _in_parts(self, noisy: Tensor) -> Tensor:
+        """The next part of the signal, as far as its last window is known."""
+        memory = self.memory
+        assert memory is not None
+        if memory.kept is None:
+            memory.kept = Overlap(self.n_fft, self.hop_length)
+        overlap: Overlap = memory.kept
+        overlap.give(noisy.to(torch.promote_types(noisy.dtype, torch.float32)), memory.ended)
+        spectrum = overlap.spectra()
+        return overlap.signal(self._mask(spectrum, noisy.dtype), memory.ended)
+
+    def _spectrum(self, x: Tensor) -> Tensor:
+        """``(N, C, *spatial)`` as complex ``(N, C, *spatial[:-1], frequencies, windows)``."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        rows = torch.stft(
+            x.to(dtype).flatten(0, -2),
+            self.n_fft,
+            self.hop_length,
+            window=torch.hann_window(self.n_fft, dtype=dtype, device=x.device),
+            pad_mode="constant",  # for which no signal is too short
+            return_complex=True,
+        )
+        return rows.unflatten(0, x.shape[:-1])
+
+    def _signal(self, spectrum: Tensor, size: int) -> Tensor:
+        window = torch.hann_window(self.n_fft, dtype=spectrum.real.dtype, device=spectrum.device)
+        rows = torch.istft(spectrum.flatten(0, -3), self.n_fft, self.hop_length, window=window, length=size)
+        return rows.unflatten(0, spectrum.shape[:-2])
+
+
+def _check(model: Any, frequencies: int) -> None:
+    if not isinstance(model, UNet):
+        raise TypeError(f"model must be a UNet, got {type(model).__name__}")
+    channels = model.in_channels, model.out_channels
+    if channels[0] % frequencies or channels[0] != channels[1]:
+        raise ValueError(
+            f"model must have as many in_channels as out_channels, {frequencies} for every channel of the "
+            f"signals, n_fft // 2 + 1, got {channels[0]} and {channels[1]}"
+        )
+    for name in ("cond_channels", "cond_features", "num_classes", "context_features", "time_embedding"):
+        if getattr(model, name):
+            raise ValueError(f"model must take nothing but signals, so without {name}")
