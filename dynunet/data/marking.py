@@ -44,16 +44,9 @@ def save_mask(beside: Path, mask: np.ndarray, like: Path, spec: DataSpec) -> Pat
     import torch
 
     own = of_kind(spec.kind)
-    apart = {
-        "percentiles": None,
-        "range": None,
-        "spacing": None,
-        "size": None,
-        "missing": None,
-        "resize": False,
-    }
+    apart = dict.fromkeys(("percentiles", "range", "spacing", "size", "missing", "classes", "target"))
     stored = "uint8" if spec.kind == "images" else "PCM_16" if spec.kind == "audio" else "float32"
-    plain = replace(spec, channels=1, stored=stored, classes=None, target=None, **apart)
+    plain = replace(spec, channels=1, stored=stored, resize=False, **apart)
     if spec.kind == "audio":
         plain = replace(plain, sample_rate=header_of(like, spec).sample_rate)
     scale = own.scale(plain)

@@ -122,6 +122,7 @@ def slices(
     spacing: Sequence[float] = (1, 1, 1),
     at: Sequence[int] | None = None,
     labels: Sequence[str] = (),
+    axis_names: Sequence[str] = ("axis 0", "axis 1", "axis 2"),
     low: float = -1.0,
     high: float = 1.0,
 ) -> None:
@@ -136,6 +137,7 @@ def slices(
         spacing: size of an entry along every axis, in any unit.
         at: the indices along the axes where they cross; by default the middle.
         labels: one text per volume.
+        axis_names: of the three axes.
         low, high: values shown as black and as white.
     """
     volume = batched(volume, 3)
@@ -150,7 +152,7 @@ def slices(
         cut = rearrange(cut, "n c earlier later -> n c later earlier").flip(-2)
         first, second = (s for i, s in enumerate(spacing) if i != axis)
         across.append(tiles(cut, low, high, 4 * SMALLEST, (second / min(spacing), first / min(spacing))))
-    titles = [(i, i, f"axis {i}") for i in range(3)]
+    titles = [(i, i, name) for i, name in enumerate(axis_names)]
     draw_sheet([list(row) for row in zip(*across, strict=True)], path, labels, titles)
 
 

@@ -31,6 +31,7 @@ class Data:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.dataset: FolderDataset | None = None
+        self.looks = 0
         with ui.row().classes("w-full no-wrap items-start gap-8"):
             with ui.column().classes("w-5/12 min-w-80"):
                 self.source = chooser(page, "folder", self._take)
@@ -63,6 +64,8 @@ class Data:
         if self.page.source is None:
             ui.notify("choose a folder first")
             return
+        self.looks += 1
+        number = self.looks
         self.busy.set_visibility(True)
         self.dataset = None
         self.viewer.clear()
@@ -71,13 +74,16 @@ class Data:
         try:
             with problems("train"):
                 given = self.page.roots, self.page.source, dict(self.page.data)
-                self.dataset = await to_thread(data_of, *given)
+                found = await to_thread(data_of, *given)
+                if number != self.looks:  # another folder was chosen meanwhile
+                    return
+                self.dataset = found
                 self.report.set_text(self.dataset.report())
                 self.slider.props(f"max={max(1, len(self.dataset) - 1)}")
                 self.choice.set_visibility(len(self.dataset) > 1)
                 await self._examine()
         finally:
-            self.busy.set_visibility(False)
+            self.busy.set_visibility(number != self.looks)
 
     async def _examine(self) -> None:
         """The examples from the one that is chosen on."""
@@ -88,8 +94,11 @@ class Data:
         last = min(first + (_GRID if images else 1), len(self.dataset))
         self.number.set_text(f"example {first}{f' to {last - 1}' * images} of {len(self.dataset)}")
         with problems("train"):
-            x, names = await to_thread(parts_of, self.dataset, range(first, last))
-            await self.viewer.show(x, DataSpec.of(self.dataset.units), names)
+            dataset = self.dataset
+            x, names = await to_thread(parts_of, dataset, range(first, last))
+            if dataset is not self.dataset:
+                return
+            await self.viewer.show(x, DataSpec.of(dataset.units), names)
 
 
 def parts_of(dataset: FolderDataset, numbers: range) -> tuple[Tensor, list[str]]:

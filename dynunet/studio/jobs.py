@@ -1,6 +1,7 @@
-"""Commands as processes of their own: sampling and restoring take long, and the page has to answer meanwhile."""
+"""Commands as processes of their own: sampling takes long, and the page has to answer meanwhile."""
 
 import asyncio
+import os
 import shlex
 import signal
 import sys
@@ -37,9 +38,16 @@ class Job:
         text = f"$ {shown(shlex.join(['dynunet', *self.arguments]))}\n"
         self.said(text)
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "dynunet", *self.arguments, cwd=self.where, stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            sys.executable,
+            "-m",
+            "dynunet",
+            *self.arguments,
+            cwd=self.where,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},  # a run is a folder, and nothing is fetched
+        )
         self.process = process
         assert process.stdout is not None
         while part := await process.stdout.read(2**12):

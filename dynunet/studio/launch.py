@@ -15,7 +15,7 @@ from .roots import Roots
 __all__ = ["begin", "data_flags", "data_of", "groups", "resume", "train_arguments"]
 
 _APART = ("source", "out", "resume", "config")  # that have fields of their own
-_DATA = "data"
+_DATA, _NETWORK = "data", "network"  # groups with tabs of their own
 _TITLES = {
     "": "Beginning",
     "augment": "Augmentation",
@@ -29,8 +29,9 @@ def groups() -> dict[str, list[Flag]]:
     """The flags of ``dynunet train`` by what they belong to, but for those of the data and the network."""
     found: dict[str, list[Flag]] = {}
     for flag in flags_of_form(Train):
-        if flag.group in _TITLES and flag.name not in _APART:
-            found.setdefault(_TITLES[flag.group], []).append(flag)
+        if flag.group not in (_DATA, _NETWORK) and flag.name not in _APART:
+            title = _TITLES.get(flag.group, flag.group.capitalize())
+            found.setdefault(title, []).append(flag)
     return found
 
 

@@ -68,7 +68,7 @@ class Painter:
             for axis, size in enumerate(self.shape[:-2]):
                 with ui.row().classes("w-full items-center no-wrap"):
                     ui.label(f"axis {axis}").classes("w-16 text-sm")
-                    whole = {"min": 0, "max": size - 1}
+                    whole: dict[str, float] = {"min": 0, "max": size - 1}
                     made = ui.range(min=0, max=max(size - 1, 1), value=whole).props("label").classes("grow")
                 self.extents.append(made)
 
@@ -119,7 +119,7 @@ class Painter:
 
 
 def plane(file: Path, spec: DataSpec) -> Image.Image:
-    """A file to paint on: the curve of a signal, an image, or the last two axes in the middle of the others."""
+    """A file to paint on: the curve of a signal, an image, or the last two axes in the middle of the rest."""
     x = load(file, as_written(spec)).x
     x = x[0] if x.ndim > spec.spatial_dims + 1 else x
     if x.ndim == 2:
@@ -143,7 +143,7 @@ def spread(
     [[0, 0, 1, 1], [0, 0, 0, 0]]
     """
     if len(shape) == 1:
-        return painted.any(0)[_nearest(shape[0], painted.shape[1])]
+        return np.any(painted, axis=0, keepdims=True)[0, _nearest(shape[0], painted.shape[1])]
     rows, columns = shape[-2:]
     mask = painted[_nearest(rows, painted.shape[0])][:, _nearest(columns, painted.shape[1])]
     for axis, size in reversed(list(enumerate(shape[:-2]))):

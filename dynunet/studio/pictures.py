@@ -44,7 +44,8 @@ def picture(x: Tensor, spec: DataSpec, at: Sequence[int]) -> str:
     for index in at[:further]:
         x = x[:, :, index]
     spacing = [s or 1.0 for s in (spec.step or spec.spacing or ())[further:]] or [1.0] * _VOLUME
-    return drawn(lambda path: slices(x, path, spacing=spacing, at=at[further:]))
+    names = [f"axis {axis}" for axis in range(further, further + _VOLUME)]
+    return drawn(lambda path: slices(x, path, spacing=spacing, at=at[further:], axis_names=names))
 
 
 def sound(x: Tensor, spec: DataSpec) -> str:

@@ -1,4 +1,4 @@
-"""What came of a command: pictures, sounds and slices of its files, and their download in their own formats."""
+"""What came of a command: pictures, sounds, slices, and the files themselves to download."""
 
 import io
 import zipfile
@@ -10,7 +10,7 @@ import torch
 from nicegui import ui
 from torch import Tensor
 
-from ..data.errors import shown
+from ..data.errors import count, shown
 from ..data.formats import of_path
 from ..data.loading import load
 from ..data.maps import label_map
@@ -36,6 +36,9 @@ class Results:
         self.page = page
         self.place = ui.row().classes("w-full items-start gap-6")
 
+    def clear(self) -> None:
+        self.place.clear()
+
     async def show(self, made: Sequence[tuple[Path, Path]], source: Path | None, film: bool = False) -> None:
         """Show folders of results.
 
@@ -58,29 +61,24 @@ class Results:
         if source is None and picture.is_file():
             image = ui.image(address(picture.read_bytes(), kind)).classes("w-full").props("fit=contain")
             image.props["data-picture"] = "film" if film else "overview"
-            ui.button(
-                "Film" if film else "Picture", icon="download", on_click=lambda: self._download(picture)
-            ).props("flat dense")
+            self._button("Film" if film else "Picture", picture)
         table = out / "predictions.csv"
         if table.is_file():
             lines = table.read_text(encoding="utf-8").splitlines()[:_TABLE]
             ui.label("\n".join(map(shown, lines))).classes("font-mono text-xs whitespace-pre")
-            ui.button("Table", icon="download", on_click=lambda: self._download(table)).props("flat dense")
+            self._button("Table", table)
         files = _files(out)
         if not files:
             return
         names = {str(path): shown(path.relative_to(out)) for path in files}
-        chosen = ui.select(
-            names, value=str(files[0]), label=f"{len(files)} files in {self.page.roots.name(out)}"
-        )
+        title = f"{count(len(files), 'file')} in {self.page.roots.name(out)}"
+        chosen = ui.select(names, value=str(files[0]), label=title)
         chosen.props('dense data-flag="result"').classes("w-full")
         with ui.row():
-            ui.button(
-                "File", icon="download", on_click=lambda: self._download(Path(str(chosen.value)))
-            ).props('flat dense data-button="download"')
-            ui.button("All", icon="folder_zip", on_click=lambda: self._download_all(out, files)).props(
-                'flat dense data-button="download-all"'
-            )
+            one = ui.button("File", icon="download", on_click=lambda: self._download(str(chosen.value)))
+            one.props('flat dense data-button="download"')
+            every = ui.button("All", icon="folder_zip", on_click=lambda: self._download_all(out, files))
+            every.props('flat dense data-button="download-all"')
         viewer = Viewer("result")
 
         async def view() -> None:
@@ -92,7 +90,10 @@ class Results:
         chosen.on_value_change(view)
         await view()
 
-    def _download(self, path: Path) -> None:
+    def _button(self, title: str, path: Path) -> None:
+        ui.button(title, icon="download", on_click=lambda: self._download(path)).props("flat dense")
+
+    def _download(self, path: Path | str) -> None:
         with problems():
             place = self.page.roots.there(path)
             ui.download.content(place.read_bytes(), place.name)

@@ -29,8 +29,9 @@ _COLOURS = {
 
 
 class Seen(NamedTuple):
-    """A run as its files are now."""
+    """A run as its files are now; ``stamp`` changes with its log."""
 
+    stamp: tuple[int, int]
     state: Overview | None
     rows: list[dict[str, str]]
     samples: list[Path]
@@ -38,18 +39,21 @@ class Seen(NamedTuple):
     problem: str
 
 
-def watched(folders: Sequence[Path]) -> dict[Path, Seen]:
-    """Look at runs."""
-    return {folder: _seen(folder) for folder in folders}
+def watched(before: Mapping[Path, Seen | None]) -> dict[Path, Seen]:
+    """Look at runs, given what was seen of them before: a log that is as it was is not read again."""
+    return {folder: _seen(folder, seen) for folder, seen in before.items()}
 
 
-def _seen(folder: Path) -> Seen:
+def _seen(folder: Path, before: Seen | None) -> Seen:
+    log = folder / LOG
+    stamp = (log.stat().st_mtime_ns, log.stat().st_size) if log.is_file() else (0, 0)
+    rows = before.rows if before is not None and before.stamp == stamp else read_log(log)
     try:
         state, problem = overview(folder), ""
     except (ValueError, OSError) as error:
         state, problem = None, str(error)
     said = output(folder)[1][-_SAID:].strip()
-    return Seen(state, read_log(folder / LOG), samples_of(folder), said, problem)
+    return Seen(stamp, state, rows, samples_of(folder), said, problem)
 
 
 class RunCard:
@@ -63,7 +67,8 @@ class RunCard:
         stop: Callable[[Path], Any],
         resume: Callable[[Path, str], Any],
     ) -> None:
-        self.page, self.folder, self.picture = page, folder, ""
+        self.page, self.folder = page, folder
+        self.seen: Seen | None = None
         self.pictures: list[Path] = []
         with ui.card().classes("grow min-w-80 max-w-2xl") as self.card:
             with ui.row().classes("w-full items-center"):
@@ -94,7 +99,7 @@ class RunCard:
 
     def show(self, seen: Seen) -> None:
         """What the files of the run say now."""
-        state = seen.state
+        self.seen, state = seen, seen.state
         if state is None:
             self.badge.set_text("unreadable")
             self.badge.props("color=negative")

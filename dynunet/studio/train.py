@@ -13,14 +13,13 @@ from ..training.background import stop
 from ..training.overview import runs_below
 from .launch import begin, groups, resume, train_arguments
 from .page import Page
-from .run_card import RunCard, charted, watched
+from .run_card import RunCard, Seen, charted, watched
 from .widgets import chooser, copied, form, problems
 
 __all__ = ["build"]
 
-_LOOK = 1.0  # seconds between looks at the runs that are shown
-_SEARCH = 10  # at least, and as long as the search took, times
-_SHARE = 20
+_LOOK, _SEARCH = 1.0, 10.0  # seconds between looks at the runs that are shown, and between searches for runs
+_SHARE = 50  # at least so many times as long as they took: the processor is for training
 
 
 def build(page: Page) -> None:
@@ -35,7 +34,8 @@ class Training:
         self.page = page
         self.runs: list[Path] = []
         self.cards: dict[Path, RunCard] = {}
-        self.searched, self.took = 0.0, 0.0
+        self.look_at, self.search_at = 0.0, 0.0
+        self.drawn: dict[str, Any] = {}
         self.followed = False
         with ui.row().classes("w-full no-wrap items-start gap-8"):
             with ui.column().classes("w-4/12 min-w-80"):
@@ -104,8 +104,8 @@ class Training:
     async def _start(self) -> None:
         with problems("train"):
             folder = await to_thread(begin, self.page.roots, self._arguments())
-            self.searched = 0.0
-            await self._look()
+            self.search_at = 0.0
+            await self._look(now=True)
             self._add(folder)
 
     def _add(self, folder: Path) -> None:
@@ -113,19 +113,31 @@ class Training:
         if name in self.chosen.options and name not in self.chosen.value:
             self.chosen.value = [*self.chosen.value, name]
 
-    async def _look(self) -> None:
+    async def _look(self, now: bool = False) -> None:
         """At the runs that are shown, and now and then for new ones."""
-        if time.monotonic() - self.searched > max(_SEARCH, _SHARE * self.took):
-            began = time.monotonic()
-            self.searched = began
+        began = time.monotonic()
+        if began < self.look_at and not now:
+            return
+        if began >= self.search_at:
             self._take_runs(await to_thread(self._search))
-            self.took = time.monotonic() - began
+            searched = time.monotonic()
+            self.search_at = searched + max(_SEARCH, _SHARE * (searched - began))
+            began = searched
         if self.cards:
-            found = await to_thread(watched, list(self.cards))
-            for folder, seen in found.items():
-                if folder in self.cards:
-                    self.cards[folder].show(seen)
-            self.chart.options.update(charted({self.page.roots.name(f): s for f, s in found.items()}))
+            before = {folder: card.seen for folder, card in self.cards.items()}
+            found = await to_thread(watched, before)
+            self._show(found)
+        ended = time.monotonic()
+        self.look_at = ended + _SHARE * (ended - began) - _LOOK
+
+    def _show(self, found: dict[Path, Seen]) -> None:
+        for folder, seen in found.items():
+            if folder in self.cards:
+                self.cards[folder].show(seen)
+        drawn = charted({self.page.roots.name(f): seen for f, seen in found.items() if f in self.cards})
+        if drawn != self.drawn:
+            self.drawn = drawn
+            self.chart.options.update(drawn)
             self.chart.update()
 
     def _search(self) -> list[Path]:
@@ -157,12 +169,12 @@ class Training:
     async def _stop(self, folder: Path) -> None:
         with problems("train"):
             await to_thread(stop, self.page.roots.there(folder))
-            await self._look()
+            await self._look(now=True)
 
     async def _resume(self, folder: Path, steps: str) -> None:
         with problems("train"):
             await to_thread(resume, self.page.roots, folder, steps)
-            await self._look()
+            await self._look(now=True)
 
 
 def _written(folder: Path) -> float:

@@ -103,10 +103,9 @@ class Use:
 
     def _find(self) -> None:
         """The runs that hold a model."""
-        folders = [f for root in self.page.roots.folders for f in runs_below(root)]
-        names = [
-            self.page.roots.name(f) for f in folders if (f / CONFIG).is_file() and (f / WEIGHTS).is_file()
-        ]
+        folders = (f for root in self.page.roots.folders for f in runs_below(root))
+        trained = [f for f in folders if (f / CONFIG).is_file() and (f / WEIGHTS).is_file()]
+        names = [self.page.roots.name(f) for f in trained]
         for chosen in self.runs:
             value = chosen.value if chosen.value in names else (names[0] if names else None)
             chosen.set_options(names, value=value)
@@ -115,6 +114,8 @@ class Use:
     def _choose(self, event: Any) -> None:
         self.action = next(a for a in _ACTIONS if a.title == event.value)
         self.runs[1].set_visibility(self.action.runs > 1)
+        self.results.clear()
+        self._say("")
         self._make_fields()
         self._name_results()
 
@@ -149,6 +150,7 @@ class Use:
     async def _go(self) -> None:
         """Run the command for one run or several, and show what came of it."""
         action, made = self.action, []
+        self.results.clear()
         self.go.set_enabled(False)
         self.end.set_visibility(True)
         try:

@@ -28,7 +28,7 @@ def until(what: Callable[[], _T], why: str, seconds: float = _WAIT) -> _T:
             found = what()
             if found:
                 return found
-        except (WebDriverException, IndexError) as caught:
+        except (WebDriverException, IndexError, StopIteration) as caught:
             error = caught
         time.sleep(0.1)
     raise AssertionError(f"waited {seconds} s in vain: {why} ({error})")
@@ -104,6 +104,7 @@ class Browser:
 
         def pressed() -> bool:
             found = self.all(f"[data-button='{button}']")[number]
+            self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
             return found.is_enabled() and self._click(found)
 
         until(pressed, f"the button {button}")
@@ -126,6 +127,26 @@ class Browser:
             return True
 
         until(typed, f"the field {field}")
+
+    def choose(self, field: str, text: str) -> None:
+        """Press one of several buttons beside each other."""
+
+        def chosen() -> bool:
+            found = self.all(f"[data-flag='{field}'] .q-btn")
+            return self._click(next(b for b in found if b.text.lower() == text.lower()))
+
+        until(chosen, f"{text} of {field}")
+
+    def drag(self, selector: str, begin: tuple[float, float], end: tuple[float, float]) -> None:
+        """Press the mouse at a place of an element, as shares of its sides, and release it at another."""
+        from selenium.webdriver import ActionChains
+
+        element = self.all(selector)[0]
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+        width, height = element.size["width"], element.size["height"]
+        (x, y), (to_x, to_y) = (((a - 0.5) * width, (b - 0.5) * height) for a, b in (begin, end))
+        actions = ActionChains(self.driver).move_to_element_with_offset(element, int(x), int(y))
+        actions.click_and_hold().move_by_offset(int(to_x - x), int(to_y - y)).release().perform()
 
     def switch(self, field: str) -> None:
         until(lambda: self._click(self.all(f"[data-flag='{field}']")[0]), f"the switch {field}")
