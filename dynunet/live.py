@@ -25,7 +25,6 @@ from .data.values import SILENT
 from .diffusion import Diffusion
 from .diffusion.noise import NOISE_BLOCK, PlacedNoise
 from .diffusion.steps import level
-from .nn.network import Network
 from .runs import called, device_of, restoration_steps, trained
 from .streaming import Stream
 
@@ -226,7 +225,7 @@ def _check(diffusion: Diffusion, spec: DataSpec, name: str, channels: int) -> in
         raise ValueError(f"run must be of sound to be used live, {name} is of {spec.kind}")
     if spec.restoration is None:
         raise ValueError(f"run must be trained with noise, coloured or pairs to be used live, {name} is not")
-    if not (isinstance(diffusion.model, Network) and diffusion.model.is_causal):
+    if not getattr(diffusion.model, "is_causal", False):
         raise ValueError(
             f"run must be trained with --causal True to be used live, {name} looks at all of a recording: "
             "give files"

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .nn.causal import Memory, Remembers
 from .nn.network import Network
+from .nn.spectral_mask import SpectralMask
 from .windows import has_spatial_axes
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Stream:
 
     Args:
         model: a :class:`dynunet.UNet` or a :class:`dynunet.Encoder` (whose output is that for all so far),
-            built with ``causal=True``, in evaluation mode.
+            built with ``causal=True``, or a :class:`dynunet.SpectralMask` of one, in evaluation mode.
         axis: the spatial axis along which the parts follow each other: by default the causal one.
 
     Attributes:
@@ -56,17 +57,19 @@ class Stream:
     23
     """
 
-    def __init__(self, model: "UNet | Encoder", *, axis: int | None = None) -> None:
-        if not isinstance(model, Network):
+    def __init__(self, model: "UNet | Encoder | SpectralMask", *, axis: int | None = None) -> None:
+        if not isinstance(model, (Network, SpectralMask)):
             kind = type(model).__name__
-            raise TypeError(f"model must be a UNet or an Encoder, as the model of a Diffusion is, got {kind}")
+            raise TypeError(
+                f"model must be a UNet, Encoder or SpectralMask, as the model of a Diffusion is, got {kind}"
+            )
         self.model, self.axis = model, _chosen(model, axis)
         for name, layer in model.named_modules():
             reason = layer.cannot_stream(self.axis) if isinstance(layer, Remembers) else None
             if reason is not None:
                 of = f"{type(layer).__name__} {name!r} of the model" if name else type(layer).__name__
                 raise ValueError(f"model cannot be given a signal in parts, for {of}: {reason}")
-        self.lookahead = model.spec.lookaheads[self.axis]
+        self.lookahead = model.lookaheads[self.axis]
         self.reset()
 
     def reset(self) -> None:
@@ -156,9 +159,9 @@ class Stream:
             )
 
 
-def _chosen(model: Network, axis: int | None) -> int:
+def _chosen(model: Network | SpectralMask, axis: int | None) -> int:
     """The axis of a stream."""
-    causal = [i for i, is_causal in enumerate(model.spec.causal_axes) if is_causal]
+    causal = [i for i, is_causal in enumerate(model.causal_axes) if is_causal]
     if axis is None:
         if len(causal) != 1:
             have = f"{len(causal)} of them are" if causal else "none is: build the network with causal=True"

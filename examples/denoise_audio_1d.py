@@ -4,8 +4,8 @@
     python examples/denoise_audio_1d.py --train-steps 500
     python examples/denoise_audio_1d.py --data clean/ --other strangers/ --noise noises/ --sample-rate 16000
 
-The U-Net hears the short-time spectrum of a noisy recording and gives a mask for it. With ``--n-fft 0`` it is
-on the waveform instead, which it can hear as it comes: ``--causal True``.
+The U-Net hears the short-time spectrum of a noisy recording and gives a mask for it. With ``--causal True``
+it can do so while the sound comes; with ``--n-fft 0`` it is on the waveform instead.
 Every run has a folder of its own under runs/ and a line in runs/results.csv. --resume goes on after Ctrl-C.
 """
 
@@ -70,17 +70,18 @@ def main(options: Options) -> None:
     rate, n_fft = options.sample_rate, options.n_fft
     with explained(folder):
         if n_fft:
-            unet = UNet(1, n_fft // 2 + 1, **options.network())
-            diffusion = Diffusion(SpectralMask(unet, n_fft), prediction="sample")
-            shown, delay = (1, n_fft // 2 + 1, 2 * options.size // n_fft + 1), inf
+            shape = n_fft // 2 + 1, 2 * options.size // n_fft + 1
+            unet = UNet(1, shape[0], **options.network())
+            network, shift = SpectralMask(unet, n_fft), 1.0
         else:
+            shape = 1, options.size
             unet = UNet(1, 1, cond_channels=1, time_embedding=True, **options.network())
             # The shift moves nearly all times of training to pure noise, from where a single step starts.
-            diffusion = Diffusion(unet, prediction="sample", shift=1000)
-            shown, delay = (1, 1, options.size), options.lookahead[0] / rate if options.causal[0] else inf
+            network, shift = unet, 1000.0
+        diffusion = Diffusion(network, prediction="sample", shift=shift)
         sources = options.data, options.other, options.noise
         data = speech(*sources, folder, options.size, sample_rate=rate, snr=options.snr)
-    print(unet.summary(shown))
+    print(unet.summary((1, *shape)))
 
     training: dict[str, Any] = {"steps": options.train_steps, "batch_size": options.batch_size}
     training |= {"lr": options.lr, "loss": "l1+stft", "ema": 0.995, "seed": options.seed}
@@ -97,13 +98,14 @@ def main(options: Options) -> None:
         return model.sample(cond.shape, 1, cond=cond, window=window, progress=False)[0] / gain(noisy)
 
     show(denoise, next(iter(data.tests.values())), folder, data.pairs.units)
+    delay = network.lookaheads[0] / rate if network.is_causal else inf
     figures = compare(denoise, data.tests, rate, delay)
     parameters = sum(p.numel() for p in unet.parameters())
     print()
     report(folder, options, {"parameters": str(parameters), "seconds": seconds, **figures})
     print(f"\nListen to {folder}/*.wav and look at {folder}/*.png. To try next:")
     waveform = "--n-fft 0 --channels 16 32 64 128 --strides 4 --kernel-size 7 --upsample transpose"
-    suggest("--channels 128 128 128", waveform, f"{waveform} --causal True --norm layer")
+    suggest("--causal True --norm layer", "--channels 128 128 128", waveform)
 
 
 if __name__ == "__main__":

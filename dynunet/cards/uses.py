@@ -97,12 +97,11 @@ def _on_tensors(model: Any, name: str) -> str:
 
 def _conditions(network: Network, shape: tuple[int, ...]) -> Iterator[str]:
     """Arguments that a network needs beside the data."""
-    spec = network.spec
-    if spec.num_classes is not None:
+    if network.num_classes is not None:
         yield "class_labels=torch.tensor([0])"
-    if spec.cond_channels:
-        yield f"cond=torch.randn{(1, spec.cond_channels, *shape[2:])}"
-    if spec.cond_features:
-        yield f"features=torch.randn{(1, spec.cond_features)}"
-    if spec.context_features is not None:
-        yield f"context=torch.randn{(1, 1, spec.context_features)}"
+    if network.cond_channels:
+        yield f"cond=torch.randn{(1, network.cond_channels, *shape[2:])}"
+    if network.cond_features:
+        yield f"features=torch.randn{(1, network.cond_features)}"
+    if network.context_features is not None:
+        yield f"context=torch.randn{(1, 1, network.context_features)}"

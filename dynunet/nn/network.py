@@ -99,6 +99,16 @@ class Network(Remembers, Checkpoint, nn.Module):
         return tuple(self.spec.padding_mode)
 
     @property
+    def causal_axes(self) -> tuple[bool, ...]:
+        """Whether each axis is causal."""
+        return self.spec.causal_axes
+
+    @property
+    def lookaheads(self) -> tuple[int, ...]:
+        """How many later entries an output may depend on, of each causal axis."""
+        return self.spec.lookaheads
+
+    @property
     def is_causal(self) -> bool:
         """True if any axis is."""
         return any(self.spec.causal_axes)

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from ..arguments import integer
 from ..checkpoints import Checkpoint
+from .causal import Remembers
+from .overlap import Overlap
 from .unet import UNet
 
 __all__ = ["SpectralMask"]
@@ -16,7 +18,7 @@ _FLOOR = 1e-2  # magnitudes far below it are as good as none: their logarithms w
 _SLOPE = 3.0  # of masks in what the U-Net gives: a new one is at a half, and reaches 0 and 1 soon
 
 
-class SpectralMask(Checkpoint, nn.Module):
+class SpectralMask(Remembers, Checkpoint, nn.Module):
     r"""A network that multiplies the short-time Fourier transform of a signal by a mask from 0 to 1.
 
     The U-Net hears the logarithms of the magnitudes and gives the mask, through a sigmoid (Wang et al. 2014,
@@ -26,6 +28,9 @@ class SpectralMask(Checkpoint, nn.Module):
 
     In :class:`dynunet.Diffusion` it is for restoration in one step, with ``prediction="sample"``: what is
     masked is ``cond``, the noisy signal, and ``x`` is not looked at; without ``cond`` it is ``x``.
+
+    With a U-Net that is causal along its last axis no output depends on input ``n_fft`` entries later (and
+    the ``lookahead`` of the U-Net times ``hop_length``) or more, and :class:`dynunet.Stream` takes it.
 
     Args:
         model: ``UNet(spatial_dims, channels * (n_fft // 2 + 1), channels=...)``, where ``channels`` are those
@@ -57,6 +62,11 @@ class SpectralMask(Checkpoint, nn.Module):
         self.model = model
         self.spatial_dims = model.spatial_dims
         self.in_channels = self.out_channels = self.cond_channels = model.in_channels // (n_fft // 2 + 1)
+        self.num_classes, self.cond_features, self.context_features = None, 0, None
+        # Along other axes the network is as causal as the U-Net.
+        self.causal_axes = model.causal_axes
+        ahead = n_fft - 1 + self.hop_length * model.lookaheads[-1]
+        self.lookaheads = (*model.lookaheads[:-1], ahead if self.causal_axes[-1] else 0)
 
     def forward(self, x: Tensor, t: Tensor | None = None, *, cond: Tensor | None = None) -> Tensor:
         """Run the network.
@@ -76,12 +86,39 @@ class SpectralMask(Checkpoint, nn.Module):
             )
         if cond is not None and cond.shape != x.shape:
             raise ValueError(f"cond must have the shape of x, {tuple(x.shape)}, got {tuple(cond.shape)}")
-        noisy = self._spectrum(x if cond is None else cond)
-        heard = (noisy.abs() + _FLOOR).log() / 2
-        heard = rearrange(heard, "n c ... f t -> n (c f) ... t").to(x.dtype)
-        mask = torch.sigmoid(_SLOPE * self.model(heard).to(noisy.real.dtype))
-        mask = rearrange(mask, "n (c f) ... t -> n c ... f t", f=noisy.shape[-2])
-        return self._signal(mask * noisy, x.shape[-1]).to(x.dtype)
+        noisy = x if cond is None else cond
+        if self.memory is not None:
+            return self._in_parts(noisy).to(x.dtype)
+        spectrum = self._spectrum(noisy)
+        return self._signal(self._mask(spectrum, x.dtype) * spectrum, x.shape[-1]).to(x.dtype)
+
+    @property
+    def is_causal(self) -> bool:
+        """True if any axis is."""
+        return any(self.causal_axes)
+
+    def cannot_stream(self, axis: int) -> str | None:
+        if axis != self.spatial_dims - 1:
+            return f"its windows are along the last axis, so not along axis {axis}"
+        return None if self.causal_axes[axis] else "its U-Net is not causal: build it with causal=True"
+
+    def _mask(self, spectrum: Tensor, dtype: torch.dtype) -> Tensor:
+        """For ``(N, C, *spatial[:-1], frequencies, windows)``, of the same or, in a stream, fewer windows."""
+        heard = (spectrum.abs() + _FLOOR).log() / 2
+        mask = self.model(rearrange(heard, "n c ... f t -> n (c f) ... t").to(dtype))
+        mask = torch.sigmoid(_SLOPE * mask.to(spectrum.real.dtype))
+        return rearrange(mask, "n (c f) ... t -> n c ... f t", f=spectrum.shape[-2])
+
+    def _in_parts(self, noisy: Tensor) -> Tensor:
+        """The next part of the signal, as far as its last window is known."""
+        memory = self.memory
+        assert memory is not None
+        if memory.kept is None:
+            memory.kept = Overlap(self.n_fft, self.hop_length)
+        overlap: Overlap = memory.kept
+        overlap.give(noisy.to(torch.promote_types(noisy.dtype, torch.float32)), memory.ended)
+        spectrum = overlap.spectra()
+        return overlap.signal(self._mask(spectrum, noisy.dtype), memory.ended)
 
     def _spectrum(self, x: Tensor) -> Tensor:
         """``(N, C, *spatial)`` as complex ``(N, C, *spatial[:-1], frequencies, windows)``."""
@@ -111,8 +148,6 @@ def _check(model: Any, frequencies: int) -> None:
             f"model must have as many in_channels as out_channels, {frequencies} for every channel of the "
             f"signals, n_fft // 2 + 1, got {channels[0]} and {channels[1]}"
         )
-    if model.is_causal:
-        raise ValueError("model must not be causal, as the windows of the transform are not")
     for name in ("cond_channels", "cond_features", "num_classes", "context_features", "time_embedding"):
         if getattr(model, name):
             raise ValueError(f"model must take nothing but signals, so without {name}")

@@ -5,11 +5,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dynunet import Diffusion, SpectralMask, UNet, load
+from dynunet import Diffusion, FolderDataset, SpectralMask, Stream, UNet, load
+from dynunet.live import LiveSound
 
+from .test_streaming import in_parts
 from .test_unet import filled
 
 N_FFT, HOP = 16, 4
@@ -86,7 +91,6 @@ def test_it_learns_and_restores_in_a_diffusion_model(tmp_path: Path) -> None:
         ({"model": nn.Identity()}, "model must be a UNet, got Identity"),
         ({"model": UNet(1, 10, channels=(4,))}, "9 for every channel of the signals.* got 10 and 10"),
         ({"model": UNet(1, 9, channels=(4,), time_embedding=True)}, "nothing but signals.*time_embedding"),
-        ({"model": UNet(1, 9, channels=(4,), norm="layer", causal=True)}, "must not be causal"),
     ],
 )
 def test_what_makes_no_network_is_refused(options: dict[str, Any], rule: str) -> None:
@@ -100,3 +104,53 @@ def test_other_signals_are_refused() -> None:
         network(1)(signals(1, 2, 9))
     with pytest.raises(ValueError, match=r"cond must have the shape of x, \(1, 1, 9\), got \(1, 1, 8\)"):
         network(1)(signals(1, 1, 9), cond=signals(1, 1, 8))
+
+
+@settings(max_examples=12)
+@given(
+    sizes=st.sampled_from([(1,), (40,), (61,), (3, 37), (2, 1, 33)]),
+    n_fft=st.sampled_from([4, 7, 16]),
+    lookahead=st.integers(0, 3),
+    lengths=st.lists(st.integers(0, 20), min_size=1, max_size=4).filter(any),
+)
+def test_a_signal_in_parts(sizes: tuple[int, ...], n_fft: int, lookahead: int, lengths: list[int]) -> None:
+    causal, ahead = [False] * (len(sizes) - 1) + [True], [0] * (len(sizes) - 1) + [lookahead]
+    options: dict[str, Any] = {"num_blocks": 1, "num_groups": 2, "causal": causal, "lookahead": ahead}
+    unet = filled(UNet(len(sizes), 2 * (n_fft // 2 + 1), channels=(4, 6), **options))
+    made, x = SpectralMask(unet, n_fft, max(1, n_fft // 3)).eval(), signals(1, 2, *sizes)
+    stream = Stream(made)
+    torch.testing.assert_close(in_parts(stream, x, lengths), made(x), rtol=1e-9, atol=1e-9)
+    assert stream.latency >= n_fft - 1
+
+
+def test_no_output_depends_on_what_comes_later() -> None:
+    options: dict[str, Any] = {"num_blocks": 1, "num_groups": 2, "causal": True, "lookahead": 1}
+    made = SpectralMask(filled(UNet(1, 9, channels=(4, 6), **options)), 16, 5)
+    x = signals(1, 1, 70).requires_grad_()
+    assert made.lookaheads == (20,)
+    for at in (0, 31, 40):
+        (gradient,) = torch.autograd.grad(made(x)[0, 0, at], x)
+        assert gradient[0, 0, at + 21 :].eq(0).all()
+        assert gradient[0, 0, : at + 17].ne(0).any()
+
+
+def test_what_cannot_stream_is_refused() -> None:
+    with pytest.raises(ValueError, match="none is: build the network with causal=True"):
+        Stream(network(1).eval())
+    with pytest.raises(ValueError, match="its windows are along the last axis, so not along axis 0"):
+        Stream(network(2, causal=(True, False), norm="layer").eval())
+
+
+def test_sound_is_restored_as_it_comes(tmp_path: Path) -> None:
+    """As from a file, but for the level, which here is that of training."""
+    soundfile.write(tmp_path / "a.wav", signals(3000).numpy() / 4, 8000)
+    data = FolderDataset(tmp_path / "a.wav", coloured=True, size=256, validation=0)
+    unet = filled(UNet(1, BINS, channels=(4, 6), num_blocks=1, num_groups=2, norm="layer", causal=True))
+    model = Diffusion(SpectralMask(unet.float(), N_FFT, HOP), prediction="sample", data=data.units).eval()
+    live, x = LiveSound(model, 8000), signals(1, 3000).numpy()
+    parts = [live(x[:, i : i + 170]) for i in range(0, 3000, 170)]
+    found = np.concatenate([*parts, live(x[:, :0], ended=True)], 1)
+    noisy = torch.from_numpy(x).float()[None]
+    expected = model.sample((1, 1, 3000), 1, cond=noisy, progress=False)[0].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert live.latency == pytest.approx((N_FFT - 1) / 8000)
