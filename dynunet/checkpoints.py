@@ -77,10 +77,10 @@ class Checkpoint(Configured):
         if unused and not push_to_hub:
             raise TypeError(f"save_pretrained takes no argument {unused[0]!r} without push_to_hub=True")
         folder = Path(save_directory)
-        license = cards.license_of(cards.read(folder), license, folder / cards.CARD)
+        named = cards.license_of(cards.read(folder), license, folder / cards.CARD)
         folder.mkdir(parents=True, exist_ok=True)
         self._save_pretrained(folder)
-        self._write_card(folder, repo_id, license, folder)
+        self._write_card(folder, repo_id, named, folder)
         self._home = folder.resolve()
         if not push_to_hub:
             return None
@@ -104,7 +104,8 @@ class Checkpoint(Configured):
 
         Args:
             repo_id: ``"owner/name"``; the repository is made if need be.
-            license: as of :meth:`save_pretrained`.
+            license: as of :meth:`save_pretrained`; by default also that of the card in the folder that the
+                model was loaded from or saved in.
             commit_message, private, token, branch: as of ``huggingface_hub.ModelHubMixin.push_to_hub``.
             options: ``create_pr``, ``allow_patterns``, ``ignore_patterns`` and ``delete_patterns`` as well.
 
@@ -120,6 +121,8 @@ class Checkpoint(Configured):
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         there = cards.on_hub(api, repo_id, branch)
         license = cards.license_of(there, license, f"{cards.CARD} of {repo_id}")
+        if license is None and self._home is not None:
+            license = cards.license_of(cards.read(self._home), None, self._home)
         with TemporaryDirectory() as temporary:
             folder = Path(temporary)
             self._save_pretrained(folder)

@@ -148,6 +148,11 @@ def test_a_card_that_somebody_changed_is_theirs(hub: FakeHub, tmp_path: Path) ->
     large.save_pretrained(tmp_path)
     assert card.read_text() != first
     assert head(card.read_text())["license"] == "mit"  # of the card that was replaced
+    load(tmp_path).push_to_hub("me/loaded")
+    assert head(hub.repositories["me/loaded"]["README.md"].decode())["license"] == "mit"
+    hub.repositories["me/loaded"]["README.md"] = b"Mine."
+    large.save_pretrained(tmp_path, repo_id="me/loaded", push_to_hub=True)
+    assert hub.repositories["me/loaded"]["README.md"] == b"Mine."
     card.write_bytes(card.read_bytes().replace(b"\n", b"\r\n"))  # another system's lines are no change
     small.save_pretrained(tmp_path)
     assert card.read_text() == first
