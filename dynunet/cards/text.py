@@ -66,9 +66,8 @@ def _head(model: Any, spec: DataSpec | None, license: str | None) -> str:
 
 def _about(model: Any, spec: DataSpec | None) -> str:
     task = task_of(model, spec)
-    what = f"A model (`{type(model).__name__}`)"
     does = _DOES[task].format("data" if spec is None else kind_of(spec)) if task else ""
-    return f"{what} that {does}, made with dynunet." if does else f"{what}, written by dynunet."
+    return f"A model of dynunet (`{type(model).__name__}`){f' that {does}' if does else ''}."
 
 
 def _network(model: Any) -> list[str]:
