@@ -16,7 +16,7 @@ import soundfile as sf
 import torch
 from torch import Tensor, nn
 
-from dynunet import Diffusion, Encoder, Supervised, UNet
+from dynunet import Diffusion, Encoder, SpectralMask, Supervised, UNet
 from dynunet.data import FolderDataset
 from dynunet.diffusion import Consistency, coordinates
 from dynunet.exporting import export, network
@@ -282,6 +282,9 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     out = tmp_path / "out"
     with pytest.raises(ValueError, match="must have a dynunet"):
         Diffusion(bent).export(out)
+    masking = SpectralMask(UNet(1, 9, channels=(4,)), n_fft=16)
+    with pytest.raises(ValueError, match="spectral_mask must be left out"):
+        Supervised(masking, "regression").export(out)
     with pytest.raises(TypeError, match="must be a Diffusion or a Supervised, got a UNet"):
         export(UNet(1, 1, channels=(4,)), out)  # type: ignore[arg-type]
     encoder = Encoder(1, 1, 2, channels=(4,), in_layer=lambda x: x if x.sum() > 0 else -x)
@@ -318,6 +321,6 @@ def test_a_wrong_program_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return lambda given: program.module()(**given) + 1
 
     monkeypatch.setattr(network, "_archive", wrong)
-    with pytest.raises(ValueError, match="program must give what the network gives, got a difference of 1"):
+    with pytest.raises(ValueError, match="program must give what the network gives, got an error of 1"):
         untaught(Supervised(Encoder(1, 1, 2, channels=(4,)), "regression")).export(tmp_path / "out", "torch")
     assert not [*tmp_path.iterdir()]
