@@ -26,6 +26,7 @@ from dynunet import Diffusion, SpectralMask, Trainer, UNet
 from dynunet.data import Augment
 from dynunet.nn.flags import with_flags
 
+POWER = 0.8  # of masks, for voices that were not learnt; of those that were, the measures stay as they are
 NETWORK = {
     "channels": (256, 256, 256),
     "strides": ("2",),
@@ -72,7 +73,7 @@ def main(options: Options) -> None:
         if n_fft:
             shape = n_fft // 2 + 1, 2 * options.size // n_fft + 1
             unet = UNet(1, shape[0], **options.network())
-            network, shift = SpectralMask(unet, n_fft), 1.0
+            network, shift = SpectralMask(unet, n_fft, power=POWER), 1.0
         else:
             shape = 1, options.size
             unet = UNet(1, 1, cond_channels=1, time_embedding=True, **options.network())

@@ -7,7 +7,7 @@ windows are functions of a denoiser or a sampler. :class:`Diffusion` combines th
 from .distillation import Consistency
 from .guidance import guided, threshold
 from .likelihood import log_likelihood
-from .losses import SNR, LogNormal, MinSNR, Weighting, huber, l1, l2, mean_loss
+from .losses import SNR, LogNormal, MinSNR, Weighting, WithSpectra, huber, l1, l2, mean_loss
 from .measurement import Measurement, Tangent
 from .model import Diffusion
 from .posterior import DPS, MMPS, Guidance, PiGDM, RePaint
@@ -59,6 +59,7 @@ __all__ = [
     "Tangent",
     "VPrediction",
     "Weighting",
+    "WithSpectra",
     "consistency",
     "coordinates",
     "ddim",

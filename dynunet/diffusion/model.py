@@ -134,7 +134,7 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
             mask: bool, broadcasts against x0, True where an entry counts. Others are missing, whatever they
                 are (NaN too): the network sees noise around 0 there. A sample without any counts for nothing.
             loss: ``"l2"``, ``"l1"``, ``"huber"``, a function of output and target, entry by entry, or with
-                ``prediction="sample"`` ``"l1+stft"``, see :class:`dynunet.diffusion.losses.WithSpectra`.
+                ``prediction="sample"`` ``"l1+stft"``, see :class:`dynunet.diffusion.WithSpectra`.
             quantiles: ``(N,)`` in (0, 1), where in the distribution of times each sample is; by default they
                 are drawn, one in each of N equal intervals.
             generator: source of the times, the noise and the dropped conditions; a list with one per sample

@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..arguments import integer
+from ..arguments import integer, positive
 from ..checkpoints import Checkpoint
 from .causal import Remembers
 from .overlap import Overlap
@@ -37,6 +37,8 @@ class SpectralMask(Remembers, Checkpoint, nn.Module):
             of the signals; that of frequency f of channel c is ``c * (n_fft // 2 + 1) + f``.
         n_fft: length of the Hann windows in entries.
         hop_length: from one window to the next, at most half of ``n_fft``; by default that.
+        power: that masks are raised to in evaluation mode. Less than 1 leaves more of the noise, and more of
+            the speech of somebody whom the network takes for noise because it has not learnt the voice.
 
     Shape:
         ``(N, channels, *spatial)`` to the same, for any size. The U-Net gets ``size // hop_length + 1``
@@ -52,12 +54,15 @@ class SpectralMask(Remembers, Checkpoint, nn.Module):
     torch.Size([1, 1, 1000])
     """
 
-    def __init__(self, model: UNet, n_fft: int = 256, hop_length: int | None = None) -> None:
+    def __init__(
+        self, model: UNet, n_fft: int = 256, hop_length: int | None = None, power: float = 1.0
+    ) -> None:
         super().__init__()
         self.n_fft = integer(n_fft, "n_fft", 4)
         self.hop_length = n_fft // 2 if hop_length is None else integer(hop_length, "hop_length")
         if self.hop_length > n_fft // 2:
             raise ValueError(f"hop_length must be at most half of n_fft, {n_fft // 2}, got {hop_length}")
+        self.power = positive(power, "power")
         _check(model, n_fft // 2 + 1)
         self.model = model
         self.spatial_dims = model.spatial_dims
@@ -107,6 +112,7 @@ class SpectralMask(Remembers, Checkpoint, nn.Module):
         heard = (spectrum.abs() + _FLOOR).log() / 2
         mask = self.model(rearrange(heard, "n c ... f t -> n (c f) ... t").to(dtype))
         mask = torch.sigmoid(_SLOPE * mask.to(spectrum.real.dtype))
+        mask = mask if self.training or self.power == 1 else mask**self.power
         return rearrange(mask, "n (c f) ... t -> n c ... f t", f=spectrum.shape[-2])
 
     def _in_parts(self, noisy: Tensor) -> Tensor:

@@ -21,16 +21,16 @@ N_FFT, HOP = 16, 4
 BINS = N_FFT // 2 + 1
 
 
-def network(spatial_dims: int, channels: int = 1, **options: Any) -> SpectralMask:
+def network(spatial_dims: int, channels: int = 1, power: float = 1.0, **options: Any) -> SpectralMask:
     unet = filled(UNet(spatial_dims, channels * BINS, channels=(4, 6), num_groups=2, num_blocks=1, **options))
-    return SpectralMask(unet, N_FFT, HOP).double()
+    return SpectralMask(unet, N_FFT, HOP, power).double()
 
 
 def signals(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
 
-def masked(unet: nn.Module, signal: np.ndarray) -> np.ndarray:
+def masked(unet: nn.Module, signal: np.ndarray, power: float = 1.0) -> np.ndarray:
     """``(C, T)`` through the network, by windows that are cut out one by one and added up again."""
     channels, size = signal.shape
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)
@@ -42,7 +42,7 @@ def masked(unet: nn.Module, signal: np.ndarray) -> np.ndarray:
     heard = torch.from_numpy(0.5 * np.log(np.abs(spectra) + 1e-2)).reshape(1, channels * BINS, -1)
     mask = 1 / (1 + np.exp(-3 * unet(heard)[0].detach().numpy().reshape(spectra.shape)))
     out, weight = np.zeros_like(padded), np.zeros(padded.shape[1])
-    for i, spectrum in zip(starts, np.moveaxis(mask * spectra, -1, 0), strict=True):
+    for i, spectrum in zip(starts, np.moveaxis(mask**power * spectra, -1, 0), strict=True):
         out[:, i : i + N_FFT] += window * np.fft.irfft(spectrum, N_FFT)
         weight[i : i + N_FFT] += window**2
     inside = slice(N_FFT // 2, N_FFT // 2 + size)
@@ -88,6 +88,7 @@ def test_it_learns_and_restores_in_a_diffusion_model(tmp_path: Path) -> None:
     [
         ({"hop_length": 9}, "hop_length must be at most half of n_fft, 8, got 9"),
         ({"n_fft": 15.5}, "n_fft must be an int"),
+        ({"power": 0}, "power must be positive.* got 0"),
         ({"model": nn.Identity()}, "model must be a UNet, got Identity"),
         ({"model": UNet(1, 10, channels=(4,))}, "9 for every channel of the signals.* got 10 and 10"),
         ({"model": UNet(1, 9, channels=(4,), time_embedding=True)}, "nothing but signals.*time_embedding"),
