@@ -43,7 +43,7 @@ class Training:
             with ui.column().classes("w-8/12 min-w-0"):
                 self._there()
         page.listeners.append(self._follow)
-        self._show_command()
+        self._follow()
         ui.timer(_LOOK, self._look)
 
     def _new(self) -> None:
