@@ -125,7 +125,7 @@ class Training:
             began = searched
         if self.cards:
             before = {folder: card.seen for folder, card in self.cards.items()}
-            found = await to_thread(watched, before)
+            found = await to_thread(watched, self.page.roots, before)
             self._show(found)
         ended = time.monotonic()
         self.look_at = ended + _SHARE * (ended - began) - _LOOK

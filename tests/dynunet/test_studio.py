@@ -28,6 +28,7 @@ from dynunet.studio.describe import describe, network_flags, usual
 from dynunet.studio.jobs import command_line
 from dynunet.studio.launch import train_arguments
 from dynunet.studio.roots import Roots
+from dynunet.studio.run_card import watched
 from dynunet.studio.server import OnlyThisPage
 from dynunet.training import background
 from dynunet.training.background import output, process_of, stop
@@ -301,6 +302,16 @@ def test_a_run_whose_data_lie_elsewhere_is_not_resumed(
     trainer(tmp_path / "open/run", steps=1, about={"flags": flags}).fit()
     with pytest.raises(ValueError, match="source must be below"):
         launch.resume(roots, tmp_path / "open/run")
+
+
+def test_a_run_with_links_that_lead_out_is_not_looked_at(roots: Roots, tmp_path: Path) -> None:
+    run = tmp_path / "open/run"
+    run.mkdir()
+    (tmp_path / "secret/words").write_text("secret")
+    (run / "output.txt").symlink_to(tmp_path / "secret/words")
+    seen = watched(roots, {run: None})[run]
+    assert (seen.said, seen.state) == ("", None)
+    assert "must be below" in seen.problem
 
 
 def test_the_process_that_trains_is_known_and_can_be_stopped(tmp_path: Path) -> None:
