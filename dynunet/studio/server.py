@@ -98,7 +98,7 @@ def _page(page: Page) -> None:
     ui.colors(primary="#1f4e79")
     with ui.header().classes("items-center py-1"):
         ui.label("dynunet studio").classes("text-lg")
-        with ui.tabs(on_change=lambda event: opened(event.value)) as tabs:
+        with ui.tabs(on_change=lambda event: opened(str(event.value))) as tabs:
             made = {name: ui.tab(name) for name, _ in _TABS}
     with ui.tab_panels(tabs, value="Design", keep_alive=True, animated=False).classes("w-full"):
         panels.update({name: ui.tab_panel(tab) for name, tab in made.items()})
