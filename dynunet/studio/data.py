@@ -49,6 +49,7 @@ class Data:
         self.busy.set_visibility(False)
         self.choice.set_visibility(False)
         page.listeners.append(self._follow)
+        self._follow()
 
     def _follow(self) -> None:
         if self.page.source is not None:

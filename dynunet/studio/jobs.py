@@ -15,9 +15,12 @@ from ..data import find
 from ..data.errors import shown
 from .roots import Roots
 
-__all__ = ["Job", "command_line", "fields_of"]
+__all__ = ["Job", "command_line", "fields_of", "stop_all"]
 
 _SAID = 4000  # characters that are kept
+
+
+_running: "set[Job]" = set()
 
 
 class Job:
@@ -49,16 +52,25 @@ class Job:
             env={**os.environ, "HF_HUB_OFFLINE": "1"},  # a run is a folder, and nothing is fetched
         )
         self.process = process
-        assert process.stdout is not None
-        while part := await process.stdout.read(2**12):
-            text = (text + part.decode("utf-8", "replace"))[-_SAID:]
-            self.said(text)
-        return await process.wait() == 0
+        _running.add(self)
+        try:
+            while process.stdout is not None and (part := await process.stdout.read(2**12)):
+                text = (text + part.decode("utf-8", "replace"))[-_SAID:]
+                self.said(text)
+            return await process.wait() == 0
+        finally:
+            _running.discard(self)
 
     def stop(self) -> None:
         """What Ctrl-C does: what is done is kept."""
         if self.process is not None and self.process.returncode is None:
             self.process.send_signal(signal.SIGINT)
+
+
+def stop_all() -> None:
+    """End what runs, when the studio ends."""
+    for job in list(_running):
+        job.stop()
 
 
 def fields_of(command: Any, apart: Sequence[str]) -> list[Flag]:

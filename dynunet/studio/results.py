@@ -59,12 +59,13 @@ class Results:
         end, kind = ("-film.gif", "image/gif") if film else ("-overview.png", "image/png")
         picture = out.with_name(out.name + end)
         if source is None and picture.is_file():
-            image = ui.image(address(picture.read_bytes(), kind)).classes("w-full").props("fit=contain")
+            content = self.page.roots.there(picture).read_bytes()
+            image = ui.image(address(content, kind)).classes("w-full").props("fit=contain")
             image.props["data-picture"] = "film" if film else "overview"
             self._button("Film" if film else "Picture", picture)
         table = out / "predictions.csv"
         if table.is_file():
-            lines = table.read_text(encoding="utf-8").splitlines()[:_TABLE]
+            lines = self.page.roots.there(table).read_text(encoding="utf-8").splitlines()[:_TABLE]
             ui.label("\n".join(map(shown, lines))).classes("font-mono text-xs whitespace-pre")
             self._button("Table", table)
         files = _files(out)

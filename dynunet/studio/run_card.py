@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 from nicegui import ui
 
 from ..training.background import output
-from ..training.folder import LOG
+from ..training.folder import LOG, OUTPUT
 from ..training.overview import Overview, overview, samples_of
+from ..training.record import RUN
 from ..training.run import read_log
 from .page import Page
 from .pictures import address
+from .roots import Roots
 
 __all__ = ["RunCard", "Seen", "charted", "watched"]
 
@@ -39,12 +41,16 @@ class Seen(NamedTuple):
     problem: str
 
 
-def watched(before: Mapping[Path, Seen | None]) -> dict[Path, Seen]:
+def watched(roots: Roots, before: Mapping[Path, Seen | None]) -> dict[Path, Seen]:
     """Look at runs, given what was seen of them before: a log that is as it was is not read again."""
-    return {folder: _seen(folder, seen) for folder, seen in before.items()}
+    return {folder: _seen(roots, folder, seen) for folder, seen in before.items()}
 
 
-def _seen(folder: Path, before: Seen | None) -> Seen:
+def _seen(roots: Roots, folder: Path, before: Seen | None) -> Seen:
+    try:
+        roots.check_links([folder / name for name in (RUN, LOG, OUTPUT)], "a file of the run")
+    except ValueError as error:
+        return Seen((0, 0), None, [], [], "", str(error))
     log = folder / LOG
     stamp = (log.stat().st_mtime_ns, log.stat().st_size) if log.is_file() else (0, 0)
     rows = before.rows if before is not None and before.stamp == stamp else read_log(log)

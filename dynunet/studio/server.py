@@ -20,6 +20,7 @@ except ImportError as error:
 
 from ..progress import say
 from . import data, design, train, use
+from .jobs import stop_all
 from .page import Page
 from .roots import Roots
 
@@ -27,7 +28,7 @@ __all__ = ["serve"]
 
 _HOST = "127.0.0.1"
 _NAMES = (_HOST, "localhost")
-_TABS = (("Design", design), ("Data", data), ("Train", train), ("Use", use))
+_TABS: tuple[tuple[str, Any], ...] = (("Design", design), ("Data", data), ("Train", train), ("Use", use))
 _POLICY = b"default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; frame-ancestors 'none'"
 Scope = MutableMapping[str, Any]
 
@@ -51,6 +52,7 @@ def serve(folders: Sequence[Path], port: int, show: bool) -> None:
 
     core.app.add_middleware(OnlyThisPage, port=port)  # type: ignore[arg-type]
     app.on_startup(lambda: say(f"the studio is at {address}; Ctrl-C ends it, and no training"))
+    app.on_shutdown(stop_all)
     if show:
         app.on_startup(lambda: _open(address))
     ui.run(
@@ -83,16 +85,24 @@ def _free(port: int) -> int:
 
 
 def _page(page: Page) -> None:
-    """Header and tabs."""
+    """Header and tabs, each of which is made when it is opened first, so that the page is there at once."""
+    waiting, panels = dict(_TABS), {}
+
+    def opened(name: str) -> None:
+        if name in waiting and name in panels:
+            with panels[name]:
+                waiting.pop(name).build(page)
+        for listener in page.tabs:
+            listener()
+
     ui.colors(primary="#1f4e79")
     with ui.header().classes("items-center py-1"):
         ui.label("dynunet studio").classes("text-lg")
-        with ui.tabs(on_change=lambda: [listener() for listener in page.tabs]) as tabs:
+        with ui.tabs(on_change=lambda event: opened(str(event.value))) as tabs:
             made = {name: ui.tab(name) for name, _ in _TABS}
-    with ui.tab_panels(tabs, value=made["Design"], keep_alive=True, animated=False).classes("w-full"):
-        for name, part in _TABS:
-            with ui.tab_panel(made[name]):
-                part.build(page)
+    with ui.tab_panels(tabs, value="Design", keep_alive=True, animated=False).classes("w-full"):
+        panels.update({name: ui.tab_panel(tab) for name, tab in made.items()})
+    opened("Design")
 
 
 class OnlyThisPage:

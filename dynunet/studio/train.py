@@ -43,7 +43,7 @@ class Training:
             with ui.column().classes("w-8/12 min-w-0"):
                 self._there()
         page.listeners.append(self._follow)
-        self._show_command()
+        self._follow()
         ui.timer(_LOOK, self._look)
 
     def _new(self) -> None:
@@ -125,7 +125,7 @@ class Training:
             began = searched
         if self.cards:
             before = {folder: card.seen for folder, card in self.cards.items()}
-            found = await to_thread(watched, before)
+            found = await to_thread(watched, self.page.roots, before)
             self._show(found)
         ended = time.monotonic()
         self.look_at = ended + _SHARE * (ended - began) - _LOOK

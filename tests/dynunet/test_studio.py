@@ -25,8 +25,10 @@ from dynunet.nn import spec
 from dynunet.nn.spec import NetworkSpec, options
 from dynunet.studio import launch
 from dynunet.studio.describe import describe, network_flags, usual
+from dynunet.studio.jobs import command_line
 from dynunet.studio.launch import train_arguments
 from dynunet.studio.roots import Roots
+from dynunet.studio.run_card import watched
 from dynunet.studio.server import OnlyThisPage
 from dynunet.training import background
 from dynunet.training.background import output, process_of, stop
@@ -34,6 +36,7 @@ from dynunet.training.folder import locked, note
 from dynunet.training.interrupts import Interrupts
 from dynunet.training.overview import overview, runs_below
 
+from .data_writers import npy
 from .trainers import trainer
 
 # Folders
@@ -249,6 +252,48 @@ def test_a_run_reads_and_writes_below_the_folders_alone(roots: Roots, tmp_path: 
         train_arguments(roots, source, "runs/new", {"steps": "many"}, [])
 
 
+def test_every_flag_of_training_has_a_place() -> None:
+    names = [f.name for flags in launch.groups().values() for f in flags]
+    names += [f.name for f in launch.data_flags()]
+    network = [f.name for f in flags_of_form(Train) if f.group == "network"]
+    apart = ["source", "out", "resume", "config"]
+    assert sorted([*names, *network, *apart]) == sorted(f.name for f in flags_of_form(Train))
+
+
+def test_files_that_lie_elsewhere_are_not_looked_at(roots: Roots, tmp_path: Path) -> None:
+    source = tmp_path / "open/data"
+    with pytest.raises(ValueError, match="source must be below"):
+        launch.data_of(roots, source, {})
+    (source / "file.npy").unlink()
+    for i in range(4):
+        npy(source / f"{i}.npy")
+    dataset = launch.data_of(roots, source, {"validation": "0.5"})
+    assert dataset.shape == (1, 6, 5)
+    assert len(dataset) == 2
+
+
+def test_commands_read_and_write_below_the_folders_alone(roots: Roots, tmp_path: Path) -> None:
+    run, outside = str(tmp_path / "other"), str(tmp_path / "secret")
+    given = {"run-folder": run, "num": "3"}
+    line = command_line(roots, "sample", Sample, given, "results")
+    assert line == ["sample", run, "--out", str(tmp_path / "open/results"), "--num", "3"]
+    for wrong in (
+        {**given, "run-folder": outside},
+        {**given, "guide": outside},
+        {**given, "num": f"3 --guide {outside}"},
+        {**given, "num": f"3 --guide {tmp_path}/open/../secret"},
+        {**given, "num": "3 --guide owner/name"},
+    ):
+        with pytest.raises(ValueError, match=r"run-folder|guide"):
+            command_line(roots, "sample", Sample, wrong, "results")
+    with pytest.raises(ValueError, match="out must be below"):
+        command_line(roots, "sample", Sample, given, outside)
+    with pytest.raises(ValueError, match="run folder: choose one first"):
+        command_line(roots, "sample", Sample, {}, "results", ["run-folder"])
+    with pytest.raises(ValueError, match="source must be below"):  # by a link in it
+        command_line(roots, "denoise", Denoise, {"run-folder": run, "source": "data"}, "results")
+
+
 def test_a_run_whose_data_lie_elsewhere_is_not_resumed(
     roots: Roots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,6 +302,16 @@ def test_a_run_whose_data_lie_elsewhere_is_not_resumed(
     trainer(tmp_path / "open/run", steps=1, about={"flags": flags}).fit()
     with pytest.raises(ValueError, match="source must be below"):
         launch.resume(roots, tmp_path / "open/run")
+
+
+def test_a_run_with_links_that_lead_out_is_not_looked_at(roots: Roots, tmp_path: Path) -> None:
+    run = tmp_path / "open/run"
+    run.mkdir()
+    (tmp_path / "secret/words").write_text("secret")
+    (run / "output.txt").symlink_to(tmp_path / "secret/words")
+    seen = watched(roots, {run: None})[run]
+    assert (seen.said, seen.state) == ("", None)
+    assert "must be below" in seen.problem
 
 
 def test_the_process_that_trains_is_known_and_can_be_stopped(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from dynunet import plotting
 from dynunet.data import FolderDataset
@@ -95,6 +95,6 @@ def test_a_film_goes_from_noise_to_the_samples(tmp_path: Path) -> None:
     assert "film.gif" not in str(plain)
     assert "b-film.gif" in str(made)
     assert [f.read_bytes() for f in plain.files] == [f.read_bytes() for f in made.files]
-    film = Image.open(tmp_path / "b-film.gif")
-    assert film.n_frames == 5
+    with Image.open(tmp_path / "b-film.gif") as film:
+        assert len(list(ImageSequence.Iterator(film))) == 5
     assert not (tmp_path / "a-film.gif").exists()
