@@ -151,6 +151,7 @@ def test_coordinates() -> None:
     assert_close(runner.windowed(x.numpy()), told(x, coordinates(x.shape)))
 
 
+@pytest.mark.inductor
 def test_restores_files(tmp_path: Path) -> None:
     sound = np.random.default_rng(0).normal(0, 0.1, 150).astype(np.float32)
     sf.write(tmp_path / "a.wav", sound, 8000, "FLOAT")
@@ -201,6 +202,7 @@ def test_predicts_files(tmp_path: Path) -> None:
     assert len(np.unique(wanted[0])) > 1
 
 
+@pytest.mark.inductor
 def test_four_axes(tmp_path: Path) -> None:
     model = untaught(Supervised(UNet(4, 1, channels=(4,), norm=None, **SMALL), "regression"))
     model.export(tmp_path / "out")
