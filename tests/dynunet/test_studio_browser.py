@@ -211,8 +211,8 @@ def test_the_end_of_the_studio_ends_no_training_and_another_takes_it_over(root: 
 def test_pages_do_not_disturb_each_other_and_names_are_only_text(root: Path, browser: Browser) -> None:
     evil = "<img src=x onerror=document.title='evil'>"
     (root / evil).mkdir()
-    wav(root / evil / "<b>0</b>.wav", 64)
-    (root / evil / "<script>document.title='evil'</script>.png").write_bytes(b"nothing")
+    wav(root / evil / "<b>0.wav", 64)
+    (root / evil / "<script>document.title='evil'<script>.png").write_bytes(b"nothing")
     browser.type("channels", "4 8")
     browser.reads("python", r"channels=\(4, 8\)")
     first = browser.driver.current_window_handle
