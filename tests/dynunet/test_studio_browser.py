@@ -128,6 +128,7 @@ def written(folder: Path, dims: int) -> str:
 def test_every_number_of_axes(root: Path, browser: Browser, tmp_path: Path, dims: int) -> None:
     suffix = written(root / "data", dims)
     browser.choose("spatial_dims", f"{dims}-D")
+    browser.reads("python", rf"UNet\({dims}, 1")  # the form is made anew
     browser.type("channels", "4 8")
     browser.type("size", "8")
     browser.type("num_groups", "2")
