@@ -140,7 +140,7 @@ def _trainable(model: Any) -> nn.Module:
 
 def width(model: nn.Module) -> int | None:
     """The channels of the first level of its network, None if that is of another library."""
-    network = model
+    network: Any = model
     while not isinstance(network, Network) and hasattr(network, "model"):
         network = network.model
     return network.spec.channels[0] if isinstance(network, Network) else None
