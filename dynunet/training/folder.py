@@ -46,7 +46,7 @@ def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
         ValueError: naming what is there.
     """
     _check_path(folder)
-    if not folder.exists() or {path.name for path in folder.iterdir()} <= {LOCK, PROCESS, OUTPUT}:
+    if not folder.exists() or all(_before_a_run(path.name) for path in folder.iterdir()):
         return
     if not (folder / RUN).is_file():
         raise ValueError(f"out must be a new or empty folder or that of a run (with {RUN}), got {folder}")
@@ -156,6 +156,11 @@ def _own(folder: Path) -> tuple[list[Path], list[Path]]:
             "folder"
         )
     return files, folders
+
+
+def _before_a_run(name: str) -> bool:
+    """True for what is in a folder before a run begins there, or while another process of it writes that."""
+    return name in (LOCK, PROCESS, OUTPUT) or LEFT.fullmatch(name) is not None
 
 
 def _is_card(folder: Path, name: str) -> bool:

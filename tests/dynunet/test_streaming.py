@@ -150,7 +150,8 @@ def test_what_cannot_stream_is_refused() -> None:
         with pytest.raises(ValueError, match=pattern):
             Stream(network, **more)
     with pytest.raises(
-        TypeError, match="model must be a UNet or an Encoder, as the model of a Diffusion is, got Linear"
+        TypeError,
+        match="model must be a UNet, Encoder or SpectralMask, as the model of a Diffusion is, got Linear",
     ):
         Stream(torch.nn.Linear(1, 1))  # type: ignore[arg-type]
 

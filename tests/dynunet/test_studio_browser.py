@@ -1,4 +1,4 @@
-"""The studio in a real browser: design, training, stop, resume, sampling, download; one case by default."""
+"""The studio in a real browser: design, training, stop, resume, sampling, download; the gate runs the first."""
 
 import os
 import shlex
@@ -47,6 +47,7 @@ def logged(folder: Path) -> int:
     return len(text.splitlines()) - 1
 
 
+@pytest.mark.browser
 @pytest.mark.usefixtures("without_the_curve")
 def test_design_train_reload_stop_resume_sample(root: Path, browser: Browser, tmp_path: Path) -> None:
     for i in range(6):

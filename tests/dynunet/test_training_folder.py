@@ -14,7 +14,7 @@ import pytest
 
 from dynunet import Diffusion
 from dynunet.training import TrainingError
-from dynunet.training.folder import locked
+from dynunet.training.folder import check_folder, locked
 from dynunet.training.state import Checkpoints
 from dynunet.writing import DiskFull, replacing, write_text, written
 
@@ -293,3 +293,13 @@ def test_a_log_that_is_damaged_loses_what_is_no_row(tmp_path: Path) -> None:
     trainer(tmp_path / "run", steps=4, log_every=1).fit(resume=True)
     assert log.read_bytes() == b"".join(rows[:4])
     assert "resumed" in json.loads((tmp_path / "run/run.json").read_text())
+
+
+def test_a_folder_that_another_process_of_the_run_has_begun(tmp_path: Path) -> None:
+    """Each of several processes checks it, and the first writes there meanwhile."""
+    for name in (".lock", ".process", "output.txt", ".tmp-17-0123abcd"):
+        (tmp_path / name).touch()
+        check_folder(tmp_path, resume=False, overwrite=False)
+    (tmp_path / "mine").touch()
+    with pytest.raises(ValueError, match="out must be a new or empty folder"):
+        check_folder(tmp_path, resume=False, overwrite=False)
