@@ -1,4 +1,4 @@
-"""The studio in a real browser: design, training, stop, resume, sampling, download; the gate runs the first."""
+"""The studio in a real browser: design, training, stop, resume, sampling, download; the gate runs one case."""
 
 import os
 import shlex
