@@ -1,4 +1,4 @@
-"""The studio in a real browser: design, training, stop, resume, sampling, download; the gate runs one case."""
+"""The studio in a real browser: design, training, stop, resume, sampling, download; the gate runs one."""
 
 import os
 import shlex
