@@ -16,7 +16,7 @@ from .checkpoints import Checkpoint
 from .config import AroundNetwork
 from .data.options import TASKS
 from .diffusion.checks import check_data, check_finite
-from .diffusion.losses import ELEMENTWISE, loss_sum
+from .diffusion.losses import ERRORS, loss_sum
 from .diffusion.sampling import evaluation_mode
 from .losses import FOCUS, cross_entropy, soft_dice
 from .masks import expanded_mask
@@ -45,7 +45,8 @@ class Supervised(AroundNetwork, Checkpoint, nn.Module):
             module. If it returns a tuple, as with ``deep_supervision``, the loss covers every resolution.
         task: ``"segmentation"``, ``"classification"`` or ``"regression"``.
         loss: ``"ce"``, ``"dice"``, ``"dice+ce"`` or ``"focal"`` (gamma 2) for classes; ``"l2"``, ``"l1"``,
-            ``"huber"`` or a function of output and target, entry by entry, for regression. By default
+            ``"huber"``, ``"l1+stft"`` (of signals) or a function of output and target, entry by entry, for
+            regression. By default
             ``"dice+ce"``, ``"ce"`` and ``"l2"``.
         multilabel: classes are not exclusive: each has its own probability, and targets are bool with a class
             axis.
@@ -157,7 +158,7 @@ class Supervised(AroundNetwork, Checkpoint, nn.Module):
     def _sum(self, output: Tensor, target: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
         output = output.to(torch.promote_types(output.dtype, torch.float32))
         if self.task == "regression":
-            loss = self.loss_name if callable(self.loss_name) else ELEMENTWISE[self.loss_name]
+            loss = self.loss_name if callable(self.loss_name) else ERRORS[self.loss_name]
             return loss_sum(output, target, mask=counted, loss=loss)
         focus = FOCUS if self.loss_name == "focal" else 0.0
         return cross_entropy(output, target, counted, self.class_weights, focus)
@@ -371,7 +372,7 @@ def _checked_loss(
     loss: str | Callable[[Tensor, Tensor], Tensor] | None, task: str
 ) -> str | Callable[[Tensor, Tensor], Tensor]:
     """The name of a loss of the task, by default its own; for regression also a function."""
-    known = tuple(ELEMENTWISE) if task == "regression" else CLASS_LOSSES
+    known = tuple(ERRORS) if task == "regression" else CLASS_LOSSES
     if loss is None:
         return _DEFAULTS[task]
     if not callable(loss):

@@ -74,15 +74,25 @@ def with_noise(clips: Sequence[Path], noise: Path, **how: Any) -> list[Test]:
 
 
 def held_out(clips: Sequence[Path], units: dict[str, Any]) -> list[Path]:
-    """Some at random, always the same, of half a second or more in which something is heard."""
-    held: list[Path] = []
-    for i in np.random.default_rng(0).permutation(len(clips)).tolist():
-        if len(held) >= min(JUDGED, max(1, len(clips) // 9)):
+    """Some at random, always the same."""
+    return [clip for clip, _ in heard(clips, units, min(JUDGED, max(1, len(clips) // 9)))]
+
+
+def heard(
+    files: Sequence[Path], units: dict[str, Any], most: int, seconds: float = 0.5, seed: int = 0
+) -> list[tuple[Path, Tensor]]:
+    """Recordings ``(C, T)`` at random, always the same, that are so long and in which something is heard."""
+    found: list[tuple[Path, Tensor]] = []
+    for i in np.random.default_rng(seed).permutation(len(files)).tolist():
+        try:
+            x = load(files[i], units).x
+        except ValueError:  # a few of the packages' files are empty
+            continue
+        if x.shape[-1] >= seconds * units["sample_rate"] and x.square().mean() > 1e-6:
+            found.append((files[i], x))
+        if len(found) == most:
             break
-        x = load(clips[i], units).x
-        if 2 * x.shape[-1] >= units["sample_rate"] and x.square().mean() > 1e-6:
-            held.append(clips[i])
-    return held
+    return found
 
 
 def _divided(files: Sequence[Path], out: Path, units: dict[str, Any]) -> tuple[Path, Path]:

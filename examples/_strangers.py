@@ -7,14 +7,13 @@ man and a woman who speak a fourth language, in noises none of which was among t
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from _runs import debian
-from _speech import LEVEL, WHOLE, Test, held_out
+from _speech import LEVEL, WHOLE, Test, heard, held_out
 from scipy.signal import butter, resample, sosfiltfilt
 from torch import Tensor
 
@@ -30,7 +29,6 @@ PACKAGES = (
     "asterisk-core-sounds-en-wav asterisk-core-sounds-es-wav asterisk-core-sounds-fr-wav "
     "asterisk-core-sounds-it-wav asterisk-core-sounds-ru-wav asterisk-prompt-it-menardi-wav sonic-pi-samples"
 )
-LEAST = 0.5  # seconds of a recorded noise that is used
 _MADE, _SECONDS = 240, 8  # noises that are made to learn from, and how long each is
 _PER_VOICE, _LONGEST = 30, 8  # recordings of a stranger, and seconds of each
 
@@ -57,13 +55,16 @@ def speech(
         size: of a pair, in samples.
         how: sample_rate and snr of FolderDataset; what is learnt from has 5 dB less and more.
     """
-    root = partial(debian, packages=PACKAGES)
-    voices = [data] if data else [root(f"{SOUNDS}/{voice}") for voice in VOICES]
-    debian(SOUNDS, packages=PACKAGES, data=data)
-    strangers = [other] if other else [] if data else [root(f"{SOUNDS}/{voice}") for voice in STRANGERS]
-    for name, given in (("--data", data), ("--other", other), ("--noise", noise)):
-        if given is not None:
-            debian("", packages=PACKAGES, data=given, flag=name)
+
+    def places(given: Path | None, flag: str, *names: str) -> list[Path]:
+        return [
+            debian(name, packages=PACKAGES, data=given, flag=flag) for name in names[: 1 if given else None]
+        ]
+
+    voices = places(data, "--data", *(f"{SOUNDS}/{voice}" for voice in VOICES))
+    strangers = () if data and not other else STRANGERS
+    strangers = places(other, "--other", *(f"{SOUNDS}/{voice}" for voice in strangers))
+    (noises,) = places(noise, "--noise", SAMPLES)
     how = {**WHOLE, **how, "size": (size,)}
     whole = FolderDataset([file for voice in voices for file in find(voice)], **how)
     print(whole.report())
@@ -72,11 +73,11 @@ def speech(
     held = held_out(clips, units)
     others = [clip for clip in clips if clip not in held]
 
-    learnt, judged = _noises(find(noise or root(SAMPLES)), noise is None, units)
+    learnt, judged = _noises(find(noises), noise is None, units)
     if not data:
-        talk = _heard(find(root(f"{SOUNDS}/{CROWD}")), units, 200)
-        judged.append(_crowd([x for _, x in talk], 60 * units["sample_rate"], rng))
-    talk = [x for _, x in _heard(others, units, 300)]
+        (crowd,) = places(None, "", f"{SOUNDS}/{CROWD}")
+        judged.append(_crowd(_samples(find(crowd), units, 200), 60 * units["sample_rate"], rng))
+    talk = _samples(others, units, 300)
     made = _written(_made(learnt, talk, units, rng), folder / "noise" / "learn", units)
     _written(judged, folder / "noise" / "judge", units)
 
@@ -85,27 +86,15 @@ def speech(
     pairs, validation = (FolderDataset(files, **how) for files in (others, held))
     tests: dict[str, list[Test]] = {}
     for voice in strangers:
-        chosen = [file for file, _ in _heard(find(voice), units, _PER_VOICE, 1.0)]
+        chosen = [file for file, _ in heard(find(voice), units, _PER_VOICE, 1.0, seed=1)]
         tests.setdefault("strangers", []).extend(_tests(chosen, judged, units, snr))
     tests["voices it learnt"] = _tests(held, judged, units, snr)
     return Speech(pairs, validation, tests)
 
 
-def _heard(
-    files: Sequence[Path], units: dict[str, Any], most: int, seconds: float = LEAST
-) -> list[tuple[Path, np.ndarray]]:
-    """Some at random, always the same, that are so long and not silent."""
-    found: list[tuple[Path, np.ndarray]] = []
-    for i in np.random.default_rng(1).permutation(len(files)).tolist():
-        try:
-            x = load(files[i], units).x[0].numpy()
-        except ValueError:  # which cannot be read: a few of the packages' are empty
-            continue
-        if len(x) >= seconds * units["sample_rate"] and float(np.square(x).mean()) > 1e-6:
-            found.append((files[i], x))
-        if len(found) == most:
-            break
-    return found
+def _samples(files: Sequence[Path], units: dict[str, Any], most: int) -> list[np.ndarray]:
+    """The first channels of some that are heard."""
+    return [x[0].numpy() for _, x in heard(files, units, most, seed=1)]
 
 
 def _noises(
@@ -113,7 +102,8 @@ def _noises(
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Noises to learn from, and others to judge by."""
     learnt, judged = [], []
-    for file, x in _heard(files, units, len(files)):
+    for file, sound in heard(files, units, len(files), seed=1):
+        x = sound[0].numpy()
         if ours:
             (judged if file.stem in UNHEARD else learnt).append(x)
         else:

@@ -232,7 +232,7 @@ LOSSES: dict[str | None, Weighting] = {
     "min_snr": MinSNR(),
     "edm": LogNormal(),
 }
-ELEMENTWISE: dict[str, Elementwise] = {
+ERRORS: dict[str, Elementwise] = {
     "l1": l1,
     "l2": l2,
     "huber": huber,

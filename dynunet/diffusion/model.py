@@ -22,7 +22,7 @@ from . import checks, reconstruction, rescaling, restoration
 from .guidance import Estimate, Interval, at_levels, can_guide, dropped, guided
 from .likelihood import log_likelihood
 from .losses import (
-    ELEMENTWISE,
+    ERRORS,
     LOSSES,
     Elementwise,
     LogNormal,
@@ -160,7 +160,7 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         **cond: Any,
     ) -> tuple[Tensor, Tensor]:
         """The error of :meth:`loss` as a sum, and the number of its entries: both add up over batches."""
-        error = checks.look_up(loss, ELEMENTWISE, "loss")
+        error = checks.look_up(loss, ERRORS, "loss")
         if isinstance(error, WithSpectra) and not isinstance(self.prediction, Sample):
             raise ValueError(f'loss must be of entries unless prediction is "sample", got {loss!r}')
         x0, mask, quantiles, cond = self._examples(x0, mask, quantiles, generator, cond)

@@ -1,4 +1,4 @@
-"""Signals in overlapping windows that come and go part by part: the spectra of a stream, and their signal."""
+"""Short-time spectra of a signal, and the signal of spectra that were changed, as a whole or part by part."""
 
 import torch
 from torch import Tensor
@@ -8,10 +8,10 @@ __all__ = ["Overlap"]
 
 
 class Overlap:
-    """The windows of a short-time Fourier transform of a signal that is given in parts.
+    """The windows of a short-time Fourier transform of a signal, which is given in one part or several.
 
-    They are those of ``torch.stft`` and ``torch.istft`` with ``center=True, pad_mode="constant"``: the first
-    is around the first entry, and before it and after the last there are zeros.
+    The first is around the first entry, and before it and after the last there are zeros. A signal is the sum
+    of the windows of its spectra times the window, over that of its squares (Griffin and Lim 1984, eq. 6).
 
     Args:
         n_fft: length of the Hann windows in entries.
@@ -25,23 +25,21 @@ class Overlap:
         self.sums: Tensor | None = None  # windows added up, from the beginning of the next one on
         self.weights: Tensor | None = None  # the sums of their squares
         self.given = self.windows = 0  # entries, and windows that have become whole
-        self.gone = -(n_fft // 2)  # entries of the result, which begins with half a window of zeros
+        self.gone = -(n_fft // 2)  # entries of the result, before which is half a window of zeros
 
-    def give(self, part: Tensor, ended: bool) -> None:
-        """The next part of the signal, ``(..., n)``, and whether it is the last."""
+    def spectra(self, part: Tensor, ended: bool) -> Tensor:
+        """Of the windows that become whole with a part of the signal, ``(..., frequencies, windows)``.
+
+        Args:
+            part: the next one, ``(..., n)``.
+            ended: whether it is the last.
+        """
         before = pad(part[..., :0], (self.n_fft // 2, 0)) if self.samples is None else self.samples
         self.given += part.shape[-1]
         samples = torch.cat((before, part), -1)
         if ended:
             more = self.given // self.hop_length + 1 - self.windows
-            wanted = (more - 1) * self.hop_length + self.n_fft
-            samples = pad(samples, (0, wanted - samples.shape[-1]))
-        self.samples = samples
-
-    def spectra(self) -> Tensor:
-        """Of the windows that have become whole, ``(..., frequencies, windows)``, maybe of none."""
-        samples = self.samples
-        assert samples is not None
+            samples = pad(samples, (0, (more - 1) * self.hop_length + self.n_fft - samples.shape[-1]))
         number = max((samples.shape[-1] - self.n_fft) // self.hop_length + 1, 0)
         self.windows += number
         self.samples = samples[..., number * self.hop_length :].clone()

@@ -91,11 +91,13 @@ class SpectralMask(Remembers, Checkpoint, nn.Module):
             )
         if cond is not None and cond.shape != x.shape:
             raise ValueError(f"cond must have the shape of x, {tuple(x.shape)}, got {tuple(cond.shape)}")
-        noisy = x if cond is None else cond
-        if self.memory is not None:
-            return self._in_parts(noisy).to(x.dtype)
-        spectrum = self._spectrum(noisy)
-        return self._signal(self._mask(spectrum, x.dtype) * spectrum, x.shape[-1]).to(x.dtype)
+        noisy, memory = x if cond is None else cond, self.memory
+        ended = memory is None or memory.ended  # a whole signal is a stream of one part
+        overlap = Overlap(self.n_fft, self.hop_length)
+        if memory is not None:
+            overlap = memory.kept = memory.kept or overlap
+        spectrum = overlap.spectra(noisy.to(torch.promote_types(noisy.dtype, torch.float32)), ended)
+        return overlap.signal(self._mask(spectrum, x.dtype), ended).to(x.dtype)
 
     @property
     def is_causal(self) -> bool:
@@ -114,35 +116,6 @@ class SpectralMask(Remembers, Checkpoint, nn.Module):
         mask = torch.sigmoid(_SLOPE * mask.to(spectrum.real.dtype))
         mask = mask if self.training or self.power == 1 else mask**self.power
         return rearrange(mask, "n (c f) ... t -> n c ... f t", f=spectrum.shape[-2])
-
-    def _in_parts(self, noisy: Tensor) -> Tensor:
-        """The next part of the signal, as far as its last window is known."""
-        memory = self.memory
-        assert memory is not None
-        if memory.kept is None:
-            memory.kept = Overlap(self.n_fft, self.hop_length)
-        overlap: Overlap = memory.kept
-        overlap.give(noisy.to(torch.promote_types(noisy.dtype, torch.float32)), memory.ended)
-        spectrum = overlap.spectra()
-        return overlap.signal(self._mask(spectrum, noisy.dtype), memory.ended)
-
-    def _spectrum(self, x: Tensor) -> Tensor:
-        """``(N, C, *spatial)`` as complex ``(N, C, *spatial[:-1], frequencies, windows)``."""
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        rows = torch.stft(
-            x.to(dtype).flatten(0, -2),
-            self.n_fft,
-            self.hop_length,
-            window=torch.hann_window(self.n_fft, dtype=dtype, device=x.device),
-            pad_mode="constant",  # for which no signal is too short
-            return_complex=True,
-        )
-        return rows.unflatten(0, x.shape[:-1])
-
-    def _signal(self, spectrum: Tensor, size: int) -> Tensor:
-        window = torch.hann_window(self.n_fft, dtype=spectrum.real.dtype, device=spectrum.device)
-        rows = torch.istft(spectrum.flatten(0, -3), self.n_fft, self.hop_length, window=window, length=size)
-        return rows.unflatten(0, spectrum.shape[:-2])
 
 
 def _check(model: Any, frequencies: int) -> None:

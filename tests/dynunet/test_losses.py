@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dynunet import Diffusion
 from dynunet.diffusion.losses import (
-    ELEMENTWISE,
+    ERRORS,
     LOSSES,
     LogNormal,
     MinSNR,
@@ -234,7 +234,7 @@ def test_elementwise_losses(error: float) -> None:
 spatial = st.lists(st.integers(1, 4), min_size=1, max_size=4)
 
 
-OF_ENTRIES = {name: loss for name, loss in ELEMENTWISE.items() if not isinstance(loss, WithSpectra)}
+OF_ENTRIES = {name: loss for name, loss in ERRORS.items() if not isinstance(loss, WithSpectra)}
 
 
 @pytest.mark.parametrize("loss", OF_ENTRIES.values(), ids=OF_ENTRIES)
