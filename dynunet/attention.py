@@ -10,7 +10,7 @@ from .nn.attention import (
     make_attention,
 )
 from .nn.gates import AttentionGate, ChannelAttention, SpatialAttention
-from .nn.spec import attention_names, needs_heads
+from .nn.option import attention_names, needs_heads
 
 __all__ = [
     "ATTENTIONS",

@@ -1,6 +1,6 @@
 """Embeddings of time, class and features; see :mod:`dynunet.nn.embeddings`."""
 
 from .nn.embeddings import ClassEmbedding, FeatureEmbedding, TimeEmbedding, sinusoidal
-from .nn.spec import TIME_EMBEDDINGS
+from .nn.option import TIME_EMBEDDINGS
 
 __all__ = ["TIME_EMBEDDINGS", "ClassEmbedding", "FeatureEmbedding", "TimeEmbedding", "sinusoidal"]

@@ -22,7 +22,8 @@ from torch import Tensor
 from ..config import unwrapped
 from ..nn.levels import takes
 from ..nn.network import Network
-from ..nn.spec import NetworkSpec, attention_names
+from ..nn.option import attention_names
+from ..nn.spec import NetworkSpec
 from ..nn.spectral_mask import SpectralMask
 
 __all__ = ["FILES", "Input", "check", "inputs", "needed", "standalone", "write"]

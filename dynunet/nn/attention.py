@@ -26,8 +26,8 @@ from . import checks
 from .blocks import Parts, zero_init
 from .causal import Memory, Remembers
 from .gates import ChannelAttention, SpatialAttention
+from .option import POSITIONS
 from .positions import Rotary, Sinusoidal, Windows, windows, windows_after, within_windows
-from .spec import POSITIONS
 
 GRID_LIMIT = 65_535  # most samples, and most heads, that CUDA attention kernels take in one call
 
@@ -320,7 +320,7 @@ def make_attention(
         parts: makes the layers.
         channels: of the input and the output.
         num_heads: for layers that have heads; must divide the channels.
-        names: from :func:`dynunet.nn.spec.attention_names`.
+        names: from :func:`dynunet.nn.option.attention_names`.
         positions: for layers that use them: ``"rotary"``, ``"sinusoidal"`` or None.
         shifted: whether windows are shifted by half a window.
     """

@@ -14,7 +14,8 @@ from typing_extensions import Doc
 
 from ..jsonable import typed
 from . import checks
-from .spec import Option, option_fields
+from .option import Option
+from .spec import option_fields
 
 _WORDS = {"none": None, "true": True, "false": False}
 

@@ -11,8 +11,9 @@ from .blocks import BLOCKS, Parts
 from .causal import Ahead, Aligned
 from .checkpointing import checkpointed
 from .gates import SPATIAL_KERNEL, AttentionGate
+from .option import attention_names
 from .resampling import resampling_kernel
-from .spec import LevelSpec, NetworkSpec, attention_names
+from .spec import LevelSpec, NetworkSpec
 
 
 def joined(x: Tensor, skip: Tensor) -> Tensor:

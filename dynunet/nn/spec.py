@@ -1,4 +1,4 @@
-"""The single definition of every option of a network: type, default, help, allowed values and scope.
+"""The single definition of every option of a network: type, default, help, check and scope.
 
 :class:`NetworkSpec` has a field for each argument of :class:`dynunet.UNet` and :class:`dynunet.Encoder`. It
 checks them all at construction and then holds their normal forms. The constructors, the command line and the
@@ -13,123 +13,42 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import Field, dataclass, field, fields
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from . import checks
-from .checks import Check
+from .combinations import check_causal, check_heads
+from .option import (
+    ACTIVATIONS,
+    ATTENTIONS,
+    AXIS,
+    BLOCKS,
+    DOWNSAMPLES,
+    LEVEL,
+    LEVEL_AXIS,
+    MODULATIONS,
+    MOST_AXES,
+    MOST_BLOCKS,
+    NORMS,
+    PADDING_MODES,
+    POSITIONS,
+    SKIPS,
+    TIME_EMBEDDINGS,
+    TRANSITION,
+    UPSAMPLES,
+    Option,
+    about,
+    check_activation,
+    check_attention,
+    check_channels,
+    check_skip_attention,
+    check_time_embedding,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from .blocks import Activation
 
-MOST_AXES, MOST_BLOCKS = 62, 1000  # torch has 64 axes at most, two of which are for samples and channels
-
-BLOCKS = ("residual", "plain", "convnext")
-NORMS = ("group", "batch", "instance", "layer", "rms")
-ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "silu", "tanh")
-ATTENTIONS = ("full", "linear", "axial", "window", "channel", "spatial", "cbam")
-MULTI_HEAD = frozenset({"full", "linear", "axial", "window"})  # kinds of attention with heads
-DOWNSAMPLES = ("conv", "max", "avg")
-UPSAMPLES = ("nearest", "linear", "transpose", "shuffle")
-SKIPS = ("block", "level")
-POSITIONS = ("rotary", "sinusoidal")
-TIME_EMBEDDINGS = ("sinusoidal", "ddpm", "fourier")
-MODULATIONS = ("shift", "scale_shift")
-PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
-CAUSAL_PADDING_MODES = ("zeros", "replicate")  # of which nothing comes from later entries
-NOT_CAUSAL = frozenset({"linear"})  # kinds of attention that weigh all positions at once
-
-
-def attention_names(value: Any, name: str = "attention") -> tuple[str, ...]:
-    """Split None, a name, or several names joined by ``+`` into a tuple; ``cbam`` is ``channel+spatial``.
-
-    Raises:
-        ValueError: for anything else, naming the argument ``name``, the known names and the value.
-
-    >>> attention_names("full+cbam", "attention")
-    ('full', 'channel', 'spatial')
-    """
-    if value is None:
-        return ()
-    names = value.split("+") if isinstance(value, str) else [""]
-    if not set(names) <= set(ATTENTIONS):
-        known = ", ".join(map(repr, ATTENTIONS))
-        raise ValueError(
-            f"{name}, if not None, must be one of {known}, or several joined by '+', got {value!r}"
-        )
-    return tuple("+".join(names).replace("cbam", "channel+spatial").split("+"))
-
-
-def needs_heads(names: Sequence[str]) -> bool:
-    """True if any of these splits the channels into heads, whose number must then divide the channels."""
-    return not MULTI_HEAD.isdisjoint(names)
-
-
-def _attention(value: Any, name: str, n: int = 0) -> str | None:
-    return "+".join(attention_names(value, name)) or None
-
-
-def _skip_attention(value: Any, name: str, n: int = 0) -> bool | str | None:
-    return value if isinstance(value, bool) else _attention(value, name, n)
-
-
-def _channels(value: Any, name: str, n: int = 0) -> tuple[int, ...]:
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise TypeError(f"{name} must be a sequence of ints, one per level, got {value!r}")
-    if not value:
-        raise ValueError(f"{name} must have at least one level, got {value!r}")
-    return tuple(checks.whole()(c, f"{name}[{i}]") for i, c in enumerate(value))
-
-
-def _activation(value: Any, name: str, n: int = 0) -> Any:
-    if isinstance(value, str):
-        return checks.choice(ACTIVATIONS, ", if not a callable,")(value, name)
-    if not callable(value):
-        raise TypeError(f"{name} must be a name or a callable, got {value!r}")
-    return value
-
-
-def _time_embedding(value: Any, name: str, n: int = 0) -> str | bool:
-    if isinstance(value, bool):
-        return TIME_EMBEDDINGS[0] if value else False
-    return checks.choice(TIME_EMBEDDINGS, ", if not True or False,")(value, name)
-
-
-class Option(NamedTuple):
-    """The description of one option.
-
-    Attributes:
-        help: one sentence or less; the same as in the docstring of the constructor.
-        check: returns the normal form of one value, or raises an error.
-        per: ``"level"`` or ``"transition"`` if there may be one value for each, followed by ``"axis"`` if
-            such a value may have an entry per axis; ``"axis"`` alone for one value per axis of the network.
-        of: the class that has the option, if only one of the two has it.
-        kind: the type of one value on the command line, str for sizes such as ``1x2x2``; None for options
-            that are not flags, because they are Python objects or follow from the data.
-        known: the names, if a value is one of some or several joined by ``+``; for lists to choose from.
-    """
-
-    help: str
-    check: Check
-    per: tuple[str, ...] = ()
-    of: str = ""
-    kind: type | None = None
-    known: tuple[str, ...] = ()
-
-    @property
-    def scope(self) -> str:
-        """How several values are read, as a sentence: ``"Per level, or nested per level and axis."``."""
-        if len(self.per) < 2:
-            return f"Per {self.per[0]}." if self.per else ""
-        return f"Per {self.per[0]}, or nested per {self.per[0]} and {self.per[1]}."
-
-
-def _about(help: str, check: Check, **more: Any) -> dict[str, Option]:
-    return {"option": Option(help, check, **more)}
-
-
-_LEVEL, _LEVEL_AXIS, _TRANSITION, _AXIS = ("level",), ("level", "axis"), ("transition",), ("axis",)
 _UNET, _ENCODER = "UNet", "Encoder"
 
 
@@ -145,14 +64,6 @@ class LevelSpec:
     num_heads: int
     skip_attention: bool | str | None
     dropout: float
-
-    def check_heads(self, channels: int, where: str) -> None:
-        """Refuse heads that do not divide the channels of an attention."""
-        if channels % self.num_heads:
-            raise ValueError(
-                f"num_heads must divide the channels where there is attention, got {self.num_heads} heads "
-                f"for {channels} channels at {where}"
-            )
 
 
 @dataclass(frozen=True)
@@ -184,12 +95,12 @@ class NetworkSpec:
     """
 
     spatial_dims: int = field(
-        metadata=_about("number of spatial axes, at least 1.", checks.whole(1, MOST_AXES))
+        metadata=about("number of spatial axes, at least 1.", checks.whole(1, MOST_AXES))
     )
-    in_channels: int = field(metadata=_about("channels of the input.", checks.whole()))
+    in_channels: int = field(metadata=about("channels of the input.", checks.whole()))
     out_channels: int | None = field(
         default=None,
-        metadata=_about(
+        metadata=about(
             "channels of the output; those of the input by default.",
             checks.optional(checks.whole()),
             of=_UNET,
@@ -197,7 +108,7 @@ class NetworkSpec:
     )
     out_features: int | None = field(
         default=None,
-        metadata=_about(
+        metadata=about(
             "length of the output: classes, or values to regress.",
             checks.optional(checks.whole()),
             of=_ENCODER,
@@ -205,23 +116,23 @@ class NetworkSpec:
     )
     channels: Sequence[int] = field(
         default=(64, 128, 256),
-        metadata=_about(
+        metadata=about(
             "one entry per level, in any order, at least one: the list is the network.",
-            _channels,
+            check_channels,
             kind=int,
         ),
     )
     num_blocks: int | Sequence[int] = field(
         default=2,
-        metadata=_about("encoder blocks of a level.", checks.whole(1, MOST_BLOCKS), per=_LEVEL, kind=int),
+        metadata=about("encoder blocks of a level.", checks.whole(1, MOST_BLOCKS), per=LEVEL, kind=int),
     )
     kernel_size: int | Sequence[int] | Sequence[Sequence[int]] = field(
         default=3,
-        metadata=_about("of the convolutions in the blocks.", checks.sizes, per=_LEVEL_AXIS, kind=str),
+        metadata=about("of the convolutions in the blocks.", checks.sizes, per=LEVEL_AXIS, kind=str),
     )
     strides: int | Sequence[int] | Sequence[Sequence[int]] = field(
         default=2,
-        metadata=_about(
+        metadata=about(
             "down-sampling into each level but the first, so one entry fewer than levels.",
             checks.sizes,
             per=("transition", "axis"),
@@ -230,13 +141,13 @@ class NetworkSpec:
     )
     block: str | Sequence[str] = field(
         default="residual",
-        metadata=_about(
-            '"residual", "plain" or "convnext".', checks.choice(BLOCKS), per=_LEVEL, kind=str, known=BLOCKS
+        metadata=about(
+            '"residual", "plain" or "convnext".', checks.choice(BLOCKS), per=LEVEL, kind=str, known=BLOCKS
         ),
     )
     norm: str | None = field(
         default="group",
-        metadata=_about(
+        metadata=about(
             '"group", "batch", "instance", "layer" or "rms" (these two over the channels at each '
             "position) or None.",
             checks.optional_choice(NORMS),
@@ -246,58 +157,58 @@ class NetworkSpec:
     )
     activation: str | Activation | type[nn.Module] = field(
         default="silu",
-        metadata=_about(
+        metadata=about(
             'a name ("silu", "relu", "gelu", "leaky_relu", "elu" or "tanh"), or in Python a function or a '
             "module.",
-            _activation,
+            check_activation,
             kind=str,
             known=ACTIVATIONS,
         ),
     )
     attention: str | Sequence[str | None] | None = field(
         default=None,
-        metadata=_about(
+        metadata=about(
             'after every block: "full", "linear", "axial", "window", "channel", "spatial", several in '
             'order joined by + ("cbam" is "channel+spatial"), or None; costs in dynunet.attention.',
-            _attention,
-            per=_LEVEL,
+            check_attention,
+            per=LEVEL,
             kind=str,
             known=ATTENTIONS,
         ),
     )
     num_heads: int | Sequence[int] = field(
         default=4,
-        metadata=_about(
-            "attention heads; they must divide the channels.", checks.whole(), per=_LEVEL, kind=int
+        metadata=about(
+            "attention heads; they must divide the channels.", checks.whole(), per=LEVEL, kind=int
         ),
     )
     skip_attention: bool | str | Sequence[bool | str] = field(
         default=False,
-        metadata=_about(
+        metadata=about(
             "on the skips: True for an attention gate (Oktay et al. 2018), or one of the names of attention.",
-            _skip_attention,
-            per=_LEVEL,
+            check_skip_attention,
+            per=LEVEL,
             of=_UNET,
             known=ATTENTIONS,
         ),
     )
     downsample: str | Sequence[str] = field(
         default="conv",
-        metadata=_about(
+        metadata=about(
             '"conv" (strided), "max" or "avg" (pools).',
             checks.choice(DOWNSAMPLES),
-            per=_TRANSITION,
+            per=TRANSITION,
             kind=str,
             known=DOWNSAMPLES,
         ),
     )
     upsample: str | Sequence[str] = field(
         default="nearest",
-        metadata=_about(
+        metadata=about(
             '"nearest" or "linear" (then a convolution), "transpose" (kernel = stride) or "shuffle" '
             "(sub-pixel convolution).",
             checks.choice(UPSAMPLES),
-            per=_TRANSITION,
+            per=TRANSITION,
             of=_UNET,
             kind=str,
             known=UPSAMPLES,
@@ -305,7 +216,7 @@ class NetworkSpec:
     )
     skips: str = field(
         default="block",
-        metadata=_about(
+        metadata=about(
             'what the decoder gets of the encoder: "block", the output of every block and every input of a '
             'level, for one block more than that has; or "level", the last output of each level but the '
             "deepest, for as many blocks.",
@@ -317,7 +228,7 @@ class NetworkSpec:
     )
     mid_blocks: int = field(
         default=2,
-        metadata=_about(
+        metadata=about(
             "blocks in the bottleneck: 2 with its attention between them, 1 before it, or 0.",
             checks.whole(0, 2),
             of=_UNET,
@@ -326,35 +237,39 @@ class NetworkSpec:
     )
     mid_attention: str | None = field(
         default=None,
-        metadata=_about(
-            "attention in the bottleneck, as attention.", _attention, of=_UNET, kind=str, known=ATTENTIONS
+        metadata=about(
+            "attention in the bottleneck, as attention.",
+            check_attention,
+            of=_UNET,
+            kind=str,
+            known=ATTENTIONS,
         ),
     )
     num_groups: int = field(
         default=32,
-        metadata=_about(
+        metadata=about(
             "groups of group norm at most; the largest divisor of the channels is taken.",
             checks.whole(),
             kind=int,
         ),
     )
-    norm_eps: float = field(default=1e-5, metadata=_about("added to variances.", checks.positive))
+    norm_eps: float = field(default=1e-5, metadata=about("added to variances.", checks.positive))
     dropout: float | Sequence[float] = field(
-        default=0.0, metadata=_about("probability in the blocks.", checks.probability, per=_LEVEL, kind=float)
+        default=0.0, metadata=about("probability in the blocks.", checks.probability, per=LEVEL, kind=float)
     )
     padding_mode: str | Sequence[str] = field(
         default="zeros",
-        metadata=_about(
+        metadata=about(
             '"zeros", "reflect", "replicate" or "circular".',
             checks.per_axis(checks.choice(PADDING_MODES)),
-            per=_AXIS,
+            per=AXIS,
             kind=str,
             known=PADDING_MODES,
         ),
     )
     positions: str | None = field(
         default=None,
-        metadata=_about(
+        metadata=about(
             'what tells attention where a token is: "rotary", "sinusoidal" or None.',
             checks.optional_choice(POSITIONS),
             kind=str,
@@ -363,45 +278,45 @@ class NetworkSpec:
     )
     time_embedding: bool | str = field(
         default=False,
-        metadata=_about(
+        metadata=about(
             'whether the network takes a time t: True or "sinusoidal", "ddpm" or "fourier", see '
             "dynunet.embeddings.TimeEmbedding.",
-            _time_embedding,
+            check_time_embedding,
             known=TIME_EMBEDDINGS,
         ),
     )
     time_scale: float = field(
         default=1000.0,
-        metadata=_about(
+        metadata=about(
             "t is multiplied by it before the sinusoids, so that [0, 1] spans their periods.", checks.positive
         ),
     )
     num_classes: int | None = field(
         default=None,
-        metadata=_about(
+        metadata=about(
             "number of class labels the network can be conditioned on; None for none.",
             checks.optional(checks.whole()),
         ),
     )
     cond_channels: int = field(
         default=0,
-        metadata=_about(
+        metadata=about(
             "channels of an image-like condition, resized to the input and put beside it.", checks.whole(0)
         ),
     )
     cond_features: int = field(
-        default=0, metadata=_about("length of a free vector the network is conditioned on.", checks.whole(0))
+        default=0, metadata=about("length of a free vector the network is conditioned on.", checks.whole(0))
     )
     context_features: int | None = field(
         default=None,
-        metadata=_about(
+        metadata=about(
             "features of context tokens; levels with attention and the bottleneck attend to them.",
             checks.optional(checks.whole()),
         ),
     )
     in_layer: Callable[[Tensor], Tensor] | None = field(
         default=None,
-        metadata=_about(
+        metadata=about(
             "module or function before the first convolution; its out_channels, if it has them, are "
             "what that reads.",
             checks.layer,
@@ -409,7 +324,7 @@ class NetworkSpec:
     )
     out_layer: Callable[[Tensor], Tensor] | None = field(
         default=None,
-        metadata=_about(
+        metadata=about(
             "module or function after the last convolution; its in_channels, if it has them, are what "
             "that gives. Both may change the spatial size.",
             checks.layer,
@@ -418,7 +333,7 @@ class NetworkSpec:
     )
     gradient_checkpointing: bool = field(
         default=False,
-        metadata=_about(
+        metadata=about(
             "whether training computes the blocks a second time instead of keeping what is inside "
             "them: less memory, a third more time.",
             checks.flag,
@@ -427,7 +342,7 @@ class NetworkSpec:
     )
     modulation: str = field(
         default="shift",
-        metadata=_about(
+        metadata=about(
             'how time, class and features reach a block: "shift" adds them to its channels, '
             '"scale_shift" scales and shifts its norm (FiLM, AdaGN).',
             checks.choice(MODULATIONS),
@@ -437,26 +352,26 @@ class NetworkSpec:
     )
     deep_supervision: int = field(
         default=0,
-        metadata=_about(
+        metadata=about(
             "how many levels below the first also give an output in training mode.", checks.whole(0), of=_UNET
         ),
     )
     causal: bool | Sequence[bool] = field(
         default=False,
-        metadata=_about(
+        metadata=about(
             "whether nothing along an axis depends on later entries: group and instance norm are then of all "
             "entries so far, and batch norm is causal in evaluation mode.",
             checks.per_axis(checks.flag, bool, "bool"),
-            per=_AXIS,
+            per=AXIS,
             kind=bool,
         ),
     )
     lookahead: int | Sequence[int] = field(
         default=0,
-        metadata=_about(
+        metadata=about(
             "how many later entries an output may depend on along causal axes.",
             checks.per_axis(checks.whole(0), int, "int"),
-            per=_AXIS,
+            per=AXIS,
             of=_UNET,
             kind=int,
         ),
@@ -469,8 +384,8 @@ class NetworkSpec:
             object.__setattr__(self, name, self._normal(name, option))
         object.__setattr__(self, "levels", self._each(LevelSpec, len(self.channels)))
         object.__setattr__(self, "transitions", self._each(TransitionSpec, len(self.channels) - 1))
-        self._check_heads()
-        self._check_causal()
+        check_heads(self)
+        check_causal(self)
         most = len(self.levels) - 1
         if self.deep_supervision > most:
             raise ValueError(
@@ -501,33 +416,6 @@ class NetworkSpec:
         """The look-ahead along each axis."""
         return cast(tuple[int, ...], self.lookahead)
 
-    def _check_causal(self) -> None:
-        """Refuse what would look at later entries of a causal axis."""
-        for axis, (causal, mode) in enumerate(zip(self.causal_axes, self.padding_mode, strict=True)):
-            if causal and mode not in CAUSAL_PADDING_MODES:
-                raise ValueError(
-                    "padding_mode must be 'zeros' or 'replicate' on a causal axis, for other modes put later "
-                    f"entries before the first, got {mode!r} on axis {axis}"
-                )
-        for causal, n in zip(self.causal_axes, self.lookaheads, strict=True):
-            if n and not causal:
-                raise ValueError(
-                    f"lookahead must be 0 on axes that are not causal, which see all, got {self.lookahead}"
-                )
-        if any(self.causal_axes):
-            for name in ("attention", "skip_attention", "mid_attention"):
-                self._check_causal_attention(name)
-
-    def _check_causal_attention(self, option: str) -> None:
-        value = getattr(self, option)
-        for names in value if isinstance(value, tuple) else (value,):
-            kinds = NOT_CAUSAL.intersection(attention_names(names) if isinstance(names, str) else ())
-            if kinds:
-                raise ValueError(
-                    f"{option} must not have {' or '.join(map(repr, kinds))} in a causal network: it weighs "
-                    f"all positions at once: use 'window', 'axial' or 'full', got {names!r}"
-                )
-
     def ahead(self, i: int) -> tuple[int, ...]:
         """Entries of level i, along each axis, that what reads them for the next level (the bottleneck, after
         the last) looks ahead: lookahead in as large steps as it has."""
@@ -537,31 +425,6 @@ class NetworkSpec:
         return (
             tuple(n % s for n, s in zip(found, strides[i], strict=True)) if i < len(strides) else tuple(found)
         )
-
-    def _check_heads(self) -> None:
-        decoder = () if self.out_features is not None else self._decoder_attention()
-        for level, channels, where in (*self._encoder_attention(), *decoder):
-            level.check_heads(channels, where)
-
-    def _encoder_attention(self) -> Iterator[tuple[LevelSpec, int, str]]:
-        """Every attention with heads in the encoder: its level, its channels, and where it is."""
-        for i, level in enumerate(self.levels):
-            if needs_heads(attention_names(level.attention)):
-                yield level, level.channels, f"level {i}"
-            if self.context_features is not None and level.attention:
-                yield level, level.channels, f"level {i}, which attends to the context"
-
-    def _decoder_attention(self) -> Iterator[tuple[LevelSpec, int, str]]:
-        """Those in the bottleneck and on the skips."""
-        bottom = self.levels[-1]
-        if needs_heads(attention_names(self.mid_attention)):
-            yield bottom, bottom.channels, "the bottleneck (mid_attention)"
-        if self.context_features is not None:
-            yield bottom, bottom.channels, "the bottleneck, which attends to the context"
-        for i, level in reversed(list(enumerate(self.levels))):
-            if isinstance(level.skip_attention, str) and needs_heads(attention_names(level.skip_attention)):
-                for skip in filter(None, self.skip_channels(i)):
-                    yield level, skip, f"level {i} (skip_attention)"
 
     def skip_channels(self, i: int) -> list[int]:
         """The channels of the skip of each block of the decoder at level ``i``, 0 for a block without one."""

@@ -17,7 +17,7 @@ import pytest
 import convnd.arguments
 from dynunet import Encoder, UNet
 from dynunet.cli.options import NetworkOptions
-from dynunet.nn import attention, blocks, encoder, spec, unet
+from dynunet.nn import attention, blocks, encoder, option, spec, unet
 from dynunet.nn.flags import flag_help, flag_names, network_options
 from dynunet.nn.spec import NetworkSpec, options
 
@@ -84,21 +84,21 @@ def test_every_argument_reaches_the_spec_under_its_name(
 def test_every_known_name_has_a_layer_and_is_in_the_help() -> None:
     said = dict(options())
     for name, known, made in [
-        ("block", spec.BLOCKS, blocks.BLOCKS),
-        ("activation", spec.ACTIVATIONS, blocks.ACTIVATIONS),
-        ("attention", spec.ATTENTIONS, attention.ATTENTIONS),
-        ("norm", spec.NORMS, None),
-        ("downsample", spec.DOWNSAMPLES, None),
-        ("upsample", spec.UPSAMPLES, None),
-        ("positions", spec.POSITIONS, None),
-        ("time_embedding", spec.TIME_EMBEDDINGS, None),
-        ("modulation", spec.MODULATIONS, None),
-        ("padding_mode", spec.PADDING_MODES, convnd.arguments.PADDING_MODES),
+        ("block", option.BLOCKS, blocks.BLOCKS),
+        ("activation", option.ACTIVATIONS, blocks.ACTIVATIONS),
+        ("attention", option.ATTENTIONS, attention.ATTENTIONS),
+        ("norm", option.NORMS, None),
+        ("downsample", option.DOWNSAMPLES, None),
+        ("upsample", option.UPSAMPLES, None),
+        ("positions", option.POSITIONS, None),
+        ("time_embedding", option.TIME_EMBEDDINGS, None),
+        ("modulation", option.MODULATIONS, None),
+        ("padding_mode", option.PADDING_MODES, convnd.arguments.PADDING_MODES),
     ]:
         assert all(f'"{value}"' in said[name].help for value in known), name
         assert made is None or set(made) == set(known), name
     for name, kinds in attention.ATTENTIONS.items():
-        assert spec.needs_heads([name]) == any("num_heads" in kind.takes for kind in kinds), name
+        assert option.needs_heads([name]) == any("num_heads" in kind.takes for kind in kinds), name
 
 
 def test_flags_are_those_of_the_spec() -> None:

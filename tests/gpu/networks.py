@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dynunet import Encoder, UNet
-from dynunet.nn.spec import ATTENTIONS, BLOCKS, DOWNSAMPLES, NORMS, TIME_EMBEDDINGS, UPSAMPLES
+from dynunet.nn.option import ATTENTIONS, BLOCKS, DOWNSAMPLES, NORMS, TIME_EMBEDDINGS, UPSAMPLES
 from tests.dynunet.test_unet import filled
 
 from .calls import random
