@@ -1,21 +1,22 @@
 """Bridges: diffusion that starts from a condition, such as the noisy signal, instead of from noise.
 
-A bridge between the data x_0 and a condition y is a Brownian path with both ends given (I2SB, Liu et al. 2023,
-eq. 11; Jukic et al. 2024, "Schroedinger bridge for generative speech enhancement"). If its noise has gathered
-the variance v(t) from time 0 to t, and v = v(1), then with u = v(t) / v
+A bridge between the data x_0 and a condition y is a Brownian path with both ends given (I2SB, Liu et al.
+2023, eq. 11; Jukic et al. 2024, "Schroedinger bridge for generative speech enhancement"). If its noise has
+gathered the variance v(t) from time 0 to t, and v = v(1), then with u = v(t) / v
 
     x_t = (1 - u) x_0 + u y + sqrt(v u (1 - u)) noise,
 
-which is y itself at t = 1. Given y that says as much of x_0 as the noisy data ``x = alpha x_0 + sigma noise`` of
-a schedule with ``sigma^2 / alpha^2 = v u / (1 - u)``, from which it follows:
+which is y itself at t = 1. Beside y it says as much of x_0 as ``x = alpha x_0 + sigma noise`` of a schedule
+with ``sigma^2 / alpha^2 = v u / (1 - u)``, from which it follows:
 
     x_t = (v alpha x + sigma^2 y) / (v alpha^2 + sigma^2)
 
-So a bridge is a schedule of these ratios, with no signal left at t = 1, whose network is shown x_t in place of x.
-Samplers, predictions, losses and guidance are of x, as with any other schedule, and do what those of bridges do:
-:func:`..samplers.ddpm` draws from I2SB's posterior, and the samplers without noise follow the probability-flow
+So a bridge is a schedule of these ratios, with no signal left at t = 1, whose network is shown x_t in place
+of x. Samplers, losses and guidance are of x, as with any other schedule, and do what those of bridges do:
+:func:`..samplers.ddpm` draws from I2SB's posterior, and samplers without noise follow the probability-flow
 ODE from y, where the noise of x at t = 1 enters with the first step (Zheng et al. 2024, "Diffusion bridge
-implicit models"); with ``generator=torch.zeros`` none does, as in the ODE sampler of Jukic et al.
+implicit models"); with ``generator=torch.zeros`` none does, as in the ODE sampler of Jukic et al. The network
+is not shown that noise, so that predictions with an estimate that takes it, epsilon and flow, are refused.
 """
 
 from abc import abstractmethod

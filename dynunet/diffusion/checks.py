@@ -15,6 +15,7 @@ from ..config import unwrapped
 from ..windows import fitted
 from .guidance import Interval, can_guide
 from .noise import moved
+from .predictions import Prediction
 from .projection import APG
 
 
@@ -114,6 +115,17 @@ def with_labels(cond: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
         )
     labels = moved(labels.to(torch.int64), x.device)  # unsigned types have no -1
     return {**cond, "class_labels": labels.expand(len(x))}
+
+
+def check_bridge_prediction(prediction: Prediction) -> None:
+    """Refuse a prediction whose estimate at t = 1 takes the noise, which a bridge's network is not shown."""
+    zero, one = (torch.full((1,), value, device="cpu") for value in (0.0, 1.0))
+    without, with_noise = (prediction.denoised(zero, x, zero, one) for x in (zero, one))
+    if not (torch.equal(without, with_noise) and prediction.gains(zero, one)[0].isfinite()):
+        raise ValueError(
+            "prediction must be 'sample', 'v_prediction' or 'edm' with a bridge, whose network is not shown "
+            f"the noise at t = 1, got {prediction!r}"
+        )
 
 
 def start_of_bridge(cond: Mapping[str, Any], x: Tensor) -> Tensor:

@@ -111,6 +111,8 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         self.loss_weighting: Weighting = checks.look_up(loss_weighting, LOSSES, "loss_weighting")
         if prediction == "edm":
             self.prediction = EDMPrediction(sigma_data)
+        if isinstance(self.schedule, Bridge):
+            checks.check_bridge_prediction(self.prediction)
         if isinstance(loss_weighting, str) and isinstance(self.loss_weighting, LogNormal):
             self.loss_weighting = replace(self.loss_weighting, sigma_data=sigma_data)
         self.cond_dropout = number(cond_dropout, "cond_dropout", 0, 1)
@@ -638,10 +640,8 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         alpha, sigma = (s.to(x.dtype).view(-1, *(1,) * (x.ndim - 1)) for s in scales)
         return t, alpha, sigma
 
-    def network_input(
-        self, x: Tensor, alpha: Tensor, sigma: Tensor, cond: Mapping[str, Any]
-    ) -> Tensor:
-        """What the network is shown of noisy data, in its place: on a bridge, x_t between them and ``cond``."""
+    def network_input(self, x: Tensor, alpha: Tensor, sigma: Tensor, cond: Mapping[str, Any]) -> Tensor:
+        """What the network is shown in place of noisy data: on a bridge, x_t between them and ``cond``."""
         if isinstance(self.schedule, Bridge):
             return self.schedule.between(x, alpha, sigma, checks.start_of_bridge(cond, x))
         return self.prediction.scaled(x, alpha, sigma)
