@@ -39,7 +39,7 @@ def beta(name: str, t: Array) -> Array:
 
 def gathered(name: str, start: float, stop: float) -> float:
     """The integral of beta, by Gauss-Legendre on both halves of the path."""
-    cuts = sorted({start, stop, *([0.5] if start < 0.5 < stop else [])})
+    cuts: list[float] = sorted({start, stop, *([0.5] if start < 0.5 < stop else [])})
     return sum(
         float(WEIGHTS @ beta(name, (b - a) / 2 * NODES + (a + b) / 2)) * (b - a) / 2
         for a, b in pairwise(cuts)
@@ -333,9 +333,9 @@ def test_windows_change_nothing_for_a_local_network(rank: int, steps: int, seed:
 
 def test_a_bridge_starts_from_the_first_channels_at_the_size_of_the_data() -> None:
     """Coordinates, or other conditions, may follow the degraded data, which may be of low resolution."""
-    diffusion, y = Diffusion(unet(2, 2, 4), "bridge", "sample"), noise_like(3, 4, 5, 6).float()
-    seen: list[Tensor] = []
-    diffusion.model.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    network, y, seen = unet(2, 2, 4), noise_like(3, 4, 5, 6).float(), []
+    network.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    diffusion = Diffusion(network, "bridge", "sample")
     diffusion.sample((3, 2, 5, 6), 1, cond=y, progress=False)
     assert torch.equal(seen[0], y[:, :2])
     diffusion.sample((3, 2, 10, 12), 1, cond=y, progress=False)
