@@ -181,7 +181,7 @@ class LiveSound:
     def _network(self, cond: Tensor) -> Tensor:
         diffusion, own = self.diffusion, next(self.diffusion.parameters()).dtype
         alpha, sigma = self._scales(cond)
-        x = diffusion.prediction.scaled(sigma * self.noise.next(cond), alpha, sigma)
+        x = diffusion.network_input(sigma * self.noise.next(cond), alpha, sigma, {"cond": cond})
         if self.t is None:
             self.t = torch.ones(len(cond), device=cond.device)
         return self._finished(self.stream(x.to(own), self.t, cond=cond.to(own)))

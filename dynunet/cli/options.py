@@ -178,7 +178,8 @@ class DiffusionOptions:
     """The diffusion model around it."""
 
     schedule: str = "cosine"
-    """linear, scaled_linear, cosine, sigmoid, flow or edm"""
+    """linear, scaled_linear, cosine, sigmoid, flow or edm; to restore also bridge or bridge_ve, which start
+    from the noisy data"""
     prediction: str | None = None
     """epsilon, sample, v_prediction, flow or edm; by default v_prediction, to restore sample"""
     loss_weighting: Literal["none", "snr", "min_snr", "edm"] = "none"
@@ -261,9 +262,15 @@ def build(
         ValueError, TypeError: naming the option, the rule and the value received.
     """
     from ..diffusion import Diffusion
+    from ..diffusion.bridges import BRIDGES
     from ..nn.unet import UNet
 
     n_fft = diffusion.spectral_mask
+    if diffusion.schedule in BRIDGES and not (restores and n_fft is None):
+        raise ValueError(
+            f"schedule {diffusion.schedule!r} is to restore (noise, coloured or pairs), and without "
+            "spectral_mask, whose network sees the noisy data alone"
+        )
     if n_fft is None:
         net: Any = UNet(
             spatial_dims,

@@ -4,6 +4,7 @@ Schedules and predictions do not depend on samplers, nor samplers on networks. G
 windows are functions of a denoiser or a sampler. :class:`Diffusion` combines the chosen parts.
 """
 
+from .bridges import Bridge, ExponentialBridge, SymmetricBridge
 from .distillation import Consistency
 from .guidance import guided, threshold
 from .likelihood import log_likelihood
@@ -36,12 +37,14 @@ __all__ = [
     "EDM",
     "MMPS",
     "SNR",
+    "Bridge",
     "Consistency",
     "Cosine",
     "Diffusion",
     "Discrete",
     "EDMPrediction",
     "Epsilon",
+    "ExponentialBridge",
     "Flow",
     "FlowPrediction",
     "Guidance",
@@ -56,6 +59,7 @@ __all__ = [
     "ScaledLinear",
     "Schedule",
     "Sigmoid",
+    "SymmetricBridge",
     "Tangent",
     "VPrediction",
     "Weighting",

@@ -12,8 +12,10 @@ from convnd.arguments import integer
 
 from ..arguments import number, real
 from ..config import unwrapped
+from ..windows import fitted
 from .guidance import Interval, can_guide
 from .noise import moved
+from .predictions import Prediction
 from .projection import APG
 
 
@@ -113,6 +115,33 @@ def with_labels(cond: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
         )
     labels = moved(labels.to(torch.int64), x.device)  # unsigned types have no -1
     return {**cond, "class_labels": labels.expand(len(x))}
+
+
+def check_bridge_prediction(prediction: Prediction) -> None:
+    """Refuse a prediction whose estimate at t = 1 takes the noise, which a bridge's network is not shown."""
+    zero, one = (torch.full((1,), value, device="cpu") for value in (0.0, 1.0))
+    without, with_noise = (prediction.denoised(zero, x, zero, one) for x in (zero, one))
+    if not (torch.equal(without, with_noise) and prediction.gains(zero, one)[0].isfinite()):
+        raise ValueError(
+            "prediction must be 'sample', 'v_prediction' or 'edm' with a bridge, whose network is not shown "
+            f"the noise at t = 1, got {prediction!r}"
+        )
+
+
+def start_of_bridge(cond: Mapping[str, Any], x: Tensor) -> Tensor:
+    """What a bridge to x starts from: the first channels of ``cond``, as many as x has, at its size."""
+    given = cond.get("cond")
+    if given is None:
+        raise ValueError("cond must be given with a bridge, which starts from it: the noisy or degraded data")
+    if not isinstance(given, Tensor) or not given.is_floating_point():
+        got = f"dtype {given.dtype}" if isinstance(given, Tensor) else type(given).__name__
+        raise TypeError(f"cond must be a floating-point tensor with a bridge, got {got}")
+    if given.ndim != x.ndim or len(given) != len(x) or given.shape[1] < x.shape[1]:
+        raise ValueError(
+            f"cond must be ({len(x)}, at least {x.shape[1]}, *spatial) with {x.ndim - 2} spatial axes for a "
+            f"bridge, which starts from its first {x.shape[1]} channels, got shape {tuple(given.shape)}"
+        )
+    return fitted(cond, x)["cond"][:, : x.shape[1]].to(x)
 
 
 def check_quantiles(value: Any, n: int) -> None:

@@ -19,6 +19,7 @@ from ..masks import expanded_mask
 from ..operators import Mask, Operator
 from ..windows import check_windows
 from . import checks, reconstruction, rescaling, restoration
+from .bridges import BRIDGES, Bridge
 from .guidance import Estimate, Interval, at_levels, can_guide, dropped, guided
 from .likelihood import log_likelihood
 from .losses import (
@@ -58,7 +59,8 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
             of the shape of ``x_t``; a :class:`dynunet.UNet` needs ``time_embedding=True``. It runs in the
             precision of its parameters, whatever that of the data.
         schedule: ``"linear"``, ``"scaled_linear"``, ``"cosine"``, ``"sigmoid"``, ``"flow"``, ``"edm"`` or a
-            callable ``alpha, sigma = schedule(t)``.
+            callable ``alpha, sigma = schedule(t)``; or ``"bridge"`` or ``"bridge_ve"``, with which sampling
+            starts from the condition ``cond``, see :mod:`dynunet.diffusion.bridges`.
         prediction: what the network outputs: ``"epsilon"``, ``"sample"``, ``"v_prediction"``, ``"flow"``,
             ``"edm"`` or an object.
         loss_weighting: None, ``"snr"``, ``"min_snr"``, ``"edm"`` or an object.
@@ -99,7 +101,7 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         given = {"schedule": schedule, "prediction": prediction, "loss_weighting": loss_weighting}
         for name, value in given.items():
             checks.check_object(value, name)
-        self.schedule: Any = checks.look_up(schedule, SCHEDULES, "schedule")
+        self.schedule: Any = checks.look_up(schedule, SCHEDULES | BRIDGES, "schedule")
         sigma_data, shift = positive(sigma_data, "sigma_data"), positive(shift, "shift")
         if flag(zero_terminal_snr, "zero_terminal_snr"):
             self.schedule = rescaling.zero_terminal_snr(self.schedule)
@@ -109,6 +111,8 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         self.loss_weighting: Weighting = checks.look_up(loss_weighting, LOSSES, "loss_weighting")
         if prediction == "edm":
             self.prediction = EDMPrediction(sigma_data)
+        if isinstance(self.schedule, Bridge):
+            checks.check_bridge_prediction(self.prediction)
         if isinstance(loss_weighting, str) and isinstance(self.loss_weighting, LogNormal):
             self.loss_weighting = replace(self.loss_weighting, sigma_data=sigma_data)
         self.cond_dropout = number(cond_dropout, "cond_dropout", 0, 1)
@@ -636,6 +640,12 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         alpha, sigma = (s.to(x.dtype).view(-1, *(1,) * (x.ndim - 1)) for s in scales)
         return t, alpha, sigma
 
+    def network_input(self, x: Tensor, alpha: Tensor, sigma: Tensor, cond: Mapping[str, Any]) -> Tensor:
+        """What the network is shown in place of noisy data: on a bridge, x_t between them and ``cond``."""
+        if isinstance(self.schedule, Bridge):
+            return self.schedule.between(x, alpha, sigma, checks.start_of_bridge(cond, x))
+        return self.prediction.scaled(x, alpha, sigma)
+
     def _run(
         self,
         network: Callable[..., Tensor],
@@ -652,7 +662,7 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
             return value.to(own) if isinstance(value, Tensor) and value.is_floating_point() else value
 
         output = network(
-            cast(self.prediction.scaled(x, alpha, sigma)), t, **{name: cast(v) for name, v in cond.items()}
+            cast(self.network_input(x, alpha, sigma, cond)), t, **{name: cast(v) for name, v in cond.items()}
         )
         if not isinstance(output, Tensor):
             raise TypeError(

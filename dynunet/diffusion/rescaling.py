@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import positive
+from .bridges import Bridge
 from .schedules import Discrete, Numerical, Schedule
 
 
@@ -84,10 +85,13 @@ def shifted(schedule: Schedule, shift: float) -> Schedule:
 
     ``l'(t) = l(t) - 2 log shift`` (Hoogeboom et al. 2023, section 3.1): with ``shift = size / 64`` a larger
     image loses as much of its coarse structure as one of 64 pixels. For ``Flow`` this is the time shift
-    ``shift t / (1 + (shift - 1) t)`` (Esser et al. 2024, eq. 23). The family of scales does not change.
+    ``shift t / (1 + (shift - 1) t)`` (Esser et al. 2024, eq. 23). The family of scales does not change. A
+    bridge has ``shift`` times as much noise.
     """
     _check_shiftable(schedule)
     positive(shift, "shift")
+    if isinstance(schedule, Bridge):
+        return schedule.shifted(shift)
     return schedule if shift == 1 else Shifted(schedule, shift)
 
 

@@ -77,7 +77,7 @@ class Linear(Schedule):
     beta_max: float = 20.0
 
     def __post_init__(self) -> None:
-        _check_betas(self.beta_min, self.beta_max)
+        check_betas(self.beta_min, self.beta_max)
 
     def log_snr(self, t: Tensor) -> Tensor:
         return _log_snr_of_decay(t * (self.beta_min + 0.5 * (self.beta_max - self.beta_min) * t))
@@ -100,7 +100,7 @@ class ScaledLinear(Schedule):
     beta_max: float = 12.0
 
     def __post_init__(self) -> None:
-        _check_betas(self.beta_min, self.beta_max)
+        check_betas(self.beta_min, self.beta_max)
 
     def log_snr(self, t: Tensor) -> Tensor:
         r, slope = self.beta_min**0.5, self.beta_max**0.5 - self.beta_min**0.5
@@ -349,7 +349,7 @@ def _decay(log_snr: Tensor) -> Tensor:
     return torch.logaddexp(-log_snr, torch.zeros_like(log_snr))
 
 
-def _check_betas(beta_min: float, beta_max: float) -> None:
+def check_betas(beta_min: float, beta_max: float) -> None:
     if not 0 < beta_min <= beta_max < float("inf"):
         raise ValueError(
             f"beta_min and beta_max must be positive and finite with beta_min <= beta_max, "

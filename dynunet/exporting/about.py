@@ -1,7 +1,8 @@
 """What an exported program does and in which numbers, as JSON: enough to use it without this package.
 
 One step of DDIM, or of consistency sampling, from noise level (a, s) to (a', s'), with the estimate of the
-data ``keep x + gain output`` that follows from what the network gives for ``input x``, is
+data ``keep x + gain output`` that follows from what the network gives for ``input x`` (on a bridge,
+``input x + cond y`` with the first channels y of its condition), is
 
     x' = a' (keep x + gain output) + s' (x - a (keep x + gain output)) / s
     x' = a' (keep x + gain output) + s' noise
@@ -21,7 +22,6 @@ from ..data.classes import class_values
 from ..data.formats import of_kind
 from ..data.spec import DataSpec
 from ..diffusion import Consistency, Diffusion
-from ..diffusion.predictions import Prediction
 from ..diffusion.schedules import widened
 from ..diffusion.spacing import spaced
 from ..runs import restoration_steps, windows
@@ -113,7 +113,7 @@ def _sampling(model: Diffusion, spec: DataSpec | None, steps: int | None, spacin
     times = spaced(model.schedule, steps, spacing)
     alphas, sigmas = (scale.tolist() for scale in model.schedule(times))
     levels = [*zip(times.tolist(), alphas, sigmas, strict=True)]
-    factors = _factors(model.prediction, model.schedule, times)
+    factors = _factors(model, times)
     return {
         "schedule": model.config.get("schedule"),
         "prediction": model.config.get("prediction"),
@@ -126,28 +126,34 @@ def _sampling(model: Diffusion, spec: DataSpec | None, steps: int | None, spacin
     }
 
 
-def _factors(prediction: Prediction, schedule: Any, times: Tensor) -> list[list[float]]:
-    """The factors of the network's input, and those of x and of its output in the estimate, step by step."""
-    alpha, sigma = schedule(widened(times[:-1].float()))  # the network is given the time in float32
+def _factors(model: Diffusion, times: Tensor) -> list[list[float]]:
+    """For every step the factors of x and cond in the input, and of x and the output in the estimate."""
+    prediction = model.prediction
+    alpha, sigma = model.schedule(widened(times[:-1].float()))  # the network is given the time in float32
     one, zero = torch.ones_like(alpha), torch.zeros_like(alpha)
 
     def estimate(x: Tensor, output: Tensor) -> Tensor:
         return prediction.denoised(output, x, alpha, sigma)
 
-    scale, keep, gain = prediction.scaled(one, alpha, sigma), estimate(one, zero), estimate(zero, one)
+    def shown(x: Tensor, cond: Tensor) -> Tensor:
+        row = {"cond": cond.view(-1, 1)}
+        return model.network_input(x.view(-1, 1), alpha.view(-1, 1), sigma.view(-1, 1), row).view(-1)
+
+    scale, of_cond = shown(one, zero), shown(zero, one)
+    keep, gain = estimate(one, zero), estimate(zero, one)
     if not torch.allclose(estimate(3 * one, 2 * one), 3 * keep + 2 * gain):
         raise ValueError(
             "prediction must give estimates that are sums of x and the output with a factor each, to be "
             f"exported: use one of dynunet's, got {prediction!r}"
         )
-    return torch.stack([scale, keep, gain], 1).tolist()
+    return torch.stack([scale, of_cond, keep, gain], 1).tolist()
 
 
 def _step(
     now: tuple[float, ...], then: tuple[float, ...], factors: list[float], consistency: bool
 ) -> dict[str, float]:
     """Time and scales where a step begins, and its factors."""
-    (t, alpha, sigma), (_, alpha_then, sigma_then), (scale, keep, gain) = now, then, factors
+    (t, alpha, sigma), (_, alpha_then, sigma_then), (scale, of_cond, keep, gain) = now, then, factors
     ratio = 0.0 if consistency else sigma_then / sigma  # of the noise that is in x
     of_data = alpha_then - ratio * alpha
     return {
@@ -155,6 +161,7 @@ def _step(
         "alpha": alpha,
         "sigma": sigma,
         "input": scale,
+        "cond": of_cond,
         "x": ratio + of_data * keep,
         "output": of_data * gain,
         "noise": sigma_then if consistency else 0.0,

@@ -58,9 +58,10 @@ class Exported:
         draw, free = np.random.default_rng(0), {**given, "class_labels": None, "context": None}
         x = self.about["start"] * noise.astype(np.float32)
         for step in self.about["steps"]:
-            y = self.windowed(step["input"] * x, cond, t=step["t"], **given)
+            shown = step["input"] * x + (step["cond"] * cond[:, : x.shape[1]] if step["cond"] else 0)
+            y = self.windowed(shown, cond, t=step["t"], **given)
             if guidance != 1:
-                y += (guidance - 1) * (y - self.windowed(step["input"] * x, cond, t=step["t"], **free))
+                y += (guidance - 1) * (y - self.windowed(shown, cond, t=step["t"], **free))
             x = step["x"] * x + step["output"] * y + step["noise"] * draw.standard_normal(x.shape, np.float32)
         return x
 

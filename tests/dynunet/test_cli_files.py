@@ -20,6 +20,7 @@ from dynunet.cli import main
 from dynunet.cli.train import Train
 from dynunet.cli.words import as_flags, flags_of_command
 from dynunet.data import FolderDataset
+from dynunet.diffusion import SymmetricBridge, shifted
 
 from .data_writers import flac, idx, nii, png, truncated, wav
 from .test_data_broken import ODD, record
@@ -84,6 +85,20 @@ def test_a_network_that_masks_spectrograms_is_trained_and_restores(sounds: Path,
     assert len(list((tmp_path / "out").glob("*.wav"))) == 4
     ends(2, *data, *network, "--out", tmp_path / "other")  # which makes new data
     ends(2, *data, *network, "--coloured", "--coordinates", "--out", tmp_path / "other")
+
+
+def test_a_bridge_is_trained_and_restores(sounds: Path, tmp_path: Path) -> None:
+    made, data = (
+        tmp_path / "run",
+        ("train", sounds, "--spatial-dims", 1, "--size", 64, "--schedule", "bridge"),
+    )
+    network = ("--channels", 4, 4, "--num-groups", 2, "--steps", 1, "--cpu", "--sample-every", 0)
+    run(*data, *network, "--coloured", "--coordinates", "--shift", 0.5, "--out", made)
+    assert Diffusion.from_pretrained(made).schedule == shifted(SymmetricBridge(), 0.5)
+    run("denoise", made, sounds, "--steps", 2, "--out", tmp_path / "out")
+    assert len(list((tmp_path / "out").glob("*.wav"))) == 4
+    ends(2, *data, *network, "--out", tmp_path / "other")  # which makes new data
+    ends(2, *data, "--coloured", "--spectral-mask", 32, "--out", tmp_path / "other")
 
 
 @pytest.fixture

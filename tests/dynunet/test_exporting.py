@@ -100,6 +100,22 @@ def test_factors_of_steps_are_ddim(schedule: str, prediction: str, spacing: str)
     assert_close(runner.sample(noise.numpy()) / size, wanted / size)
 
 
+def test_a_bridge_starts_from_its_condition() -> None:
+    """With another condition after it, in windows."""
+
+    def network(x: Tensor, t: Tensor, cond: Any) -> Tensor:
+        return bent(x, t) + torch.as_tensor(cond).roll(1, 1)[:, :1]
+
+    noise, cond = torch.randn(3, 1, 9), torch.randn(3, 2, 9)
+    options: dict[str, Any] = {"sampler": "ddim", "generator": lambda size: noise, "progress": False}
+    for schedule, prediction in [("bridge", "sample"), ("bridge_ve", "v_prediction"), ("bridge", "edm")]:
+        diffusion = Diffusion(network, schedule, prediction)
+        runner = OfTorch(diffusion, 1, 4)
+        wanted = diffusion.sample(noise.shape, 4, cond=cond, window=6, overlap=2, **options)
+        runner.about["windows"] = {"size": [6], "overlap": [2]}
+        assert_close(runner.sample(noise.numpy(), cond.numpy()), wanted)
+
+
 @pytest.mark.parametrize("scale", [0.0, 1.0, 3.5])
 def test_guidance(scale: float) -> None:
     diffusion, labels, noise = Diffusion(bent), torch.tensor([0, 2]), torch.randn(2, 1, 6, 5)

@@ -47,9 +47,11 @@ def sound(n: int, channels: int = 1) -> np.ndarray:
 
 
 @pytest.mark.parametrize("ahead", [0, 7])
-@pytest.mark.parametrize("prediction", ["sample", "flow"])
-def test_live_sound_is_what_the_model_makes_of_the_whole(ahead: int, prediction: str) -> None:
-    diffusion, x = model(ahead, prediction=prediction), sound(1001)
+@pytest.mark.parametrize(
+    ("schedule", "prediction"), [("cosine", "sample"), ("cosine", "flow"), ("bridge", "v_prediction")]
+)
+def test_live_sound_is_what_the_model_makes_of_the_whole(ahead: int, schedule: str, prediction: str) -> None:
+    diffusion, x = model(ahead, schedule=schedule, prediction=prediction), sound(1001)
     live = LiveSound(diffusion, 8000, seed=3)
     cuts = np.split(x, [100, 101, 350, 990], 1)
     parts = [live(part, ended=i == 4) for i, part in enumerate(cuts)]

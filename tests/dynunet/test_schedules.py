@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from dynunet.diffusion.bridges import BRIDGES
 from dynunet.diffusion.rescaling import shifted, zero_terminal_snr
 from dynunet.diffusion.schedules import (
     EDM,
@@ -50,7 +51,7 @@ def all_schedules() -> dict[str, Schedule]:
         "shifted(shifted(zero(linear)))": shifted(shifted(zero_terminal_snr(Linear()), 0.2), 0.5),
         "zero(shifted(linear))": zero_terminal_snr(shifted(Linear(), 0.5)),
     }
-    return {**both, **moved, **nested, "callable": as_schedule(warped_flow)}
+    return {**both, **moved, **nested, **BRIDGES, "callable": as_schedule(warped_flow)}
 
 
 ALL = all_schedules()
@@ -237,7 +238,7 @@ def test_zero_terminal_snr_is_algorithm_1(values: list[float]) -> None:
 
 
 def test_what_ends_in_noise_or_is_not_shifted_stays_as_it_is() -> None:
-    for schedule in (Cosine(), Sigmoid(), Flow(), zero_terminal_snr(Linear())):
+    for schedule in (Cosine(), Sigmoid(), Flow(), zero_terminal_snr(Linear()), *BRIDGES.values()):
         assert zero_terminal_snr(schedule) is schedule
     assert shifted(Linear(), 1.0) == Linear()
 
