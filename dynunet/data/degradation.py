@@ -71,7 +71,9 @@ class Degradation(Protocol):
 
     files: "NoiseFiles | None"  # of recorded noise
 
-    def __call__(self, x: Tensor, mask: Tensor, gain: float, cache: Cache) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(
+        self, x: Tensor, mask: Tensor, gain: float, cache: Cache, /
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The target, what it is to be predicted from, and where it counts.
 
         Args:

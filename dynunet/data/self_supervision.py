@@ -121,7 +121,7 @@ class Recorruption:
 class BlindSpots:
     """Noise2Void: of noise of any level, independent from place to place."""
 
-    files = None
+    files: NoiseFiles | None = None
 
     def __call__(
         self, noisy: Tensor, mask: Tensor, gain: float, cache: Cache

@@ -44,7 +44,6 @@ from _runs import debian
 
 BRAIN = "usr/share/mricron/templates/ch2.nii.gz"
 ASKED = 128
-DRAWS = 16  # of the noise of r2r, where its estimates are averaged
 
 Item = dict[str, Tensor]
 Draw = Callable[[Sequence[int]], Tensor]  # noise (C, *spatial)
@@ -84,9 +83,9 @@ def of_wholes(learn: Sequence[Tensor], asked: Sequence[Tensor], draw: Draw, cut:
     parts = []
     for number, wholes in ((2000, learn), (ASKED, asked)):
         stacks = [torch.cat([x, x + draw(x.shape), x + draw(x.shape)]) for x in wholes]
-        parts.append(cut(stacks, number).unflatten(1, (3, -1)).unbind(1))
-    (clean, *takes), (held, noisy, _) = parts
-    return Examples(clean, (takes[0], takes[1]), held, noisy)
+        parts += cut(stacks, number).unflatten(1, (3, -1)).unbind(1)
+    clean, one, other, held, noisy, _ = parts
+    return Examples(clean, (one, other), held, noisy)
 
 
 def digits(draw: Draw) -> Examples:
@@ -102,12 +101,12 @@ def digits(draw: Draw) -> Examples:
 
 def speech(draw: Draw) -> Examples:
     folder = debian(SPEECH, packages="asterisk-core-sounds-en-wav")
-    dataset = FolderDataset(folder, 1, size=2**17)
-    both = [
+    dataset = FolderDataset(folder, 1, size=2**15)
+    learn, asked = (
         [item["x0"][item["mask"]][None] for item in (part[i] for i in range(min(len(part), 200)))]
         for part in (dataset, dataset.validation())
         if part is not None
-    ]
+    )
 
     def cut(wholes: list[Tensor], number: int) -> Tensor:
         long = [x for x in wholes if x.shape[1] >= 1024]
@@ -115,7 +114,7 @@ def speech(draw: Draw) -> Examples:
             [crops(long[i % len(long)], (1024,), 1, lambda x: bool(x[0].std() > 0.03)) for i in range(number)]
         )
 
-    return of_wholes(*both, draw, cut)
+    return of_wholes(learn, asked, draw, cut)
 
 
 def brain(draw: Draw) -> Examples:
@@ -138,7 +137,7 @@ class Task(NamedTuple):
 
 
 DATA = {
-    "digits": Task(digits, 0.5, psnr, {"channels": (16, 32)}, 64),
+    "digits": Task(digits, 0.2, psnr, {"channels": (16, 32)}, 64),
     "speech": Task(speech, 0.05, si_sdr, {"channels": (12, 24, 48), "strides": 4}, 8),
     "brain": Task(brain, 0.2, psnr, {"channels": (8, 16)}, 8),
 }
@@ -184,8 +183,8 @@ def trained(task: Task, pairs: Pairs, steps: int, seed: int) -> Diffusion:
     torch.manual_seed(seed)
     quiet: Any = {"sample_every": 0, "validate_every": 0, "progress": False, "tensorboard": False}
     x = pairs.data.clean
-    options = GENERATION | task.network
-    unet = UNet(x.ndim - 2, x.shape[1], time_embedding=True, cond_channels=x.shape[1], **options)
+    options = {**GENERATION, **task.network, "cond_channels": x.shape[1]}
+    unet = UNet(x.ndim - 2, x.shape[1], time_embedding=True, **options)
     diffusion = Diffusion(unet, prediction="sample", shift=1000.0)
     with TemporaryDirectory() as folder:
         out = Path(folder, "run")
@@ -231,15 +230,15 @@ def figures(name: str, noise: str, seed: int, options: argparse.Namespace) -> di
     for row, method, drawn in plans:
         diffusion = trained(task, Pairs(method, data, drawn), options.steps, seed)
         rows[row] = mean(restored(diffusion, data.noisy))
-        if row == "r2r":
-            rows[f"r2r, {DRAWS} draws"] = mean(averaged(diffusion, data.noisy, drawn))
+        if row == "r2r" and options.draws:
+            rows[f"r2r, {options.draws} draws"] = mean(averaged(diffusion, data.noisy, drawn, options.draws))
         print(f"{name}, {noise}, seed {seed}: {rows}", file=sys.stderr, flush=True)
     return rows
 
 
-def averaged(diffusion: Diffusion, noisy: Tensor, draw: Draw) -> Tensor:
+def averaged(diffusion: Diffusion, noisy: Tensor, draw: Draw, count: int) -> Tensor:
     """The mean of estimates at the noise that r2r has learned at (as Pang et al. 2021)."""
-    noises = (torch.stack([draw(y.shape) for y in noisy]) for _ in range(DRAWS))
+    noises = (torch.stack([draw(y.shape) for y in noisy]) for _ in range(count))
     return torch.stack([restored(diffusion, recorrupted(noisy, z)[1]) for z in noises]).mean(0)
 
 
@@ -263,7 +262,8 @@ if __name__ == "__main__":
     parser.add_argument("--data", nargs="+", choices=DATA, default=[*DATA])
     parser.add_argument("--noises", nargs="+", choices=NOISES, default=[*NOISES])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=[*METHODS])
-    parser.add_argument("--steps", type=int, default=500, help="of each training")
+    parser.add_argument("--steps", type=int, default=400, help="of each training")
+    parser.add_argument("--draws", type=int, default=0, help="of noise that r2r is averaged over, too")
     parser.add_argument("--seeds", type=int, default=3)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")

@@ -21,6 +21,7 @@ from torch import Tensor
 from dynunet import Diffusion, Trainer
 from dynunet.data import Augment, DataOptions, FolderDataset
 from dynunet.data.self_supervision import blinded, recorrupted
+from dynunet.diffusion.losses import ERRORS, mean_loss
 from dynunet.evaluation import data_of_run, evaluate
 from dynunet.restoration import restore
 
@@ -122,6 +123,15 @@ def test_hidden_entries_teach_what_clean_ones_do(sizes: tuple[int, ...], seed: i
         assert identity_loss > least + white[place, place] * 0.1
         with_colour = made @ (data + coloured)[:, place]  # of which cond says something
         torch.testing.assert_close(with_colour - clean, made @ coloured[:, place])
+
+
+def test_the_mean_is_learnt_of_noisy_targets_by_the_squared_error_alone() -> None:
+    """Noise that is -1 three times of four and else 3 has the mean 0, and the median -1."""
+    targets = torch.tensor([[[-1.0, -1.0, -1.0, 3.0]]])
+    estimates = torch.linspace(-2, 2, 17)
+    for name, best in (("l2", 0.0), ("l1", -1.0), ("huber", -2 / 3)):
+        losses = [mean_loss(x.expand(1, 1, 4), targets, loss=ERRORS[name]).item() for x in estimates]
+        assert abs(float(estimates[int(np.argmin(losses))]) - best) <= 0.125, name
 
 
 # Writes a file, and by how much its numbers change where those of the network change by 1.
@@ -233,10 +243,11 @@ def test_other_losses_and_changes_of_values_are_refused(tmp_path: Path) -> None:
     for i in range(3):
         wav(tmp_path / "data" / f"{i}.wav", 64)
     model = unet(cond_channels=1)
-    made = [
-        FolderDataset(tmp_path / "data", 1, size=32, split="all", **options)
-        for options in ({"self_supervised": "r2r", "noise_std": 0.1}, {"self_supervised": "noise2void"})
-    ]
+    options: tuple[dict[str, Any], ...] = (
+        {"self_supervised": "r2r", "noise_std": 0.1},
+        {"self_supervised": "noise2void"},
+    )
+    made = [FolderDataset(tmp_path / "data", 1, size=32, split="all", **how) for how in options]
     for data, how in zip(made, ("r2r", "noise2void"), strict=True):
         for loss in ("l1", "huber", "l1+stft"):
             with pytest.raises(ValueError, match=f"loss must be l2 with self_supervised='{how}', got '"):
@@ -276,7 +287,7 @@ def test_the_command_trains_from_noisy_files_and_restores(tmp_path: Path, how: l
     ends(2, "evaluate", made)
     run("evaluate", made, clean, "--pairs", noisy)
     figures = evaluate(made, data_of_run(made, clean, pairs=noisy), num=4).figures
-    given = FolderDataset(clean, 2, split="all", pairs=noisy, value_range=model.data["range"])
+    given = FolderDataset(clean, 2, split="all", pairs=noisy, value_range=(model.data or {})["range"])
     ratios = [10 * np.log10(4 / (i["cond"] - i["x0"]).square().mean().item()) for i in given]
     assert figures["PSNR before"] == pytest.approx(np.mean(ratios), abs=1e-4)
     with pytest.raises(ValueError, match="dataset must have clean examples to compare with"):
