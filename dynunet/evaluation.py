@@ -128,10 +128,11 @@ def evaluate(
         raise ValueError(
             f"the classes must be {', '.join(spec.classes)}, got {', '.join(classes or ['none'])}"
         )
-    if dataset.options.self_supervised is not None:
+    noisy = DataSpec.of(dataset.units).self_supervised
+    if noisy is not None:
         raise ValueError(
-            "dataset must have clean examples to compare with, got one with self_supervised="
-            f"{dataset.options.self_supervised!r}; data_of_run(run, source, pairs=...) has them"
+            f"dataset must have clean examples to compare with, got one with self_supervised={noisy!r}; "
+            "data_of_run(run, source, pairs=...) has them"
         )
     examples = _Examples(dataset, seed, batch_size or fitting(dataset.shape))
     figures = _generation if spec.restoration is None else _restoration

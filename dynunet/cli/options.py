@@ -269,6 +269,7 @@ def build(
     if self_supervised and diffusion.prediction not in (None, "sample"):
         raise ValueError(f"prediction must be sample with self_supervised, got {diffusion.prediction!r}")
     n_fft = diffusion.spectral_mask
+    usual = _ONE_STEP if self_supervised and n_fft is None else 1.0
     if n_fft is None:
         net: Any = UNet(
             spatial_dims,
@@ -293,7 +294,7 @@ def build(
         loss_weighting=_none(diffusion.loss_weighting),
         cond_dropout=diffusion.cond_dropout,
         sigma_data=diffusion.sigma_data,
-        shift=diffusion.shift or (_ONE_STEP if self_supervised and n_fft is None else 1.0),
+        shift=usual if diffusion.shift is None else diffusion.shift,
     )
 
 

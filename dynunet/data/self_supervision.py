@@ -3,8 +3,8 @@
 An example is ``y = x + n``, the noise n of mean 0 whatever x is. What is learnt from a pair by the squared
 error, and by no other, is the mean of x given ``cond``, as if x itself were the target:
 
-    r2r         cond = y + a z, x0 = y - z / a, where z is Gaussian noise of the covariance of n. As
-                n + a z and n - z / a are uncorrelated, and independent if n is Gaussian, too,
+    r2r         cond = y + a z, x0 = y - z / a, where z is a draw of noise like n. As n + a z and n - z / a
+                are uncorrelated, and independent if noise is Gaussian, of every f (else of linear ones)
                 E|f(cond) - x0|^2 = E|f(cond) - x|^2 + (1 + 1 / a^2) E|n|^2
                 (Pang et al. 2021, "Recorrupted-to-Recorrupted"; a = 0.5 as there)
     noise2void  cond is y, but at some places the value of a neighbour; x0 = y, of which these places count.
@@ -12,7 +12,8 @@ error, and by no other, is the mean of x given ``cond``, as if x itself were the
                 E|f(cond) - x0|^2 = E|f(cond) - x|^2 + E|n|^2 over these
                 (Krull et al. 2019, "Noise2Void"; Batson and Royer 2019, "Noise2Self")
 
-All randomness is of torch's global generator.
+What is restored later is y itself: the mean of estimates at several draws of y + a z is no better, as
+``tests/benchmarks/self_supervised.py`` measures. All randomness is of torch's global generator.
 """
 
 from collections.abc import Sequence
