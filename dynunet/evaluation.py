@@ -128,6 +128,12 @@ def evaluate(
         raise ValueError(
             f"the classes must be {', '.join(spec.classes)}, got {', '.join(classes or ['none'])}"
         )
+    noisy = DataSpec.of(dataset.units).self_supervised
+    if noisy is not None:
+        raise ValueError(
+            f"dataset must have clean examples to compare with, got one with self_supervised={noisy!r}; "
+            "data_of_run(run, source, pairs=...) has them"
+        )
     examples = _Examples(dataset, seed, batch_size or fitting(dataset.shape))
     figures = _generation if spec.restoration is None else _restoration
     return figures(diffusion, spec, examples, num or 64, steps)
@@ -171,6 +177,11 @@ def data_of_run(
         FileNotFoundError, ValueError: naming the argument, the rule and the value received.
     """
     record, spec = run_folder(run) / RUN, spec_of_run(run)
+    if spec.self_supervised is not None and (source is None or (noise is None and pairs is None)):
+        raise ValueError(
+            f"source, clean files, and pairs or noise must be given: {shown(run)} was trained without clean "
+            "examples, with which alone it can be compared"
+        )
     degraded = _degradation(spec, noise=noise, snr=snr, pairs=pairs)
     known = None if spec.learned is None else (spec.learned, classes_of_run(run))
     if targets is not None and known is None:
@@ -248,9 +259,10 @@ def _degradation(spec: DataSpec, **given: Any) -> dict[str, Any]:
     given = {name: value for name, value in given.items() if value is not None}
     if given and spec.restoration is None:
         raise ValueError(f"{next(iter(given))} is for a model that restores, which this one is not")
+    clean: dict[str, Any] = {"self_supervised": None, "noise_std": None}
     if "noise" in given:
-        return {"pairs": None, **given}
-    return {"noise": None, "coloured": False, **given} if "pairs" in given else given
+        return {"pairs": None, **clean, **given}
+    return {"noise": None, "coloured": False, **clean, **given} if "pairs" in given else given
 
 
 @dataclass(frozen=True)

@@ -224,7 +224,7 @@ def _check(diffusion: Diffusion, spec: DataSpec, name: str, channels: int) -> in
     if spec.kind != "audio" or spec.sample_rate is None:
         raise ValueError(f"run must be of sound to be used live, {name} is of {spec.kind}")
     if spec.restoration is None:
-        raise ValueError(f"run must be trained with noise, coloured or pairs to be used live, {name} is not")
+        raise ValueError(f"run must be trained to restore to be used live, {name} is not")
     if not getattr(diffusion.model, "is_causal", False):
         raise ValueError(
             f"run must be trained with --causal True to be used live, {name} looks at all of a recording: "

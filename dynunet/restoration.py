@@ -1,9 +1,10 @@
 """Files restored, or filled in where something is missing, by a trained model; each on its own grid.
 
-``restore`` is for a model that was trained with ``noise``, ``coloured`` or ``pairs``, and for any other with
-the level of white noise. ``fill_gaps`` is for a model of clean data. Both keep the format, the grid and the
-units of a file, and work on long recordings and large volumes in overlapping windows. ``restore`` reads and
-writes long recordings part by part, in memory that does not grow with their length.
+``restore`` is for a model that was trained with ``noise``, ``coloured``, ``pairs`` or ``self_supervised``,
+and for any other with the level of white noise. ``fill_gaps`` is for a model of clean data. Both keep the
+format, the grid and the units of a file, and work on long recordings and large volumes in overlapping
+windows. ``restore`` reads and writes long recordings part by part, in memory that does not grow with their
+length.
 """
 
 from collections.abc import Callable, Iterator
@@ -59,7 +60,7 @@ def restore(
         source: a file, or a folder with all below it.
         out: a folder for the results, with the names of the files; for one file also the file to write.
         steps: 1 gives the mean of what the clean data may be, more one sharp guess; by default 1, and 20 with
-            ``sigma`` or a prediction of the noise.
+            ``sigma`` or a prediction of the noise. Of a model that was trained without clean examples 1.
         sigma: standard deviation of white noise, where 2 is the range of the data: for a model that was
             trained without noise or pairs, and for no other.
         window: work in windows of this size, one number or one per axis; by default that of training.
@@ -79,8 +80,8 @@ def restore(
     diffusion, spec = trained(model, device)
     if spec.restoration is None and sigma is None:
         raise ValueError(
-            f"{called(model)} was trained without noise, coloured or pairs: give sigma, the level of white "
-            "noise, or train a model to restore"
+            f"{called(model)} was trained without noise, coloured, pairs or self_supervised: give sigma, the "
+            "level of white noise, or train a model to restore"
         )
     if spec.restoration is not None and sigma is not None:
         raise ValueError(f"sigma must be left out, {called(model)} knows its noise, got {sigma}")

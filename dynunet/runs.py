@@ -200,7 +200,16 @@ def device_of(model: Module) -> torch.device:
 
 
 def restoration_steps(diffusion: Diffusion, steps: int | None) -> int:
-    """Steps to restore in: one gives the mean of what the clean data may be, the least squared error."""
+    """Steps to restore in: one gives the mean of what the clean data may be, the least squared error.
+
+    Raises:
+        ValueError: there are to be more, of a model that has never seen clean data.
+    """
+    if steps not in (None, 1) and ((diffusion.data or {}).get("restoration") or {}).get("self_supervised"):
+        raise ValueError(
+            "steps must be 1 of a model that was trained without clean examples, for more would draw noise, "
+            f"too, got {steps}"
+        )
     if steps is not None:
         return steps
     if isinstance(diffusion, Consistency):

@@ -8,6 +8,10 @@ from ..data.formats.format import times
 from ..data.spec import DataSpec
 from .words import listed, number
 
+_NOISY = {
+    "r2r": "Gaussian noise of known law (R2R)",
+    "noise2void": "noise that is independent from entry to entry (Noise2Void)",
+}
 _KINDS = {"audio": "recordings", "images": "images", "volumes": "volumes", "arrays": "arrays"}
 
 
@@ -51,6 +55,8 @@ def _restored(how: Mapping[str, Any] | None) -> str:
         return ""
     if how.get("pairs"):
         return "what was recorded in pairs, degraded and clean"
+    if how.get("self_supervised"):
+        return f"{_NOISY[how['self_supervised']]}, learned without clean examples"
     low, high = map(number, how.get("snr", (0, 0)))
     noises = [name for name, field in (("recorded", "noise"), ("coloured", "coloured")) if how.get(field)]
     return f"{' and '.join(noises)} noise, {low} to {high} dB"

@@ -15,7 +15,7 @@ _OF_RAW = ("rate", "channels", "format", "part")
 
 @dataclass(frozen=True)
 class Denoise(Sampling):
-    """Restore files with a model trained by --noise, --coloured or --pairs.
+    """Restore files with a model trained by --noise, --coloured, --pairs or --self-supervised.
 
     A model trained without them removes white noise of known level, by --sigma. A file that cannot be
     restored is named, and the others are. Results that are there are kept, so that the same command goes on

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _STRIDES = {1: 4}
 _WIDE = (256, 256, 256)
+_ONE_STEP = 1000.0  # shift of what is noisy itself: at other times the network would be given the target
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class TrainFlags(TrainOptions):
     """Samples at a time, in each process; by default 16, more where they are small and fewer where large."""
     loss: Loss = "auto"
     """of values l2, l1, huber or, to restore sound, l1+stft; of classes (--targets) ce, dice, dice+ce or
-    focal. By default l2, dice+ce to segment, ce to classify"""
+    focal. By default l2, dice+ce to segment, ce to classify; with --self-supervised l2 alone"""
     clip: float = 1.0
     """Largest norm of the gradients; inf for no limit."""
 
@@ -188,8 +189,9 @@ class DiffusionOptions:
     """how often the class is left out, so that guidance works"""
     sigma_data: float = 0.5
     """standard deviation of the data, for edm"""
-    shift: float = 1.0
-    """more than 1: more noise, for data of high resolution"""
+    shift: float | None = None
+    """more than 1: more noise, for data of high resolution; by default 1, with --self-supervised 1000: nearly
+    all times are pure noise, from where the one step starts"""
     spectral_mask: int | None = None
     """to restore sound: samples of the windows of a spectrogram, such as 256 at 8 kHz, that the network masks
     (dynunet.SpectralMask); by default it works on the waveform"""
@@ -255,6 +257,7 @@ def build(
     num_classes: int | None = None,
     cond_features: int = 0,
     restores: bool = False,
+    self_supervised: bool = False,
 ) -> "Diffusion":
     """The model for data of this kind.
 
@@ -265,12 +268,15 @@ def build(
     from ..diffusion.bridges import BRIDGES
     from ..nn.unet import UNet
 
+    if self_supervised and diffusion.prediction not in (None, "sample"):
+        raise ValueError(f"prediction must be sample with self_supervised, got {diffusion.prediction!r}")
     n_fft = diffusion.spectral_mask
-    if diffusion.schedule in BRIDGES and not (restores and n_fft is None):
+    if diffusion.schedule in BRIDGES and (not restores or self_supervised or n_fft is not None):
         raise ValueError(
-            f"schedule {diffusion.schedule!r} is to restore (noise, coloured or pairs), and without "
-            "spectral_mask, whose network sees the noisy data alone"
+            f"schedule {diffusion.schedule!r} is to restore (noise, coloured or pairs), without spectral_mask, "
+            "whose network sees the noisy data alone, and without self_supervised, whose targets it would show"
         )
+    usual = _ONE_STEP if self_supervised and n_fft is None else 1.0
     if n_fft is None:
         net: Any = UNet(
             spatial_dims,
@@ -285,7 +291,8 @@ def build(
         net = _masking(network, n_fft, spatial_dims, channels)
     else:
         raise ValueError(
-            f"spectral_mask is to restore (noise, coloured or pairs), without coordinates, got {n_fft}"
+            "spectral_mask is to restore (noise, coloured, pairs or self_supervised), without coordinates, "
+            f"got {n_fft}"
         )
     return Diffusion(
         net,
@@ -294,7 +301,7 @@ def build(
         loss_weighting=_none(diffusion.loss_weighting),
         cond_dropout=diffusion.cond_dropout,
         sigma_data=diffusion.sigma_data,
-        shift=diffusion.shift,
+        shift=usual if diffusion.shift is None else diffusion.shift,
     )
 
 

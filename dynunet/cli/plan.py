@@ -20,8 +20,8 @@ class PlanCommand:
     """Plan the training of a model on a folder of files: network, patch and batch for a budget of memory.
 
     The plan is a file for dynunet train --config: it goes to the standard output, and the reasons for it to
-    the standard error. With --targets the model predicts them, with --noise, --coloured or --pairs it
-    restores, else it makes new data.
+    the standard error. With --targets the model predicts them, with --noise, --coloured, --pairs or
+    --self-supervised it restores, else it makes new data.
     """
 
     source: Positional[Path]

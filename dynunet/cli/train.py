@@ -41,9 +41,9 @@ class Train:
     """Train a model on a folder of files: audio, images, volumes or arrays.
 
     With --targets it learns to predict them: to segment, classify or regress (dynunet predict); with --noise,
-    --coloured or --pairs to restore (dynunet denoise); else to make new data (dynunet sample) and to fill
-    gaps (dynunet inpaint). Ctrl-C saves; --resume goes on. Size, channels and batch are chosen for the files
-    and the machine, and said, where none are given.
+    --coloured or --pairs to restore (dynunet denoise), with --self-supervised from noisy files alone; else to
+    make new data (dynunet sample) and to fill gaps (dynunet inpaint). Ctrl-C saves; --resume goes on. Size,
+    channels and batch are chosen for the files and the machine, and said, where none are given.
     """
 
     flag_names: ClassVar[Mapping[str, str]] = {"start": "from"}
@@ -268,6 +268,7 @@ class Train:
             num_classes=dataset.num_classes,
             cond_features=0 if augment is None else augment.num_features(len(dataset.shape) - 1),
             restores=self.data.restores,
+            self_supervised=self.data.self_supervised is not None,
         )
 
     def _flags(self, source: Path, out: Path) -> dict[str, Any]:

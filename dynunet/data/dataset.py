@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..arguments import choice
-from .degradation import NoiseDegradation, NoiseFiles
+from .degradation import Degradation, NoiseDegradation, NoiseFiles
 from .errors import UnreadableError, VanishedError, attempt, shown
 from .formats import of_kind
 from .memory import Cache
@@ -22,11 +22,13 @@ from .options import DataOptions, missing_value
 from .report import table
 from .scan import scan
 from .selection import File
+from .self_supervision import BlindSpots, Recorruption
 from .spec import DataSpec
 from .target_spec import Classes, TargetSpec
 from .targets import Known, Targets
 from .values import (
     Region,
+    Scale,
     loudness,
     padded,
     present,
@@ -47,7 +49,9 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
     An item is a dict of what :meth:`dynunet.Diffusion.loss` takes: ``x0``, float32 ``(C, *size)`` in about
     [-1, 1]; and where they are asked for, ``cond`` (the degraded version, then the coordinates),
     ``class_labels``, ``target`` (of :meth:`dynunet.Supervised.loss`, see ``dynunet/data/targets.py``) and
-    ``mask`` (False where an entry is missing, or beyond the end of a short recording).
+    ``mask`` (False where an entry is missing, or beyond the end of a short recording; with
+    ``self_supervised="noise2void"`` also where the target is in ``cond``). With ``self_supervised`` x0 is
+    noisy, and the loss must be l2, see ``dynunet/data/self_supervision.py``.
     Crops, mirroring and noise are of torch's global random generator and of nothing else.
 
     What is held out for validation: see ``dynunet/data/splits.py``. With ``labels="folder"`` the top-level
@@ -90,7 +94,8 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
         self._scan = scan(source, self.options, self._cache, known)
         self._spec = self._scan.spec
         self._degrade = self._degradation()
-        self._masked = self.options.missing is not None or self._some_short()
+        blind = self.options.self_supervised == "noise2void"
+        self._masked = blind or self.options.missing is not None or self._some_short()
         self._chosen = self._choose(split)
         if not self._chosen:
             raise ValueError(
@@ -214,10 +219,13 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
             n < s for f in files for n, s in zip(f.grid, self._size, strict=True)
         )
 
-    def _degradation(self) -> NoiseDegradation | None:
+    def _degradation(self) -> Degradation | None:
         if not self.options.restores or self.options.pairs is not None:
             return None
         files = NoiseFiles(self._scan.noise, self._spec) if self._scan.noise else None
+        if self.options.self_supervised is not None:
+            blind = self.options.self_supervised == "noise2void"
+            return BlindSpots() if blind else Recorruption(self.options.noise_std, files)
         clips = of_kind(self._spec.kind).clips
         return NoiseDegradation(self.options.snr, self.options.coloured, files, clips)
 
@@ -255,8 +263,7 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
             cond, there = self._values(file.pair, index, self._scan.cond, region)
             mask = mask & there.all(0) if self.options.missing is not None else mask
         elif self._degrade is not None:
-            x, cond = self._degrade(x, mask, self._cache)
-            x = torch.where(mask, x, 0)
+            x, cond, mask = self._degrade(x, mask, self._scale(file, self._spec).gain, self._cache)
         else:
             return region, {"x0": x, "mask": mask}
         if self.options.level is not None:
@@ -285,10 +292,12 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
             raise UnreadableError(
                 "it has values that are NaN or infinite; missing='nan' would leave them out"
             )
-        own = (file.pair or file).ranges  # what is to be restored is seen on the scale of what is given
-        scale = header.format.scale(spec, header, None if own is None else own.percentiles)
-        x = torch.from_numpy(scale.to_model(values))
+        x = torch.from_numpy(self._scale(file, spec).to_model(values))
         return torch.where(there, x, 0), there
+
+    def _scale(self, file: File, spec: DataSpec) -> Scale:
+        own = (file.pair or file).ranges  # what is to be restored is seen on the scale of what is given
+        return file.header.format.scale(spec, file.header, None if own is None else own.percentiles)
 
     def _coordinates(self, file: File, region: Region | None) -> Tensor:
         if region is None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -65,6 +66,25 @@ def mixed(clean: Tensor, noise: Tensor, snr: float, mask: Tensor | None = None) 
     return clean + noise * (signal / power / 10 ** (snr / 10)) ** 0.5
 
 
+class Degradation(Protocol):
+    """What is made of an example to learn from."""
+
+    files: "NoiseFiles | None"  # of recorded noise
+
+    def __call__(
+        self, x: Tensor, mask: Tensor, gain: float, cache: Cache, /
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The target, what it is to be predicted from, and where it counts.
+
+        Args:
+            x: as it is in a file, ``(C, *spatial)``.
+            mask: bool, in the shape of x: which entries are there.
+            gain: by how much numbers of the file change where those of x change by 1.
+            cache: of decoded files.
+        """
+        ...
+
+
 @dataclass
 class NoiseFiles:
     """Recorded noise, in random segments; what is shorter than the segment is repeated."""
@@ -105,8 +125,10 @@ class NoiseDegradation:
     files: NoiseFiles | None
     below_full_scale: bool
 
-    def __call__(self, clean: Tensor, mask: Tensor | None, cache: Cache) -> tuple[Tensor, Tensor]:
-        """Clean and noisy. Of audio, both are made quieter together where the noisy one would clip."""
+    def __call__(
+        self, clean: Tensor, mask: Tensor, gain: float, cache: Cache
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Clean, noisy and the mask. Of audio, both are made quieter together where the noisy would clip."""
         recorded = self.files is not None and not (self.coloured and torch.rand(()) < 0.5)
         if recorded and self.files is not None:
             noise = self.files.segment(clean.shape, cache)
@@ -116,8 +138,8 @@ class NoiseDegradation:
         noisy = mixed(clean, noise, low + (high - low) * float(torch.rand(())), mask)
         peak = noisy.abs().max()
         if self.below_full_scale and peak > 1:
-            return clean / peak, noisy / peak
-        return clean, noisy
+            clean, noisy = clean / peak, noisy / peak
+        return torch.where(mask, clean, 0), noisy, mask
 
 
 def paired(

@@ -13,6 +13,7 @@ from ..arguments import choice, integer, interval, number, positive, several
 
 _TABLES = (".csv", ".tsv")
 TASKS = ("segmentation", "classification", "regression")
+SELF_SUPERVISED = ("r2r", "noise2void")
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class DataOptions:
     missing: str | None = None
     """what missing entries are, "nan" or a number (NaN then is too): they do not count in the loss"""
     noise: Path | None = None
-    """folder of noise, in files of the same kind; such noise is what it learns to take away"""
+    """folder of noise, in files of the same kind; such noise is what it learns to take away. With r2r it has
+    the level that it has in the noisy files"""
     coloured: bool = False
     """learn to take noise away whose power falls as 1 / f^a, with a random a from 0 (white) to 2 (brown)"""
     snr: tuple[float, float] = (0.0, 10.0)
@@ -66,6 +68,12 @@ class DataOptions:
     it, so that what is learnt holds for any loudness (0.25 is about right); by default loudness stays"""
     pairs: Path | None = None
     """folder of degraded files, each at the relative path of its clean one: learn to restore those"""
+    self_supervised: Literal["r2r", "noise2void"] | None = None
+    """learn to take noise off files that are all noisy, without clean ones: r2r takes off Gaussian noise,
+    white of a known level (noise_std) or as recorded by itself (noise), noise2void noise of any level that is
+    independent from entry to entry; noise that is not so stays"""
+    noise_std: float | None = None
+    """standard deviation of the white noise in the files, in their own units, for r2r"""
     targets: Path | None = None
     """what is to be learned: a folder of label maps (or of values), each at the relative path of its file; or
     a table, labels.csv, with the columns file and label (or several of numbers)"""
@@ -115,6 +123,8 @@ class DataOptions:
             found["spacing"] = tuple(positive(s, "spacing") for s in several(self.spacing, "spacing"))
         if self.value_range is not None:
             found["value_range"] = interval(self.value_range, "value_range")
+        if self.noise_std is not None:
+            found["noise_std"] = positive(self.noise_std, "noise_std")
         if self.missing is not None:
             missing_value(str(self.missing))
             found["missing"] = str(self.missing)
@@ -138,10 +148,32 @@ class DataOptions:
     def _check_restoration(self) -> None:
         if self.pairs is not None and (self.noise is not None or self.coloured):
             raise ValueError("pairs are degraded already: leave out noise and coloured, or pairs")
+        self._check_self_supervised()
         if self.level is not None:
             positive(self.level, "level")
             if not self.restores:
-                raise ValueError(f"level needs noise, coloured or pairs, got {self.level!r} without them")
+                raise ValueError(
+                    f"level needs noise, coloured, pairs or self_supervised, got {self.level!r} without them"
+                )
+
+    def _check_self_supervised(self) -> None:
+        how, known = self.self_supervised, (self.noise is not None) + (self.noise_std is not None)
+        if how is None:
+            if self.noise_std is not None:
+                raise ValueError(f"noise_std needs self_supervised='r2r', got {self.noise_std:g} without it")
+            return
+        choice(how, SELF_SUPERVISED, "self_supervised")
+        if self.pairs is not None or self.coloured:
+            raise ValueError("self_supervised is for noisy files alone: leave out pairs and coloured, or it")
+        if self.resize or self.spacing is not None:
+            raise ValueError("self_supervised takes noise as it is: leave out resize and spacing")
+        if how == "r2r" and known != 1:
+            raise ValueError(
+                "self_supervised='r2r' needs to know the noise: give either noise_std, if it is white, or "
+                f"noise, a folder of it, got {'both' if known else 'neither'}"
+            )
+        if how == "noise2void" and known:
+            raise ValueError("self_supervised='noise2void' needs no noise: leave out noise and noise_std")
 
     def _check_targets(self) -> None:
         if self.channel_files is not None and not self.supervised:
@@ -149,7 +181,9 @@ class DataOptions:
         if self.targets is not None and self.labels is not None:
             raise ValueError("targets are labels: leave out labels, or targets")
         if self.supervised and self.restores:
-            raise ValueError("targets are for a model that predicts: leave out noise, coloured and pairs")
+            raise ValueError(
+                "targets are for a model that predicts: leave out noise, coloured, pairs and self_supervised"
+            )
         if self.task is not None and self.task != "classification" and self.targets is None:
             raise ValueError(f"task={self.task!r} needs targets, a folder or a table")
         for name in ("class_names", "ignore_index"):
@@ -170,7 +204,8 @@ class DataOptions:
     @property
     def restores(self) -> bool:
         """True if examples come with a degraded version, from which they are to be restored."""
-        return self.noise is not None or self.coloured or self.pairs is not None
+        given = self.noise, self.pairs, self.self_supervised
+        return self.coloured or any(value is not None for value in given)
 
 
 def _channel_names(given: Any) -> tuple[str, ...]:

@@ -48,6 +48,8 @@ def _examples(scan: Scan) -> list[str]:
 def _changed(scan: Scan) -> list[str]:
     """What is added to files, and what they lose."""
     lines = [f"noise     {count(len(scan.noise), 'file')}"] if scan.noise else []
+    if scan.spec.self_supervised is not None:
+        lines.append(f"learned   of noisy files alone, by {scan.spec.self_supervised}")
     converted = sum(f.header.channels != scan.spec.channels for f in scan.files)
     if converted:
         lines.append(f"channels  {count(converted, 'file')} converted to {scan.spec.channels}")

@@ -20,7 +20,7 @@ from .formats.format import most
 from .memory import Cache
 from .options import DataOptions
 from .ranges import ranges_of
-from .selection import File, Selection, common_spec, example_size, watched, wrong_size
+from .selection import File, Selection, common_spec, example_size, mixes_noise, watched, wrong_size
 from .spec import DataSpec
 from .splits import held_out
 from .target_files import find_targets
@@ -62,6 +62,8 @@ def scan(
     files = selection.read_headers(found.files, options)
     spec, files = common_spec(files, options, selection)
     files = selection.keep(files, lambda f: _placed(f, spec))
+    if options.self_supervised is not None:
+        files = selection.keep(files, lambda f: mixes_noise(f, spec))
     cond = None
     if options.pairs is not None:
         cond, files = paired(files, found.root, options, spec, selection)
@@ -209,6 +211,10 @@ def _restoration(options: DataOptions, cond: DataSpec | None) -> dict[str, Any] 
     level = {} if options.level is None else {"level": options.level}
     if cond is not None:
         return {"pairs": True, "channels": cond.channels, **level}
+    if options.self_supervised is not None:
+        known = {} if options.noise_std is None else {"noise_std": options.noise_std}
+        known |= {"noise": True} if options.noise is not None else {}
+        return {"self_supervised": options.self_supervised, **known, **level}
     noise = {"noise": options.noise is not None, "coloured": options.coloured, "snr": list(options.snr)}
     return {**noise, **level}
 

@@ -153,6 +153,15 @@ def wrong_channels(header: Header, channels: int) -> str | None:
     return f"it has {header.channels} channels, and {channels} are used"
 
 
+def mixes_noise(file: File, spec: DataSpec) -> str | None:
+    """Why the noise of a file is not what it was once the file is read."""
+    if file.grid != file.header.shape:
+        return "it would be resampled, and the noise in it would not be what self_supervised takes it for"
+    if file.header.channels != spec.channels:
+        return f"it would be converted to {spec.channels} channels, and the noise in it with it"
+    return None
+
+
 def example_size(files: list[File], options: DataOptions, spec: DataSpec) -> tuple[int, ...]:
     if options.size is not None:
         return per_axis(options.size, spec.spatial_dims, "size")

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..jsonable import plain
 from ..rules import Rule, both, check_fields, flag, optional, ordered, real, several, table, text, whole
-from .options import missing_value
+from .options import SELF_SUPERVISED, missing_value
 from .target_spec import TargetSpec
 
 __all__ = ["DataSpec"]
@@ -44,6 +44,11 @@ class DataSpec:
     def level(self) -> float | None:
         """Root mean square that audio to restore is brought to, if any."""
         return (self.restoration or {}).get("level")
+
+    @property
+    def self_supervised(self) -> str | None:
+        """How it was learned to restore without clean examples, if it was."""
+        return (self.restoration or {}).get("self_supervised")
 
     @property
     def given_channels(self) -> int:
@@ -111,6 +116,8 @@ _RESTORATION = {
     "noise": flag(),
     "coloured": flag(),
     "pairs": flag(),
+    "self_supervised": text(*SELF_SUPERVISED),
+    "noise_std": real(above=0),
     "snr": ordered(equal=True),
     "level": real(above=0),
     "channels": whole(1),

@@ -96,6 +96,7 @@ class Trainer:
         units = getattr(dataset, "units", None)
         if units is not None:
             self.model.data = units
+        _check_loss(self.options, units or {})
         self.augment = fitted(augment, self.model, self.dataset)
 
     def fit(self, steps: int | None = None, resume: bool = False) -> Any:
@@ -127,6 +128,13 @@ class Trainer:
             with locked(self.out) if running.main else nullcontext():
                 check_folder(self.out, resume, self.overwrite)  # once more, where no other process writes
                 return Loop(self, running, interrupts, resume).run()
+
+
+def _check_loss(options: TrainOptions, units: Mapping[str, Any]) -> None:
+    """Only the mean of noisy targets is that of clean ones: their median, for one, is not."""
+    how = (units.get("restoration") or {}).get("self_supervised")
+    if how is not None and options.loss != "l2":
+        raise ValueError(f"loss must be l2 with self_supervised={how!r}, got {options.loss!r}")
 
 
 def _trainable(model: Any) -> nn.Module:

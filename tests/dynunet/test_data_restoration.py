@@ -231,7 +231,7 @@ def test_a_level_is_of_audio_that_is_to_be_restored(tmp_path: Path) -> None:
     npy(tmp_path / "a.npy", RNG.uniform(-1, 1, 40))
     with pytest.raises(ValueError, match=r"level is of audio, and the files are arrays, got 0\.25"):
         FolderDataset(tmp_path, 1, split="all", coloured=True, level=0.25)
-    with pytest.raises(ValueError, match=r"level needs noise, coloured or pairs, got 0\.25"):
+    with pytest.raises(ValueError, match=r"level needs noise, coloured, pairs or self_supervised, got 0\.25"):
         FolderDataset(tmp_path, 1, level=0.25)
     with pytest.raises(ValueError, match=r"level must be positive and finite, got -1\.0"):
         FolderDataset(tmp_path, 1, level=-1.0, coloured=True)
