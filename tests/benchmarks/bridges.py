@@ -1,6 +1,6 @@
 """Speech restored in one to four steps by a bridge from it, beside the one-step mean and plain diffusion.
 
-    python -m tests.benchmarks.bridges --train-steps 1500 --seeds 1 --out runs/bridges
+    python -m tests.benchmarks.bridges --train-steps 700 --size 4096 --every 3
 
 The same U-Net on the waveform learns the pairs of ``examples/denoise_audio_1d.py`` in equally many steps: at
 all levels of noise ("diffusion"), from noise alone ("mean", as the example with ``--n-fft 0``), and on a
@@ -132,9 +132,9 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("runs/bridges"), help="folder of the trainings")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=[*MODELS])
     parser.add_argument("--channels", type=int, nargs="+", default=[16, 32, 64, 128])
-    parser.add_argument("--size", type=int, default=8192, help="samples of a training example")
+    parser.add_argument("--size", type=int, default=4096, help="samples of a training example")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--train-steps", type=int, default=1500)
+    parser.add_argument("--train-steps", type=int, default=700)
     parser.add_argument("--loss", default="l1+stft", help="see dynunet train --help")
     parser.add_argument("--bridge-noise", type=float, default=0.5, help="times as much noise as I2SB's")
     parser.add_argument("--seeds", type=int, default=1)
