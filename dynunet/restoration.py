@@ -24,7 +24,7 @@ from .data.long_files import LongFile, Part
 from .data.options import missing_value
 from .data.saving import check_result, save, write
 from .data.spec import DataSpec
-from .diffusion import Diffusion
+from .diffusion import Bridge, Diffusion
 from .diffusion.noise import Noise, PlacedNoise
 from .progress import Bar
 from .results import NothingToDoError, Outcome, Results
@@ -188,10 +188,12 @@ class _Sampling:
     progress: bool  # within a file: of the steps, and of the windows of each
 
     def restored(self, noisy: Tensor, steps: int, noise: Noise = None) -> Tensor:
-        """Restored by a model that has learned it; from noise of the seed by default."""
+        """Restored by a model that has learned it; from noise of the seed by default, on a bridge without."""
 
         def run(x: Tensor, options: dict[str, Any]) -> Tensor:
             shape = len(x), self.spec.channels, *x.shape[2:]
+            if isinstance(self.diffusion.schedule, Bridge):
+                options |= {"sampler": "ddim", "generator": torch.zeros}
             return self.diffusion.sample(shape, steps, **options, **conditions(self.spec, shape, x))
 
         return self._run(run, noisy, noise)

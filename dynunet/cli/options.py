@@ -273,8 +273,8 @@ def build(
     n_fft = diffusion.spectral_mask
     if diffusion.schedule in BRIDGES and (not restores or self_supervised or n_fft is not None):
         raise ValueError(
-            f"schedule {diffusion.schedule!r} is to restore (noise, coloured or pairs), without spectral_mask, "
-            "whose network sees the noisy data alone, and without self_supervised, whose targets it would show"
+            f"schedule {diffusion.schedule!r} is to restore (noise, coloured or pairs), and without "
+            "spectral_mask, whose network sees noisy data alone, or self_supervised, whose target it is shown"
         )
     usual = _ONE_STEP if self_supervised and n_fft is None else 1.0
     if n_fft is None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..data.classes import class_values
 from ..data.formats import of_kind
 from ..data.spec import DataSpec
-from ..diffusion import Consistency, Diffusion
+from ..diffusion import Bridge, Consistency, Diffusion
 from ..diffusion.schedules import widened
 from ..diffusion.spacing import spaced
 from ..runs import restoration_steps, windows
@@ -118,7 +118,7 @@ def _sampling(model: Diffusion, spec: DataSpec | None, steps: int | None, spacin
         "schedule": model.config.get("schedule"),
         "prediction": model.config.get("prediction"),
         "sampler": "consistency" if consistency else "ddim",
-        "start": sigmas[0],
+        "start": 0.0 if isinstance(model.schedule, Bridge) and _does(model, spec) == "restore" else sigmas[0],
         "steps": [
             _step(now, then, given, consistency)
             for (now, then), given in zip(pairwise(levels), factors, strict=True)

@@ -55,13 +55,14 @@ class Exported:
 
     def sample(self, noise: np.ndarray, cond: Any = None, guidance: float = 1.0, **given: Any) -> np.ndarray:
         """Data from standard normal noise, in the network's units; class_labels and others as conditions."""
-        draw, free = np.random.default_rng(0), {**given, "class_labels": None, "context": None}
+        draw, free = np.random.default_rng(0), given | {"class_labels": None, "context": None}
         x = self.about["start"] * noise.astype(np.float32)
         for step in self.about["steps"]:
             shown = step["input"] * x + (step["cond"] * cond[:, : x.shape[1]] if step["cond"] else 0)
             y = self.windowed(shown, cond, t=step["t"], **given)
-            if guidance != 1:
-                y += (guidance - 1) * (y - self.windowed(shown, cond, t=step["t"], **free))
+            y += (
+                (guidance - 1) * (y - self.windowed(shown, cond, t=step["t"], **free)) if guidance != 1 else 0
+            )
             x = step["x"] * x + step["output"] * y + step["noise"] * draw.standard_normal(x.shape, np.float32)
         return x
 

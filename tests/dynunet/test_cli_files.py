@@ -95,8 +95,11 @@ def test_a_bridge_is_trained_and_restores(sounds: Path, tmp_path: Path) -> None:
     network = ("--channels", 4, 4, "--num-groups", 2, "--steps", 1, "--cpu", "--sample-every", 0)
     run(*data, *network, "--coloured", "--coordinates", "--shift", 0.5, "--out", made)
     assert Diffusion.from_pretrained(made).schedule == shifted(SymmetricBridge(), 0.5)
-    run("denoise", made, sounds, "--steps", 2, "--out", tmp_path / "out")
-    assert len(list((tmp_path / "out").glob("*.wav"))) == 4
+    for seed in (0, 1):  # restored without noise
+        run("denoise", made, sounds, "--steps", 2, "--seed", seed, "--out", tmp_path / f"out{seed}")
+    first, second = ([path.read_bytes() for path in out.glob("*.wav")] for out in tmp_path.glob("out?"))
+    assert len(first) == 4
+    assert sorted(first) == sorted(second)
     ends(2, *data, *network, "--out", tmp_path / "other")  # which makes new data
     ends(2, *data, "--coloured", "--spectral-mask", 32, "--out", tmp_path / "other")
 
