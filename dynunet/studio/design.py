@@ -4,16 +4,16 @@ import asyncio
 from asyncio import to_thread
 from typing import Any
 
-from nicegui import ui
+from nicegui import background_tasks, ui
 
 from ..cli.catalogue import Flag
 from .describe import NETWORKS, Described, describe, network_flags, usual
 from .page import Page
 from .widgets import copied, form, said
 
-__all__ = ["build"]
+__all__ = ["build", "prepare"]
 
-_WAIT = 0.25  # seconds without a change, before the network is drawn
+_FIRST = {"of": "UNet", "spatial_dims": "2", "in_channels": "1", "batch_size": "1"}
 _SIZES = {1: "4096", 2: "64", 3: "32", 4: "16"}
 _MOST_AXES = 6  # in the list; the library takes any number
 _SHAPE = (
@@ -28,12 +28,17 @@ def build(page: Page) -> None:
     Design(page)
 
 
+def prepare() -> None:
+    """Draw a network for nobody: what that imports, which takes seconds, no page then waits for."""
+    describe(usual(2), {**_FIRST, "size": "8"})
+
+
 class Design:
     """The tab of one page."""
 
     def __init__(self, page: Page) -> None:
-        self.page, self.waiting = page, 0
-        page.shape |= {"of": "UNet", "spatial_dims": "2", "in_channels": "1", "batch_size": "1"}
+        self.page, self.waiting, self.turn = page, 0, asyncio.Lock()
+        page.shape |= _FIRST
         self._begin()
         with ui.row().classes("w-full no-wrap items-start gap-8"):
             with ui.column().classes("w-5/12 min-w-80"):
@@ -43,6 +48,7 @@ class Design:
                 self._result()
         self._fields()
         self._draw_soon()
+        page.restored.append(self._restore)
 
     def _begin(self) -> None:
         """What is usual for data of so many axes."""
@@ -53,24 +59,30 @@ class Design:
     def _first(self) -> None:
         with ui.row().classes("w-full items-end"):
             axes = {str(n): f"{n}-D" for n in range(1, _MOST_AXES + 1)}
-            ui.toggle(axes, value=self.page.shape["spatial_dims"], on_change=self._take_axes).props(
-                'dense data-flag="spatial_dims"'
-            )
-            ui.select([*NETWORKS], value="UNet", label="network", on_change=self._take_class).props(
-                'dense data-flag="of"'
-            ).classes("w-32")
+            self.first = {
+                "spatial_dims": ui.toggle(axes, value=self.page.shape["spatial_dims"]),
+                "of": ui.select([*NETWORKS], value=self.page.shape["of"], label="network").classes("w-32"),
+            }
+        for name, made in self.first.items():
+            made.props(f'dense data-flag="{name}"')
+            made.on_value_change(lambda event, name=name: self._take(name, event.value))
 
-    def _take_axes(self, event: Any) -> None:
-        self.page.shape["spatial_dims"] = event.value
+    def _take(self, name: str, value: str) -> None:
+        """Begin anew with what is usual for so many axes, or for the class."""
+        if value == self.page.shape[name]:  # it was restored
+            return
+        self.page.shape[name] = value
         self._begin()
         self._fields()
         self._changed()
 
-    def _take_class(self, event: Any) -> None:
-        self.page.shape["of"] = event.value
-        self._begin()
+    def _restore(self) -> None:
+        if not self.page.designed:
+            return
+        for name, made in self.first.items():
+            made.value = self.page.shape[name]
         self._fields()
-        self._changed()
+        self._draw_soon()
 
     def _fields(self) -> None:
         """The form, made anew from the options of the class."""
@@ -96,26 +108,27 @@ class Design:
             .classes("font-mono text-xs whitespace-pre overflow-x-auto w-full leading-tight")
             .props('data-text="drawing"')
         )
-        self.table = ui.table(rows=[], row_key="part").props("dense flat").classes("w-full")
+        self.table = ui.table(rows=[], row_key="part").props("dense flat hide-no-data").classes("w-full")
 
     def _changed(self) -> None:
         self.page.designed = True
+        self.page.keep()
         self._draw_soon()
 
     def _draw_soon(self) -> None:
         self.waiting += 1
-        asyncio.get_running_loop().create_task(self._draw(self.waiting))
+        background_tasks.create(self._draw(self.waiting))
 
     async def _draw(self, number: int) -> None:
-        """Draw the network, unless something else has changed in the meantime."""
-        await asyncio.sleep(_WAIT)
-        if number != self.waiting:
-            return
-        texts, shape = dict(self.page.network), dict(self.page.shape)
-        try:
-            found: Any = await to_thread(describe, texts, shape)
-        except (ValueError, TypeError) as error:
-            found = error
+        """Draw the network, unless something else has changed before the last one was drawn."""
+        async with self.turn:
+            if number != self.waiting:
+                return
+            texts, shape = dict(self.page.network), dict(self.page.shape)
+            try:
+                found: Any = await to_thread(describe, texts, shape)
+            except (ValueError, TypeError) as error:
+                found = error
         if number == self.waiting:
             self._show(found)
             self.page.changed()
