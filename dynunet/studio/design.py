@@ -2,12 +2,14 @@
 
 import asyncio
 from asyncio import to_thread
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from nicegui import background_tasks, ui
 
 from ..cli.catalogue import Flag
-from .describe import NETWORKS, Described, describe, network_flags, usual
+from .describe import NETWORKS, Described, describe, memory_of, network_flags, usual
 from .page import Page
 from .widgets import copied, form, said
 
@@ -29,8 +31,28 @@ def build(page: Page) -> None:
 
 
 def prepare() -> None:
-    """Draw a network for nobody: what that imports, which takes seconds, no page then waits for."""
-    describe(usual(2), {**_FIRST, "size": "8"})
+    """Draw the first network of every page: what that imports, which takes seconds, none then waits for."""
+    dims = int(_FIRST["spatial_dims"])
+    given = _key(usual(dims, _FIRST["of"])), _key({**_FIRST, "size": _SIZES[dims]})
+    _described(*given)
+    _memory(*given)
+
+
+Key = tuple[tuple[str, str], ...]
+
+
+def _key(texts: Mapping[str, str]) -> Key:
+    return tuple(sorted((name, text) for name, text in texts.items() if text.strip()))
+
+
+@lru_cache(64)
+def _described(texts: Key, shape: Key) -> Described:
+    return describe(dict(texts), dict(shape))
+
+
+@lru_cache(64)
+def _memory(texts: Key, shape: Key) -> str:
+    return memory_of(dict(texts), dict(shape))
 
 
 class Design:
@@ -47,7 +69,9 @@ class Design:
             with ui.column().classes("w-7/12 min-w-0"):
                 self._result()
         self._fields()
-        self._draw_soon()
+        given = _key(page.network), _key(page.shape)
+        self._show(_described(*given))  # at once, as it is prepared
+        self.memory.set_text(_memory(*given))
         page.restored.append(self._restore)
 
     def _begin(self) -> None:
@@ -124,14 +148,22 @@ class Design:
         async with self.turn:
             if number != self.waiting:
                 return
-            texts, shape = dict(self.page.network), dict(self.page.shape)
+            given = _key(self.page.network), _key(self.page.shape)
             try:
-                found: Any = await to_thread(describe, texts, shape)
+                found: Any = await to_thread(_described, *given)
             except (ValueError, TypeError) as error:
                 found = error
-        if number == self.waiting:
+            if number != self.waiting:
+                return
             self._show(found)
             self.page.changed()
+            if isinstance(found, Exception):
+                return
+            try:  # afterwards, as it takes as long again
+                words = await to_thread(_memory, *given)
+                self.memory.set_text(words if number == self.waiting else "")
+            except (ValueError, TypeError) as error:
+                self._show(error)
 
     def _show(self, found: Described | Exception) -> None:
         wrong = isinstance(found, Exception)
@@ -143,7 +175,7 @@ class Design:
         head, *parts, total = found.summary.cells()
         _, _, parameters, flops, activations = total
         self.figures.set_text(f"{parameters} parameters, {flops}FLOPs forward, {activations} of activations")
-        self.memory.set_text(found.memory)
+        self.memory.set_text("")
         self.python.set_text(found.python)
         self.command.set_text(found.command)
         self.apart.set_text(found.apart)

@@ -16,7 +16,7 @@ from .page import Page
 __all__ = ["chooser", "copied", "form", "problems", "said"]
 
 _LONGEST = 4000  # characters of a message
-_PAUSE = 150  # ms without a key, before a text is taken
+_PAUSE = 100  # ms without a key, before a text is taken
 Texts = MutableMapping[str, str]
 
 

@@ -80,7 +80,7 @@ def start(folder: Path, flags: Sequence[str], where: Path | None = None) -> None
         with (folder / OUTPUT).open("a", encoding="utf-8") as said:
             said.write(f"$ {shown(shlex.join(['dynunet', 'train', *flags]))}\n")
             said.flush()
-            begun = subprocess.Popen(
+            begun: subprocess.Popen[bytes] = subprocess.Popen(
                 [sys.executable, "-m", "dynunet", "train", *flags],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
