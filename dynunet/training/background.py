@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from socket import gethostname
 from threading import Lock, Thread
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -36,11 +36,7 @@ _RULES = {"pid": whole(1), "host": text(), "stopping": flag()}
 _MOST = 2**16  # bytes of it that are read
 # With a session of its own, or a console, so that closing that of another process does not end it.
 _WINDOWS = ("CREATE_NO_WINDOW", "BELOW_NORMAL_PRIORITY_CLASS")
-_APART: dict[str, Any] = (
-    {"start_new_session": True}
-    if SIGNALS
-    else {"creationflags": sum(getattr(subprocess, name, 0) for name in _WINDOWS)}
-)
+_FLAGS = 0 if SIGNALS else sum(getattr(subprocess, name, 0) for name in _WINDOWS)
 _NICE = 5  # so much it gives way, as ``nice`` does; alone on a machine it is as fast
 _started: dict[Path, subprocess.Popen[bytes]] = {}  # by this process, and not known to have ended
 _asked: set[subprocess.Popen[bytes]] = set()  # to stop
@@ -80,13 +76,14 @@ def start(folder: Path, flags: Sequence[str], where: Path | None = None) -> None
         with (folder / OUTPUT).open("a", encoding="utf-8") as said:
             said.write(f"$ {shown(shlex.join(['dynunet', 'train', *flags]))}\n")
             said.flush()
-            begun: subprocess.Popen[bytes] = subprocess.Popen(
+            begun = subprocess.Popen(
                 [sys.executable, "-m", "dynunet", "train", *flags],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=subprocess.STDOUT,
                 cwd=where,
-                **_APART,
+                start_new_session=SIGNALS,
+                creationflags=_FLAGS,
             )
         _give_way(begun.pid)
         _started[folder] = begun
