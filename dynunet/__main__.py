@@ -1,5 +1,6 @@
 """``python -m dynunet`` and ``dynunet``: the command line, see :mod:`dynunet.cli`."""
 
+import signal
 import sys
 
 from .training.interrupts import killed_by_interrupts
@@ -7,6 +8,8 @@ from .training.interrupts import killed_by_interrupts
 
 def main() -> None:
     """Run the command of the process."""
+    if hasattr(signal, "SIGBREAK"):  # of Windows, where the studio can send no SIGINT
+        signal.signal(signal.SIGBREAK, signal.default_int_handler)
     try:
         with killed_by_interrupts():
             from .cli.main import main as run

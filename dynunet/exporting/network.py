@@ -37,6 +37,10 @@ _OPEN_ATTENTION = "use 'full', 'axial' or 'linear'"
 Run = Callable[[dict[str, Tensor]], Tensor]
 
 
+class _RefusedError(ValueError):
+    """A program does not take what it is given."""
+
+
 @dataclass(frozen=True)
 class Input:
     """An input of a network.
@@ -167,11 +171,13 @@ def _traced(network: Network) -> Any:
     try:
         with torch.no_grad():
             return torch.export.export(network, (), examples, dynamic_shapes=open_axes)
-    except Exception as error:
+    except RuntimeError as error:  # as all errors of Dynamo and of its symbolic sizes are
         own = [name for name in ("in_layer", "out_layer") if getattr(network, name, None) is not None]
         own += ["activation"] * (not isinstance(network.spec.activation, str))
         if not own:
             raise
+        with torch.no_grad():
+            network(**examples)  # if it fails untraced, too, it says why
         raise ValueError(
             f"{own[0]} must be something that torch.export can trace with open sizes: leave out your own "
             f"{' and '.join(own)}, or write it of torch's operators alone ({error})"
@@ -201,13 +207,29 @@ def _onnx(program: Any, path: Path) -> Run:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # of errors, which are raised, nothing is printed
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda given: torch.from_numpy(session.run(None, {k: v.numpy() for k, v in given.items()})[0])
+    state: Any = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+
+    def run(given: dict[str, Tensor]) -> Tensor:
+        try:
+            found = session.run(None, {name: x.numpy() for name, x in given.items()})[0]
+        except (state.Fail, state.InvalidArgument, state.RuntimeException) as error:
+            raise _RefusedError(f"onnxruntime refuses its sizes: {error}") from error
+        return torch.from_numpy(found)
+
+    return run
 
 
 def _archive(program: Any, path: Path) -> Run:
     torch.export.save(program, path)
     module = torch.export.load(path).module()
-    return lambda given: module(**given)
+
+    def run(given: dict[str, Tensor]) -> Tensor:
+        try:
+            return module(**given)
+        except (AssertionError, RuntimeError) as error:  # of its guards, or of its operators
+            raise _RefusedError(f"the program refuses its sizes: {error}") from error
+
+    return run
 
 
 def _compared(network: Network, run: Run, given: dict[str, Tensor]) -> tuple[int, float, float]:
@@ -229,7 +251,7 @@ def _compared(network: Network, run: Run, given: dict[str, Tensor]) -> tuple[int
 def _holds(network: Network, run: Run, deepest: Sequence[int]) -> bool:
     try:
         _, error, most = _compared(network, run, _examples(network, 2, deepest))
-    except Exception:  # of onnxruntime, or of the guards of torch.export
+    except _RefusedError:
         return False
     return error <= most
 

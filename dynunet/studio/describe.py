@@ -1,7 +1,8 @@
 """What a network is, before anything is computed: what the Design tab shows of what is typed in."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass
 from math import prod
 from typing import Any
@@ -21,7 +22,7 @@ from ..summary import Summary
 from ..supervised import Supervised
 from ..writing import amount
 
-__all__ = ["NETWORKS", "Described", "describe", "network_flags", "usual"]
+__all__ = ["NETWORKS", "Described", "describe", "memory_of", "network_flags", "usual"]
 
 NETWORKS = {"UNet": UNet, "Encoder": Encoder}
 _FIRST = ("spatial_dims", "in_channels")  # that have fields of their own
@@ -37,14 +38,12 @@ class Described:
 
     Attributes:
         summary: its drawing and its parts.
-        memory: of a step of training, in words.
         python: the line that builds it.
         command: the line that trains it.
         apart: options that the command line does not have, in words; empty if there are none.
     """
 
     summary: Summary
-    memory: str
     python: str
     command: str
     apart: str
@@ -87,14 +86,10 @@ def describe(texts: Mapping[str, str], shape: Mapping[str, str]) -> Described:
     Raises:
         ValueError, TypeError: naming the option, the rule and the value received, as the constructor does.
     """
-    of = shape.get("of", "UNet")
-    dims, channels, batch = (_whole(shape, name) for name in ("spatial_dims", "in_channels", "batch_size"))
-    size = _sizes(shape.get("size", ""), dims)
-    arguments = typed_in(texts, of)
-    with out_of_memory("this network, with data of this size,"), torch.device("meta"):
-        network = NETWORKS[of](dims, channels, **arguments)
-        summary = network.summary((batch, channels, *size))
-        memory = _memory(network, batch, channels, size)
+    of, arguments = shape.get("of", "UNet"), typed_in(texts, shape.get("of", "UNet"))
+    dims, channels, batch, size = _place(shape)
+    with _on_meta():
+        summary = NETWORKS[of](dims, channels, **arguments).summary((batch, channels, *size))
     known = [f.name for f in fields_to_type_in(of)]
     blanks = {name: _default(name, of) for name in _CHOSEN if not texts.get(name, "").strip()}
     flags = as_flags({name: text for name, text in {**blanks, **texts}.items() if name in known})
@@ -102,19 +97,35 @@ def describe(texts: Mapping[str, str], shape: Mapping[str, str]) -> Described:
     targets = ["--targets", "TARGETS"] if of == "Encoder" else []
     command = ["dynunet", "train", "FOLDER", *axes, *targets, *flags]
     return Described(
-        summary, memory, as_call(of, (dims, channels), arguments), shlex.join(command), _apart(texts, of)
+        summary, as_call(of, (dims, channels), arguments), shlex.join(command), _apart(texts, of)
     )
 
 
-def _memory(network: Any, batch: int, channels: int, size: tuple[int, ...]) -> str:
-    """Of a step of training, in words, as ``dynunet plan`` estimates it."""
-    if isinstance(network, Encoder) and network.spec.time_embedding:
-        return ""  # it is of noisy data, and trained by whoever uses it
-    found = training_memory(*_task(network, batch, channels, size), "gpu")
+def memory_of(texts: Mapping[str, str], shape: Mapping[str, str]) -> str:
+    """The memory of a step of training, as ``dynunet plan`` estimates it, in words; see :func:`describe`."""
+    of, arguments = shape.get("of", "UNet"), typed_in(texts, shape.get("of", "UNet"))
+    dims, channels, batch, size = _place(shape)
+    with _on_meta():
+        network = NETWORKS[of](dims, channels, **arguments)
+        if isinstance(network, Encoder) and network.spec.time_embedding:
+            return ""  # it is of noisy data, and trained by whoever uses it
+        found = training_memory(*_task(network, batch, channels, size), "gpu")
     return (
         f"{amount(found.tensors)} to train on {batch} at a time: {amount(found.state)} for the weights, the "
         f"moments of Adam and the average, {amount(found.tensors - found.state)} for all that passes"
     )
+
+
+@contextmanager
+def _on_meta() -> Iterator[None]:
+    with out_of_memory("this network, with data of this size,"), torch.device("meta"):
+        yield
+
+
+def _place(shape: Mapping[str, str]) -> tuple[int, int, int, tuple[int, ...]]:
+    """Numbers of axes and channels, the batch, and the sizes."""
+    dims, channels, batch = (_whole(shape, name) for name in ("spatial_dims", "in_channels", "batch_size"))
+    return dims, channels, batch, _sizes(shape.get("size", ""), dims)
 
 
 def _task(network: Any, batch: int, channels: int, size: tuple[int, ...]) -> tuple[Any, dict[str, Any]]:

@@ -2,18 +2,20 @@
 
 import asyncio
 from asyncio import to_thread
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
-from nicegui import ui
+from nicegui import background_tasks, ui
 
 from ..cli.catalogue import Flag
-from .describe import NETWORKS, Described, describe, network_flags, usual
+from .describe import NETWORKS, Described, describe, memory_of, network_flags, usual
 from .page import Page
 from .widgets import copied, form, said
 
-__all__ = ["build"]
+__all__ = ["build", "prepare"]
 
-_WAIT = 0.25  # seconds without a change, before the network is drawn
+_FIRST = {"of": "UNet", "spatial_dims": "2", "in_channels": "1", "batch_size": "1"}
 _SIZES = {1: "4096", 2: "64", 3: "32", 4: "16"}
 _MOST_AXES = 6  # in the list; the library takes any number
 _SHAPE = (
@@ -28,12 +30,37 @@ def build(page: Page) -> None:
     Design(page)
 
 
+def prepare() -> None:
+    """Draw the first network of every page: what that imports, which takes seconds, none then waits for."""
+    dims = int(_FIRST["spatial_dims"])
+    given = _key(usual(dims, _FIRST["of"])), _key({**_FIRST, "size": _SIZES[dims]})
+    _described(*given)
+    _memory(*given)
+
+
+Key = tuple[tuple[str, str], ...]
+
+
+def _key(texts: Mapping[str, str]) -> Key:
+    return tuple(sorted((name, text) for name, text in texts.items() if text.strip()))
+
+
+@lru_cache(64)
+def _described(texts: Key, shape: Key) -> Described:
+    return describe(dict(texts), dict(shape))
+
+
+@lru_cache(64)
+def _memory(texts: Key, shape: Key) -> str:
+    return memory_of(dict(texts), dict(shape))
+
+
 class Design:
     """The tab of one page."""
 
     def __init__(self, page: Page) -> None:
-        self.page, self.waiting = page, 0
-        page.shape |= {"of": "UNet", "spatial_dims": "2", "in_channels": "1", "batch_size": "1"}
+        self.page, self.waiting, self.turn = page, 0, asyncio.Lock()
+        page.shape |= _FIRST
         self._begin()
         with ui.row().classes("w-full no-wrap items-start gap-8"):
             with ui.column().classes("w-5/12 min-w-80"):
@@ -42,7 +69,10 @@ class Design:
             with ui.column().classes("w-7/12 min-w-0"):
                 self._result()
         self._fields()
-        self._draw_soon()
+        given = _key(page.network), _key(page.shape)
+        self._show(_described(*given))  # at once, as it is prepared
+        self.memory.set_text(_memory(*given))
+        page.restored.append(self._restore)
 
     def _begin(self) -> None:
         """What is usual for data of so many axes."""
@@ -53,24 +83,30 @@ class Design:
     def _first(self) -> None:
         with ui.row().classes("w-full items-end"):
             axes = {str(n): f"{n}-D" for n in range(1, _MOST_AXES + 1)}
-            ui.toggle(axes, value=self.page.shape["spatial_dims"], on_change=self._take_axes).props(
-                'dense data-flag="spatial_dims"'
-            )
-            ui.select([*NETWORKS], value="UNet", label="network", on_change=self._take_class).props(
-                'dense data-flag="of"'
-            ).classes("w-32")
+            self.first = {
+                "spatial_dims": ui.toggle(axes, value=self.page.shape["spatial_dims"]),
+                "of": ui.select([*NETWORKS], value=self.page.shape["of"], label="network").classes("w-32"),
+            }
+        for name, made in self.first.items():
+            made.props(f'dense data-flag="{name}"')
+            made.on_value_change(lambda event, name=name: self._take(name, event.value))
 
-    def _take_axes(self, event: Any) -> None:
-        self.page.shape["spatial_dims"] = event.value
+    def _take(self, name: str, value: str) -> None:
+        """Begin anew with what is usual for so many axes, or for the class."""
+        if value == self.page.shape[name]:  # it was restored
+            return
+        self.page.shape[name] = value
         self._begin()
         self._fields()
         self._changed()
 
-    def _take_class(self, event: Any) -> None:
-        self.page.shape["of"] = event.value
-        self._begin()
+    def _restore(self) -> None:
+        if not self.page.designed:
+            return
+        for name, made in self.first.items():
+            made.value = self.page.shape[name]
         self._fields()
-        self._changed()
+        self._draw_soon()
 
     def _fields(self) -> None:
         """The form, made anew from the options of the class."""
@@ -96,29 +132,38 @@ class Design:
             .classes("font-mono text-xs whitespace-pre overflow-x-auto w-full leading-tight")
             .props('data-text="drawing"')
         )
-        self.table = ui.table(rows=[], row_key="part").props("dense flat").classes("w-full")
+        self.table = ui.table(rows=[], row_key="part").props("dense flat hide-no-data").classes("w-full")
 
     def _changed(self) -> None:
         self.page.designed = True
+        self.page.keep()
         self._draw_soon()
 
     def _draw_soon(self) -> None:
         self.waiting += 1
-        asyncio.get_running_loop().create_task(self._draw(self.waiting))
+        background_tasks.create(self._draw(self.waiting))
 
     async def _draw(self, number: int) -> None:
-        """Draw the network, unless something else has changed in the meantime."""
-        await asyncio.sleep(_WAIT)
-        if number != self.waiting:
-            return
-        texts, shape = dict(self.page.network), dict(self.page.shape)
-        try:
-            found: Any = await to_thread(describe, texts, shape)
-        except (ValueError, TypeError) as error:
-            found = error
-        if number == self.waiting:
+        """Draw the network, unless something else has changed before the last one was drawn."""
+        async with self.turn:
+            if number != self.waiting:
+                return
+            given = _key(self.page.network), _key(self.page.shape)
+            try:
+                found: Any = await to_thread(_described, *given)
+            except (ValueError, TypeError) as error:
+                found = error
+            if number != self.waiting:
+                return
             self._show(found)
             self.page.changed()
+            if isinstance(found, Exception):
+                return
+            try:  # afterwards, as it takes as long again
+                words = await to_thread(_memory, *given)
+                self.memory.set_text(words if number == self.waiting else "")
+            except (ValueError, TypeError) as error:
+                self._show(error)
 
     def _show(self, found: Described | Exception) -> None:
         wrong = isinstance(found, Exception)
@@ -130,7 +175,7 @@ class Design:
         head, *parts, total = found.summary.cells()
         _, _, parameters, flops, activations = total
         self.figures.set_text(f"{parameters} parameters, {flops}FLOPs forward, {activations} of activations")
-        self.memory.set_text(found.memory)
+        self.memory.set_text("")
         self.python.set_text(found.python)
         self.command.set_text(found.command)
         self.apart.set_text(found.apart)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,8 @@ from .roots import Roots
 __all__ = ["Job", "command_line", "fields_of", "stop_all"]
 
 _SAID = 4000  # characters that are kept
-
+# On Windows Ctrl-Break is all that another process can be sent; the command line takes it as Ctrl-C.
+_INTERRUPT = getattr(signal, "CTRL_BREAK_EVENT", signal.SIGINT)
 
 _running: "set[Job]" = set()
 
@@ -50,6 +52,9 @@ class Job:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env={**os.environ, "HF_HUB_OFFLINE": "1"},  # a run is a folder, and nothing is fetched
+            creationflags=getattr(
+                subprocess, "CREATE_NEW_PROCESS_GROUP", 0
+            ),  # of Windows, to interrupt it alone
         )
         self.process = process
         _running.add(self)
@@ -64,7 +69,7 @@ class Job:
     def stop(self) -> None:
         """What Ctrl-C does: what is done is kept."""
         if self.process is not None and self.process.returncode is None:
-            self.process.send_signal(signal.SIGINT)
+            self.process.send_signal(_INTERRUPT)
 
 
 def stop_all() -> None:

@@ -18,7 +18,7 @@ from .roots import Roots
 __all__ = ["RunCard", "Seen", "charted", "watched"]
 
 _POINTS = 500  # of a curve
-_DIGITS = "value => Number(value.toPrecision(2))"
+_DIGITS = "value => value == null ? '' : `${{Number(Number(value).toPrecision({}))}}`"
 _SAID = 3000  # characters of the output
 _COLOURS = {
     "starting": "blue-grey",
@@ -190,11 +190,22 @@ def charted(runs: Mapping[str, Seen]) -> dict[str, Any]:
                 )
     return {
         "animation": False,
-        "tooltip": {"trigger": "axis"},
+        "tooltip": {"trigger": "axis", ":valueFormatter": _DIGITS.format(4)},
         "legend": {"type": "scroll", "top": 0},
         "grid": {"left": 60, "right": 20, "top": 30, "bottom": 30},
-        "xAxis": {"type": "value", "name": "step", "min": "dataMin", "max": "dataMax"},
-        "yAxis": {"type": "log", "min": "dataMin", "max": "dataMax", "axisLabel": {":formatter": _DIGITS}},
+        "xAxis": {
+            "type": "value",
+            "name": "step",
+            "min": "dataMin",
+            "max": "dataMax",
+            "axisPointer": {"label": {"precision": 0}},
+        },
+        "yAxis": {
+            "type": "log",
+            "min": "dataMin",
+            "max": "dataMax",
+            "axisLabel": {":formatter": _DIGITS.format(2)},
+        },
         "series": series,
     }
 

@@ -48,8 +48,11 @@ def serve(folders: Sequence[Path], port: int, show: bool) -> None:
     address = f"http://{_HOST}:{port}"
 
     def build() -> None:
-        _page(Page(roots))
+        page = Page(roots)
+        _page(page)
+        ui.context.client.on_connect(lambda: page.remember(app.storage.tab))
 
+    design.prepare()
     core.app.add_middleware(OnlyThisPage, port=port)  # type: ignore[arg-type]
     app.on_startup(lambda: say(f"the studio is at {address}; Ctrl-C ends it, and no training"))
     app.on_shutdown(stop_all)

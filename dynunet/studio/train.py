@@ -58,7 +58,7 @@ class Training:
         ui.button("Start", icon="play_arrow", on_click=self._start).props('data-button="start"')
         for title, flags in groups().items():
             with ui.expansion(title).classes("w-full").props("dense"):
-                form(flags, self.page.data, self._show_command)
+                form(flags, self.page.data, self.page.changed)
 
     def _there(self) -> None:
         with ui.row().classes("w-full items-center"):

@@ -16,6 +16,7 @@ from .page import Page
 __all__ = ["chooser", "copied", "form", "problems", "said"]
 
 _LONGEST = 4000  # characters of a message
+_PAUSE = 100  # ms without a key, before a text is taken
 Texts = MutableMapping[str, str]
 
 
@@ -48,7 +49,7 @@ def field(flag: Flag, texts: Texts, changed: Callable[[], None]) -> Any:
     else:
         made = ui.input(
             flag.name, value=given, placeholder=flag.default, autocomplete=[*flag.choices] or None
-        ).props("stack-label debounce=300")
+        ).props(f"stack-label debounce={_PAUSE}")
     made.props("dense").classes("w-full").mark(flag.name)
     made.props["data-flag"] = flag.name
     made.on_value_change(lambda event: take(event.value))

@@ -4,6 +4,9 @@ It has a session of its own, so that it goes on when the one that began it ends,
 says goes to ``output.txt`` in the folder. Whoever may write there can stop it, also one that was begun on a
 terminal: ``.process`` has its number while it trains, and the lock of the folder says that this is still it.
 Stopping is what Ctrl-C does: the step is finished and saved, and the run can be resumed to the same bits.
+
+Where processes send each other no such signal, as on Windows, ``.process`` says that it is to stop, and the
+process that trains looks there once a second.
 """
 
 import os
@@ -13,6 +16,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from socket import gethostname
 from threading import Lock, Thread
@@ -24,10 +28,16 @@ from ..data.errors import shown
 from ..rules import flag, read_document, text, whole
 from .folder import LOCK, OUTPUT, PROCESS, note
 
-__all__ = ["Process", "output", "process_of", "start", "stop"]
+__all__ = ["Process", "asked_to_stop", "output", "process_of", "start", "stop"]
+
+SIGNALS = os.name == "posix"
 
 _RULES = {"pid": whole(1), "host": text(), "stopping": flag()}
 _MOST = 2**16  # bytes of it that are read
+# With a session of its own, or a console, so that closing that of another process does not end it.
+_WINDOWS = ("CREATE_NO_WINDOW", "BELOW_NORMAL_PRIORITY_CLASS")
+_FLAGS = 0 if SIGNALS else sum(getattr(subprocess, name, 0) for name in _WINDOWS)
+_NICE = 5  # so much it gives way, as ``nice`` does; alone on a machine it is as fast
 _started: dict[Path, subprocess.Popen[bytes]] = {}  # by this process, and not known to have ended
 _asked: set[subprocess.Popen[bytes]] = set()  # to stop
 _changing = Lock()
@@ -71,9 +81,11 @@ def start(folder: Path, flags: Sequence[str], where: Path | None = None) -> None
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
                 cwd=where,
+                start_new_session=SIGNALS,
+                creationflags=_FLAGS,
             )
+        _give_way(begun.pid)
         _started[folder] = begun
     Thread(target=begun.wait, daemon=True).start()  # else it would stay in the table of processes
 
@@ -84,7 +96,7 @@ def process_of(folder: Path) -> Process | None:
     if begun is not None and begun.poll() is None:
         return Process(begun.pid, gethostname(), begun in _asked)
     noted = _noted(folder)
-    if noted is None or (noted.host == gethostname() and not _exists(noted.pid)) or _free(folder):
+    if noted is None or (SIGNALS and noted.host == gethostname() and not _exists(noted.pid)) or _free(folder):
         return None
     return noted
 
@@ -106,10 +118,21 @@ def stop(folder: Path) -> None:
                 f"the process that trains in {shown(folder)} runs on {found.host}: stop it there"
             )
         if not found.stopping:
-            _asked.update(begun for begun in _started.values() if begun.pid == found.pid)
-            if (folder / PROCESS).exists():
+            begun = [process for process in _started.values() if process.pid == found.pid]
+            _asked.update(begun)
+            trains = (folder / PROCESS).exists()
+            if trains:
                 note(folder / PROCESS, found.pid, stopping=True)
-            os.kill(found.pid, signal.SIGINT)
+            if SIGNALS:
+                os.kill(found.pid, signal.SIGINT)
+            elif not trains:
+                begun[0].terminate()  # it has not begun: there is nothing to save
+
+
+def asked_to_stop(folder: Path) -> bool:
+    """True if the process that trains in a folder was asked to stop, where no signal tells it."""
+    noted = None if SIGNALS else _noted(folder)
+    return noted is not None and noted.stopping
 
 
 def output(folder: Path) -> tuple[str, str]:
@@ -123,6 +146,13 @@ def output(folder: Path) -> tuple[str, str]:
     begun = re.split(r"(?m)^\$ (?=dynunet train)", text)
     line, _, rest = begun[-1].partition("\n")
     return (line, rest) if len(begun) > 1 else ("", text)
+
+
+def _give_way(pid: int) -> None:
+    """Have a process that has just begun come after those that somebody waits for."""
+    if SIGNALS:
+        with suppress(OSError):  # it has ended already
+            os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
 
 
 def _noted(folder: Path) -> Process | None:

@@ -24,6 +24,7 @@ from ..progress import Bar, Interrupted, say
 from ..writing import remove_left, replacing
 from . import folder, run
 from .augmentation import recorded
+from .background import asked_to_stop
 from .engine import Engine
 from .evaluation import Pictures, criterion, validate
 from .failures import not_finite
@@ -38,6 +39,7 @@ Callback = Callable[[int, Mapping[str, float]], None]
 
 _USUAL = {f.name: plain(f.default) for f in option_fields() if f.default is not MISSING}
 _FIRST_SAVE = 120.0  # seconds until the first checkpoint, if none is due earlier
+_LOOK = 1.0  # seconds between looks whether another process has asked this one to stop
 
 
 class Settings(Protocol):
@@ -67,6 +69,7 @@ class Loop:
         self.pictures = Pictures(given.out / folder.SAMPLES, seen, given.sample_args)
         self.checkpoints = Checkpoints(given.out / folder.CHECKPOINTS)
         self.step, self.saved_step, self.seconds = 0, -1, 0.0
+        self.looked = 0.0  # time of the last look
         self.best: tuple[int, float] | None = None  # step of the best validation, and its criterion
         # Loss and norm of the gradient, summed since the last row, on the device: it need not be waited for.
         self.sums, self.summed = torch.zeros(2, device=engine.accelerator.device), 0
@@ -144,7 +147,7 @@ class Loop:
         if row:
             self._log({"step": self.step, **row})
         self._store_averages()
-        stop = self.engine.stopping(self.interrupts.name is not None)
+        stop = self.engine.stopping(self.interrupts.name is not None or self._asked())
         if stop or self._to_be_saved():
             self.bar.doing("saving")
             self._save()
@@ -161,6 +164,14 @@ class Loop:
                     self.log.picture(drawn, self.step)
             self.engine.accelerator.wait_for_everyone()
         self.bar.doing("training")
+
+    def _asked(self) -> bool:
+        """True if another process has asked this one to stop; looked at now and then."""
+        now = time.monotonic()
+        if not self.engine.main or now - self.looked < _LOOK:
+            return False
+        self.looked = now
+        return asked_to_stop(self.given.out)
 
     def _store_averages(self) -> None:
         """Those of other lengths, see :mod:`dynunet.averages`, at steps that depend on their number alone."""

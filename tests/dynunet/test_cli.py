@@ -399,7 +399,7 @@ def test_summary_counts_parameters_batch_precision_and_checkpointing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def memory(*words: object) -> dict[str, float]:
-        run("summary", "--spatial-dims", 4, "--channels", 16, 32, "--size", 8, *words)
+        run("summary", "--spatial-dims", 2, "--channels", 16, 32, "--size", 64, *words)
         lines = [line for line in capsys.readouterr().out.splitlines() if line.endswith(" GiB")]
         return {line.split()[0].rstrip(","): float(line.split()[-2]) for line in lines}
 
@@ -411,8 +411,8 @@ def test_summary_counts_parameters_batch_precision_and_checkpointing(
     less = memory("--batch-size", 200, "--gradient-checkpointing")
     assert less["gradients"] < 0.7 * many["gradients"]
     assert less["training"] == pytest.approx(less["weights"] + less["gradients"], abs=0.02)
-    unet = UNet(4, 1, channels=(16, 32), time_embedding=True)
-    planned = training_memory(Diffusion(unet), {"x0": torch.empty(200, 1, 8, 8, 8, 8)})
+    unet = UNet(2, 1, channels=(16, 32), time_embedding=True)
+    planned = training_memory(Diffusion(unet), {"x0": torch.empty(200, 1, 64, 64)})
     assert many["training"] == pytest.approx(planned.tensors / 2**30, abs=0.01)
 
 

@@ -27,6 +27,7 @@ from dynunet.studio import launch
 from dynunet.studio.describe import describe, network_flags, usual
 from dynunet.studio.jobs import command_line
 from dynunet.studio.launch import train_arguments
+from dynunet.studio.page import Page
 from dynunet.studio.roots import Roots
 from dynunet.studio.run_card import watched
 from dynunet.studio.server import OnlyThisPage
@@ -231,6 +232,33 @@ def test_an_option_that_is_added_to_the_specification_appears_by_itself(
     assert "num_blocks" not in {f.name for f in network_flags("UNet")}
 
 
+# Pages
+
+
+def test_what_is_typed_in_outlives_the_page_and_every_tab_of_the_browser_has_its_own(
+    roots: Roots, tmp_path: Path
+) -> None:
+    memories: list[dict[str, Any]] = [{}, {}]  # of two tabs
+    pages = [Page(roots) for _ in memories]
+    for page, memory, channels in zip(pages, memories, ("4 8", "2 4 6"), strict=True):
+        page.remember(memory)
+        page.network["channels"], page.designed, page.source = channels, True, tmp_path / "open/data"
+        page.changed()
+        page.network["channels"] = "9"  # is not kept yet
+    loaded, restored = Page(roots), []
+    loaded.restored.append(lambda: restored.append(loaded.network["channels"]))
+    loaded.remember(memories[0])
+    loaded.remember(memories[1])  # a connection that was lost and came back changes nothing
+    assert restored == ["4 8"]
+    assert (loaded.network, loaded.designed, loaded.source) == (
+        {"channels": "4 8"},
+        True,
+        tmp_path / "open/data",
+    )
+    loaded.network["channels"] = "1"
+    assert memories[0]["network"] == {"channels": "4 8"}
+
+
 # Training
 
 
@@ -350,6 +378,8 @@ def test_a_run_in_the_background_that_fails_says_why(tmp_path: Path, monkeypatch
     found = process_of(run)
     assert found is not None
     assert os.getsid(found.pid) == found.pid  # what ends this process and its terminal does not end that
+    # It gives way to the page.
+    assert os.getpriority(os.PRIO_PROCESS, found.pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 5)
     assert overview(run).status == "starting"
     with pytest.raises(ValueError, match="another process"):
         background.start(run, ["nowhere", "--out", str(run)], tmp_path)

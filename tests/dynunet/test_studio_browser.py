@@ -47,6 +47,21 @@ def logged(folder: Path) -> int:
     return len(text.splitlines()) - 1
 
 
+def samples_are_seen_and_downloaded(root: Path, browser: Browser, downloads: Path, suffix: str) -> None:
+    """Of the run that began last, on the Use tab."""
+    browser.tab("use")
+    for name, value in {"num": 2, "steps": 2}.items():
+        browser.type(name, str(value))
+    browser.press("use")
+    for picture in ("overview", "result"):
+        until(lambda name=picture: browser.all(f"[data-picture='{name}'] img"), "the samples are seen")
+    browser.press("download")
+    sample = root / f"results/runs-data-sample/sample-0{suffix}"
+    downloaded = downloads / sample.name
+    until(lambda: downloaded.exists() and downloaded.read_bytes() == sample.read_bytes(), "the download")
+    browser.check()
+
+
 @pytest.mark.browser
 @pytest.mark.usefixtures("without_the_curve")
 def test_design_train_reload_stop_resume_sample(root: Path, browser: Browser, tmp_path: Path) -> None:
@@ -63,6 +78,8 @@ def test_design_train_reload_stop_resume_sample(root: Path, browser: Browser, tm
     browser.reads("figures", r"^[\d,]+ parameters")
     assert "4 channels" in browser.text("drawing")
     assert "--channels 4 8" in browser.reads("command", "--num-groups 2")
+    browser.open()
+    browser.reads("python", r"channels=\(4, 8\).* num_groups=2")
 
     # Train with it: closing the page in between changes nothing, nor does stopping and going on.
     browser.tab("train")
@@ -92,16 +109,7 @@ def test_design_train_reload_stop_resume_sample(root: Path, browser: Browser, tm
     browser.reads("status", "finished")
 
     # Use it: samples are there to be looked at, and to be downloaded in the format of the data.
-    browser.tab("use")
-    for name, value in {"num": 2, "steps": 2}.items():
-        browser.type(name, str(value))
-    browser.press("use")
-    until(lambda: browser.all("[data-picture='overview'] img"), "the samples are seen")
-    browser.press("download")
-    sample = root / "results/runs-data-sample/sample-0.png"
-    downloaded = tmp_path / "downloads/sample-0.png"
-    until(lambda: downloaded.exists() and downloaded.read_bytes() == sample.read_bytes(), "the download")
-    browser.check()
+    samples_are_seen_and_downloaded(root, browser, tmp_path / "downloads", ".png")
 
     whole = root / "whole"
     line[line.index("--out") + 1] = str(whole)
@@ -152,15 +160,8 @@ def test_every_number_of_axes(root: Path, browser: Browser, tmp_path: Path, dims
     browser.reads("status", "finished")
     browser.reads("sample", "samples after step 6")
 
-    browser.tab("use")
-    for name, value in {"num": 2, "steps": 2}.items():
-        browser.type(name, str(value))
-    browser.press("use")
-    until(lambda: browser.all("[data-picture='result'] img"), "the sample is seen")
+    samples_are_seen_and_downloaded(root, browser, tmp_path / "downloads", suffix)
     assert len(browser.all("[data-axis]")) == (dims if dims > 2 else 0)
-    browser.press("download")
-    until(lambda: (tmp_path / f"downloads/sample-0{suffix}").exists(), "the download")
-    browser.check()
 
 
 @pytest.mark.browser
@@ -225,7 +226,10 @@ def test_pages_do_not_disturb_each_other_and_names_are_only_text(root: Path, bro
     browser.tab("data")
     browser.type("folder", evil)
     browser.reads("report", "1 file")
+    browser.open()
+    browser.reads("python", r"channels=\(2, 4, 6\)")
     browser.driver.switch_to.window(first)
+    browser.open()
     browser.reads("python", r"channels=\(4, 8\)")
     browser.tab("data")
     assert browser.driver.title == "dynunet studio"

@@ -172,22 +172,34 @@ def test_data_that_mean_something_else_are_refused(tmp_path: Path) -> None:
 # One process at a time
 
 
+HOLDS = """
+import sys
+from filelock import FileLock
+lock = FileLock(sys.argv[1])
+lock.acquire(timeout=0)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
 def test_a_second_process_is_refused_by_one_line(tmp_path: Path) -> None:
-    script = (
-        "import sys; from pathlib import Path\nfrom tests.dynunet.trainers import trainer\n"
-        "try: trainer(Path(sys.argv[1]), steps=1, overwrite=True).fit()\nexcept ValueError as e: print(e)"
-    )
-    said: list[str] = []
+    run, pipe = tmp_path / "run", subprocess.PIPE
+    command = [sys.executable, "-c", HOLDS, str(run / ".lock")]
 
     def other(step: int, row: Any) -> None:
-        command = [sys.executable, "-W", "ignore", "-c", script, str(tmp_path / "run")]
-        said.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-        with pytest.raises(ValueError, match="another process is training"), locked(tmp_path / "run"):
+        with pytest.raises(ValueError, match="another process is training"), locked(run):
             pass
+        assert "Timeout" in subprocess.run(command, capture_output=True, text=True, check=False).stderr
 
-    trainer(tmp_path / "run", steps=2, callbacks=[other]).fit()
-    assert said == [f"out: another process is training in {tmp_path / 'run'}; wait until it has ended\n"]
-    trainer(tmp_path / "run", steps=4).fit(resume=True)
+    trainer(run, steps=2, callbacks=[other]).fit()
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match="another process") as refused:
+            trainer(run, steps=1, overwrite=True).fit()
+        process.communicate("")
+    assert str(refused.value) == f"out: another process is training in {run}; wait until it has ended"
+    trainer(run, steps=4).fit(resume=True)
 
 
 def test_a_run_that_does_not_begin_leaves_no_folder(tmp_path: Path) -> None:

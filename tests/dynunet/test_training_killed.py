@@ -22,7 +22,7 @@ from dynunet import Diffusion, UNet
 from dynunet.training import Trainer
 from dynunet.training.state import Checkpoints, read
 
-KILLS = int(os.environ.get("DYNUNET_KILLS", "5"))
+KILLS = int(os.environ.get("DYNUNET_KILLS", "3"))
 STEPS = 12 * KILLS
 ROOT = Path(__file__).parents[2]
 

@@ -72,29 +72,30 @@ def check_alike(one: Path, two: Path, steps: int) -> None:
     assert len([*(two / "tensorboard").iterdir()]) == 1
 
 
-def test_two_processes_are_one_with_the_doubled_batch(tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    launched("tests.dynunet.test_training_processes", str(two))
-    train(one, batch_size=4)
-    check_alike(one, two, STEPS)
-    averages = [average(out, 0.1).state_dict() for out in (one, two)]
-    for name, tensor in averages[0].items():
-        torch.testing.assert_close(tensor, averages[1][name], rtol=1e-4, atol=1e-5)
-
-
-def test_the_command_line_in_two_processes(tmp_path: Path) -> None:
+def test_two_processes_are_one_with_the_doubled_batch_and_so_are_those_of_the_command_line(
+    tmp_path: Path,
+) -> None:
     generator = np.random.default_rng(0)
     for i in range(10):
         np.save(tmp_path / f"{i}.npy", generator.uniform(-1, 1, 8).astype(np.float32))
     network = "--channels 4 8 --strides 2 --num-blocks 1 --num-groups 2"
     training = "--steps 4 --lr 1e-3 --log-every 1 --save-every 2 --validate-every 2 --sample-every 4"
     flags = ["train", str(tmp_path), "--spatial-dims", "1", *f"{network} {training} --cpu".split()]
-    one, two = tmp_path / "one", tmp_path / "two"
-    launched("dynunet", *flags, "--batch-size", "2", "--out", str(two))
-    main([*flags, "--batch-size", "4", "--out", str(one)])
-    check_alike(one, two, 4)
+    one, two, of_one, of_two = (tmp_path / name for name in ("one", "two", "of-one", "of-two"))
+
+    # One after the other, as starting processes takes longest.
+    line = [*flags, "--batch-size", "2", "--out", str(of_two)]
+    launched("tests.dynunet.test_training_processes", str(two), *line)
+    train(one, batch_size=4)
+    check_alike(one, two, STEPS)
+    averages = [average(out, 0.1).state_dict() for out in (one, two)]
+    for name, tensor in averages[0].items():
+        torch.testing.assert_close(tensor, averages[1][name], rtol=1e-4, atol=1e-5)
+    main([*flags, "--batch-size", "4", "--out", str(of_one)])
+    check_alike(of_one, of_two, 4)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     train(Path(sys.argv[1]), batch_size=2)
+    main(sys.argv[2:])

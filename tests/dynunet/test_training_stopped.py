@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dynunet import Diffusion
-from dynunet.training import Interrupted, TrainingError, loop
+from dynunet.training import Interrupted, TrainingError, background, loop
 from dynunet.training.state import Checkpoints, read
 
 from .trainers import Random, Stop, assert_same, trainer
@@ -60,6 +60,24 @@ def test_a_signal_saves_and_says_how_to_resume(tmp_path: Path, number: signal.Si
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps()[-1] == 6
     resumed = trainer(tmp_path / "run", **options).fit(resume=True)
     assert_same(resumed, trainer(tmp_path / "whole", **options).fit())
+
+
+def test_where_no_signal_can_be_sent_the_file_of_the_process_says_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "SIGNALS", False)
+    monkeypatch.setattr(loop, "_LOOK", 0.0)
+    monkeypatch.setattr(os, "kill", lambda *given: pytest.fail(f"{given}"))  # which ends processes on Windows
+
+    def stop(step: int, row: Any) -> None:
+        if step == 6:
+            background.stop(tmp_path / "run")
+
+    with pytest.raises(Interrupted, match="stopped by another process after step 6 of 20, saved"):
+        trainer(tmp_path / "run", callbacks=[stop]).fit(20)
+    assert background.process_of(tmp_path / "run") is None
+    resumed = trainer(tmp_path / "run").fit(20, resume=True)
+    assert_same(resumed, trainer(tmp_path / "whole").fit(20))
 
 
 @pytest.mark.usefixtures("heard")
