@@ -59,10 +59,8 @@ class Exported:
         x = self.about["start"] * noise.astype(np.float32)
         for step in self.about["steps"]:
             shown = step["input"] * x + (step["cond"] * cond[:, : x.shape[1]] if step["cond"] else 0)
-            y = self.windowed(shown, cond, t=step["t"], **given)
-            y += (
-                (guidance - 1) * (y - self.windowed(shown, cond, t=step["t"], **free)) if guidance != 1 else 0
-            )
+            y, t = self.windowed(shown, cond, t=step["t"], **given), step["t"]
+            y += (guidance - 1) * (y - self.windowed(shown, cond, t=t, **free)) if guidance != 1 else 0
             x = step["x"] * x + step["output"] * y + step["noise"] * draw.standard_normal(x.shape, np.float32)
         return x
 
