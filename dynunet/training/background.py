@@ -37,7 +37,7 @@ _MOST = 2**16  # bytes of it that are read
 # With a session of its own, or a console, so that closing that of another process does not end it.
 _WINDOWS = ("CREATE_NO_WINDOW", "BELOW_NORMAL_PRIORITY_CLASS")
 _FLAGS = 0 if SIGNALS else sum(getattr(subprocess, name, 0) for name in _WINDOWS)
-_NICE = 5  # so much it gives way, as ``nice`` does; alone on a machine it is as fast
+_NICE = 10  # so much it gives way, as ``nice`` does; alone on a machine it is as fast
 _started: dict[Path, subprocess.Popen[bytes]] = {}  # by this process, and not known to have ended
 _asked: set[subprocess.Popen[bytes]] = set()  # to stop
 _changing = Lock()
