@@ -136,7 +136,7 @@ def write(network: Network, to: str, folder: Path) -> dict[str, Any]:
     """Write a program of a network as a file of a folder, and compare what it gives with the network.
 
     A program is traced with several entries along every axis of the deepest level. Whether it holds for one
-    as well, which some kinds of attention leave out, is found by trying.
+    as well, which the guards of torch's archives leave out, is found by trying.
 
     Args:
         network: of :func:`standalone`.

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.compiler import is_exporting
 from torch.nn.functional import scaled_dot_product_attention
 
 from . import checks
@@ -156,7 +157,8 @@ class AxialAttention(_TokenAttention):
         self.along = (True,) * parts.spatial_dims
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        axes = [a for a, use in enumerate(self.along) if use and q.shape[1 + a] > 1]
+        sizes = q.shape[1:-2]  # an exported program is for any
+        axes = [a for a, use in enumerate(self.along) if use and (is_exporting() or sizes[a] > 1)]
         if not axes:
             return torch.zeros_like(q)
         qkv = torch.stack((q, k, v))  # one copy; then the lines of each axis are a view
@@ -168,7 +170,10 @@ class AxialAttention(_TokenAttention):
         lines = f"qkv n {before} t {after} heads d -> qkv (n {before}) t ({after} heads) d"
         past = bool(self.causal) and self.causal[axis]
         out = _attend_tokens(*rearrange(qkv, lines).unbind(), past=past)
-        return torch.cat((torch.zeros_like(out[:, :1]), out[:, 1:]), 1) if past else out
+        if not (past or is_exporting()):
+            return out
+        first = torch.arange(out.shape[1], device=out.device) < 1
+        return out.masked_fill(first[:, None, None] if past else first.all(), 0)  # sees itself alone
 
     def _inflate_(self, axes: Any) -> None:
         # The old network is repeated along a new axis; attention along it would change the result.

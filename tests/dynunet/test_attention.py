@@ -1,6 +1,7 @@
 """Attention against torch's own, against all pairs of positions one by one, and its laws."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product, repeat
 from math import prod
 from typing import Any
@@ -504,6 +505,20 @@ def test_attention_is_one_graph_for_any_size(name: str) -> None:
     exported = torch.export.export(m, (x,), dynamic_shapes=(open_sizes,)).module()
     more = data(5, 8, *sizes)
     torch.testing.assert_close(exported(more), m(more))
+
+
+@pytest.mark.parametrize(
+    ("name", "causal"), [("axial", ()), ("axial", (True, False)), ("full", (True, False))], ids=str
+)
+def test_an_exported_program_holds_for_every_size(name: str, causal: tuple[bool, ...]) -> None:
+    """Torch guards against sizes of 1 whatever the program is; other formats have no guards."""
+    m = make(name, replace(parts(2, norm=None), causal=causal))
+    open_sizes = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+    exported = torch.export.export(m, (data(2, 8, 3, 4),), dynamic_shapes=(open_sizes,))
+    guarded, free = exported.module(), exported.module(check_guards=False)
+    for sizes in product((1, 2, 5), repeat=2):
+        x = data(3, 8, *sizes)
+        torch.testing.assert_close((free if 1 in sizes else guarded)(x), m(x))
 
 
 def test_an_empty_batch() -> None:
