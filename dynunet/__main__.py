@@ -8,7 +8,7 @@ from .training.interrupts import killed_by_interrupts
 
 def main() -> None:
     """Run the command of the process."""
-    if hasattr(signal, "SIGBREAK"):  # of Windows, where the studio can send no SIGINT
+    if sys.platform == "win32":  # where the studio can send no SIGINT
         signal.signal(signal.SIGBREAK, signal.default_int_handler)
     try:
         with killed_by_interrupts():

@@ -325,7 +325,7 @@ def make_attention(
         parts: makes the layers.
         channels: of the input and the output.
         num_heads: for layers that have heads; must divide the channels.
-        names: from :func:`dynunet.nn.option.attention_names`.
+        names: from :func:`dynunet.attention.attention_names`.
         positions: for layers that use them: ``"rotary"``, ``"sinusoidal"`` or None.
         shifted: whether windows are shifted by half a window.
     """

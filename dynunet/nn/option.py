@@ -1,6 +1,6 @@
 """What describes an option of a network, the names that values may have, and checks of single values."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from . import checks
@@ -92,7 +92,7 @@ class Option(NamedTuple):
     """
 
     help: str
-    check: Check
+    check: Callable[..., Any]
     per: tuple[str, ...] = ()
     of: str = ""
     kind: type | None = None

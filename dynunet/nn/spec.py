@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
     from .blocks import Activation
 
+__all__ = ["LevelSpec", "NetworkSpec", "Option", "TransitionSpec", "option_fields", "options"]
+
 _UNET, _ENCODER = "UNet", "Encoder"
 
 
