@@ -172,8 +172,8 @@ class AxialAttention(_TokenAttention):
         out = _attend_tokens(*rearrange(qkv, lines).unbind(), past=past)
         if not (past or is_exporting()):
             return out
-        first = torch.arange(out.shape[1], device=out.device) < 1
-        return out.masked_fill(first[:, None, None] if past else first.all(), 0)  # sees itself alone
+        later = torch.arange(out.shape[1], device=out.device) > 0  # the first sees itself alone
+        return out * (later[:, None, None] if past else later.any()).to(out.dtype)
 
     def _inflate_(self, axes: Any) -> None:
         # The old network is repeated along a new axis; attention along it would change the result.
