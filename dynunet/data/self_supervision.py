@@ -6,7 +6,8 @@ error, and by no other, is the mean of x given ``cond``, as if x itself were the
     r2r         cond = y + a z, x0 = y - z / a, where z is a draw of noise like n. As n + a z and n - z / a
                 are uncorrelated, and independent if noise is Gaussian, of every f (else of linear ones)
                 E|f(cond) - x0|^2 = E|f(cond) - x|^2 + (1 + 1 / a^2) E|n|^2
-                (Pang et al. 2021, "Recorrupted-to-Recorrupted"; a = 0.5 as there)
+                (Pang et al. 2021, "Recorrupted-to-Recorrupted"; with a = 1 targets are less noisy than
+                with their 0.5, and more is learnt of as many)
     noise2void  cond is y, but at some places the value of a neighbour; x0 = y, of which these places count.
                 As cond says nothing of n there, if n is independent from place to place,
                 E|f(cond) - x0|^2 = E|f(cond) - x|^2 + E|n|^2 over these
@@ -25,7 +26,7 @@ from torch import Tensor
 from .degradation import NoiseFiles
 from .memory import Cache
 
-_SCALE = 0.5  # a, of r2r
+_SCALE = 1.0  # a, of r2r
 _SEGMENTS = 4  # of recorded noise that a draw is made of
 _SHARE = 0.1  # of the places, of noise2void
 _REACH = 2  # of a neighbourhood, along every axis

@@ -379,7 +379,7 @@ def test_a_run_in_the_background_that_fails_says_why(tmp_path: Path, monkeypatch
     assert found is not None
     assert os.getsid(found.pid) == found.pid  # what ends this process and its terminal does not end that
     # It gives way to the page.
-    assert os.getpriority(os.PRIO_PROCESS, found.pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 5)
+    assert os.getpriority(os.PRIO_PROCESS, found.pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
     assert overview(run).status == "starting"
     with pytest.raises(ValueError, match="another process"):
         background.start(run, ["nowhere", "--out", str(run)], tmp_path)
