@@ -35,6 +35,7 @@ from .runs import (
     classes_of_run,
     device_of,
     predicts,
+    restoration_sampler,
     restoration_steps,
     spec_of_run,
     trained,
@@ -327,8 +328,8 @@ def _restoration(
             tuple(x0.shape),
             restoration_steps(diffusion, steps),
             cond=cond.to(device),
-            generator=examples.generators(done, x0, device),
             progress=False,
+            **{"generator": examples.generators(done, x0, device)} | restoration_sampler(diffusion),
         ).cpu()
         done += len(x0)
         there = torch.ones_like(x0, dtype=torch.bool) if mask is None else mask.expand_as(x0)
