@@ -257,14 +257,14 @@ def test_noise_that_would_be_changed_is_skipped(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         image.save(tmp_path / name / "a.png")
     with pytest.raises(ValueError, match="its numbers are uint16, those of the noisy files uint8"):
-        FolderDataset(tmp_path / "grey", **options | {"noise": tmp_path / "deep"})
+        FolderDataset(tmp_path / "grey", **{**options, "noise": tmp_path / "deep"})
 
 
 def test_noise_without_numbers_is_refused_and_not_taken_as_none(tmp_path: Path) -> None:
     npy(tmp_path / "data" / "a.npy", RNG.normal(size=(6, 5)).astype(np.float32))
     npy(tmp_path / "noise" / "a.npy", np.full((6, 5), np.nan, np.float32))
-    for how in ({}, {"self_supervised": "r2r"}):
-        options: dict[str, Any] = {"split": "all", "noise": tmp_path / "noise", **how}
+    for how in (None, "r2r"):
+        options: dict[str, Any] = {"split": "all", "noise": tmp_path / "noise", "self_supervised": how}
         with pytest.raises(ValueError, match=r"noise must be files that can be read.*got .*NaN"):
             FolderDataset(tmp_path / "data", 2, **options)[0]
 
