@@ -35,6 +35,7 @@ from .runs import (
     classes_of_run,
     device_of,
     predicts,
+    restoration_sampler,
     restoration_steps,
     spec_of_run,
     trained,
@@ -323,13 +324,10 @@ def _restoration(
     device, done = device_of(diffusion), 0
     for batch in examples.batches(0, num, "restoring"):
         x0, mask, cond = batch["x0"], batch.get("mask"), batch["cond"]
-        x = diffusion.sample(
-            tuple(x0.shape),
-            restoration_steps(diffusion, steps),
-            cond=cond.to(device),
-            generator=examples.generators(done, x0, device),
-            progress=False,
-        ).cpu()
+        options: dict[str, Any] = {"generator": examples.generators(done, x0, device), "progress": False}
+        options |= restoration_sampler(diffusion)
+        number = restoration_steps(diffusion, steps)
+        x = diffusion.sample(tuple(x0.shape), number, cond=cond.to(device), **options).cpu()
         done += len(x0)
         there = torch.ones_like(x0, dtype=torch.bool) if mask is None else mask.expand_as(x0)
         degraded = cond[:, : cond.shape[1] - spec.spatial_dims * spec.coordinates]

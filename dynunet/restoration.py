@@ -24,11 +24,20 @@ from .data.long_files import LongFile, Part
 from .data.options import missing_value
 from .data.saving import check_result, save, write
 from .data.spec import DataSpec
-from .diffusion import Bridge, Diffusion
+from .diffusion import Diffusion
 from .diffusion.noise import Noise, PlacedNoise
 from .progress import Bar
 from .results import NothingToDoError, Outcome, Results
-from .runs import Sizes, called, conditions, device_of, restoration_steps, trained, windows
+from .runs import (
+    Sizes,
+    called,
+    conditions,
+    device_of,
+    restoration_sampler,
+    restoration_steps,
+    trained,
+    windows,
+)
 
 __all__ = ["Outcome", "fill_gaps", "restore"]
 
@@ -192,8 +201,7 @@ class _Sampling:
 
         def run(x: Tensor, options: dict[str, Any]) -> Tensor:
             shape = len(x), self.spec.channels, *x.shape[2:]
-            if isinstance(self.diffusion.schedule, Bridge):
-                options |= {"sampler": "ddim", "generator": torch.zeros}
+            options |= restoration_sampler(self.diffusion)
             return self.diffusion.sample(shape, steps, **options, **conditions(self.spec, shape, x))
 
         return self._run(run, noisy, noise)

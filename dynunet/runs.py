@@ -18,7 +18,7 @@ from .data.formats.format import times
 from .data.memory import total
 from .data.spec import DataSpec
 from .data.target_spec import Classes
-from .diffusion import Consistency, Diffusion, coordinates
+from .diffusion import Bridge, Consistency, Diffusion, coordinates
 from .hub import CONFIG, run_folder
 from .jsonable import plain
 from .nn.unet import UNet
@@ -215,6 +215,13 @@ def restoration_steps(diffusion: Diffusion, steps: int | None) -> int:
     if isinstance(diffusion, Consistency):
         return diffusion.steps
     return 1 if diffusion.config.get("prediction") in _ONE_STEP else 20
+
+
+def restoration_sampler(diffusion: Diffusion) -> dict[str, Any]:
+    """How :meth:`dynunet.Diffusion.sample` restores: on a bridge by the ODE without noise."""
+    if isinstance(diffusion.schedule, Bridge) and not isinstance(diffusion, Consistency):
+        return {"sampler": "ddim", "generator": torch.zeros}
+    return {}
 
 
 def conditions(

@@ -81,7 +81,9 @@ class Distill:
             )
         except Interrupted:
             raise Interrupted("stopped and saved; to go on, give the same command with --resume") from None
-        print(f"tuned: {self.out}. To use it: dynunet sample {self.out} --num 16 --out OUT")
+        restores = dataset.units["restoration"] is not None
+        use = f"denoise {self.out} FILES" if restores else f"sample {self.out} --num 16"
+        print(f"tuned: {self.out}. To use it: dynunet {use} --out OUT")
 
     def _options(self, batch_size: int | None) -> TrainOptions:
         names = ("lr", "ema", "precision", "seed", "device")

@@ -268,13 +268,11 @@ def build(
     from ..diffusion.bridges import BRIDGES
     from ..nn.unet import UNet
 
-    if self_supervised and diffusion.prediction not in (None, "sample"):
-        raise ValueError(f"prediction must be sample with self_supervised, got {diffusion.prediction!r}")
     n_fft = diffusion.spectral_mask
-    if diffusion.schedule in BRIDGES and (not restores or self_supervised or n_fft is not None):
+    if diffusion.schedule in BRIDGES and (not restores or n_fft is not None):
         raise ValueError(
             f"schedule {diffusion.schedule!r} is to restore (noise, coloured or pairs), and without "
-            "spectral_mask, whose network sees noisy data alone, or self_supervised, whose target it is shown"
+            "spectral_mask, whose network sees noisy data alone"
         )
     usual = _ONE_STEP if self_supervised and n_fft is None else 1.0
     if n_fft is None:

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import UnreadableError, attempt, count
+from .errors import UnreadableError, attempt, count, shown
 from .files import search
 from .formats import Header
 from .formats.format import most, times
 from .memory import Cache
 from .options import DataOptions
 from .pairing import Others
-from .selection import File, Selection, weighted, wrong_channels, wrong_kind
+from .selection import File, Selection, mixes_noise, weighted, wrong_channels, wrong_kind
 from .spec import DataSpec
 from .values import random_place, squared_frequencies, with_gain
 
@@ -94,8 +94,12 @@ class NoiseFiles:
     failed: dict[Path, str] = field(default_factory=dict)
 
     def segment(self, shape: Sequence[int], cache: Cache) -> Tensor:
-        """Noise of mean 0, ``(C, *spatial)``, of any power; zeros if segment after segment has none."""
-        spec = replace(self.spec, channels=shape[0])
+        """Noise of mean 0, ``(C, *spatial)``, of any power; zeros if segment after segment has none.
+
+        Raises:
+            ValueError: segment after segment cannot be read, or has values that are no numbers.
+        """
+        spec, why, silent = replace(self.spec, channels=shape[0]), "", False
         for _ in range(_TRIES):
             header = self.headers[int(torch.randint(len(self.headers), ()))]
             grid = header.format.grid(header, spec)
@@ -103,16 +107,19 @@ class NoiseFiles:
             index = int(torch.randint(header.entries, ()))
             try:
                 values = attempt(lambda h=header, n=index, r=region: h.format.read(h, n, spec, cache, r))
+                if not np.isfinite(values).all():
+                    raise UnreadableError("it has values that are NaN or infinite")
             except UnreadableError as error:
                 self.failed[header.path] = str(error)
+                why = why or f"{shown(header.path)}: {error}"
                 continue
-            values = np.nan_to_num(
-                values.astype(np.float64) - values.mean(dtype=np.float64), posinf=0, neginf=0
-            )
+            silent, values = True, values.astype(np.float64) - values.mean(dtype=np.float64)
             power = np.square(values).sum() / prod(values.shape)
             if power > 1e-12 * max(np.square(values).max(), 1e-12):
                 short = [(0, 0)] + [(0, s - n) for s, n in zip(shape[1:], values.shape[1:], strict=True)]
                 return torch.from_numpy(np.pad(values, short, mode="wrap").astype(np.float32))
+        if not silent:
+            raise ValueError(f"noise must be files that can be read, and of numbers, got {why}")
         return torch.zeros(*shape)
 
 
@@ -187,10 +194,19 @@ def recorded_noise(options: DataOptions, spec: DataSpec, selection: Selection) -
     found = search(options.noise, "noise")
     selection.skipped.update(found.unusable)
     files = selection.read_headers(found.files, others)
-    files = selection.keep(
-        files,
-        lambda f: (
-            wrong_kind(f.header, spec.kind, spec.spatial_dims) or wrong_channels(f.header, spec.channels)
-        ),
-    )
-    return [f.header for f in files]
+
+    def wrong(file: File) -> str | None:
+        header = file.header
+        why = wrong_kind(header, spec.kind, spec.spatial_dims) or wrong_channels(header, spec.channels)
+        return why if why or options.self_supervised is None else _changed(file, spec)
+
+    return [f.header for f in selection.keep(files, wrong)]
+
+
+def _changed(file: File, spec: DataSpec) -> str | None:
+    """Why noise would not be as strong, or as correlated, once it is read, as it is in its file."""
+    header = file.header
+    file.grid = attempt(lambda: header.format.grid(header, spec))
+    if header.format.scale(spec, header).gain != header.format.scale(spec).gain:
+        return f"its numbers are {header.stored}, those of the noisy files {spec.stored}, of another full scale"
+    return mixes_noise(file, spec)

@@ -167,6 +167,8 @@ class DataOptions:
             raise ValueError("self_supervised is for noisy files alone: leave out pairs and coloured, or it")
         if self.resize or self.spacing is not None:
             raise ValueError("self_supervised takes noise as it is: leave out resize and spacing")
+        if self.snr != type(self).snr:
+            raise ValueError(f"self_supervised takes noise as it is: leave out snr, got {self.snr}")
         if how == "r2r" and known != 1:
             raise ValueError(
                 "self_supervised='r2r' needs to know the noise: give either noise_std, if it is white, or "

@@ -69,6 +69,11 @@ def scan(
         cond, files = paired(files, found.root, options, spec, selection)
     files = find_targets(files, found.root, options, spec, selection)
     spec = replace(spec, size=example_size(files, options, spec), step=_typical_step(files))
+    if options.self_supervised == "noise2void" and {*(spec.size or ())} == {1}:
+        raise ValueError(
+            "size must be above 1 along an axis with self_supervised='noise2void', which hides an entry behind "
+            f"another, got {spec.size}"
+        )
     files = selection.keep(files, lambda f: wrong_size(f, spec, options))
     files = _in_folders(files, found.root, options, selection)
     files = _measured(files, spec, cond, options, cache, selection)

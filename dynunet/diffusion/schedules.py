@@ -28,6 +28,7 @@ from math import cosh, exp, log, pi, sinh
 import torch
 from torch import Tensor
 
+from ..arguments import real
 from ..config import Data
 
 ScheduleLike = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -350,6 +351,8 @@ def _decay(log_snr: Tensor) -> Tensor:
 
 
 def check_betas(beta_min: float, beta_max: float) -> None:
+    for name, value in (("beta_min", beta_min), ("beta_max", beta_max)):
+        real(value, name)
     if not 0 < beta_min <= beta_max < float("inf"):
         raise ValueError(
             f"beta_min and beta_max must be positive and finite with beta_min <= beta_max, "

@@ -107,9 +107,9 @@ def _learned(model: Supervised, spec: DataSpec | None) -> dict[str, Any]:
 def _sampling(model: Diffusion, spec: DataSpec | None, steps: int | None, spacing: str) -> dict[str, Any]:
     """The steps of the sampler, and what they follow from."""
     consistency = isinstance(model, Consistency)
-    if steps is None:
-        restores = _does(model, spec) == "restore"
-        steps = restoration_steps(model, None) if restores or consistency else _STEPS
+    if consistency or _does(model, spec) == "restore":
+        steps = restoration_steps(model, steps)
+    steps = _STEPS if steps is None else steps
     times = spaced(model.schedule, steps, spacing)
     alphas, sigmas = (scale.tolist() for scale in model.schedule(times))
     levels = [*zip(times.tolist(), alphas, sigmas, strict=True)]

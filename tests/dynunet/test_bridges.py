@@ -17,6 +17,7 @@ from dynunet import Diffusion, UNet
 from dynunet.diffusion import Bridge, Consistency, ExponentialBridge, SymmetricBridge, shifted
 from dynunet.diffusion.bridges import BRIDGES
 from dynunet.diffusion.noise import randn
+from dynunet.runs import restoration_sampler
 
 Array = np.ndarray
 ALL: dict[str, Bridge] = {**BRIDGES, "brownian": SymmetricBridge(0.5, 0.5), "steep": ExponentialBridge(1, 9)}
@@ -391,6 +392,14 @@ def test_tuned_to_few_steps_it_stays_a_bridge() -> None:
     torch.testing.assert_close(found, teacher.predict(alpha.float() * x0, 0.5, cond=y))
 
 
+def test_restoring_is_without_noise_but_in_few_steps() -> None:
+    """The sampler "consistency" is for what is not a mean, and "ddim" for what is."""
+    teacher = Diffusion(unet(1), "bridge", "sample")
+    assert restoration_sampler(teacher) == {"sampler": "ddim", "generator": torch.zeros}
+    assert restoration_sampler(Consistency.of(teacher)) == {}
+    assert restoration_sampler(Diffusion(unet(1))) == {}
+
+
 def test_refused() -> None:
     diffusion, x = Diffusion(unet(1, 2, 2), "bridge", "sample"), torch.randn(3, 2, 8)
 
@@ -406,6 +415,8 @@ def test_refused() -> None:
             lambda: sampled(torch.ones(3, 2, 8).long()),
         ),
         (TypeError, "cond must be a floating-point tensor.*list", lambda: sampled([1.0])),
+        (ValueError, "cond must be finite, got 48 of 48", lambda: sampled(x * torch.nan)),
+        (TypeError, "beta_min must be a number, got 'a'", lambda: SymmetricBridge("a")),  # type: ignore[arg-type]
         (ValueError, r"cond must be \(3, at least 2, .*got shape \(3, 1, 8\)", lambda: sampled(x[:, :1])),
         (ValueError, r"cond must be \(3, at least 2, .*got shape \(2, 2, 8\)", lambda: sampled(x[:2])),
         (ValueError, r"1 spatial axes.*got shape \(3, 2\)", lambda: sampled(x[..., 0])),

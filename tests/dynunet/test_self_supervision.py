@@ -16,13 +16,16 @@ import soundfile as sf
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
 from dynunet import Diffusion, Trainer
 from dynunet.data import Augment, DataOptions, FolderDataset
 from dynunet.data.self_supervision import blinded, recorrupted
+from dynunet.diffusion import Consistency
 from dynunet.diffusion.losses import ERRORS, mean_loss
 from dynunet.evaluation import data_of_run, evaluate
+from dynunet.exporting import export
 from dynunet.restoration import restore
 
 from .data_writers import RNG, nii, npy, png, wav
@@ -219,6 +222,7 @@ def test_missing_entries_and_short_recordings_stay_out(tmp_path: Path) -> None:
         ({"self_supervised": "noise2void", "targets": "x"}, "leave out noise, .*self_supervised"),
         ({"self_supervised": "noise2void", "resize": True, "size": 4}, "leave out resize and spacing"),
         ({"self_supervised": "noise2void", "spacing": 2.0}, "leave out resize and spacing"),
+        ({"self_supervised": "noise2void", "snr": (0, 5)}, r"leave out snr, got \(0.0, 5.0\)"),
         ({"noise_std": 1}, "noise_std needs self_supervised='r2r', got 1 without it"),
     ],
 )
@@ -239,10 +243,58 @@ def test_files_whose_noise_would_be_changed_are_skipped(tmp_path: Path) -> None:
     assert "it would be converted to 1 channels" in why["stereo.wav"]
 
 
+def test_noise_that_would_be_changed_is_skipped(tmp_path: Path) -> None:
+    noise = tmp_path / "noise"
+    for path in (tmp_path / "sound" / "a.wav", noise / "a.wav"):
+        wav(path, 400)
+    wav(noise / "other-rate.wav", 800, rate=16000)
+    wav(noise / "stereo.wav", 400, channels=2)
+    options: dict[str, Any] = {"size": 16, "split": "all", "self_supervised": "r2r", "noise": noise}
+    why = {p.name: w for p, w in FolderDataset(tmp_path / "sound", **options).skipped.items()}
+    assert why.keys() == {"other-rate.wav", "stereo.wav"}
+    for name, kind in (("grey", np.uint8), ("deep", np.uint16)):
+        image = Image.fromarray(np.full((16, 16), np.iinfo(kind).max, kind))
+        (tmp_path / name).mkdir()
+        image.save(tmp_path / name / "a.png")
+    with pytest.raises(ValueError, match="its numbers are uint16, those of the noisy files uint8"):
+        FolderDataset(tmp_path / "grey", **{**options, "noise": tmp_path / "deep"})
+
+
+def test_noise_without_numbers_is_refused_and_not_taken_as_none(tmp_path: Path) -> None:
+    npy(tmp_path / "data" / "a.npy", RNG.normal(size=(6, 5)).astype(np.float32))
+    npy(tmp_path / "noise" / "a.npy", np.full((6, 5), np.nan, np.float32))
+    for how in (None, "r2r"):
+        options: dict[str, Any] = {"split": "all", "noise": tmp_path / "noise", "self_supervised": how}
+        with pytest.raises(ValueError, match=r"noise must be files that can be read.*got .*NaN"):
+            FolderDataset(tmp_path / "data", 2, **options)[0]
+
+
+def test_an_entry_without_neighbours_is_refused(tmp_path: Path) -> None:
+    npy(tmp_path / "a.npy", RNG.normal(size=(3, 3)))
+    with pytest.raises(ValueError, match=r"size must be above 1 along an axis .*got \(1, 1\)"):
+        FolderDataset(tmp_path, 2, size=1, split="all", self_supervised="noise2void")
+    FolderDataset(tmp_path, 2, size=(1, 2), split="all", self_supervised="noise2void")
+
+
+def test_models_that_would_not_learn_the_mean_are_refused(tmp_path: Path) -> None:
+    npy(tmp_path / "data" / "a.npy", np.arange(9.0))
+    noisy = FolderDataset(tmp_path / "data", 1, split="all", self_supervised="noise2void")
+    network, out = unet(cond_channels=1).model, tmp_path / "run"
+    good = Diffusion(network, prediction="sample")
+    for model, message in (
+        (Diffusion(network, "bridge", "sample"), "schedule must be no bridge .*noise2void.*, got 'bridge'"),
+        (Diffusion(network, prediction="epsilon"), "prediction must be 'sample' .*noise2void.*got 'epsilon'"),
+        (Consistency.of(good), "model must be trained, and not distilled, with self_supervised='noise2void'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Trainer(model, noisy, out, **QUIET)
+    Trainer(good, noisy, out, **QUIET)
+
+
 def test_other_losses_and_changes_of_values_are_refused(tmp_path: Path) -> None:
     for i in range(3):
         wav(tmp_path / "data" / f"{i}.wav", 64)
-    model = unet(cond_channels=1)
+    model = Diffusion(unet(cond_channels=1).model, prediction="sample")
     options: tuple[dict[str, Any], ...] = (
         {"self_supervised": "r2r", "noise_std": 0.1},
         {"self_supervised": "noise2void"},
@@ -302,3 +354,5 @@ def test_one_step_is_all_that_is_taken(tmp_path: Path) -> None:
         ValueError, match="steps must be 1 of a model that was trained without clean examples"
     ):
         restore(made, tmp_path / "data", tmp_path / "out", steps=2, overwrite=True)
+    with pytest.raises(ValueError, match="steps must be 1 of a model that was trained without clean"):
+        export(made, tmp_path / "exported", steps=2)
