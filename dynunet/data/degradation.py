@@ -208,5 +208,6 @@ def _changed(file: File, spec: DataSpec) -> str | None:
     header = file.header
     file.grid = attempt(lambda: header.format.grid(header, spec))
     if header.format.scale(spec, header).gain != header.format.scale(spec).gain:
-        return f"its numbers are {header.stored}, those of the noisy files {spec.stored}, of another full scale"
+        other = f"those of the noisy files {spec.stored}, of another full scale"
+        return f"its numbers are {header.stored}, {other}"
     return mixes_noise(file, spec)

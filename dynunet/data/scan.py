@@ -71,8 +71,8 @@ def scan(
     spec = replace(spec, size=example_size(files, options, spec), step=_typical_step(files))
     if options.self_supervised == "noise2void" and {*(spec.size or ())} == {1}:
         raise ValueError(
-            "size must be above 1 along an axis with self_supervised='noise2void', which hides an entry behind "
-            f"another, got {spec.size}"
+            "size must be above 1 along an axis with self_supervised='noise2void', which hides an entry "
+            f"behind another, got {spec.size}"
         )
     files = selection.keep(files, lambda f: wrong_size(f, spec, options))
     files = _in_folders(files, found.root, options, selection)
