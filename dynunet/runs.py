@@ -16,7 +16,7 @@ from .config import read, saved_class
 from .data.errors import shown
 from .data.formats.format import times
 from .data.memory import total
-from .data.spec import DataSpec
+from .data.spec import DataSpec, self_supervised_by
 from .data.target_spec import Classes
 from .diffusion import Bridge, Consistency, Diffusion, coordinates
 from .hub import CONFIG, run_folder
@@ -205,7 +205,7 @@ def restoration_steps(diffusion: Diffusion, steps: int | None) -> int:
     Raises:
         ValueError: there are to be more, of a model that has never seen clean data.
     """
-    if steps not in (None, 1) and ((diffusion.data or {}).get("restoration") or {}).get("self_supervised"):
+    if steps not in (None, 1) and self_supervised_by(diffusion.data):
         raise ValueError(
             "steps must be 1 of a model that was trained without clean examples, for more would draw noise, "
             f"too, got {steps}"

@@ -94,8 +94,8 @@ class FolderDataset(Dataset[dict[str, Tensor]]):
         self._scan = scan(source, self.options, self._cache, known)
         self._spec = self._scan.spec
         self._degrade = self._degradation()
-        blind = self.options.self_supervised == "noise2void"
-        self._masked = blind or self.options.missing is not None or self._some_short()
+        hides = isinstance(self._degrade, BlindSpots)
+        self._masked = hides or self.options.missing is not None or self._some_short()
         self._chosen = self._choose(split)
         if not self._chosen:
             raise ValueError(

@@ -48,7 +48,7 @@ class DataSpec:
     @property
     def self_supervised(self) -> str | None:
         """How it was learned to restore without clean examples, if it was."""
-        return (self.restoration or {}).get("self_supervised")
+        return self_supervised_by({"restoration": self.restoration})
 
     @property
     def given_channels(self) -> int:
@@ -110,6 +110,11 @@ def _check_names(document: Mapping[str, Any], known: Sequence[str]) -> None:
     for name in ("kind", "spatial_dims", "channels"):
         if name not in document:
             raise ValueError(f"units must have a field {name!r}, got {dict(document)!r}")
+
+
+def self_supervised_by(units: Mapping[str, Any] | None) -> str | None:
+    """``self_supervised`` of data whose units are these, as checkpoints have them."""
+    return ((units or {}).get("restoration") or {}).get("self_supervised")
 
 
 _RESTORATION = {

@@ -141,8 +141,6 @@ def start_of_bridge(cond: Mapping[str, Any], x: Tensor) -> Tensor:
             f"cond must be ({len(x)}, at least {x.shape[1]}, *spatial) with {x.ndim - 2} spatial axes for a "
             f"bridge, which starts from its first {x.shape[1]} channels, got shape {tuple(given.shape)}"
         )
-    if given.device.type == "cpu":  # elsewhere it would wait for the device in every step
-        check_finite(given, "cond")
     return fitted(cond, x)["cond"][:, : x.shape[1]].to(x)
 
 

@@ -198,7 +198,7 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
             self._checked_scale = True
         if x0.device.type == "cpu":  # elsewhere it would wait for the device in every step of training
             checks.check_finite(x0, "x0")
-
+            self._check_start(cond, x0)
         if quantiles is None:
             quantiles = draw_quantiles(len(x0), generator)
         checks.check_quantiles(quantiles, len(x0))
@@ -321,6 +321,7 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
                 raise ValueError(f"start[0] must have the shape {shape}, got {tuple(x.shape)}")
         if class_labels is not None:
             cond = checks.with_labels({**cond, "class_labels": class_labels}, x)
+        self._check_start(cond, x)
         guidance = checks.check_guidance(
             cond, guidance_scale, guidance_rescale, guidance_interval, guidance_projection, guide, guide_scale
         )
@@ -639,6 +640,11 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         t, *scales = moved(rows, x.device).unbind()
         alpha, sigma = (s.to(x.dtype).view(-1, *(1,) * (x.ndim - 1)) for s in scales)
         return t, alpha, sigma
+
+    def _check_start(self, cond: Mapping[str, Any], x: Tensor) -> None:
+        """Refuse a condition that a bridge cannot start from."""
+        if isinstance(self.schedule, Bridge):
+            checks.check_finite(checks.start_of_bridge(cond, x), "cond")
 
     def network_input(self, x: Tensor, alpha: Tensor, sigma: Tensor, cond: Mapping[str, Any]) -> Tensor:
         """What the network is shown in place of noisy data: on a bridge, x_t between them and ``cond``."""

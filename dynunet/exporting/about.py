@@ -21,10 +21,10 @@ from torch import Tensor
 from ..data.classes import class_values
 from ..data.formats import of_kind
 from ..data.spec import DataSpec
-from ..diffusion import Bridge, Consistency, Diffusion
+from ..diffusion import Consistency, Diffusion
 from ..diffusion.schedules import widened
 from ..diffusion.spacing import spaced
-from ..runs import restoration_steps, windows
+from ..runs import restoration_sampler, restoration_steps, windows
 from ..supervised import Supervised
 from .network import Input
 
@@ -107,7 +107,9 @@ def _learned(model: Supervised, spec: DataSpec | None) -> dict[str, Any]:
 def _sampling(model: Diffusion, spec: DataSpec | None, steps: int | None, spacing: str) -> dict[str, Any]:
     """The steps of the sampler, and what they follow from."""
     consistency = isinstance(model, Consistency)
-    if consistency or _does(model, spec) == "restore":
+    restores = _does(model, spec) == "restore"
+    without_noise = restores and bool(restoration_sampler(model))
+    if consistency or restores:
         steps = restoration_steps(model, steps)
     steps = _STEPS if steps is None else steps
     times = spaced(model.schedule, steps, spacing)
@@ -118,7 +120,7 @@ def _sampling(model: Diffusion, spec: DataSpec | None, steps: int | None, spacin
         "schedule": model.config.get("schedule"),
         "prediction": model.config.get("prediction"),
         "sampler": "consistency" if consistency else "ddim",
-        "start": 0.0 if isinstance(model.schedule, Bridge) and _does(model, spec) == "restore" else sigmas[0],
+        "start": 0.0 if without_noise else sigmas[0],
         "steps": [
             _step(now, then, given, consistency)
             for (now, then), given in zip(pairwise(levels), factors, strict=True)

@@ -6,15 +6,12 @@ from dataclasses import replace
 from typing import Any, cast
 
 from ..data.augmentation import Augment
+from ..data.spec import self_supervised_by
 from ..jsonable import plain
+from .noisy_targets import check_changes
 from .order import example
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
-
-# What tells of the target's noise in what it is predicted from, or changes its mean; and what does so where
-# noise has to be independent from entry to entry.
-_NOT_OF_NOISE = ("gamma", "contrast")
-_MIXING = ("rotation", "scale", "stretch", "shear", "shift", "elastic", "filter", "band_stop")
 
 
 def fitted(augment: Any, model: Any, dataset: Any) -> Change | None:
@@ -39,7 +36,7 @@ def fitted(augment: Any, model: Any, dataset: Any) -> Change | None:
     n = len(example(dataset)["x0"].shape) - 1
     units = getattr(dataset, "units", None) or {}
     made = replace(augment, **_from_data(augment, model, units)).for_axes(n)
-    _check_noise(made, (units.get("restoration") or {}).get("self_supervised"))
+    check_changes(made, self_supervised_by(units))
     if made.tells:
         _check_told(getattr(model, "model", model), made.num_features(n))
     return made
@@ -62,16 +59,6 @@ def _from_data(augment: Augment, model: Any, units: Mapping[str, Any]) -> dict[s
     task = augment.task or getattr(model, "task", makes if hasattr(model, "sample") else None)
     step = None if units.get("resize") else units.get("step")
     return {"task": task, "given_channels": given, "spacing": augment.spacing or step}
-
-
-def _check_noise(augment: Augment, how: str | None) -> None:
-    """Refuse changes after which a noisy target is no target, where there are no clean ones."""
-    wrong = {None: (), "noise2void": (*_NOT_OF_NOISE, *_MIXING)}.get(how, _NOT_OF_NOISE)
-    for name in filter(augment.has, wrong):
-        raise ValueError(
-            f"augment must leave {name} out with self_supervised={how!r}: the noise of the target would no "
-            f"longer be independent of what it is predicted from, got {getattr(augment, name)}"
-        )
 
 
 def _check_told(network: Any, wanted: int) -> None:

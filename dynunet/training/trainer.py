@@ -10,9 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..diffusion.bridges import Bridge
-from ..diffusion.distillation import Consistency
-from ..diffusion.predictions import Sample
+from ..data.spec import self_supervised_by
 from ..nn.network import Network
 from .augmentation import fitted
 from .engine import engine
@@ -20,6 +18,7 @@ from .failures import advice
 from .folder import check_folder, locked
 from .interrupts import Interrupts
 from .loop import Callback, Loop
+from .noisy_targets import check_model
 from .options import TrainOptions, chosen, train_options
 from .order import example
 
@@ -99,7 +98,7 @@ class Trainer:
         units = getattr(dataset, "units", None)
         if units is not None:
             self.model.data = units
-        _check_noisy(self.model, self.options, units or {})
+        check_model(self.model, self.options.loss, self_supervised_by(units))
         self.augment = fitted(augment, self.model, self.dataset)
 
     def fit(self, steps: int | None = None, resume: bool = False) -> Any:
@@ -131,27 +130,6 @@ class Trainer:
             with locked(self.out) if running.main else nullcontext():
                 check_folder(self.out, resume, self.overwrite)  # once more, where no other process writes
                 return Loop(self, running, interrupts, resume).run()
-
-
-def _check_noisy(model: nn.Module, options: TrainOptions, units: Mapping[str, Any]) -> None:
-    """Only the mean of noisy targets is that of clean ones, and only of a network that is not shown them."""
-    how = (units.get("restoration") or {}).get("self_supervised")
-    if how is None:
-        return
-    if options.loss != "l2":
-        raise ValueError(f"loss must be l2 with self_supervised={how!r}, got {options.loss!r}")
-    if isinstance(model, Consistency):
-        raise ValueError(f"model must be trained, and not distilled, with self_supervised={how!r}")
-    config = getattr(model, "config", {})
-    if isinstance(getattr(model, "schedule", None), Bridge):
-        raise ValueError(
-            f"schedule must be no bridge with self_supervised={how!r}, whose target the network would see, "
-            f"got {config['schedule']!r}"
-        )
-    if not isinstance(getattr(model, "prediction", None), Sample):
-        raise ValueError(
-            f"prediction must be 'sample' with self_supervised={how!r}, got {config.get('prediction')!r}"
-        )
 
 
 def _trainable(model: Any) -> nn.Module:

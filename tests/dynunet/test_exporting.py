@@ -116,6 +116,18 @@ def test_a_bridge_starts_from_its_condition() -> None:
         assert_close(runner.sample(noise.numpy(), cond.numpy()), wanted)
 
 
+def test_a_bridge_begins_as_it_restores(tmp_path: Path) -> None:
+    """Without noise; in few steps, and to sample, with it."""
+    sf.write(tmp_path / "0.wav", np.zeros(200), 8000)
+    units = FolderDataset(tmp_path, coloured=True, size=64, validation=0).units
+    network = UNet(1, 1, channels=(4,), cond_channels=1, time_embedding=True, **SMALL)
+    starts = []
+    for made, data in [(Diffusion, units), (Consistency, units), (Diffusion, None)]:
+        model = made(network, "bridge", "sample", data=data)
+        starts.append(OfTorch(model, 1, 2).about["start"])
+    assert starts == [0, 1, 1]
+
+
 @pytest.mark.parametrize("scale", [0.0, 1.0, 3.5])
 def test_guidance(scale: float) -> None:
     diffusion, labels, noise = Diffusion(bent), torch.tensor([0, 2]), torch.randn(2, 1, 6, 5)
