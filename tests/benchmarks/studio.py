@@ -9,6 +9,8 @@ one after the other in turn, say how much slower it is.
 
 import argparse
 import os
+import signal
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -140,6 +142,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30, help="of a window in which steps are counted")
     parser.add_argument("--rounds", type=int, default=4, help="of such windows; 0 for none")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *given: sys.exit(143))  # else the run would train on
     with TemporaryDirectory() as folder, ExitStack() as ends:
         root = Path(folder) / "root"
         measured(root, options, ends)
