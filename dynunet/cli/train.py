@@ -75,6 +75,8 @@ class Train:
             check_exists(path, name)
         if self.resume is not None:
             self._check_data(self.resume)
+        if self.resume is None:
+            self._check_task()
         if self.start is not None and self.resume is None:
             self._check_start(self.start)
         if self.data.spatial_dims is not None:
@@ -228,16 +230,29 @@ class Train:
     def _check_start(self, run: Path) -> None:
         """Refuse a folder without a model, and flags of another one than it holds."""
         check_run(run, "--from")
-        given = flat(
-            replace(Train(), network=self.network, diffusion=self.diffusion, supervised=self.supervised)
-        )
-        changed = [
-            f"--{name.replace('_', '-')}" for name, value in flat(Train()).items() if given[name] != value
-        ]
+        changed = self._given("network", "diffusion", "supervised")
         if changed:
             raise ValueError(
                 f"--from takes the model as it is in {shown(run)}: leave out {', '.join(changed)}"
             )
+
+    def _check_task(self) -> None:
+        """Refuse flags of the other kind of model, which would change nothing."""
+        targets = self.data.supervised
+        given = self._given("diffusion" if targets else "supervised")
+        if given:
+            why = (
+                "is of a diffusion model, and here targets are learned"
+                if targets
+                else "is of targets, and here none are learned (--targets, --task)"
+            )
+            raise ValueError(f"{', '.join(given)} {why}: leave that out")
+
+    def _given(self, *parts: str) -> list[str]:
+        """The flags of these parts of the command that are not as by default."""
+        usual = flat(Train())
+        given = flat(replace(Train(), **{part: getattr(self, part) for part in parts}))
+        return [f"--{name.replace('_', '-')}" for name, value in usual.items() if given[name] != value]
 
     def _augment(self, dataset: "FolderDataset") -> Augment | None:
         """The random changes of training examples, for the task."""

@@ -459,6 +459,8 @@ def test_summary_draws_the_network_of_the_readme(capsys: pytest.CaptureFixture[s
         ("train --resume nowhere", "nowhere/run.json: cannot be read"),
         ("train --resume a --config b", "leave out --config"),
         ("train --config nowhere.json", "nowhere.json: cannot be read"),
+        ("train . --targets . --schedule flow --out y", "--schedule is of a diffusion model, and here"),
+        ("train . --class-weights 1 2 --out y", "--class-weights is of targets, and here none are learned"),
         ("train . --device cuda:77 --out y", "--device must be one of this machine, got 'cuda:77': "),
         ("sample nowhere --out y", "run must be the folder of a run, got nowhere"),
         ("denoise nowhere x", "--out"),
