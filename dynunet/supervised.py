@@ -16,8 +16,8 @@ from .checkpoints import Checkpoint
 from .config import AroundNetwork
 from .data.options import TASKS
 from .diffusion.checks import check_data, check_finite, placed
-from .diffusion.noise import moved
 from .diffusion.losses import ERRORS, loss_sum
+from .diffusion.noise import moved
 from .diffusion.sampling import evaluation_mode
 from .losses import FOCUS, cross_entropy, soft_dice
 from .masks import expanded_mask

@@ -41,7 +41,7 @@ METHODS: dict[str, Any] = {
     "mmps, 1 iteration": MMPS(1),
     **{f"repaint, {n}": RePaint(n) for n in RESAMPLINGS},
 }
-BATCH = 64  # of samples that are made at once
+BATCH = 64  # of samples that are made at once on a CPU, elsewhere all are
 
 
 class Questions(NamedTuple):
@@ -179,7 +179,8 @@ PLACES = (4, 4, 0, 0)  # of these, after the point
 
 def answered(diffusion: Diffusion, data: Questions, method: str, steps: int, samples: int) -> Answers:
     cond: dict[str, Any] = {} if data.cond is None else {"cond": data.cond[1]}
-    size, device = max(1, BATCH // len(data.asked)), data.asked.device
+    device = data.asked.device
+    size = max(1, BATCH // len(data.asked)) if device.type == "cpu" else samples
     start = seconds(device)
     made = diffusion.reconstruct(
         data.asked,
