@@ -186,7 +186,7 @@ def test_equal_steps_are_in_proportion_to_costs(tmp_path: Path) -> None:
 
 
 def _slowly(item: dict[str, Any]) -> dict[str, Any]:
-    for _ in range(30):
+    for _ in range(10):
         item["x0"].repeat(1, 100, 1).sort()
     return item
 
