@@ -18,4 +18,4 @@ def expanded_mask(
             f"{name} must have the axes of {of}, {tuple(x.shape)}, each of its size or 1, "
             f"got {tuple(mask.shape)}"
         )
-    return mask.to(x.device).expand_as(x)
+    return mask.to(x.device, non_blocking=x.device.type != "cpu").expand_as(x)

@@ -15,8 +15,9 @@ from .arguments import choice, integer, positive
 from .checkpoints import Checkpoint
 from .config import AroundNetwork
 from .data.options import TASKS
-from .diffusion.checks import check_data, check_finite
+from .diffusion.checks import check_data, check_finite, placed
 from .diffusion.losses import ERRORS, loss_sum
+from .diffusion.noise import moved
 from .diffusion.sampling import evaluation_mode
 from .losses import FOCUS, cross_entropy, soft_dice
 from .masks import expanded_mask
@@ -315,13 +316,13 @@ class Supervised(AroundNetwork, Checkpoint, nn.Module):
             x = torch.where(expanded_mask(mask, x), x, 0)
         check_finite(x, "x")
         run = partial(self._mirrored, axes=_mirror_axes(mirror, x.ndim - 2))
+        device = next(self.parameters(), x).device
         with evaluation_mode(self):
             if window is None:
                 if overlap is not None:
                     raise ValueError(f"overlap must be left out without window, got {overlap}")
-                output = run(x, conditions)
+                output = moved(run(moved(x, device), placed(conditions, device)), x.device)
             else:
-                device = next((p.device for p in self.parameters()), x.device)
                 size = window, overlap, integer(batch_size, "batch_size")
                 output = averaged(run, x, conditions, *size, device=device, progress=progress)
         if self.task == "regression":

@@ -1,16 +1,19 @@
 """MONAI's U-Net to compare with: the same data, loss, optimiser and learning rate, for as many seconds."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from time import process_time
+from time import perf_counter, process_time
 from typing import Any
 
+import torch
 from _runs import fit
 from torch import nn
 from torch.utils.data import default_collate
 
 from dynunet import Supervised, Trainer
+from dynunet.runs import chosen_device
 
 
 def monai_unet(spatial_dims: int, in_channels: int, out_channels: int, channels: Sequence[int]) -> nn.Module:
@@ -32,31 +35,42 @@ def fit_all(
     Returns:
         the trained models, and how many seconds each took.
     """
-    first, *_ = models.values()
+    trainers = {
+        name: Trainer(model, data, folder / name, batch_size=batch_size, **how)
+        for name, model in models.items()
+    }
+    first, *_ = trainers.values()
     trained, seconds = {}, {}
-    for name, model in models.items():
-        enough = steps if model is first else equal_steps((first, model), data, batch_size, steps)
-        trainer = Trainer(model, data, folder / name, steps=enough, batch_size=batch_size, **how)
+    for name, trainer in trainers.items():
+        enough = steps if trainer is first else equal_steps((first, trainer), batch_size, steps)
+        trainer.options = replace(trainer.options, steps=enough)
         trained[name], seconds[f"{name} seconds"] = fit(trainer, folder)
     return trained, seconds
 
 
-def equal_steps(models: Sequence[Supervised], data: Any, batch_size: int, steps: int) -> int:
-    """How many steps the second model takes in the seconds that so many take the first.
+def equal_steps(trainers: Sequence[Trainer], batch_size: int, steps: int) -> int:
+    """How many steps the second one takes in the seconds that so many take the first.
 
-    Both are timed in turns, on the processor: others that share it then do not change the ratio.
+    Both are timed in turns with reading their data, on a CPU by the seconds of the process: others that share
+    it then do not change the ratio.
     """
-    batch = default_collate([data[i % len(data)] for i in range(batch_size)])
-    seconds = [
-        [_timed(lambda model=model: model.loss(**batch).backward()) for model in models] for _ in range(6)
-    ]
-    for model in models:
-        model.zero_grad()
-    first, second = (median(column) for column in zip(*seconds[1:], strict=True))
+    device = chosen_device(None)
+    clock = process_time if device.type == "cpu" else perf_counter
+    taken: list[list[float]] = [[], []]
+    for _ in range(6):
+        for trainer, seconds in zip(trainers, taken, strict=True):
+            start = clock()
+            _step(trainer, batch_size, device)
+            if device.type != "cpu":
+                torch.accelerator.synchronize()
+            seconds.append(clock() - start)
+    first, second = (median(seconds[1:]) for seconds in taken)
     return max(1, round(steps * first / second))
 
 
-def _timed(run: Callable[[], Any]) -> float:
-    start = process_time()
-    run()
-    return process_time() - start
+def _step(trainer: Trainer, batch_size: int, device: torch.device) -> None:
+    """Data and gradients as in a step of training."""
+    items = [trainer.dataset[i % len(trainer.dataset)] for i in range(batch_size)]
+    batch = default_collate([trainer.augment(item) if trainer.augment else item for item in items])
+    trainer.model.to(device).loss(**{name: x.to(device) for name, x in batch.items()}).backward()
+    trainer.model.zero_grad()

@@ -91,6 +91,7 @@ def main(options: Options) -> None:
     model, seconds = fit(
         Trainer(diffusion, data.pairs, folder / "model", augment=augment, **training), folder
     )
+    model.cpu()  # how long it takes is said of a core
 
     def denoise(noisy: Tensor) -> Tensor:
         """The clean recording ``(1, T)``, as loud as it is in the noisy one."""

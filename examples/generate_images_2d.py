@@ -74,7 +74,7 @@ def main(options: Options) -> None:
     def sample(count: int, asked: torch.Tensor | None, **more: Any) -> torch.Tensor:
         labels = {} if asked is None else {"class_labels": asked}
         noise = torch.Generator().manual_seed(options.seed + count)
-        return model.sample((count, *shape), generator=noise, **how, **labels, **more).clamp(-1, 1)
+        return model.sample((count, *shape), generator=noise, **how, **labels, **more).clamp(-1, 1).cpu()
 
     rows = min(classes or 6, 10)
     asked = None if classes is None else torch.arange(rows).repeat_interleave(6)

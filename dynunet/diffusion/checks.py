@@ -99,6 +99,11 @@ def times_of(value: Any, n: int) -> Tensor:
     return t.expand(n)
 
 
+def placed(cond: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """The conditions on a device."""
+    return {name: moved(v, device) if isinstance(v, Tensor) else v for name, v in cond.items()}
+
+
 def with_labels(cond: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
     """The conditions, with class labels (one for all or one each) as int64 ``(N,)`` on the device of x."""
     given = cond.get("class_labels")

@@ -296,8 +296,10 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
             generator: None, a generator, or a list with one per sample.
             progress: whether to show a progress bar, and one of the windows of a step.
             callback: ``callback(step, t, x, x_0)`` after every step, with x at the time t it reached.
-            dtype, device: of the samples; by default those of the start or of the network's parameters, but
-                at least float32.
+            dtype: of the samples; by default that of the start or of the network's parameters, but at least
+                float32.
+            device: of the samples; by default that of the network's parameters. Start and conditions are
+                moved to it.
             cond: further conditions of the network, one entry per sample.
 
         Returns:
@@ -312,13 +314,14 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         if is_scheduler(sampler):
             check_own_times(sampler, spacing, start)
         first = next(self.parameters(), torch.empty(0)) if start is None else start[0]
-        device, dtype = device or first.device, dtype or torch.promote_types(first.dtype, torch.float32)
+        device, dtype = device or self._place(first), dtype or torch.promote_types(first.dtype, torch.float32)
         if start is None:
             x, t = level(self.schedule, 1.0).sigma * randn(shape, generator, device, dtype), 1.0
         else:
-            x, t = start[0].to(device, dtype), checks.positive_time(start[1], "start[1]")
+            x, t = moved(start[0], device).to(dtype), checks.positive_time(start[1], "start[1]")
             if x.shape != shape:
                 raise ValueError(f"start[0] must have the shape {shape}, got {tuple(x.shape)}")
+        cond = checks.placed(cond, x.device)
         if class_labels is not None:
             cond = checks.with_labels({**cond, "class_labels": class_labels}, x)
         self._check_start(cond, x)
@@ -343,13 +346,13 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
             options: of :meth:`sample`.
 
         Returns:
-            ``(N, C, *spatial)``.
+            ``(N, C, *spatial)``, where y is unless ``device`` says where.
         """
         checks.check_data(y, "y", self.model)
         checks.check_finite(y, "y")
         t = restoration.time_of(self.schedule, sigma)
         x = level(self.schedule, t).alpha * y
-        return self.sample(y.shape, steps, start=(x, t), **options)
+        return self._from(x, t, steps, options)
 
     def inpaint(
         self,
@@ -431,7 +434,8 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
             options: of :meth:`sample`; its conditions have one entry per measurement.
 
         Returns:
-            ``(num_samples, N, C, *spatial)``, in the precision of y, at least float32.
+            ``(num_samples, N, C, *spatial)``, in the precision of y, at least float32, and where y is unless
+            ``device`` says where.
 
         Raises:
             ValueError, TypeError: naming the argument, the rule and the value received.
@@ -440,14 +444,16 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         batch_size = None if batch_size is None else integer(batch_size, "batch_size")
         if "start" in options:
             raise TypeError("reconstruct takes no start: it begins with noise")
-        measurement, size = reconstruction.measured(y, operator, noise_std, known, shape, self.model)
+        given = y, operator, noise_std, known, shape
+        measurement, size = reconstruction.measured(*given, self.model, self._place)
         run = reconstruction.posterior_sampler(method, sampler, measurement, options)
-        options = {"dtype": measurement.y.dtype, "device": y.device, **options}
+        place = options.get("device") or y.device
+        options = {"dtype": measurement.y.dtype, **options, "device": measurement.y.device}
         labels = {} if class_labels is None else {"class_labels": class_labels}
         options |= checks.with_labels(labels, torch.empty(size[:1], device=options["device"]))
         draw = partial(self.sample, steps=steps, sampler=run)
         with differentiable(self, options.get("guide")):
-            return reconstruction.in_batches(draw, size, num_samples, batch_size, generator, options)
+            return reconstruction.in_batches(draw, size, num_samples, batch_size, generator, options, place)
 
     def sdedit(self, x0: Tensor, strength: float = 0.5, steps: int = 20, **options: Any) -> Tensor:
         """Make new data out of old: add noise up to a time, and take it away again (Meng et al. 2022).
@@ -459,13 +465,13 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
             options: of :meth:`sample`.
 
         Returns:
-            ``(N, C, *spatial)``.
+            ``(N, C, *spatial)``, where x0 is unless ``device`` says where.
         """
         checks.check_data(x0, "x0", self.model)
         checks.check_finite(x0, "x0")
         t = checks.positive_time(strength, "strength")
         x = restoration.noised(x0, self.schedule, t, options.get("generator"))
-        return self.sample(x0.shape, steps, start=(x, t), **options)
+        return self._from(x, t, steps, options)
 
     @overload
     def log_likelihood(
@@ -510,17 +516,20 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
             cond: conditions of the network, one entry per sample.
 
         Returns:
-            ``(N,)`` in nats, and if asked its standard error, ``(N,)``; without gradients.
+            ``(N,)`` in nats, and if asked its standard error, ``(N,)``; without gradients, where x is.
 
         Raises:
             ValueError, TypeError: naming the argument, the rule and the value received.
         """
         checks.check_data(x, "x", self.model)
         return_error = flag(return_error, "return_error")
-        denoise = Denoiser(partial(self._estimate, self.model), checks.with_labels(cond, x), None)
+        there = moved(x, self._place(x))
+        cond = checks.with_labels(checks.placed(cond, there.device), there)
+        denoise = Denoiser(partial(self._estimate, self.model), cond, None)
         options: Any = {"sigma": sigma, "probes": probes, "generator": generator, "progress": progress}
         with evaluation_mode(self), differentiable(self):
-            value, error = log_likelihood(denoise, x, self.schedule, steps, **options)
+            value, error = log_likelihood(denoise, there, self.schedule, steps, **options)
+        value, error = moved(value, x.device), moved(error, x.device)
         return (value, error) if return_error else value
 
     def distill(
@@ -640,6 +649,15 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         t, *scales = moved(rows, x.device).unbind()
         alpha, sigma = (s.to(x.dtype).view(-1, *(1,) * (x.ndim - 1)) for s in scales)
         return t, alpha, sigma
+
+    def _place(self, x: Tensor) -> torch.device:
+        """Where the network runs; without parameters, where x is."""
+        return next(self.parameters(), x).device
+
+    def _from(self, x: Tensor, t: float, steps: int, options: dict[str, Any]) -> Tensor:
+        """Samples from noisy data at a time, brought to where these are unless options say where."""
+        made = self.sample(x.shape, steps, start=(x, t), **{**options, "device": None})
+        return moved(made, options.get("device") or x.device)
 
     def _check_start(self, cond: Mapping[str, Any], x: Tensor) -> None:
         """Refuse a condition that a bridge cannot start from."""

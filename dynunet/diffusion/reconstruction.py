@@ -16,16 +16,22 @@ from ..masks import expanded_mask
 from ..operators import as_operator
 from . import checks
 from .measurement import Measurement
-from .noise import Noise
+from .noise import Noise, moved
 from .posterior import METHODS, RePaint
 from .sampling import as_sampler, check_own_times
 from .schedulers import is_scheduler
 
 
 def measured(
-    y: Tensor, operator: Any, noise_std: Any, known: Tensor | None, shape: Any, model: Any
+    y: Tensor,
+    operator: Any,
+    noise_std: Any,
+    known: Tensor | None,
+    shape: Any,
+    model: Any,
+    place: Callable[[Tensor], torch.device],
 ) -> tuple[Measurement, tuple[int, ...]]:
-    """A measurement and the shape of its data, checked.
+    """A measurement and the shape of its data, checked, on the device that ``place`` names for y.
 
     Raises:
         ValueError, TypeError: naming the argument, the rule and the value received.
@@ -33,6 +39,7 @@ def measured(
     if not isinstance(y, Tensor) or not y.is_floating_point():
         got = f"dtype {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
         raise TypeError(f"y must be a floating-point tensor, got {got}")
+    y = moved(y, place(y))
     if known is None:
         known = torch.ones_like(y, dtype=torch.bool)
         checks.check_finite(y, "y")
@@ -99,8 +106,9 @@ def in_batches(
     batch_size: int | None,
     generator: Noise,
     cond: dict[str, Any],
+    place: torch.device | str,
 ) -> Tensor:
-    """``(num_samples, N, C, *spatial)`` from calls ``sample(shape, generator=..., **cond)``."""
+    """``(num_samples, N, C, *spatial)`` from calls ``sample(shape, generator=..., **cond)``, moved there."""
     n, size = shape[0], num_samples if batch_size is None else batch_size
     if isinstance(generator, Sequence) and len(generator) != num_samples * n:
         raise ValueError(
@@ -112,7 +120,8 @@ def in_batches(
         k = min(size, num_samples - first)
         chance = generator[first * n : (first + k) * n] if isinstance(generator, Sequence) else generator
         repeated = {name: _repeated(value, k, n) for name, value in cond.items()}
-        parts.append(sample((k * n, *shape[1:]), generator=chance, **repeated).view(k, *shape))
+        made = sample((k * n, *shape[1:]), generator=chance, **repeated)
+        parts.append(moved(made.view(k, *shape), place))
     return torch.cat(parts)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dynunet import Diffusion, Encoder, UNet, summarize
+from dynunet import Diffusion, Encoder, Supervised, UNet, summarize
 from dynunet.diffusion import random_crops, zero_terminal_snr
 from dynunet.diffusion.losses import LOSSES
 from dynunet.diffusion.noise import rand
@@ -22,6 +22,7 @@ from dynunet.diffusion.predictions import PREDICTIONS
 from dynunet.diffusion.samplers import SAMPLERS
 from dynunet.diffusion.schedules import SCHEDULES, Discrete, Linear
 from dynunet.metrics import coverage, crps, spread_skill
+from dynunet.operators import Mask
 
 TABLE = Discrete((1 - torch.linspace(1e-4, 0.02, 100)).cumprod(0))
 EVERY = {**SCHEDULES, "table": TABLE, "zero terminal SNR": zero_terminal_snr(Linear())}
@@ -151,6 +152,43 @@ def test_likelihoods() -> None:
             options: dict[str, Any] = {"probes": probes, "generator": torch.Generator(), **conditions()}
             values = diffusion.log_likelihood(X, 2, return_error=True, progress=False, **options)
             assert all(value.is_meta and value.shape == (2,) for value in values)
+
+
+def test_what_lies_elsewhere_is_moved_to_the_network() -> None:
+    diffusion, y = diffusion_of(), torch.zeros(2, 1, 8)
+    given: dict[str, Any] = {"class_labels": torch.tensor([0, 1]), "context": torch.zeros(2, 4, 3)}
+    options: dict[str, Any] = {"steps": 2, "progress": False, **given}
+    there: dict[str, Any] = {"device": "meta", **options}  # nothing comes back from this device
+    known, generator = y[:, :, :1] == 0, torch.Generator()
+    with narrow():
+        made = [
+            diffusion.sample((2, 1, 8), **options),
+            diffusion.sample((2, 1, 8), start=(y, 0.5), generator=generator, **options),
+            diffusion.denoise(y, 0.3, **there),
+            diffusion.sdedit(y, 0.5, **there),
+            diffusion.inpaint(y, known, resamplings=1, **there),
+            *diffusion.reconstruct(y, Mask(known), 0.0, 2, method="repaint", **there),
+        ]
+    assert all(x.is_meta and x.shape == y.shape for x in made)
+
+
+class Told(nn.Module):
+    """A network on the meta device that says where its input is, and whose output is on the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, device="meta"))
+
+    def forward(self, x: Tensor, features: Tensor) -> Tensor:
+        assert x.is_meta
+        assert features.is_meta
+        return torch.ones(x.shape)
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_predictions_are_where_the_data_are(window: Any) -> None:
+    model, x = Supervised(Told(), "regression"), torch.zeros(2, 1, 8)
+    assert torch.equal(model.predict(x, window=window, features=torch.zeros(2, 3)), torch.ones(2, 1, 8))
 
 
 def test_ensembles() -> None:

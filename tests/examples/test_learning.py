@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from dynunet import Supervised, UNet
+from dynunet import Supervised, Trainer, UNet
 
 pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
@@ -172,14 +172,23 @@ def test_the_newest_run_is_drawn(tmp_path: Path) -> None:
     assert gallery.newest(tmp_path, "volume") is None
 
 
-def test_equal_steps_are_in_proportion_to_costs() -> None:
+def test_equal_steps_are_in_proportion_to_costs(tmp_path: Path) -> None:
     pytest.importorskip("monai")
     peer = Supervised(_peers.monai_unet(2, 1, 3, (4, 8, 8)))
     own = Supervised(UNet(2, 1, 3, channels=(16, 32), num_groups=4))
     data: Any = [{"x0": torch.randn(1, 32, 32), "target": torch.zeros(32, 32, dtype=torch.long)}] * 2
-    there, back = (_peers.equal_steps(pair, data, 3, 1000) for pair in ((own, peer), (peer, own)))
+    own, peer = (Trainer(model, data, tmp_path) for model in (own, peer))
+    there, back = (_peers.equal_steps(pair, 3, 1000) for pair in ((own, peer), (peer, own)))
     assert there > 1000 > back
-    assert all(p.grad is None for p in peer.parameters())
+    slow = Trainer(peer.model, data, tmp_path, augment=_slowly)
+    assert _peers.equal_steps((peer, slow), 3, 1000) < 500  # reading the data counts
+    assert all(p.grad is None for p in peer.model.parameters())
+
+
+def _slowly(item: dict[str, Any]) -> dict[str, Any]:
+    for _ in range(10):
+        item["x0"].repeat(1, 100, 1).sort()
+    return item
 
 
 def test_report_adds_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from dynunet import Diffusion
 from dynunet.diffusion.predictions import PREDICTIONS
 from dynunet.diffusion.samplers import SAMPLERS
 from dynunet.diffusion.schedules import SCHEDULES
+from dynunet.operators import Mask
 
 from .calls import random
 from .compare import Mismatch, error, tf32
@@ -103,6 +104,7 @@ def diffusion(setting: Setting) -> list[Row]:
         row("sample", n, sampled)
         row("sample guided", n, lambda m, to, n: sampled(m, to, n, guidance_scale=2.0, guidance_rescale=0.5))
         row("inpaint", n, lambda m, to, n, seen=seen: _inpainted(m, to, n, seen))
+        row("data on the CPU", n, _elsewhere)
         row("windows", n, lambda m, to, n: sampled(m, to, n, window=4, overlap=2))
     n = ranks[-1] if setting.quick else 3
     for name in SAMPLERS:
@@ -130,6 +132,17 @@ def diffusion(setting: Setting) -> list[Row]:
     row("sdedit", n, lambda m, to, n: m.sdedit(to(y), 0.5, generator=generator(), **options))
     rows.append(Row("scheduler of diffusers", lambda: _scheduler(setting, n, sampled)))
     return rows
+
+
+def _elsewhere(made: Diffusion, to: Callable[[Any], Any], n: int) -> Tensor:
+    """Data stay where they are, wherever the network is."""
+    y = random(2, 2, *SIZES[n], low=-1.0, high=1.0).to(next(made.parameters()).dtype)
+    known = torch.arange(y[:1, :1].numel()).view(1, 1, *SIZES[n]).remainder(2) == 0
+    given: dict[str, Any] = {"steps": 2, "class_labels": _labels(), "generator": generator()}
+    out = made.reconstruct(y * known, Mask(known), 0.1, 2, progress=False, **given)
+    if out.device != y.device:
+        raise Mismatch(f"samples are on {out.device}, the data on {y.device}", {})
+    return out
 
 
 def _scheduler(setting: Setting, n: int, sampled: Callable[..., Tensor]) -> dict[str, float]:
