@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dynunet import Diffusion
+from dynunet.diffusion import APG, Consistency
 from dynunet.diffusion.predictions import PREDICTIONS
 from dynunet.diffusion.samplers import SAMPLERS
 from dynunet.diffusion.schedules import SCHEDULES
@@ -34,10 +35,12 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(3)
 
 
-def compared(made: Diffusion, run: Run, setting: Setting) -> dict[str, float]:
-    """``run(diffusion, to)`` on both; ``to`` places a tensor."""
+def compared(
+    made: Any, run: Run, setting: Setting, precisions: Mapping[torch.dtype, float] = ALLOWED
+) -> dict[str, float]:
+    """``run(model, to)`` on both; ``to`` places a tensor."""
     figures: dict[str, float] = {}
-    for dtype, allowed in ALLOWED.items():
+    for dtype, allowed in precisions.items():
         found = []
         for device in ("cpu", setting.device):
 
@@ -128,8 +131,35 @@ def diffusion(setting: Setting) -> list[Row]:
     options: dict[str, Any] = {"steps": 2, "progress": False}
     row("denoise", n, lambda m, to, n: m.denoise(to(y), 0.3, generator=generator(), **options))
     row("sdedit", n, lambda m, to, n: m.sdedit(to(y), 0.5, generator=generator(), **options))
+    apg = APG(max_norm=0.5)
+    row("projected guidance", n, lambda m, to, n: sampled(m, to, n, guidance_scale=2, guidance_projection=apg))
+    for schedule in ("cosine", "edm"):
+        weaker = model(n, schedule=schedule)  # with the noise levels of another schedule
+        guide = lambda m, to, n, w=weaker: sampled(m, to, n, guide=copy.deepcopy(w).to(to(y)), guide_scale=2)
+        row(f"guided by a weaker model, {schedule}", n, guide)
+    for with_ in ("teacher", "data"):
+        rows.append(
+            Row(f"consistency tuning by {with_} {n}-D", lambda w=with_: compared(tuned(n, w), of_tuned, setting))
+        )
     rows.append(Row("scheduler of diffusers", lambda: _scheduler(setting, n, sampled)))
     return rows
+
+
+def tuned(n: int, by: str = "teacher") -> Consistency:
+    """A model that is tuned to few steps, by a teacher with guidance or by the data."""
+    teacher = model(n)
+    student = Consistency.of(teacher, 2, guidance_scale=1.5)
+    if by == "data":
+        student.teacher = None
+    return student
+
+
+def of_tuned(made: Consistency, to: Callable[[Any], Any]) -> dict[str, Tensor]:
+    """A loss half-way in the tuning, its gradient, and samples."""
+    n = made.model.spatial_dims
+    found = _losses(made, to, n, progress=0.5)
+    how: dict[str, Any] = {"generator": generator(), "progress": False, "class_labels": to(_labels())}
+    return {**found, "x": made.sample((2, 2, *SIZES[n]), **how)}
 
 
 def _scheduler(setting: Setting, n: int, sampled: Callable[..., Tensor]) -> dict[str, float]:

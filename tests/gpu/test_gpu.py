@@ -15,7 +15,7 @@ from torch import Tensor
 import convnd
 import convnd.functional as F
 
-from . import calls, compare, supervisor, waiting
+from . import calls, compare, supervisor, watching
 from .report import Report, table
 from .rows import ROOT, Group, Setting
 
@@ -119,10 +119,10 @@ def test_a_wait_is_told_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: None)
     monkeypatch.setattr(torch, "feature_dropout", waits_in)
-    waits = waiting.Waits()
-    with waiting.watched(Setting("cuda", True), "warn", waits):
+    waits = watching.Waits()
+    with watching.watched(Setting("cuda", True), "warn", waits):
         convnd.DropoutNd(1)(torch.ones(1, 1, 1))
-    with waiting.watched(Setting("cuda", True), "error", waits):
+    with watching.watched(Setting("cuda", True), "error", waits):
         raise RuntimeError("called a synchronizing CUDA operation")
     assert len(waits.places) == 2
     assert next(iter(waits.places)).startswith("convnd/modules/norm.py:")
