@@ -294,6 +294,4 @@ class _Finite:
                     if of_model
                     else f"the derivative of {self.operator} must be finite"
                 )
-                raise ValueError(
-                    f"{source}, got {wrong} of {self.entries} entries that are NaN or infinite"
-                )
+                raise ValueError(f"{source}, got {wrong} of {self.entries} entries that are NaN or infinite")

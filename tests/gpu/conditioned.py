@@ -73,7 +73,8 @@ def spectra(setting: Setting) -> list[Row]:
     """Masks of spectra, causal or not, by the loss that has short-time spectra itself."""
 
     def run(made: Diffusion, to: Place) -> dict[str, Tensor]:
-        x0, cond = map(to, pairs(made.model.spatial_dims, 1, 1))
+        network: Any = made.model
+        x0, cond = map(to, pairs(network.spatial_dims, 1, 1))
         restored = made.sample(tuple(x0.shape), 1, cond=cond, progress=False)
         return {**_learnt(made, x0, cond, loss="l1+stft"), "restored": restored}
 

@@ -22,7 +22,7 @@ from .networks import SIZES, small
 from .rows import Row, Setting, need
 
 ALLOWED = {torch.float64: 1e-6, torch.float32: 5e-3}
-Run = Callable[[Diffusion, Callable[[Any], Any]], Mapping[str, Tensor] | Tensor]
+Run = Callable[[Any, Callable[[Any], Any]], Mapping[str, Tensor] | Tensor]
 
 
 def model(n: int, **options: Any) -> Diffusion:
@@ -94,6 +94,10 @@ def diffusion(setting: Setting) -> list[Row]:
             },
         )
 
+    def led(made: Diffusion, to: Callable[[Any], Any], n: int, weaker: Diffusion) -> Tensor:
+        weaker = copy.deepcopy(weaker).to(next(made.parameters()))
+        return sampled(made, to, n, guide=weaker, guide_scale=2.0)
+
     ranks = (2,) if setting.quick else (1, 2, 3, 4)
     for n in ranks:
         seen = torch.arange(torch.Size(SIZES[n]).numel()).reshape(SIZES[n]).remainder(3) > 0
@@ -132,14 +136,18 @@ def diffusion(setting: Setting) -> list[Row]:
     row("denoise", n, lambda m, to, n: m.denoise(to(y), 0.3, generator=generator(), **options))
     row("sdedit", n, lambda m, to, n: m.sdedit(to(y), 0.5, generator=generator(), **options))
     apg = APG(max_norm=0.5)
-    row("projected guidance", n, lambda m, to, n: sampled(m, to, n, guidance_scale=2, guidance_projection=apg))
+    row(
+        "projected guidance", n, lambda m, to, n: sampled(m, to, n, guidance_scale=2, guidance_projection=apg)
+    )
     for schedule in ("cosine", "edm"):
         weaker = model(n, schedule=schedule)  # with the noise levels of another schedule
-        guide = lambda m, to, n, w=weaker: sampled(m, to, n, guide=copy.deepcopy(w).to(to(y)), guide_scale=2)
-        row(f"guided by a weaker model, {schedule}", n, guide)
+        row(f"guided by a weaker model, {schedule}", n, lambda m, to, n, w=weaker: led(m, to, n, w))
     for with_ in ("teacher", "data"):
         rows.append(
-            Row(f"consistency tuning by {with_} {n}-D", lambda w=with_: compared(tuned(n, w), of_tuned, setting))
+            Row(
+                f"consistency tuning by {with_} {n}-D",
+                lambda w=with_: compared(tuned(n, w), of_tuned, setting),
+            )
         )
     rows.append(Row("scheduler of diffusers", lambda: _scheduler(setting, n, sampled)))
     return rows
@@ -156,7 +164,8 @@ def tuned(n: int, by: str = "teacher") -> Consistency:
 
 def of_tuned(made: Consistency, to: Callable[[Any], Any]) -> dict[str, Tensor]:
     """A loss half-way in the tuning, its gradient, and samples."""
-    n = made.model.spatial_dims
+    network: Any = made.model
+    n = network.spatial_dims
     found = _losses(made, to, n, progress=0.5)
     how: dict[str, Any] = {"generator": generator(), "progress": False, "class_labels": to(_labels())}
     return {**found, "x": made.sample((2, 2, *SIZES[n]), **how)}

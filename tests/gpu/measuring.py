@@ -65,9 +65,7 @@ def every(setting: Setting) -> list[Row]:
         if name in NEEDS:
             need(NEEDS[name])
         call = _arguments(n)[name]
-        expected, got = (
-            call(lambda x, device=device: x.to(device)) for device in ("cpu", setting.device)
-        )
+        expected, got = (call(lambda x, device=device: x.to(device)) for device in ("cpu", setting.device))
         pairs = [(got, expected)] if isinstance(expected, Tensor) else list(zip(got, expected, strict=True))
         worst = max(error(a, b) for a, b in pairs)
         if not worst <= ALLOWED:

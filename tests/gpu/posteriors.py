@@ -74,9 +74,7 @@ def posterior(setting: Setting) -> list[Row]:
     rows: list[Row] = []
 
     def row(name: str, n: int, run: Callable[[Diffusion, Any], Tensor], **options: Any) -> None:
-        rows.append(
-            Row(f"{n}-D {name}", lambda: compared(model(n, **options), run, setting, EXACT))
-        )
+        rows.append(Row(f"{n}-D {name}", lambda: compared(model(n, **options), run, setting, EXACT)))
 
     def reconstruct(n: int, operator: Operator, **given: Any) -> Callable[[Diffusion, Any], Tensor]:
         truth = 0.5 * random(2, 1, *SIZES[:n], low=-1.0, high=1.0)

@@ -167,6 +167,12 @@ def of_second_step(setting: Setting, draw: Callable[[Callable[..., None]], Any])
 
 def _trainer(setting: Setting, dtype: str) -> dict[str, Any]:
     """The trainer's own step, whatever it does around the loss: clipping, averaging, its random numbers."""
+    precision = "no" if dtype == "float32" else "bf16"
+    return of_trainer(setting, lambda out: trained(setting, 2, out, log_every=100, precision=precision))
+
+
+def of_trainer(setting: Setting, fit: Callable[[Path], Any]) -> dict[str, Any]:
+    """The later steps of a run of a trainer."""
     need("accelerate")
     from dynunet.training.engine import Engine
 
@@ -185,7 +191,7 @@ def _trainer(setting: Setting, dtype: str) -> dict[str, Any]:
             return out[0] if out else torch.zeros(2, device=setting.device)
 
         with mock.patch.object(Engine, "step", step), tempfile.TemporaryDirectory() as folder:
-            trained(setting, 2, Path(folder), log_every=100, precision="no" if dtype == "float32" else "bf16")
+            fit(Path(folder))
         if not seen:
             raise Mismatch("no step was seen", {})
 
