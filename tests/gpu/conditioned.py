@@ -40,6 +40,10 @@ def pairs(n: int, channels: int, given: int) -> tuple[Tensor, Tensor]:
     return x0, random(2, given, *SIZES[n], low=-0.5, high=0.5) + x0[:, :1]
 
 
+def conditioned(setting: Setting) -> list[Row]:
+    return [*bridges(setting), *spectra(setting)]
+
+
 def bridges(setting: Setting) -> list[Row]:
     ranks = (3,) if setting.quick else (1, 2, 3, 4)
     rows: list[Row] = []
@@ -80,7 +84,7 @@ def spectra(setting: Setting) -> list[Row]:
 
     return [
         Row(
-            f"{n}-D{', causal' if causal else ''}",
+            f"{n}-D masks of spectra{', causal' if causal else ''}",
             lambda n=n, c=causal: compared(masks(n, c), run, setting),
         )
         for n in ((2,) if setting.quick else (1, 2, 3, 4))

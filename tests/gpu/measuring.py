@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynunet import metrics, summarize
+from dynunet import metrics as every
+from dynunet import summarize
 
 from .calls import random
 from .compare import Mismatch, error
@@ -23,7 +24,7 @@ NEEDS = {
 }
 
 
-def _arguments(n: int) -> dict[str, Callable[[Callable[..., Any]], Any]]:
+def calls(n: int) -> dict[str, Callable[[Callable[..., Any]], Any]]:
     """A call of every metric, of a function that places tensors."""
     shape = 2, 2, *SIZES[n]
     a, b = random(*shape), random(*shape) + 0.3 * random(*shape[::-1]).movedim(-1, 0).reshape(shape)
@@ -33,11 +34,11 @@ def _arguments(n: int) -> dict[str, Callable[[Callable[..., Any]], Any]]:
     at = mask[:, 0]
 
     def of_data(name: str, **more: Any) -> Callable[[Callable[..., Any]], Any]:
-        return lambda to: getattr(metrics, name)(to(a), to(b), mask=to(mask), **more)
+        return lambda to: getattr(every, name)(to(a), to(b), mask=to(mask), **more)
 
     def of_labels(name: str, masked: bool = True) -> Callable[[Callable[..., Any]], Any]:
         more = {"mask": at} if masked else {}
-        return lambda to: getattr(metrics, name)(
+        return lambda to: getattr(every, name)(
             to(labels), to(others), 3, **{key: to(value) for key, value in more.items()}
         )
 
@@ -48,23 +49,23 @@ def _arguments(n: int) -> dict[str, Callable[[Callable[..., Any]], Any]]:
         "ssim": of_data("ssim", sigma=0.8),
         "confusion_matrix": of_labels("confusion_matrix"),
         "frechet_distance": lambda to: torch.tensor(
-            metrics.frechet_distance(to(random(50, 4)), to(random(60, 4)))
+            every.frechet_distance(to(random(50, 4)), to(random(60, 4)))
         ),
-        "crps": lambda to: metrics.crps(to(many), to(a), to(mask)),
-        "spread_skill": lambda to: metrics.spread_skill(to(many), to(a), to(mask)),
-        "coverage": lambda to: metrics.coverage(to(a) - 1, to(a) + 1, to(b), to(mask)),
-        "rank_histogram": lambda to: metrics.rank_histogram(
+        "crps": lambda to: every.crps(to(many), to(a), to(mask)),
+        "spread_skill": lambda to: every.spread_skill(to(many), to(a), to(mask)),
+        "coverage": lambda to: every.coverage(to(a) - 1, to(a) + 1, to(b), to(mask)),
+        "rank_histogram": lambda to: every.rank_histogram(
             to(many), to(a), to(mask), torch.Generator().manual_seed(0)
         ),
         "summarize": lambda to: summarize(to(many), 0.9),
     }
 
 
-def every(setting: Setting) -> list[Row]:
+def metrics(setting: Setting) -> list[Row]:
     def run(n: int, name: str) -> dict[str, float]:
         if name in NEEDS:
             need(NEEDS[name])
-        call = _arguments(n)[name]
+        call = calls(n)[name]
         expected, got = (call(lambda x, device=device: x.to(device)) for device in ("cpu", setting.device))
         pairs = [(got, expected)] if isinstance(expected, Tensor) else list(zip(got, expected, strict=True))
         worst = max(error(a, b) for a, b in pairs)
@@ -75,5 +76,5 @@ def every(setting: Setting) -> list[Row]:
     return [
         Row(f"{name} {n}-D", lambda n=n, name=name: run(n, name))
         for n in ((2,) if setting.quick else (1, 2, 3, 4))
-        for name in _arguments(n)
+        for name in calls(n)
     ]

@@ -28,11 +28,19 @@ MEASURED = {torch.float64: 1e-12, torch.float32: 1e-5}
 WITH_GRADIENTS = [name for name in METHODS if name != "repaint"]
 
 
+def posteriors(setting: Setting) -> list[Row]:
+    found = posterior(setting)
+    return [*operators(setting), *found[:: 4 if setting.quick else 1], *likelihood(setting)]
+
+
 def operators(setting: Setting) -> list[Row]:
     """Operators that the tests draw, against NumPy; their adjoints and projections against the CPU."""
     count = 2 if setting.quick else 6
     return [
-        Row(kind, lambda kind=kind: _measured(setting, drawn(cases((kind,)), count), kind in LINEAR))
+        Row(
+            f"operator {kind}",
+            lambda kind=kind: _measured(setting, drawn(cases((kind,)), count), kind in LINEAR),
+        )
         for kind in LINEAR + OTHERS
     ]
 
@@ -122,9 +130,9 @@ def likelihood(setting: Setting) -> list[Row]:
     ranks = (2,) if setting.quick else (1, 2, 3, 4)
     return [
         Row(
-            f"{n}-D, {'exact' if probes is None else f'{probes} probes'}",
+            f"{n}-D likelihood, {'exact' if probes is None else f'{probes} probes'}",
             lambda n=n, p=probes: compared(model(n), lambda m, to: run(m, to, n, p), setting, EXACT),
         )
         for n in ranks
-        for probes in ((None, 4) if n < 3 else (4,))
+        for probes in ((None, 4) if n < 3 and not setting.quick else (4,))
     ]

@@ -1,4 +1,4 @@
-"""Predictions of supervised models on the device, as on the CPU."""
+"""Predictions of supervised models on the device as on the CPU, changes of examples, and metrics."""
 
 from typing import Any
 
@@ -8,10 +8,16 @@ from torch import nn
 from dynunet import Supervised
 
 from .calls import random
+from .changing import changes
 from .compare import Mismatch, error, tf32
 from .lessons import supervised
+from .measuring import metrics
 from .rows import Row, Setting
 from .training import SIZES
+
+
+def predicting(setting: Setting) -> list[Row]:
+    return [*predictions(setting), *changes(setting), *metrics(setting)]
 
 
 def predictions(setting: Setting) -> list[Row]:
@@ -30,7 +36,7 @@ def predictions(setting: Setting) -> list[Row]:
     ranks = (2,) if setting.quick else (1, 2, 3, 4)
     return [
         Row(
-            f"{n}-D {task}, {way}",
+            f"{n}-D predicted {task}, {way}",
             lambda n=n, t=tasks[task], w=ways[way]: _predicted(setting, supervised(n, **t), n, w),
         )
         for n in ranks

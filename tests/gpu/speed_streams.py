@@ -24,10 +24,10 @@ def masks() -> nn.Module:
 
 
 def waveform() -> nn.Module:
-    """With ``--n-fft 0 --channels 16 32 64 128 --strides 4 --kernel-size 7 --upsample transpose``, too."""
-    options: dict[str, Any] = {"causal": True, "norm": "layer", "skips": "level", "mid_blocks": 0}
-    options |= {"strides": 4, "kernel_size": 7, "upsample": "transpose", "cond_channels": 1}
-    return UNet(1, 1, channels=(16, 32, 64, 128), time_embedding=True, num_blocks=1, **options)
+    """The one of dynunet/README.md, with ``--n-fft 0 --causal True --norm layer``."""
+    options: dict[str, Any] = {"causal": True, "norm": "layer", "strides": 4, "kernel_size": 7}
+    options |= {"upsample": "transpose", "cond_channels": 1, "time_embedding": True}
+    return UNet(1, 1, channels=(16, 32, 64, 128), **options)
 
 
 def pushes(setting: Setting) -> list[Row]:

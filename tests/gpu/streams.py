@@ -28,6 +28,10 @@ PARTS = [5, 0, 9, 1]
 HALF = 1e-3  # of the power of the output may be that of the error in bfloat16
 
 
+def streams(setting: Setting) -> list[Row]:
+    return [*parts(setting), *causal(setting)]
+
+
 def causal(setting: Setting) -> list[Row]:
     """Outputs and gradients of networks with the options that the tests draw."""
     ranks, count = ((3,), 2) if setting.quick else ((1, 2, 3, 4), 8)
@@ -45,7 +49,7 @@ def causal(setting: Setting) -> list[Row]:
     return rows + [Row(f"{n}-D encoder", lambda n=n: run(n, encoder)) for n in ranks]
 
 
-def streams(setting: Setting) -> list[Row]:
+def parts(setting: Setting) -> list[Row]:
     """Parts of a signal on the device against the whole; what is remembered stays on the device."""
     ranks, count = ((2,), 2) if setting.quick else ((1, 2, 3, 4), 6)
     rows = [

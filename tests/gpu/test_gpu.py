@@ -14,8 +14,9 @@ from torch import Tensor
 
 import convnd
 import convnd.functional as F
+from dynunet import metrics
 
-from . import calls, compare, supervisor, watching
+from . import calls, compare, measuring, supervisor, watching
 from .report import Report, table
 from .rows import ROOT, Group, Setting
 
@@ -72,6 +73,10 @@ def test_every_public_name_has_a_call(n: int) -> None:
     assert set(F.__all__) <= set(calls.functions(n))
     assert {name for name in convnd.__all__ if name.endswith("Nd")} == set(calls.modules(n))
     assert all(found for name, found in calls.functions(n).items() if name in F.__all__)
+
+
+def test_every_metric_has_a_call() -> None:
+    assert {*metrics.__all__, "summarize"} == set(measuring.calls(1))
 
 
 def wrong(x: Tensor) -> Tensor:
