@@ -8,6 +8,7 @@ from torch import Tensor
 __all__ = ["dot", "norm", "solve"]
 
 _ROUNDING = 100  # units of rounding in a product, relative to the norm of the matrix
+_OFTEN = 8  # iterations after which a device is waited for, to see whether all samples are done
 
 
 def solve(
@@ -38,11 +39,12 @@ def solve(
     active, scale = torch.ones_like(enough, dtype=torch.bool), torch.zeros_like(enough)
     tiny = torch.finfo(b.dtype).tiny
     directions: list[tuple[Tensor, Tensor]] = []  # p and matrix(p), the latter of length 1
-    for _ in range(max_iterations):
+    often = 1 if b.device.type == "cpu" else _OFTEN
+    for i in range(max_iterations):
         active = active & (norm(residual) > enough)
-        if not active.any():
+        if (i + 1) % often == 0 and not active.any():
             break
-        p, image = residual, matrix(residual)
+        p, image = (torch.where(active, t, 0) for t in (residual, matrix(residual)))
         scale = torch.maximum(scale, norm(image) / norm(p).clamp(min=tiny))
         for earlier, its_image in directions:
             share = dot(image, its_image)

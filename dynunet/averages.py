@@ -81,10 +81,10 @@ def average(run: Path | str, length: float, *, step: int | None = None, device: 
             f"weights over the steps are met to {error:.0%}",
             stacklevel=2,
         )
-    model = load(folder, device=device)
+    model = load(folder)  # sums are in float64, which not every device has
     weights = iter(found.tolist())
     _combine(model, [(path, [next(weights) for _ in lengths[t]]) for t, path in files.items()])
-    return model
+    return model if device is None else model.to(device)
 
 
 def exponent(length: float) -> float:
@@ -192,7 +192,7 @@ def _combine(model: nn.Module, parts: Sequence[tuple[Path, Sequence[float]]]) ->
                 raise ValueError(f"{shown(path)} must hold averages of the model beside it, got others")
             for i, coefficient in enumerate(coefficients):
                 for k, t in own.items():
-                    value = file.get_tensor(f"{i}.{k}").to(t.device)
+                    value = file.get_tensor(f"{i}.{k}")
                     if value.shape != t.shape:
                         raise ValueError(
                             f"{shown(path)}: {k} must be of shape {tuple(t.shape)}, got {tuple(value.shape)}"

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from ._devices import moved
+
 __all__ = ["expanded_mask"]
 
 
@@ -18,4 +20,4 @@ def expanded_mask(
             f"{name} must have the axes of {of}, {tuple(x.shape)}, each of its size or 1, "
             f"got {tuple(mask.shape)}"
         )
-    return mask.to(x.device, non_blocking=x.device.type != "cpu").expand_as(x)
+    return moved(mask, x.device).expand_as(x)

@@ -65,7 +65,7 @@ def blinded(
         ``cond`` ``(C, *spatial)`` and the mask ``(C, *spatial)``.
     """
     sizes = noisy.shape[1:]
-    whole = torch.ones(sizes, dtype=torch.bool) if there is None else there.all(0)
+    whole = torch.ones(sizes, dtype=torch.bool) if there is None else there.all(0).cpu()
     chosen = (torch.rand(sizes) < share) & whole
     places = chosen.nonzero()
     others, alone = _neighbours(places, sizes, reach)
@@ -73,7 +73,7 @@ def blinded(
     mask, cond = torch.zeros_like(chosen), noisy.clone()
     mask[tuple(places[usable].T)] = True
     cond[:, *places[usable].T] = noisy[:, *others[usable].T]
-    return cond, mask.expand(noisy.shape)
+    return cond, mask.to(noisy.device).expand(noisy.shape)
 
 
 def _neighbours(places: Tensor, sizes: Sequence[int], reach: int) -> tuple[Tensor, Tensor]:

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from convnd.arguments import integer
 
+from .._devices import moved
 from ..arguments import number, real
 from ..config import unwrapped
 from ..windows import fitted
 from .guidance import Interval, can_guide
-from .noise import moved
 from .predictions import Prediction
 from .projection import APG
 

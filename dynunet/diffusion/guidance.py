@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .noise import moved
+from .._devices import moved
 from .projection import APG
 from .schedules import as_schedule, widened
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from convnd.arguments import PerAxis, integer
 
+from .._devices import moved
 from ..arguments import flag, number, positive
 from ..checkpoints import Checkpoint
 from ..compiling import compile_mode, compiled
@@ -32,7 +33,7 @@ from .losses import (
     draw_quantiles,
     loss_sum,
 )
-from .noise import Generators, Noise, moved, rand, randn
+from .noise import Generators, Noise, rand, randn
 from .posterior import RePaint
 from .predictions import PREDICTIONS, EDMPrediction, Prediction, Sample
 from .projection import APG

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._devices import moved
+
 Generators = torch.Generator | Sequence[torch.Generator] | None
 Noise = Generators | Callable[[torch.Size], Tensor]
 
@@ -44,11 +46,6 @@ def randn(
         drawn = [randn(size[1:], g, device, dtype) for g in generator]
         return torch.stack(drawn) if drawn else torch.empty(size, device=device, dtype=dtype)
     return generator(size).to(device=device, dtype=dtype)
-
-
-def moved(value: Tensor, device: torch.device | str) -> Tensor:
-    """Move a tensor to a device without synchronising; a move to the CPU waits until it is complete."""
-    return value.to(device, non_blocking=torch.device(device).type != "cpu")
 
 
 def rand(n: int, generator: Generators) -> Tensor:

@@ -77,6 +77,8 @@ class Guidance(Data, ABC):
             *args: Any,
             **options: Any,
         ) -> Tensor:
+            finite = _Finite(measurement.operator)
+
             @wraps(denoise)  # with its attributes, such as time_device
             def conditioned(x: Tensor, t: Tensor) -> Tensor:
                 if not len(x):
@@ -93,10 +95,11 @@ class Guidance(Data, ABC):
                         pull(schedule, times, now),
                     )
                     x0 = tangent.x0 + self.correction(tangent)
-                _check_finite(x0, tangent, measurement.operator)
+                finite.note(x0, tangent)
                 return threshold(x0, clip)
 
             out = sampler(conditioned, x, schedule, times, *args, **options)
+            finite.check()
             return measurement.kept(out, self.tolerance)
 
         return run
@@ -265,14 +268,30 @@ def pull(schedule: ScheduleLike, times: Tensor, now: Level) -> float:
     return then.alpha * -expm1(-2 * (then.log_ratio - now.log_ratio))
 
 
-def _check_finite(x0: Tensor, at: Tangent, operator: Operator) -> None:
-    """Refuse an estimate that is not finite, and say where that comes from."""
-    if x0.isfinite().all():
-        return
-    source = (
-        "model must give finite estimates"
-        if not at.x0.isfinite().all()
-        else (f"the derivative of {operator} must be finite")
-    )
-    wrong = int((~x0.isfinite()).sum())
-    raise ValueError(f"{source}, got {wrong} of {x0.numel()} entries that are NaN or infinite")
+class _Finite:
+    """Refuses estimates that are not finite, and says where that comes from.
+
+    On the CPU at once; elsewhere at the end of the run, as it would wait for the device at every step.
+    """
+
+    def __init__(self, operator: Operator) -> None:
+        self.operator = operator
+        self.counts: list[Tensor] = []  # entries that are not, of an estimate and of that without measurement
+
+    def note(self, x0: Tensor, at: Tangent) -> None:
+        self.entries = x0.numel()
+        self.counts.append(torch.stack([(~t.isfinite()).sum() for t in (x0, at.x0)]))
+        if x0.device.type == "cpu":
+            self.check()
+
+    def check(self) -> None:
+        rows = torch.stack(self.counts).tolist() if self.counts else []
+        self.counts = []
+        for wrong, of_model in rows:
+            if wrong:
+                source = (
+                    "model must give finite estimates"
+                    if of_model
+                    else f"the derivative of {self.operator} must be finite"
+                )
+                raise ValueError(f"{source}, got {wrong} of {self.entries} entries that are NaN or infinite")

@@ -28,10 +28,10 @@ from torch.utils.checkpoint import checkpoint
 
 from convnd.arguments import PerAxis, integer, per_axis
 
+from .._devices import moved
 from ..progress import Bar
 from ..windows import Place, check_windows, cut, fitted, rows, stack, starts
 from .guidance import Estimate
-from .noise import moved
 
 
 def windowed(

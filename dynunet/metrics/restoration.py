@@ -167,7 +167,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     a, b = _double(a), _double(b)
     cov_a, cov_b = (torch.cov(x.T).reshape(x.shape[1], x.shape[1]) for x in (a, b))
     # The eigenvalues of a product of two covariances are real and nonnegative.
-    root = torch.linalg.eigvals(cov_a @ cov_b).real.clamp(min=0).sqrt().sum()
+    root = torch.linalg.eigvals((cov_a @ cov_b).cpu()).real.clamp(min=0).sqrt().sum()
     return ((a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * root).item()
 
 

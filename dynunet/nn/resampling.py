@@ -109,7 +109,7 @@ class Interpolate(_Upsample):
             found = rows.movedim(-1, 1)
         dim, n, s = 2 + axis, x.shape[2 + axis], self.stride[axis]
         before, after = (found.narrow(dim, first, n).unsqueeze(dim + 1) for first in (0, 1))
-        share = torch.arange(1, s + 1, device=x.device, dtype=x.dtype) / s
+        share = torch.arange(1, s + 1, device=x.device, dtype=found.dtype) / s
         return torch.lerp(before, after, share.view(-1, *(1,) * (x.ndim - 1 - dim))).flatten(dim, dim + 1)
 
     def _inflate_(self, axes: Any) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 import convnd.functional as F
 from convnd.arguments import PerAxis, per_axis
 
+from .._devices import moved
 from ..arguments import choice, flag
 from ..masks import expanded_mask
 from .operator import LinearOperator
@@ -102,7 +103,7 @@ class Blur(LinearOperator):
     def measure(self, x: Tensor) -> Tensor:
         each = x.flatten(0, 1).unsqueeze(1)  # channels are blurred alike
         for kernel in self._kernels(x.ndim - 2):
-            weight = kernel.to(x).flip(tuple(range(kernel.ndim)))[None, None]
+            weight = moved(kernel.to(x.dtype), x.device).flip(tuple(range(kernel.ndim)))[None, None]
             each = F.conv(each, weight, padding="same", padding_mode=self.padding_mode)
         return each.view(x.shape)
 

@@ -42,9 +42,11 @@ class Operator(ABC):
 
         Raises:
             ValueError, TypeError: if x does not fit the operator, or the operator changes dtype, batch or
-                number of axes, or makes NaN or infinity of finite data.
+                number of axes, or on the CPU makes NaN or infinity of finite data.
         """
         out = self._measured(x)
+        if x.device.type != "cpu":  # it would wait for the device at every evaluation
+            return out
         if not out.isfinite().all() and x.isfinite().all():
             wrong = int((~out.isfinite()).sum())
             raise ValueError(

@@ -283,10 +283,10 @@ def divided(total: Tensor, count: Tensor) -> Tensor:
 def engine(model: nn.Module, options: Chosen) -> Iterator[Engine]:
     """An engine; what it sets for the whole process is afterwards as it was."""
     try:
-        from accelerate.state import AcceleratorState
+        from accelerate.state import AcceleratorState, PartialState
     except ImportError as error:
         raise ImportError("Trainer needs accelerate: pip install 'dynunet[train]'") from error
-    fresh = not AcceleratorState._shared_state
+    fresh, alone = not AcceleratorState._shared_state, not PartialState._shared_state
     try:
         made = Engine(model, options)
         device = made.accelerator.device
@@ -295,4 +295,6 @@ def engine(model: nn.Module, options: Chosen) -> Iterator[Engine]:
             yield made
     finally:
         if fresh:  # another engine may want another precision, which accelerate refuses
-            AcceleratorState._reset_state()
+            # Or another device, which it would not hear of.
+            alone = alone and PartialState._shared_state.get("num_processes", 1) == 1
+            AcceleratorState._reset_state(reset_partial_state=alone)

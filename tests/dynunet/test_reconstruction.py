@@ -12,25 +12,15 @@ from dynunet.diffusion import DPS, MMPS, PiGDM, RePaint
 from dynunet.diffusion.predictions import PREDICTIONS
 from dynunet.diffusion.samplers import SAMPLERS
 from dynunet.diffusion.schedules import SCHEDULES
-from dynunet.operators import (
-    Blur,
-    Clip,
-    Compose,
-    Downsample,
-    Fourier,
-    Function,
-    Mask,
-    Operator,
-    Project,
-    Quantise,
-)
+from dynunet.operators import Clip, Downsample, Mask, Operator, Project
+
+from .measurements import SIZES, operators
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # of diffusers
     pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
 ]
 
-SIZES = (6, 4, 2, 2)
 GUIDED: dict[str, Any] = {"mmps": MMPS(), "pigdm": PiGDM(), "dps": DPS()}
 
 
@@ -59,24 +49,6 @@ class Pointwise(nn.Module):
         self.largest, self.trained = max(self.largest, x.numel()), self.weight.requires_grad
         shift = 0 if cond is None else cond
         return (self.weight * x + 0.1 * t.view(-1, *(1,) * (x.ndim - 1))).tanh() + 0.1 * shift
-
-
-def operators(dims: int) -> dict[str, Operator]:
-    sizes = SIZES[:dims]
-    mask = randn(1, 1, *sizes, seed=3) > 0
-    return {
-        "mask": Mask(mask),
-        "average": Downsample((2,) * dims),
-        "stride": Downsample((3,) + (1,) * (dims - 1), "stride"),
-        "blur": Blur([torch.tensor([0.2, 0.6, 0.2]).double()] + [None] * (dims - 1), "replicate"),
-        "fourier": Fourier(mask, axes=(0,)),
-        "mean": Project(-1),
-        "maximum": Project(0, "max"),
-        "clip": Clip(-0.5, 0.5),
-        "quantise": Quantise(0.25),
-        "both": Compose(Downsample((2,) + (1,) * (dims - 1)), Clip(-0.4, 0.4)),
-        "function": Function(lambda x: x.sin() + x),
-    }
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3, 4])

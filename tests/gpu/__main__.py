@@ -18,7 +18,13 @@ CHECKS = (
     Group("correctness", "correctness", "functions"),
     Group("correctness", "correctness", "operators"),
     Group("waiting", "waiting", "steps"),
+    Group("waiting", "waiting_tasks", "tasks"),
     Group("correctness", "networks", "unets"),
+    Group("correctness", "learning", "trainers"),
+    Group("correctness", "posteriors", "posteriors"),
+    Group("correctness", "streams", "streams"),
+    Group("correctness", "conditioned", "conditioned", 0.5),
+    Group("correctness", "predicting", "predicting", 0.5),
     Group("correctness", "diffusing", "diffusion"),
     Group("correctness", "training", "trainer"),
     Group("correctness", "correctness", "modules"),
@@ -30,6 +36,7 @@ CHECKS = (
 )
 SPEED = (
     Group("speed", "rates", "rates", 0.5),
+    Group("speed", "speed_streams", "pushes", 0.5),
     Group("speed", "speed_networks", "steps", 3),
     Group("speed", "speed_networks", "memory", 1),
     Group("speed", "speed_conv", "beyond", 3),

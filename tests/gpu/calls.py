@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -26,11 +26,12 @@ from .compare import Call
 
 RANKS = (1, 2, 3, 4, 5)
 _HEALTH_CHECKS: Any = tuple(HealthCheck)
+T = TypeVar("T")
 
 
-def drawn(strategy: st.SearchStrategy[Case], count: int) -> list[Case]:
+def drawn(strategy: st.SearchStrategy[T], count: int) -> list[T]:
     """So many cases of a strategy, the same in every run."""
-    cases: list[Case] = []
+    cases: list[T] = []
 
     @seed(0)
     @settings(
@@ -41,7 +42,7 @@ def drawn(strategy: st.SearchStrategy[Case], count: int) -> list[Case]:
         suppress_health_check=_HEALTH_CHECKS,
     )
     @given(strategy)
-    def collect(case: Case) -> None:
+    def collect(case: T) -> None:
         cases.append(case)
 
     collect()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dynunet import Diffusion
+from dynunet.diffusion import APG, Consistency
 from dynunet.diffusion.predictions import PREDICTIONS
 from dynunet.diffusion.samplers import SAMPLERS
 from dynunet.diffusion.schedules import SCHEDULES
@@ -22,7 +23,7 @@ from .networks import SIZES, small
 from .rows import Row, Setting, need
 
 ALLOWED = {torch.float64: 1e-6, torch.float32: 5e-3}
-Run = Callable[[Diffusion, Callable[[Any], Any]], Mapping[str, Tensor] | Tensor]
+Run = Callable[[Any, Callable[[Any], Any]], Mapping[str, Tensor] | Tensor]
 
 
 def model(n: int, **options: Any) -> Diffusion:
@@ -35,10 +36,12 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(3)
 
 
-def compared(made: Diffusion, run: Run, setting: Setting) -> dict[str, float]:
-    """``run(diffusion, to)`` on both; ``to`` places a tensor."""
+def compared(
+    made: Any, run: Run, setting: Setting, precisions: Mapping[torch.dtype, float] = ALLOWED
+) -> dict[str, float]:
+    """``run(model, to)`` on both; ``to`` places a tensor."""
     figures: dict[str, float] = {}
-    for dtype, allowed in ALLOWED.items():
+    for dtype, allowed in precisions.items():
         found = []
         for device in ("cpu", setting.device):
 
@@ -92,6 +95,10 @@ def diffusion(setting: Setting) -> list[Row]:
             },
         )
 
+    def led(made: Diffusion, to: Callable[[Any], Any], n: int, weaker: Diffusion) -> Tensor:
+        weaker = copy.deepcopy(weaker).to(next(made.parameters()))
+        return sampled(made, to, n, guide=weaker, guide_scale=2.0)
+
     ranks = (2,) if setting.quick else (1, 2, 3, 4)
     for n in ranks:
         seen = torch.arange(torch.Size(SIZES[n]).numel()).reshape(SIZES[n]).remainder(3) > 0
@@ -130,6 +137,20 @@ def diffusion(setting: Setting) -> list[Row]:
     options: dict[str, Any] = {"steps": 2, "progress": False}
     row("denoise", n, lambda m, to, n: m.denoise(to(y), 0.3, generator=generator(), **options))
     row("sdedit", n, lambda m, to, n: m.sdedit(to(y), 0.5, generator=generator(), **options))
+    apg = APG(max_norm=0.5)
+    row(
+        "projected guidance", n, lambda m, to, n: sampled(m, to, n, guidance_scale=2, guidance_projection=apg)
+    )
+    for schedule in ("cosine", "edm"):
+        weaker = model(n, schedule=schedule)  # with the noise levels of another schedule
+        row(f"guided by a weaker model, {schedule}", n, lambda m, to, n, w=weaker: led(m, to, n, w))
+    for with_ in ("teacher", "data"):
+        rows.append(
+            Row(
+                f"consistency tuning by {with_} {n}-D",
+                lambda w=with_: compared(tuned(n, w), of_tuned, setting),
+            )
+        )
     rows.append(Row("scheduler of diffusers", lambda: _scheduler(setting, n, sampled)))
     return rows
 
@@ -143,6 +164,24 @@ def _elsewhere(made: Diffusion, to: Callable[[Any], Any], n: int) -> Tensor:
     if out.device != y.device:
         raise Mismatch(f"samples are on {out.device}, the data on {y.device}", {})
     return out
+
+
+def tuned(n: int, by: str = "teacher") -> Consistency:
+    """A model that is tuned to few steps, by a teacher with guidance or by the data."""
+    teacher = model(n)
+    student = Consistency.of(teacher, 2, guidance_scale=1.5)
+    if by == "data":
+        student.teacher = None
+    return student
+
+
+def of_tuned(made: Consistency, to: Callable[[Any], Any]) -> dict[str, Tensor]:
+    """A loss half-way in the tuning, its gradient, and samples."""
+    network: Any = made.model
+    n = network.spatial_dims
+    found = _losses(made, to, n, progress=0.5)
+    how: dict[str, Any] = {"generator": generator(), "progress": False, "class_labels": to(_labels())}
+    return {**found, "x": made.sample((2, 2, *SIZES[n]), **how)}
 
 
 def _scheduler(setting: Setting, n: int, sampled: Callable[..., Tensor]) -> dict[str, float]:

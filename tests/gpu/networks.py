@@ -1,13 +1,13 @@
 """U-Nets of every option on the device against the CPU in float64, outputs and all gradients."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dynunet import Encoder, UNet
-from dynunet.nn.option import ATTENTIONS, BLOCKS, DOWNSAMPLES, NORMS, TIME_EMBEDDINGS, UPSAMPLES
+from dynunet.nn.option import ATTENTIONS, BLOCKS, DOWNSAMPLES, NORMS, SKIPS, TIME_EMBEDDINGS, UPSAMPLES
 from tests.dynunet.test_unet import filled
 
 from .calls import random
@@ -30,6 +30,8 @@ def options() -> Iterator[dict[str, Any]]:
         "downsample": DOWNSAMPLES,
         "upsample": UPSAMPLES,
         "skip_attention": (True, "channel"),
+        "skips": SKIPS[1:],
+        "mid_blocks": (0, 1),
         "padding_mode": ("reflect", "replicate", "circular"),
         "time_embedding": TIME_EMBEDDINGS,
         "activation": ("relu", "gelu"),
@@ -53,7 +55,7 @@ def options() -> Iterator[dict[str, Any]]:
     yield {"time_embedding": True, "cond_channels": 2, "attention": (None, "full"), "mid_attention": "full"}
 
 
-def arguments(unet: Any) -> tuple[list[Tensor], list[str]]:
+def arguments(unet: Any, sizes: Sequence[int]) -> tuple[list[Tensor], list[str]]:
     """What a network takes beside x, and the names of it; labels are told apart by their dtype."""
     given: dict[str, Tensor] = {}
     if unet.time_embedding is not None:
@@ -61,7 +63,7 @@ def arguments(unet: Any) -> tuple[list[Tensor], list[str]]:
     if unet.num_classes:
         given["class_labels"] = torch.tensor([1, -1])
     if unet.cond_channels:
-        given["cond"] = random(2, unet.cond_channels, *SIZES[unet.spatial_dims])
+        given["cond"] = random(2, unet.cond_channels, *sizes)
     if unet.config.get("cond_features"):
         given["features"] = random(2, unet.config["cond_features"])
     if unet.config.get("context_features"):
@@ -89,9 +91,9 @@ def small(n: int, kind: Any = UNet, outputs: int = 3, **given: Any) -> Any:
 
 def call(n: int, training: bool = True, **given: Any) -> Call:
     network = small(n, **given)
-    constants, names = arguments(network)
     sizes = tuple(-(-s // 2) * 2 for s in SIZES[n])  # a circular axis is divided by its stride
-    label = ", ".join(f"{k}={v}" for k, v in given.items() if k != "kind") or "defaults"
+    constants, names = arguments(network, sizes)
+    label = labelled({k: v for k, v in given.items() if k != "kind"})
     module = Named(network.train(training), names)
     return Call(f"{n}-D {label}", module, [random(2, 2, *sizes)], constants)
 
@@ -112,7 +114,7 @@ def unets(setting: Setting) -> list[Row]:
 
     every = list(options())[:: 6 if setting.quick else 1]
     rows = [
-        Row(f"{n}-D {_label(given)}", lambda n=n, given=given: run(n, given))
+        Row(f"{n}-D {labelled(given)}", lambda n=n, given=given: run(n, given))
         for given in every
         for n in ranks
     ]
@@ -120,7 +122,8 @@ def unets(setting: Setting) -> list[Row]:
     return rows + [Row(f"{n}-D channels last", lambda n=n: last(n)) for n in ranks]
 
 
-def _label(given: dict[str, Any]) -> str:
+def labelled(given: dict[str, Any]) -> str:
+    """Options in the name of a row."""
     return ", ".join(f"{k}={v}" for k, v in given.items()) or "defaults"
 
 
@@ -165,3 +168,13 @@ def _memory_format(one: Call, setting: Setting) -> dict[str, float]:
     if not found <= FLOAT32.tolerance:
         raise Mismatch(f"off by {found:.3g} of the length", {"channels last": found})
     return {"channels last": found}
+
+
+def output(one: Call, setting: Setting) -> dict[str, float]:
+    """The output alone in float32, where gradients are sums of what cancels: norms of few entries."""
+    expected = {key: value for key, value in one.results().items() if key.startswith("output")}
+    with tf32(False):
+        found = _distances(one.at(setting.device, torch.float32).results(), expected)
+    if not found <= FLOAT32.tolerance:
+        raise Mismatch(f"off by {found:.3g} of the length", {"output in float32": found})
+    return {"output in float32": found}

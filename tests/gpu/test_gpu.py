@@ -14,8 +14,9 @@ from torch import Tensor
 
 import convnd
 import convnd.functional as F
+from dynunet import metrics
 
-from . import calls, compare, supervisor, waiting
+from . import calls, compare, measuring, supervisor, watching
 from .report import Report, table
 from .rows import ROOT, Group, Setting
 
@@ -74,6 +75,10 @@ def test_every_public_name_has_a_call(n: int) -> None:
     assert all(found for name, found in calls.functions(n).items() if name in F.__all__)
 
 
+def test_every_metric_has_a_call() -> None:
+    assert {*metrics.__all__, "summarize"} == set(measuring.calls(1))
+
+
 def wrong(x: Tensor) -> Tensor:
     """Right in float64 alone."""
     return x.square() * (1 if x.dtype == torch.float64 else 1.001)
@@ -119,10 +124,10 @@ def test_a_wait_is_told_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: None)
     monkeypatch.setattr(torch, "feature_dropout", waits_in)
-    waits = waiting.Waits()
-    with waiting.watched(Setting("cuda", True), "warn", waits):
+    waits = watching.Waits()
+    with watching.watched(Setting("cuda", True), "warn", waits):
         convnd.DropoutNd(1)(torch.ones(1, 1, 1))
-    with waiting.watched(Setting("cuda", True), "error", waits):
+    with watching.watched(Setting("cuda", True), "error", waits):
         raise RuntimeError("called a synchronizing CUDA operation")
     assert len(waits.places) == 2
     assert next(iter(waits.places)).startswith("convnd/modules/norm.py:")

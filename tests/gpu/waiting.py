@@ -1,32 +1,26 @@
-"""No step of training or sampling waits for the device: no value is read back, no copy is waited for.
+"""No step of training or sampling waits for the device, see :mod:`tests.gpu.watching`.
 
-Each step runs once with torch's warnings of it, which tell all places, and where there was none once more
-with its errors, which also come from backward passes. What is read back on purpose is outside the steps:
-the start of a call of ``sample``, rows of the log, the scaler of float16. On the CPU nothing can wait, and
-the rows only prove that the steps run.
+What is read back on purpose is outside the steps: the start of a call of ``sample``, rows of the log, the
+scaler of float16. On the CPU the rows only prove that the steps run.
 """
 
 import tempfile
-import traceback
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dynunet import Diffusion, UNet
 from dynunet.diffusion.samplers import SAMPLERS
 
 from .compare import Mismatch
-from .rows import ROOT, Row, Setting, need
+from .rows import Row, Setting, need
 from .training import data, trained
-
-PACKAGES = ("convnd", "dynunet")
-WAITS = "called a synchronizing"  # in torch's words
+from .watching import Waits, told, watched
 
 
 def steps(setting: Setting) -> list[Row]:
@@ -84,72 +78,6 @@ ATTENDING: tuple[dict[str, Any], ...] = (
 )
 
 
-class Waits:
-    """The places at which something waited, innermost of our own code first, with the call there."""
-
-    def __init__(self) -> None:
-        self.places: dict[str, int] = {}
-
-    def note(self, frames: list[traceback.FrameSummary]) -> None:
-        frames = [f for f in frames if Path(f.filename).name != "warnings.py"]
-        if not frames:
-            self.places["in a backward pass"] = self.places.get("in a backward pass", 0) + 1
-            return
-        ours = [f for f in frames if Path(f.filename).is_relative_to(ROOT) and "tests" not in f.filename]
-        at = ours[-1] if ours else frames[-1]
-        last = frames[-1]
-        place = f"{_short(at.filename)}:{at.lineno} {at.line}"
-        if last is not at:
-            place += f"  (in {_short(last.filename)}:{last.lineno} {last.line})"
-        self.places[place] = self.places.get(place, 0) + 1
-
-
-def _short(name: str) -> str:
-    path = Path(name)
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else "/".join(path.parts[-3:])
-
-
-@contextmanager
-def watched(setting: Setting, mode: str, waits: Waits) -> Iterator[None]:
-    """Notes what waits inside."""
-    if not setting.gpu:
-        yield
-        return
-
-    def show(message: Any, *_: Any, **__: Any) -> None:
-        if WAITS in str(message):
-            waits.note(traceback.extract_stack()[:-1])
-
-    with warnings.catch_warnings(), mock.patch("warnings.showwarning", show):
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode(mode)
-        try:
-            yield
-        except RuntimeError as error:
-            if WAITS not in str(error):
-                raise
-            waits.note(list(traceback.extract_tb(error.__traceback__)))
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-
-
-def told(setting: Setting, run: Callable[[str, Waits], None]) -> dict[str, Any]:
-    """Warm up unwatched, then watch in both modes."""
-    run("default", Waits())
-    waits = Waits()
-    if not setting.gpu:
-        return {"waits": None}
-    for mode in ("warn", "error"):
-        if not waits.places:
-            run(mode, waits)
-    if waits.places:
-        listed = [f"{count} x {place}" for place, count in waits.places.items()]
-        raise Mismatch(
-            "waits at\n" + "\n".join(listed[:5]), {"waits": sum(waits.places.values()), "places": listed}
-        )
-    return {"waits": 0}
-
-
 def _model(setting: Setting, n: int, with_: tuple[str, ...] = (), **options: Any) -> Diffusion:
     torch.manual_seed(0)
     options = {"attention": (None, "full"), "num_heads": 2, **options}
@@ -170,8 +98,6 @@ def _training(
 ) -> dict[str, Any]:
     """A step as the examples have it: loss, backward, optimiser; all operands are on the device."""
     model, x0 = _model(setting, n, with_, **options or {}), data(n)[:4].to(setting.device)
-    fused = {"fused": True} if optimizer == "AdamW" else {}
-    optim = getattr(torch.optim, optimizer)(model.parameters(), lr=1e-4, **fused)
     given: dict[str, Any] = {}
     if "mask" in with_:
         given["mask"] = x0 > -0.5
@@ -183,12 +109,21 @@ def _training(
         given["cond"] = x0.clone()
     if "generator" in with_:
         given["generator"] = torch.Generator(setting.device).manual_seed(0)
+    return of_step(setting, model, lambda: model.loss(x0, **given), dtype, optimizer)
+
+
+def of_step(
+    setting: Setting, model: nn.Module, loss: Callable[[], Tensor], dtype: str, optimizer: str = "AdamW"
+) -> dict[str, Any]:
+    """A step of training a model by a loss."""
+    fused = {"fused": True} if optimizer == "AdamW" else {}
+    optim = getattr(torch.optim, optimizer)(model.parameters(), lr=1e-4, **fused)
 
     def run(mode: str, waits: Waits) -> None:
         with watched(setting, mode, waits):
             with torch.autocast(setting.device, torch.bfloat16, enabled=dtype == "bf16"):
-                loss = model.loss(x0, **given)
-            loss.backward()
+                value = loss()
+            value.backward()
             optim.step()
             optim.zero_grad()
 
@@ -196,7 +131,6 @@ def _training(
 
 
 def _sampling(setting: Setting, n: int, dtype: str, **given: Any) -> dict[str, Any]:
-    """The second step of a call, from the callback after the first to that after the second."""
     with_ = ("labels",) if given.pop("labels", False) else ()
     inpaint = given.pop("inpaint", False)
     model = _model(setting, n, with_).to(torch.bfloat16 if dtype == "bf16" else torch.float32)
@@ -204,6 +138,18 @@ def _sampling(setting: Setting, n: int, dtype: str, **given: Any) -> dict[str, A
     if with_:
         options["class_labels"] = torch.tensor([1, 2], device=setting.device)
     x = data(n)[:2].to(setting.device)
+
+    def draw(callback: Callable[..., None]) -> None:
+        if inpaint:
+            model.inpaint(x, x > 0, callback=callback, resamplings=2, **options)
+        else:
+            model.sample(x.shape, callback=callback, **options)
+
+    return of_second_step(setting, draw)
+
+
+def of_second_step(setting: Setting, draw: Callable[[Callable[..., None]], Any]) -> dict[str, Any]:
+    """The second step of sampling, from the callback after the first to that after the second."""
 
     def run(mode: str, waits: Waits) -> None:
         with ExitStack() as inside:
@@ -214,16 +160,19 @@ def _sampling(setting: Setting, n: int, dtype: str, **given: Any) -> dict[str, A
                 elif step == 2:
                     inside.close()
 
-            if inpaint:
-                model.inpaint(x, x > 0, callback=after, resamplings=2, **options)
-            else:
-                model.sample(x.shape, callback=after, **options)
+            draw(after)
 
     return told(setting, run)
 
 
 def _trainer(setting: Setting, dtype: str) -> dict[str, Any]:
     """The trainer's own step, whatever it does around the loss: clipping, averaging, its random numbers."""
+    precision = "no" if dtype == "float32" else "bf16"
+    return of_trainer(setting, lambda out: trained(setting, 2, out, log_every=100, precision=precision))
+
+
+def of_trainer(setting: Setting, fit: Callable[[Path], Any]) -> dict[str, Any]:
+    """The later steps of a run of a trainer."""
     need("accelerate")
     from dynunet.training.engine import Engine
 
@@ -242,7 +191,7 @@ def _trainer(setting: Setting, dtype: str) -> dict[str, Any]:
             return out[0] if out else torch.zeros(2, device=setting.device)
 
         with mock.patch.object(Engine, "step", step), tempfile.TemporaryDirectory() as folder:
-            trained(setting, 2, Path(folder), log_every=100, precision="no" if dtype == "float32" else "bf16")
+            fit(Path(folder))
         if not seen:
             raise Mismatch("no step was seen", {})
 

@@ -98,7 +98,7 @@ class Move:
         axes = [1 + axis for axis in self.flips]
         if axes:
             x, there = x.flip(axes), None if there is None else there.flip(axes)
-        return sampled(x, self.grid(tuple(x.shape[1:])), there) if self.samples else x
+        return sampled(x, self.grid(tuple(x.shape[1:])).to(x.device), there) if self.samples else x
 
     def _values(self, x: Tensor, there: Tensor | None, grid: Tensor) -> Tensor:
         if there is None:
@@ -116,7 +116,7 @@ class Move:
     def _voted(self, labels: Tensor, grid: Tensor) -> Tensor:
         """The labels ``(*sizes)`` with the most weight."""
         values = labels.unique()
-        best, most = labels.new_full(grid.shape[1:-1], int(values[0])), torch.zeros(grid.shape[1:-1])
+        best, most = labels.new_full(grid.shape[1:-1], int(values[0])), grid.new_zeros(grid.shape[1:-1])
         for some in values.split(_AT_ONCE):
             one_hot = (labels == some.view(-1, *(1,) * labels.ndim)).float()
             weight, which = self._sample(one_hot, grid, "linear").max(0)

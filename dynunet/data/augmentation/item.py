@@ -65,7 +65,8 @@ def _masked(item: Mapping[str, Any], options: Augment) -> dict[str, Tensor]:
     mask, sizes = item.get("mask"), item["x0"].shape[1:]
     if mask is not None:
         return {"mask": mask.expand(mask.shape[0], *sizes)}
-    return {"mask": torch.ones(1, *sizes, dtype=torch.bool)} if "missing" in options.padding else {}
+    made = item["x0"].new_ones((1, *sizes), dtype=torch.bool)
+    return {"mask": made} if "missing" in options.padding else {}
 
 
 def _moved(item: Mapping[str, Any], move: geometry.Move) -> dict[str, Tensor]:

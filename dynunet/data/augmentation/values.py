@@ -96,7 +96,7 @@ def _mixing(f: Callable[[Tensor], Tensor]) -> Function:
 
 def _present(x: Tensor, there: Tensor | None) -> np.ndarray:
     """The values that are there; NumPy's statistics of them do not depend on the number of threads."""
-    return (x if there is None else x[there]).numpy()
+    return (x if there is None else x[there]).cpu().numpy()
 
 
 def _contrast(p: list[float], _: Any, x: Tensor, there: Tensor | None) -> Function:
@@ -122,7 +122,7 @@ def gaussian(x: Tensor, sigma: float) -> Tensor:
     """``(C, *spatial)`` blurred along every axis; the outermost entries go on outside."""
     reach = int(_TRUNCATE * sigma + 0.5)
     weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float64) / sigma) ** 2)
-    weights = (weights / weights.sum()).to(x.dtype)
+    weights = (weights / weights.sum()).to(x.dtype).to(x.device)
     for axis in range(1, x.ndim):
         lines = x.movedim(axis, -1)
         rows = F.pad(lines.reshape(-1, 1, lines.shape[-1]), (reach, reach), mode="replicate")
@@ -141,7 +141,12 @@ def coarse(x: Tensor, share: float) -> Tensor:
 def filtered(x: Tensor, gain: Callable[[Tensor], Tensor]) -> Tensor:
     """``(C, *spatial)`` with a gain by frequency: the length of its vector, 1 for the highest of an axis."""
     frequency = 2 * squared_frequencies(x.shape[1:], torch.float64).sqrt()
-    return with_gain(x, gain(frequency).to(x.dtype))
+    return with_gain(x, gain(frequency).to(x.dtype).to(x.device))
+
+
+def _noise_like(x: Tensor) -> Tensor:
+    """White noise: the same on any device, as all that is drawn here is of the generator on the CPU."""
+    return torch.randn_like(x, device="cpu").to(x.device)
 
 
 def _filter(p: list[float], most: float, x: Tensor, there: Tensor | None) -> Function:
@@ -208,7 +213,7 @@ CHANGES: Mapping[str, Change] = {
     ),
     "noise": Change(
         lambda most, n: [between(0, 1)],
-        lambda p, most, x, there: _pointwise(lambda y: y + most * p[0] * torch.randn_like(y)),
+        lambda p, most, x, there: _pointwise(lambda y: y + most * p[0] * _noise_like(y)),
         degrades=True,
     ),
     "erase": Change(_draw_box, _erase, lambda n: 2 * n, degrades=True),
