@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dynunet import Diffusion, Encoder, Supervised, UNet, summarize
-from dynunet.diffusion import random_crops, zero_terminal_snr
+from dynunet import Diffusion, Encoder, SpectralMask, Stream, Supervised, UNet, summarize
+from dynunet.diffusion import DPS, MMPS, Measurement, PiGDM, Tangent, random_crops, zero_terminal_snr
 from dynunet.diffusion.losses import LOSSES
 from dynunet.diffusion.noise import rand
 from dynunet.diffusion.predictions import PREDICTIONS
@@ -23,6 +23,8 @@ from dynunet.diffusion.samplers import SAMPLERS
 from dynunet.diffusion.schedules import SCHEDULES, Discrete, Linear
 from dynunet.metrics import coverage, crps, spread_skill
 from dynunet.operators import Mask
+
+from .measurements import SIZES, operators
 
 TABLE = Discrete((1 - torch.linspace(1e-4, 0.02, 100)).cumprod(0))
 EVERY = {**SCHEDULES, "table": TABLE, "zero terminal SNR": zero_terminal_snr(Linear())}
@@ -189,6 +191,30 @@ class Told(nn.Module):
 def test_predictions_are_where_the_data_are(window: Any) -> None:
     model, x = Supervised(Told(), "regression"), torch.zeros(2, 1, 8)
     assert torch.equal(model.predict(x, window=window, features=torch.zeros(2, 3)), torch.ones(2, 1, 8))
+
+
+@pytest.mark.parametrize("kind", operators(2))
+def test_answers_to_measurements(kind: str) -> None:
+    """By operators that were made on the CPU."""
+    operator, x = operators(2)[kind], torch.zeros(2, 1, *SIZES[:2], device="meta")
+    with narrow():
+        y = operator(x)
+        variance, known = torch.zeros((), device="meta"), torch.ones_like(y, dtype=torch.bool)
+        for method in (MMPS(), DPS(), PiGDM(5)):
+            measurement = Measurement(y, operator, variance, known, True)
+            at = Tangent(lambda x, t: 0.5 * x, measurement, x, torch.ones(2), (0.5, 0.5), 0.5)
+            assert method.correction(at).shape == x.shape
+
+
+def test_streams() -> None:
+    options: dict[str, Any] = {"channels": (4, 8), "num_groups": 2, "norm": "layer", "causal": True}
+    unet = UNet(1, 1, attention=(None, "window"), num_heads=2, lookahead=3, **options)
+    for network in (unet, SpectralMask(UNet(1, 9, **options), 16)):
+        stream = Stream(network.to("meta").eval())
+        with narrow() as mode:
+            lengths = [stream(torch.zeros(2, 1, 40, device="meta")).shape[-1] for _ in range(3)]
+            assert sum(lengths) + stream.end().shape[-1] == 120
+        assert mode.copies == 0
 
 
 def test_ensembles() -> None:

@@ -274,6 +274,15 @@ def test_the_device_is_one_that_is_there(tmp_path: Path) -> None:
 # The order of the samples
 
 
+def test_accelerate_keeps_nothing_of_a_run_for_the_next(tmp_path: Path) -> None:
+    """It would take the device of the first run for that of all."""
+    from accelerate.state import AcceleratorState, PartialState
+
+    trainer(tmp_path / "run", steps=1).fit()
+    assert not AcceleratorState._shared_state
+    assert not PartialState._shared_state
+
+
 def test_an_epoch_has_each_item_once_in_an_order_of_its_own() -> None:
     stream = Stream(range(13), 0)
     epochs = [[stream.index(13 * e + i) for i in range(13)] for e in (0, 1)]
