@@ -7,10 +7,10 @@ All have as many channels and learn in one loop: AdamW, whose learning rate fall
 batches of 128, and an average of the weights with a decay of (1 + n) / (10 + n), at most .995; the velocity
 is predicted with a cosine schedule. Only the network differs. "trainer" is ours by :class:`dynunet.Trainer`
 with nothing given but data and channels, "command" what ``dynunet train`` makes of these without a GPU,
-"before" what it made of them in version 0.1. First, steps of all are timed, as seconds of the
-processor; then each takes as many as fit into the budget. That is ``--seconds``, or what the steps of the
-first network of ``--steps`` take; ``--parts 1 .5`` adds what is learnt in half of it. The samples take 20
-steps of DPM-Solver++. Over seeds, medians and the least and largest of
+"before" what it made of them in version 0.1. First, steps of all are timed, as seconds of the processor; then
+each takes as many as fit into the budget. That is ``--seconds``, or what the steps of the first network of
+``--steps`` take; ``--parts 1 .5`` adds what is learnt in half of it. The samples take 20 steps of
+DPM-Solver++. Over seeds, medians and the least and largest of
 
     agreement    share of samples that a classifier takes for the class that was asked for; it learnt from
                  real images
@@ -37,14 +37,14 @@ import argparse
 import json
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from time import process_time
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from filelock import FileLock, Timeout
@@ -58,17 +58,23 @@ from dynunet.training.precision import float32_products
 
 from .generators import MAKERS
 from .quality_tables import Row, pairs, read, table
-from .recipe import Recipe
 from .trainings import TIMED, seconds_of_steps
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 from _images import Images, Judge, classifier_of, image_sets, right
 
-# By the trainer: options of networks beside the channels, and of training.
+
+class Trained(NamedTuple):
+    """A network by the trainer: its options beside the channels, and those of its training."""
+
+    network: Mapping[str, Any]
+    training: Mapping[str, Any]
+
+
 TRAINED = {
-    "trainer": Recipe({}, {}),
-    "command": Recipe(GENERATION, {}),
-    "before": Recipe({}, {"lr": 2e-4, "batch_size": 16}),
+    "trainer": Trained({}, {}),
+    "command": Trained(GENERATION, {}),
+    "before": Trained({}, {"lr": 2e-4, "batch_size": 16}),
 }
 SCALES = (1.0, 1.25, 1.5, 2.0)  # of guidance
 LR, DECAY = 1e-3, 0.995
@@ -177,7 +183,8 @@ def by_trainer(
 ) -> Diffusion:
     """By the trainer with nothing given but data and channels; ``more`` is of :class:`dynunet.Trainer`."""
     quiet = {"sample_every": 0, "progress": False, "tensorboard": False}
-    where = {"device": str(task.device), "tf32": False}
+    # A process that reads ahead changes no result; on the processor its seconds would not count.
+    where = {"device": str(task.device), "tf32": False, "workers": int(task.device.type != "cpu")}
     options: Any = {"steps": steps, "seed": torch.initial_seed(), **where, **quiet, **TRAINED[name].training}
     with TemporaryDirectory() as folder:
         options |= {"out": Path(folder, "run"), **more}
@@ -185,7 +192,9 @@ def by_trainer(
 
 
 def built(task: Task, name: str, channels: Sequence[int] | None = None) -> Diffusion:
-    channels, colours = channels or task.options.channels, task.shape[0]
+    colours: int = task.shape[0]
+    if channels is None:
+        channels = tuple(task.options.channels)
     if name not in TRAINED:
         return Diffusion(MAKERS[name](channels, colours, task.classes), "cosine", "v_prediction")
     options: Any = {
@@ -208,8 +217,9 @@ def timed(task: Task, names: Sequence[str]) -> dict[str, float]:
 def seconds_in_training(task: Task, name: str) -> float:
     """Median seconds of a step by the trainer, with all that it does in it: it reads examples one by one."""
     ends: list[float] = []
+    torch.manual_seed(0)
     more: Any = {"callbacks": [lambda step, row: ends.append(process_time())], "log_every": 1}
-    by_trainer(task, name, 2 * TIMED + 1, device="cpu", validate_every=0, **more)
+    by_trainer(task, name, 2 * TIMED + 1, device="cpu", workers=0, validate_every=0, **more)
     return median(end - start for start, end in pairwise(ends))
 
 

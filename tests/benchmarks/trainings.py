@@ -41,6 +41,6 @@ def with_interval(
     mean = fmean(values)
     if len(values) < 2:
         return f"{shown(mean):.3f}"
-    half = student.ppf((1 + share) / 2, len(values) - 1) * stdev(values) / sqrt(len(values))
+    half = float(student.ppf((1 + share) / 2, len(values) - 1)) * stdev(values) / sqrt(len(values))
     low, high = shown(mean - half), shown(mean + half)
     return f"{shown(mean):.3f} ({low:.3f} to {high:.3f})"
