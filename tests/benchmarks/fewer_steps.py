@@ -29,7 +29,8 @@ STEPS = (1, 2, 4)
 def tuned(task: Task, options: argparse.Namespace, seed: int) -> dict[str, tuple[float, float]]:
     """Agreement and distance of each, by name."""
     torch.manual_seed(seed)
-    quiet: Any = {"seed": seed, "sample_every": 0, "validate_every": 0, "progress": False, "ema": options.ema}
+    quiet: Any = {"sample_every": 0, "validate_every": 0, "progress": False}
+    quiet |= {"seed": seed, "ema": options.ema, "device": options.device}
     with TemporaryDirectory() as folder:
         start = process_time()
         teacher = Trainer(
@@ -78,6 +79,7 @@ if __name__ == "__main__":
     parser.add_argument("--lr", type=float, help="in tuning; by default that of distill")
     parser.add_argument("--ema", type=float, default=0.995)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--device", default="cpu", help="to train and to sample on")
     parser.add_argument("--samples", type=int, default=2000, help="at most; as many real ones are the floor")
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")

@@ -45,7 +45,7 @@ class Padded(nn.Module):
         self.network, self.multiple, self.run = network, multiple, run
 
     def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        labels = torch.full((len(x),), -1) if class_labels is None else class_labels
+        labels = torch.full((len(x),), -1, device=x.device) if class_labels is None else class_labels
         *_, rows, columns = x.shape
         more = [-n % self.multiple for n in (rows, columns)]
         padded = pad(x, (0, more[1], 0, more[0]))
@@ -109,7 +109,7 @@ class Modulated(nn.Module):
         )
 
     def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        labels = torch.full((len(x),), -1) if class_labels is None else class_labels
+        labels = torch.full((len(x),), -1, device=x.device) if class_labels is None else class_labels
         mod = self.time(t) + self.classes(labels % self.classes.num_embeddings)
         return self.network(x, mod)
 
