@@ -112,6 +112,8 @@ def _source(mode: str, size: int, pair: tuple[int, int], device: torch.device) -
     """For each entry of a padded axis, the index of the entry that it copies."""
     j = torch.arange(-pair[0], size + pair[1], device=device)
     if mode == "circular":
+        if min(pair) >= 0:  # at most once around; ONNX has no remainder of a size that is not fixed
+            return torch.where(j < 0, j + size, torch.where(j < size, j, j - size))
         start = max(-pair[0], 0)  # cropped entries are not part of the period
         return (j - start).remainder(size - start - max(-pair[1], 0)) + start
     if mode == "replicate":
