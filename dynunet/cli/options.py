@@ -313,7 +313,7 @@ def _masking(network: NetworkOptions, n_fft: int, spatial_dims: int, channels: i
         arguments["channels"] = _WIDE
     if network.strides is None:
         arguments["strides"] = 2
-    return SpectralMask(UNet(spatial_dims, channels * (n_fft // 2 + 1), **arguments), n_fft)
+    return SpectralMask(UNet(spatial_dims, channels * (n_fft // 2 + 1), **arguments), n_fft, n_fft // 4)
 
 
 def _none(name: str) -> str | None:
