@@ -52,8 +52,9 @@ def crps(samples: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     m = len(samples)
     errors = samples - target
     weights = torch.arange(1 - m, m, 2, device=errors.device).to(errors.dtype)
-    # Errors differ as the samples do, and are small where values are large.
-    spread = torch.tensordot(weights, errors.sort(dim=0).values, 1) / (m * (m - 1))
+    # Errors differ as the samples do, and are small where values are large. A product of matrices may round.
+    weighted = weights.view(-1, *(1,) * target.ndim) * errors.sort(dim=0).values
+    spread = weighted.sum(0) / (m * (m - 1))
     return _mean(errors.abs().mean(0) - spread, counted)
 
 

@@ -12,6 +12,7 @@ import convnd.functional as F
 from convnd.arguments import PerAxis, per_axis
 
 from .._devices import moved
+from .._filters import exact_conv
 from ..arguments import choice, flag
 from ..masks import expanded_mask
 from .operator import LinearOperator
@@ -104,7 +105,7 @@ class Blur(LinearOperator):
         each = x.flatten(0, 1).unsqueeze(1)  # channels are blurred alike
         for kernel in self._kernels(x.ndim - 2):
             weight = moved(kernel.to(x.dtype), x.device).flip(tuple(range(kernel.ndim)))[None, None]
-            each = F.conv(each, weight, padding="same", padding_mode=self.padding_mode)
+            each = exact_conv(each, weight, padding="same", padding_mode=self.padding_mode)
         return each.view(x.shape)
 
     def _along_axes(self) -> list[Tensor]:

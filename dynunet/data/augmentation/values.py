@@ -15,6 +15,7 @@ from torch import Tensor
 
 import convnd.functional as F
 
+from ..._filters import exact_conv
 from ..values import squared_frequencies, with_gain
 from .chance import between, happens, log_between
 from .options import Augment
@@ -126,7 +127,7 @@ def gaussian(x: Tensor, sigma: float) -> Tensor:
     for axis in range(1, x.ndim):
         lines = x.movedim(axis, -1)
         rows = F.pad(lines.reshape(-1, 1, lines.shape[-1]), (reach, reach), mode="replicate")
-        x = F.conv(rows, weights.view(1, 1, -1)).view(lines.shape).movedim(-1, axis)
+        x = exact_conv(rows, weights.view(1, 1, -1)).view(lines.shape).movedim(-1, axis)
     return x.contiguous()
 
 
