@@ -1,4 +1,4 @@
-"""Convolutions that are arithmetic, such as of a measurement: they keep every digit, unlike those of networks.
+"""Convolutions that are arithmetic, such as of a measurement, and keep the digits that networks may lose.
 
 On a GPU cuDNN takes 10 bits of each factor's 23 (TF32) unless ``torch.backends.cudnn.allow_tf32`` is off, and
 autocast rounds to half precision. Both are settings of the whole process or thread, which derivatives are

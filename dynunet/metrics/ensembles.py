@@ -19,6 +19,7 @@ and among the calibrated the sharper has the lower ``crps``.
 import torch
 from torch import Tensor
 
+from .._devices import moved
 from ..diffusion.losses import expanded_mask
 from ..ensembles import std
 
@@ -133,7 +134,7 @@ def rank_histogram(
     place = torch.rand(
         ties.shape, generator=generator, device=target.device if generator is None else generator.device
     )
-    among = (place.to(ties.device) * (ties + 1)).long().minimum(ties)  # the product may be rounded up
+    among = (moved(place, ties.device) * (ties + 1)).long().minimum(ties)  # the product may be rounded up
     ranks = (samples < target).sum(0) + among
     return torch.bincount(ranks[counted], minlength=len(samples) + 1)
 
@@ -150,7 +151,7 @@ def _checked(
             f"got shapes {tuple(samples.shape)} and {tuple(target.shape)}"
         )
     dtype = torch.promote_types(torch.promote_types(samples.dtype, target.dtype), torch.float32)
-    samples, target = samples.to(dtype), target.to(samples.device, dtype)
+    samples, target = samples.to(dtype), moved(target.to(dtype), samples.device)
     if mask is None:
         return samples, target, torch.ones_like(target, dtype=torch.bool)
     counted = expanded_mask(mask, target)

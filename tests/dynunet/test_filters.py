@@ -92,7 +92,9 @@ def test_no_digits_are_lost(kind: str, n: int, rounding: Any) -> None:
     with rounding:
         got = ARITHMETIC[kind](x.clone().requires_grad_())
     expected = ARITHMETIC[kind](x.double().requires_grad_())
-    for i, (a, b) in enumerate(zip(*(v if isinstance(v, list) else [v] for v in (got, expected)), strict=True)):
+    for i, (a, b) in enumerate(
+        zip(*(v if isinstance(v, list) else [v] for v in (got, expected)), strict=True)
+    ):
         assert a.dtype == (torch.float64 if kind == "ssim" else torch.float32)
         assert _error(a, b) < 2e-6, f"result {i}"
 
