@@ -85,16 +85,22 @@ def _error(got: Tensor, expected: Tensor) -> float:
     return ((got - expected).abs().max() / expected.abs().max()).item()
 
 
+def drawn_values(n: int) -> Tensor:
+    return _drawn(3, 1, *SIZES[:n])
+
+
+def several(results: Tensor | list[Tensor]) -> list[Tensor]:
+    return results if isinstance(results, list) else [results]
+
+
 @pytest.mark.parametrize("n", RANKS)
 @pytest.mark.parametrize("kind", ARITHMETIC)
 def test_no_digits_are_lost(kind: str, n: int, rounding: Any) -> None:
-    x = _drawn(3, 1, *SIZES[:n])
+    x = drawn_values(n)
     with rounding:
-        got = ARITHMETIC[kind](x.clone().requires_grad_())
-    expected = ARITHMETIC[kind](x.double().requires_grad_())
-    for i, (a, b) in enumerate(
-        zip(*(v if isinstance(v, list) else [v] for v in (got, expected)), strict=True)
-    ):
+        got = several(ARITHMETIC[kind](x.clone().requires_grad_()))
+    expected = several(ARITHMETIC[kind](x.double().requires_grad_()))
+    for i, (a, b) in enumerate(zip(got, expected, strict=True)):
         assert a.dtype == (torch.float64 if kind == "ssim" else torch.float32)
         assert _error(a, b) < 2e-6, f"result {i}"
 
