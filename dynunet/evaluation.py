@@ -15,6 +15,7 @@ from torch import Tensor
 
 import convnd.functional as F
 
+from ._devices import moved, placed
 from .arguments import check_counts
 from .data.dataset import FolderDataset
 from .data.errors import shown
@@ -327,7 +328,7 @@ def _restoration(
         options: dict[str, Any] = {"generator": examples.generators(done, x0, device), "progress": False}
         options |= restoration_sampler(diffusion)
         number = restoration_steps(diffusion, steps)
-        x = diffusion.sample(tuple(x0.shape), number, cond=cond.to(device), **options).cpu()
+        x = diffusion.sample(tuple(x0.shape), number, cond=moved(cond, device), **options).cpu()
         done += len(x0)
         there = torch.ones_like(x0, dtype=torch.bool) if mask is None else mask.expand_as(x0)
         degraded = cond[:, : cond.shape[1] - spec.spatial_dims * spec.coordinates]
@@ -379,7 +380,7 @@ def _generation(
     halves: tuple[list[Tensor], list[Tensor]] = ([], [])
     for batch in examples.batches(0, num, "sampling"):
         generators = examples.generators(done, batch["x0"], device)
-        given: dict[str, Any] = {name: value.to(device) for name, value in batch.items()}
+        given = placed(batch, device)
         with torch.no_grad():
             losses += [diffusion.loss(**given, generator=generators).item()] * len(batch["x0"])
         x0, mask = given.pop("x0"), given.pop("mask", None)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._devices import moved
 from .arguments import choice, integer, positive
 from .data.formats.audio import reach_of, resampled
 from .data.spec import DataSpec
@@ -167,7 +168,7 @@ class LiveSound:
             x = x / full
             self.full = full if self.full is None else np.concatenate((self.full, full), 1)
         device = device_of(self.diffusion)
-        cond = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).to(device)
+        cond = moved(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)), device)
         cond = cond.unsqueeze(1 if self.by_itself else 0)
         parts = [self._network(cond)] if cond.shape[2] else []
         if ended and self.noise.given:
@@ -194,7 +195,7 @@ class LiveSound:
 
     def _scales(self, like: Tensor) -> tuple[Tensor, Tensor]:
         scales = level(self.diffusion.schedule, 1.0)
-        alpha, sigma = (torch.as_tensor(float(s), device=like.device) for s in (scales.alpha, scales.sigma))
+        alpha, sigma = (torch.full((), float(s), device=like.device) for s in (scales.alpha, scales.sigma))
         return alpha, sigma
 
 
@@ -211,12 +212,12 @@ class _Noise:
         while self.drawn.shape[2] < self.given - self.gone:
             block = PlacedNoise(self.seed, self.blocks * NOISE_BLOCK)(torch.Size((*self.shape, NOISE_BLOCK)))
             self.drawn, self.blocks = torch.cat((self.drawn, block), 2), self.blocks + 1
-        return self.drawn[..., begin : self.given - self.gone].to(like.device)
+        return moved(self.drawn[..., begin : self.given - self.gone], like.device)
 
     def of(self, output: Tensor) -> Tensor:
         n = output.shape[2]
         x, self.drawn, self.gone = self.drawn[..., :n], self.drawn[..., n:], self.gone + n
-        return x.to(output.device)
+        return moved(x, output.device)
 
 
 def _check(diffusion: Diffusion, spec: DataSpec, name: str, channels: int) -> int:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as T
 
+from ._devices import moved
+
 __all__ = ["cross_entropy", "soft_dice"]
 
 FOCUS = 2.0  # gamma of the focal loss
@@ -34,7 +36,9 @@ def cross_entropy(
     else:
         safe = torch.where(counted, target, 0)
         errors = T.cross_entropy(output, safe, reduction="none")
-        each = torch.ones_like(errors) if weight is None else weight.to(errors)[safe]
+        each = (
+            torch.ones_like(errors) if weight is None else moved(weight.to(errors.dtype), errors.device)[safe]
+        )
     if focus:
         errors = errors * (1 - (-errors).exp()) ** focus
     each = torch.where(counted, each, 0)
@@ -84,4 +88,4 @@ def soft_dice(
 
 def _per_channel(values: Tensor, x: Tensor) -> Tensor:
     """Reshape ``(C,)`` to broadcast against ``(N, C, *spatial)``."""
-    return values.to(x.device).view(-1, *(1,) * (x.ndim - 2))
+    return moved(values, x.device).view(-1, *(1,) * (x.ndim - 2))

@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import Module
 
+from ._devices import moved
 from .data.channel_files import case_of
 from .data.classes import class_values
 from .data.errors import shown
@@ -130,10 +131,10 @@ class Predictor:
     def _outputs(self, x: Tensor, mask: Tensor | None) -> np.ndarray:
         # Windows are brought to the model's device one by one.
         device = x.device if "window" in self.how else device_of(self.model)
-        mask = None if mask is None else mask.to(device)
+        mask = None if mask is None else moved(mask, device)
         options = {**self.how, **conditions(self.spec, x.shape, device=device), "mask": mask}
         classes = self.model.task != "regression"
-        return self.model.predict(x.to(device), probabilities=classes, **options).cpu().numpy()
+        return self.model.predict(moved(x, device), probabilities=classes, **options).cpu().numpy()
 
     def maps(self, output: np.ndarray, header: Header) -> np.ndarray:
         """Numbers of classes ``(1, *shape)``, or values ``(C, *shape)``, on the grid of a file."""

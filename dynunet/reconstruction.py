@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._devices import moved
 from .arguments import integer
 from .data.errors import shown
 from .data.files import stem
@@ -119,8 +120,8 @@ def _samples(
 ) -> Iterator[Tensor]:
     """Samples ``(N, C, *spatial)`` on the CPU; each has a seed of its own."""
     device, n = device_of(diffusion), len(problem.y)
-    y, noise_std = problem.y.to(device), problem.noise_std.to(device)
-    known = None if problem.known is None else problem.known.to(device)
+    y, noise_std = moved(problem.y, device), moved(problem.noise_std, device)
+    known = None if problem.known is None else moved(problem.known, device)
     size = max(1, batch_size(problem.shape[1:]) // n)
     cond = conditions(spec, problem.shape, device=device)
     firsts = range(0, num, size)

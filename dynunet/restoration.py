@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._devices import moved
 from .arguments import check_counts, integer
 from .data.errors import shown
 from .data.files import search, stem
@@ -222,7 +223,7 @@ class _Sampling:
 
         def run(x: Tensor, options: dict[str, Any]) -> Tensor:
             options |= {"resamplings": resamplings, **conditions(self.spec, x.shape, device=x.device)}
-            return self.diffusion.inpaint(x, there.view_as(x).to(x.device), steps, **options)
+            return self.diffusion.inpaint(x, moved(there.view_as(x), x.device), steps, **options)
 
         return self._run(run, x)
 
@@ -250,7 +251,7 @@ class _Sampling:
         several, device = x.ndim == self.spec.spatial_dims + 2, device_of(self.diffusion)
         chance = torch.Generator(device).manual_seed(self.seed) if noise is None else noise
         options = {**self.windows, "generator": chance, "progress": self.progress}
-        y = run((x if several else x.unsqueeze(0)).to(device), options).cpu()
+        y = run(moved(x if several else x.unsqueeze(0), device), options).cpu()
         return y if several else y[0]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 _LONGEST = 80  # characters of a value that are repeated in an error
+_MOST = 2**63 - 1  # of an integer without a bound of its own
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,9 @@ class Rule:
     holds: Callable[[Any], bool]
 
 
-def whole(least: int = 0, most: int = 2**63 - 1) -> Rule:
+def whole(least: int = 0, most: int = _MOST) -> Rule:
     """An integer."""
-    bounds = f"from {least} to {most}" if most < 2**63 - 1 else f"of at least {least}"
+    bounds = f"of at least {least}" if most == _MOST else f"from {least} to {most}"
     return Rule(f"a whole number {bounds}", lambda v: type(v) is int and least <= v <= most)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from ._devices import moved
 from .averages import average
 from .checkpoints import load
 from .config import read, saved_class
@@ -238,7 +239,10 @@ def conditions(
     parts = [] if degraded is None else [degraded]
     if spec.coordinates:
         parts.append(coordinates(shape, device=None if degraded is None else degraded.device))
-    return {"cond": (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).to(device)} if parts else {}
+    if not parts:
+        return {}
+    cond = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    return {"cond": cond if device is None else moved(cond, device)}
 
 
 def windows(spec: DataSpec, window: Sizes, overlap: Sizes) -> dict[str, Any]:

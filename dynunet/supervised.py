@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from convnd.arguments import PerAxis
 
+from ._devices import moved, placed
 from .arguments import choice, integer, positive
 from .checkpoints import Checkpoint
 from .config import AroundNetwork
 from .data.options import TASKS
-from .diffusion.checks import check_data, check_finite, placed
+from .diffusion.checks import check_data, check_finite
 from .diffusion.losses import ERRORS, loss_sum
-from .diffusion.noise import moved
 from .diffusion.sampling import evaluation_mode
 from .losses import FOCUS, cross_entropy, soft_dice
 from .masks import expanded_mask
@@ -185,7 +185,7 @@ class Supervised(AroundNetwork, Checkpoint, nn.Module):
     def _checked(self, target: Any, output: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
         """The target on the device of the output, and a mask of the positions that count."""
         self._check_target(target, output)
-        target = target.to(output.device)
+        target = moved(target, output.device)
         if self.task == "regression":
             return target, _where_known(~target.isnan(), None if known is None else known.unsqueeze(1))
         if self.multilabel:

@@ -14,6 +14,7 @@ from torch import Tensor
 import convnd.functional as F
 from convnd.arguments import PerAxis, per_axis
 
+from ._devices import moved, placed
 from .progress import Bar
 
 __all__ = ["averaged", "check_windows", "cut", "fitted", "has_spatial_axes", "rows", "stack", "starts"]
@@ -75,7 +76,7 @@ def cut(conditions: Mapping[str, Any], x: Tensor, places: Sequence[Place]) -> di
 
 def rows(value: Tensor, places: Sequence[Place]) -> Tensor:
     """For each window, the row of ``value`` (one row per sample) that belongs to its sample."""
-    return value[torch.tensor([n for n, _ in places]).to(value.device, non_blocking=True)]
+    return value[moved(torch.tensor([n for n, _ in places]), value.device)]
 
 
 def averaged(
@@ -113,9 +114,7 @@ def averaged(
     conditions, groups = fitted(conditions, x), range(0, len(places), batch_size)
     for first in Bar(groups, desc="windows", leave=False, delay=1, disable=not progress):
         group = places[first : first + batch_size]
-        parts = cut(conditions, x, group)
-        parts = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in parts.items()}
-        output = run(stack(x, group).to(device), parts)
+        output = run(moved(stack(x, group), device), placed(cut(conditions, x, group), device))
         if output.ndim != x.ndim:
             raise ValueError(f"window must be None for outputs without spatial axes, got {window!r}")
         if total is None:

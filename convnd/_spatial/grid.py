@@ -31,12 +31,16 @@ PADDINGS = ("zeros", "border", "reflection", "circular")
 
 
 def affine_grid(theta: Tensor, sizes: Ints, align_corners: bool) -> Tensor:
-    """Apply ``theta (N, n, n + 1)`` to the points of all entries: ``(N, *sizes, n)``."""
-    places = [_places(theta, size, align_corners) for size in sizes]
-    ones = theta.new_ones(sizes)
-    base = torch.stack([*reversed(torch.meshgrid(*places, indexing="ij")), ones], -1)
-    grid = base.flatten(0, -2) @ theta.mT
-    return grid.view(theta.shape[0], *sizes, len(sizes))
+    """Apply ``theta (N, n, n + 1)`` to the points of all entries: ``(N, *sizes, n)``.
+
+    Not by a product of matrices: settings for networks would round coordinates to 10 bits (TF32) or to 8.
+    """
+    n, dtype, theta = len(sizes), theta.dtype, wide(theta)  # rounded once, at the end
+    *columns, grid = theta.view(theta.shape[0], *(1,) * n, n, n + 1).unbind(-1)
+    for axis, size in enumerate(sizes):
+        places = _places(theta, size, align_corners).view(-1, *(1,) * (n - axis))
+        grid = grid + columns[n - 1 - axis] * places
+    return grid.to(dtype)
 
 
 def _places(like: Tensor, size: int, align_corners: bool) -> Tensor:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .._devices import moved
 from .degradation import NoiseFiles
 from .memory import Cache
 
@@ -73,7 +74,7 @@ def blinded(
     mask, cond = torch.zeros_like(chosen), noisy.clone()
     mask[tuple(places[usable].T)] = True
     cond[:, *places[usable].T] = noisy[:, *others[usable].T]
-    return cond, mask.to(noisy.device).expand(noisy.shape)
+    return cond, moved(mask, noisy.device).expand(noisy.shape)
 
 
 def _neighbours(places: Tensor, sizes: Sequence[int], reach: int) -> tuple[Tensor, Tensor]:

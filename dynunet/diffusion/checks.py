@@ -99,11 +99,6 @@ def times_of(value: Any, n: int) -> Tensor:
     return t.expand(n)
 
 
-def placed(cond: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """The conditions on a device."""
-    return {name: moved(v, device) if isinstance(v, Tensor) else v for name, v in cond.items()}
-
-
 def with_labels(cond: Mapping[str, Any], x: Tensor) -> dict[str, Any]:
     """The conditions, with class labels (one for all or one each) as int64 ``(N,)`` on the device of x."""
     given = cond.get("class_labels")
@@ -146,7 +141,7 @@ def start_of_bridge(cond: Mapping[str, Any], x: Tensor) -> Tensor:
             f"cond must be ({len(x)}, at least {x.shape[1]}, *spatial) with {x.ndim - 2} spatial axes for a "
             f"bridge, which starts from its first {x.shape[1]} channels, got shape {tuple(given.shape)}"
         )
-    return fitted(cond, x)["cond"][:, : x.shape[1]].to(x)
+    return moved(fitted(cond, x)["cond"][:, : x.shape[1]].to(x.dtype), x.device)
 
 
 def check_quantiles(value: Any, n: int) -> None:

@@ -138,7 +138,7 @@ class Consistency(Diffusion):
             target = self._target(x0, noise, x, times, cond, progress)
         # With the same dropout as the target: the generators are as they were.
         error = (self._estimate(self.model, x, times, cond) - target).float()
-        there = torch.ones_like(error) if mask is None else mask.to(error)
+        there = torch.ones_like(error) if mask is None else mask.to(error.dtype)
         axes = tuple(range(1, x.ndim))
         count = there.sum(axes, keepdim=True)
         square = torch.where(there > 0, error, 0).square().sum(axes, keepdim=True) / count.clamp(min=1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from convnd.arguments import PerAxis, integer
 
-from .._devices import moved
+from .._devices import moved, placed
 from ..arguments import flag, number, positive
 from ..checkpoints import Checkpoint
 from ..compiling import compile_mode, compiled
@@ -322,7 +322,7 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
             x, t = moved(start[0], device).to(dtype), checks.positive_time(start[1], "start[1]")
             if x.shape != shape:
                 raise ValueError(f"start[0] must have the shape {shape}, got {tuple(x.shape)}")
-        cond = checks.placed(cond, x.device)
+        cond = placed(cond, x.device)
         if class_labels is not None:
             cond = checks.with_labels({**cond, "class_labels": class_labels}, x)
         self._check_start(cond, x)
@@ -525,7 +525,7 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         checks.check_data(x, "x", self.model)
         return_error = flag(return_error, "return_error")
         there = moved(x, self._place(x))
-        cond = checks.with_labels(checks.placed(cond, there.device), there)
+        cond = checks.with_labels(placed(cond, there.device), there)
         denoise = Denoiser(partial(self._estimate, self.model), cond, None)
         options: Any = {"sigma": sigma, "probes": probes, "generator": generator, "progress": progress}
         with evaluation_mode(self), differentiable(self):

@@ -45,7 +45,10 @@ def randn(
         _check_one_each(generator, size[0])
         drawn = [randn(size[1:], g, device, dtype) for g in generator]
         return torch.stack(drawn) if drawn else torch.empty(size, device=device, dtype=dtype)
-    return generator(size).to(device=device, dtype=dtype)
+    noise = generator(size)
+    return moved(
+        noise.to(noise.dtype if dtype is None else dtype), noise.device if device is None else device
+    )
 
 
 def rand(n: int, generator: Generators) -> Tensor:

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._devices import moved
 from ..arguments import real
 from ..masks import expanded_mask
 from ..operators import as_operator
 from . import checks
 from .measurement import Measurement
-from .noise import Noise, moved
+from .noise import Noise
 from .posterior import METHODS, RePaint
 from .sampling import as_sampler, check_own_times
 from .schedulers import is_scheduler
@@ -63,7 +64,7 @@ def _noise(noise_std: Any, y: Tensor) -> tuple[Tensor, bool]:
         if not 0 <= noise_std < inf:
             raise ValueError(f"noise_std must be at least 0 and finite, got {noise_std:g}")
         return torch.full((), noise_std, dtype=y.dtype, device=y.device), noise_std > 0
-    std = noise_std.to(y)
+    std = moved(noise_std.to(y.dtype), y.device)
     try:
         fits = torch.broadcast_shapes(std.shape, y.shape) == y.shape
     except RuntimeError:

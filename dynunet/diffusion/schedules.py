@@ -28,6 +28,7 @@ from math import cosh, exp, log, pi, sinh
 import torch
 from torch import Tensor
 
+from .._devices import moved
 from ..arguments import real
 from ..config import Data
 
@@ -278,7 +279,7 @@ class Discrete(Schedule):
         return table.log() - torch.log1p(-table)
 
     def log_snr(self, t: Tensor) -> Tensor:
-        nodes = self._nodes.to(t)
+        nodes = moved(self._nodes.to(t.dtype), t.device)
         last = len(nodes)
         position = t * last
         k = position.long().clamp(1, last - 1)
@@ -289,7 +290,7 @@ class Discrete(Schedule):
         return torch.where(position < 1, nodes[0] - position.log(), inside)
 
     def _invert(self, log_snr: Tensor) -> Tensor:
-        nodes = self._nodes.to(log_snr)
+        nodes = moved(self._nodes.to(log_snr.dtype), log_snr.device)
         last = len(nodes)
         k = torch.searchsorted(-nodes, -log_snr.contiguous()).clamp(1, last - 1)
         start, step = nodes[k - 1], nodes[k] - nodes[k - 1]

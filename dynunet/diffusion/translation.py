@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._devices import moved
 from .noise import Noise
 
 Scales = tuple[float, float]
@@ -101,7 +102,7 @@ def _noise(takes: Any, generator: Noise, x: Tensor) -> dict[str, Any]:
         return {"generator": value} if "generator" in takes else {}
     if "variance_noise" not in takes:
         return {} if "generator" not in takes else _refuse(generator)
-    return {"variance_noise": generator(x.shape).to(x)}
+    return {"variance_noise": moved(generator(x.shape).to(x.dtype), x.device)}
 
 
 def _refuse(generator: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ and among the calibrated the sharper has the lower ``crps``.
 import torch
 from torch import Tensor
 
+from .._devices import moved
 from ..diffusion.losses import expanded_mask
 from ..ensembles import std
 
@@ -52,8 +53,9 @@ def crps(samples: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     m = len(samples)
     errors = samples - target
     weights = torch.arange(1 - m, m, 2, device=errors.device).to(errors.dtype)
-    # Errors differ as the samples do, and are small where values are large.
-    spread = torch.tensordot(weights, errors.sort(dim=0).values, 1) / (m * (m - 1))
+    # Errors differ as the samples do, and are small where values are large. A product of matrices may round.
+    weighted = weights.view(-1, *(1,) * target.ndim) * errors.sort(dim=0).values
+    spread = weighted.sum(0) / (m * (m - 1))
     return _mean(errors.abs().mean(0) - spread, counted)
 
 
@@ -132,7 +134,7 @@ def rank_histogram(
     place = torch.rand(
         ties.shape, generator=generator, device=target.device if generator is None else generator.device
     )
-    among = (place.to(ties.device) * (ties + 1)).long().minimum(ties)  # the product may be rounded up
+    among = (moved(place, ties.device) * (ties + 1)).long().minimum(ties)  # the product may be rounded up
     ranks = (samples < target).sum(0) + among
     return torch.bincount(ranks[counted], minlength=len(samples) + 1)
 
@@ -149,7 +151,7 @@ def _checked(
             f"got shapes {tuple(samples.shape)} and {tuple(target.shape)}"
         )
     dtype = torch.promote_types(torch.promote_types(samples.dtype, target.dtype), torch.float32)
-    samples, target = samples.to(dtype), target.to(samples.device, dtype)
+    samples, target = samples.to(dtype), moved(target.to(dtype), samples.device)
     if mask is None:
         return samples, target, torch.ones_like(target, dtype=torch.bool)
     counted = expanded_mask(mask, target)

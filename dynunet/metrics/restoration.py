@@ -15,6 +15,7 @@ from torch import Tensor
 
 import convnd.functional as F
 
+from .._devices import moved
 from ..arguments import positive
 from ..masks import expanded_mask
 
@@ -181,7 +182,7 @@ def _checked(estimate: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Ten
     if estimate.is_complex() or target.is_complex():
         raise TypeError(f"estimate and target must be real, got {estimate.dtype} and {target.dtype}")
     estimate = _double(estimate.detach())
-    target = target.detach().to(estimate.device).double()
+    target = moved(target.detach(), estimate.device).double()
     if mask is None:
         return estimate, target, torch.ones_like(target, dtype=torch.bool)
     counted = expanded_mask(mask, target)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._devices import moved
 from ..arguments import integer, number, positive
 
 __all__ = [
@@ -211,7 +212,7 @@ def _checked(prediction: Any, target: Any, classes: int, mask: Any) -> tuple[Ten
     """Both on the device of the target, and where they count."""
     classes = integer(classes, "classes")
     _check_alike(prediction, target, classes)
-    prediction = prediction.to(target.device)
+    prediction = moved(prediction, target.device)
     if target.dtype == torch.bool:
         return prediction, target, _counted(mask, target[:, 0])
     prediction, target = prediction.long(), target.long()
@@ -250,7 +251,7 @@ def _counted(mask: Any, like: Tensor) -> Tensor:
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != like.shape:
         got = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
         raise ValueError(f"mask must be bool {tuple(like.shape)}, got {got}")
-    return mask.to(like.device)
+    return moved(mask, like.device)
 
 
 def _check_range(labels: Tensor, classes: int, name: str) -> None:

@@ -12,6 +12,7 @@ import convnd.functional as F
 from convnd.arguments import PerAxis, per_axis
 
 from .._devices import moved
+from .._filters import exact_conv
 from ..arguments import choice, flag
 from ..masks import expanded_mask
 from .operator import LinearOperator
@@ -80,7 +81,7 @@ class Blur(LinearOperator):
 
     It is a convolution as mathematicians define it, ``y[n] = sum_k kernel[k] x[n + c - k]``, with the centre
     c at ``size // 2`` of each axis of the kernel, as in ``scipy.ndimage.convolve``; the size of the data
-    stays.
+    stays. On CUDA and under autocast it is computed in float64: settings for networks round it nowhere.
 
     Args:
         kernel: a tensor with one axis for each spatial axis, or a sequence with a kernel of one axis for
@@ -104,7 +105,7 @@ class Blur(LinearOperator):
         each = x.flatten(0, 1).unsqueeze(1)  # channels are blurred alike
         for kernel in self._kernels(x.ndim - 2):
             weight = moved(kernel.to(x.dtype), x.device).flip(tuple(range(kernel.ndim)))[None, None]
-            each = F.conv(each, weight, padding="same", padding_mode=self.padding_mode)
+            each = exact_conv(each, weight, padding="same", padding_mode=self.padding_mode)
         return each.view(x.shape)
 
     def _along_axes(self) -> list[Tensor]:

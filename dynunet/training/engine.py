@@ -19,6 +19,7 @@ from safetensors.torch import load_model
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from .._devices import moved, placed
 from ..averages import decay
 from ..compiling import begin_step
 from ..diffusion.noise import hashed
@@ -52,7 +53,7 @@ class Objective(nn.Module):
         model: Any = self.model
         if self.sums:
             total, number = model.loss_sum(**batch, **self.options)
-            return torch.stack([total.float(), number.detach().to(total.device, torch.float32)])
+            return torch.stack([total.float(), moved(number.detach().float(), total.device)])
         mean = model.loss(**batch, **self.options).float()
         return torch.stack([mean * count, mean.new_full((), count)])
 
@@ -152,7 +153,7 @@ class Engine:
                 self.optimizer.step()
                 self.optimizer.zero_grad()
         self._update_average()
-        return torch.stack([divided(*sums), norm.to(sums)])
+        return torch.stack([divided(*sums), moved(norm.to(sums.dtype), sums.device)])
 
     def loss(
         self,
@@ -176,10 +177,7 @@ class Engine:
         return divided(*self.over_processes(sums)).item()
 
     def to_device(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        from accelerate.utils import send_to_device
-
-        moved: Any = send_to_device(dict(batch), self.accelerator.device, non_blocking=True)
-        return moved
+        return placed(batch, self.accelerator.device)
 
     def stopping(self, wanted: bool) -> bool:
         """True if any process is to stop: all do so after the same step."""

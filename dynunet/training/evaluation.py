@@ -107,7 +107,11 @@ class Pictures:
         if cond is None or cond.shape[1] < channels or not restored:
             return x, ()
         truth = x0 if mask is None else torch.where(mask, x0, torch.nan)
-        return _interleaved(cond[:, :channels].to(x), x, truth.to(x)), ("given", "estimate", "truth")
+        return _interleaved(cond[:, :channels].to(x.dtype), x, truth.to(x.dtype)), (
+            "given",
+            "estimate",
+            "truth",
+        )
 
     def predict(self, engine: Engine) -> tuple[Tensor, tuple[str, ...]] | None:
         """``(3 N, 1, *spatial)`` and the names of the three pictures of each; None if there are none."""

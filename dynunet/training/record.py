@@ -22,7 +22,7 @@ _RULES: dict[str, Rule] = {
     "python": text(),
     "versions": table(optional(text())),
     "platform": text(),
-    "seed": whole(),
+    "seed": whole(most=2**64 - 1),
     "options": table(),
     "processes": whole(1),
     "device": text(),

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dynunet import Diffusion, Encoder, SpectralMask, Stream, Supervised, UNet, summarize
+from dynunet._devices import moved, placed
 from dynunet.diffusion import DPS, MMPS, Measurement, PiGDM, Tangent, random_crops, zero_terminal_snr
 from dynunet.diffusion.losses import LOSSES
 from dynunet.diffusion.noise import rand
@@ -172,6 +173,37 @@ def test_what_lies_elsewhere_is_moved_to_the_network() -> None:
             *diffusion.reconstruct(y, Mask(known), 0.0, 2, method="repaint", **there),
         ]
     assert all(x.is_meta and x.shape == y.shape for x in made)
+
+
+@pytest.mark.parametrize("device", ["meta", "cuda", "cpu", "mps"])
+def test_what_is_waited_for(device: str) -> None:
+    """Nothing is read before it has arrived, or has been freed."""
+    asked: list[bool] = []
+
+    class Sent(Tensor):
+        def to(self, *args: Any, non_blocking: bool = False, **kwargs: Any) -> Any:
+            asked.append(non_blocking)
+            return self
+
+    x = torch.zeros(3).as_subclass(Sent)
+    moved(x, device)
+    assert placed({"a": x, "b": [x, {"c": x}], "d": 1}, torch.device(device))["d"] == 1
+    assert asked == [device in ("meta", "cuda")] * 4
+
+
+def test_supervised_losses_of_targets_that_lie_elsewhere() -> None:
+    for task, target in (("segmentation", torch.zeros(2, 8).long()), ("regression", torch.zeros(2, 3, 8))):
+        weights = [1.0, 2.0, 3.0] if task == "segmentation" else None
+        model = Supervised(Wide(), task, class_weights=weights)
+        with narrow():
+            assert model.loss(X, target=target).is_meta
+
+
+class Wide(nn.Module):
+    """Three outputs on the meta device."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ones(len(x), 3, *x.shape[2:], device="meta")
 
 
 class Told(nn.Module):

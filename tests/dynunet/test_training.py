@@ -22,6 +22,7 @@ from dynunet.diffusion.noise import hashed
 from dynunet.training import Trainer, TrainOptions
 from dynunet.training.options import chosen
 from dynunet.training.order import Stream, schedule
+from dynunet.training.record import RUN, read_record
 from dynunet.training.state import Checkpoints
 
 from .trainers import Gaps, Random, assert_same, data, model, trainer, unet, weights
@@ -175,6 +176,12 @@ def test_the_global_generator_is_as_it_was(tmp_path: Path) -> None:
     after = torch.rand(3)
     torch.manual_seed(5)
     assert torch.equal(after, torch.rand(3))
+
+
+@pytest.mark.parametrize("seed", [2**63, 2**64 - 1])
+def test_any_seed_is_written_down(seed: int, tmp_path: Path) -> None:
+    trainer(tmp_path, steps=1, seed=seed).fit()
+    assert read_record(tmp_path / RUN)["seed"] == seed
 
 
 def test_items_of_all_kinds(tmp_path: Path) -> None:

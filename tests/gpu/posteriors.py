@@ -4,6 +4,7 @@ Operators are made on the CPU, as their users make them, and measure data on the
 """
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import torch
@@ -15,22 +16,30 @@ from dynunet.diffusion.samplers import SAMPLERS
 from dynunet.operators import Operator
 from tests.dynunet.measurements import SIZES
 from tests.dynunet.measurements import operators as every
+from tests.dynunet.test_filters import ARITHMETIC, RANKS, drawn_values, several
 from tests.dynunet.test_operators import LINEAR, OTHERS, Case, cases, composed
 from tests.dynunet.test_unet import filled
 
 from .calls import drawn, random
-from .compare import Mismatch, error
+from .compare import Mismatch, error, tf32
 from .diffusing import compared, generator
 from .rows import Row, Setting
 
 EXACT = {torch.float64: 1e-8}  # what is solved stops where it is near enough, which rounding may decide
+PROMISED = 1e-9  # what a projection may leave of the residual, relative to the measurement
+SLACK = 1.1  # for the rounding of a hundred steps
 MEASURED = {torch.float64: 1e-12, torch.float32: 1e-5}
 WITH_GRADIENTS = [name for name in METHODS if name != "repaint"]
 
 
 def posteriors(setting: Setting) -> list[Row]:
     found = posterior(setting)
-    return [*operators(setting), *found[:: 4 if setting.quick else 1], *likelihood(setting)]
+    return [
+        *operators(setting),
+        *arithmetic(setting),
+        *found[:: 4 if setting.quick else 1],
+        *likelihood(setting),
+    ]
 
 
 def operators(setting: Setting) -> list[Row]:
@@ -58,15 +67,54 @@ def _measured(setting: Setting, found: list[Case], linear: bool) -> dict[str, An
             if linear and dtype == torch.float64:
                 back = operator.adjoint(y, x.shape)
                 errors.append(error(back, operator.adjoint(expected, x.shape)))
-                known = torch.ones_like(y, dtype=torch.bool)
-                kept = operator.project(torch.zeros_like(x), y, known, 1e-9)
-                on_cpu = operator.project(torch.zeros_like(case.data), expected, known.cpu(), 1e-9)
-                errors.append(1e-6 * error(kept, on_cpu))  # solved to a tolerance
+                figures["projection"] = max(figures.get("projection", 0.0), _projected(case, expected, y))
             name = str(dtype).removeprefix("torch.")
             figures[name] = max(figures.get(name, 0.0), *errors)
             if not figures[name] <= allowed:
                 raise Mismatch(f"{operator} in {name}: off by {errors}, allowed {allowed}", figures)
     return figures
+
+
+def arithmetic(setting: Setting) -> list[Row]:
+    """What networks are not part of keeps its digits where their products are rounded."""
+    rounding: dict[str, Callable[[], Any]] = {
+        "tf32": lambda: tf32(True),
+        "autocast": lambda: torch.autocast(setting.device, torch.bfloat16),
+    }
+
+    allowed = MEASURED[torch.float32]
+
+    def run(function: Any) -> dict[str, Any]:
+        figures: dict[str, Any] = {}
+        for n, (name, rounded) in product(RANKS, rounding.items()):
+            x = drawn_values(n)
+            with rounded():
+                got = several(function(x.to(setting.device, copy=True).requires_grad_()))
+            expected = several(function(x.double().requires_grad_()))
+            errors = [error(a.detach(), b.detach()) for a, b in zip(got, expected, strict=True)]
+            figures[name] = max(figures.get(name, 0.0), *errors)
+            if not figures[name] <= allowed:
+                raise Mismatch(f"{n}-D under {name}: off by {errors}, allowed {allowed}", figures)
+        return figures
+
+    return [Row(f"arithmetic, {kind}", lambda f=function: run(f)) for kind, function in ARITHMETIC.items()]
+
+
+def _projected(case: Case, expected: Tensor, y: Tensor) -> float:
+    """How far a projection is from its measurement, beside what is allowed: what is promised, and on the CPU.
+
+    It is solved in steps to a tolerance. Where the operator nearly loses something, all steps are taken
+    without reaching it, and rounding decides about what is nearly lost: so projections are not compared.
+    """
+    operator, known = case.operator, torch.ones_like(y, dtype=torch.bool)
+    nothing = torch.zeros_like(case.data)
+    kept = operator.project(nothing.to(y.device), y, known, PROMISED).cpu()
+    on_cpu = operator.project(nothing, expected, known.cpu(), PROMISED)
+    left, allowed = (float((operator(x) - expected).norm()) for x in (kept, on_cpu))
+    allowed = max(allowed, PROMISED * float(expected.norm()))
+    if not left <= SLACK * allowed + 1e-12:
+        raise Mismatch(f"projection by {operator}: {left:g} from the measurement, {allowed:g} allowed", {})
+    return left / allowed if allowed else 0.0
 
 
 def model(n: int, **options: Any) -> Diffusion:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 import convnd.functional as F
 
+from ..._devices import moved
 from .chance import between, happens, log_between
 from .options import Augment
 
@@ -98,7 +99,7 @@ class Move:
         axes = [1 + axis for axis in self.flips]
         if axes:
             x, there = x.flip(axes), None if there is None else there.flip(axes)
-        return sampled(x, self.grid(tuple(x.shape[1:])).to(x.device), there) if self.samples else x
+        return sampled(x, moved(self.grid(tuple(x.shape[1:])), x.device), there) if self.samples else x
 
     def _values(self, x: Tensor, there: Tensor | None, grid: Tensor) -> Tensor:
         if there is None:

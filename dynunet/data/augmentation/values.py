@@ -15,6 +15,8 @@ from torch import Tensor
 
 import convnd.functional as F
 
+from ..._devices import moved
+from ..._filters import exact_conv
 from ..values import squared_frequencies, with_gain
 from .chance import between, happens, log_between
 from .options import Augment
@@ -122,11 +124,11 @@ def gaussian(x: Tensor, sigma: float) -> Tensor:
     """``(C, *spatial)`` blurred along every axis; the outermost entries go on outside."""
     reach = int(_TRUNCATE * sigma + 0.5)
     weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float64) / sigma) ** 2)
-    weights = (weights / weights.sum()).to(x.dtype).to(x.device)
+    weights = moved((weights / weights.sum()).to(x.dtype), x.device)
     for axis in range(1, x.ndim):
         lines = x.movedim(axis, -1)
         rows = F.pad(lines.reshape(-1, 1, lines.shape[-1]), (reach, reach), mode="replicate")
-        x = F.conv(rows, weights.view(1, 1, -1)).view(lines.shape).movedim(-1, axis)
+        x = exact_conv(rows, weights.view(1, 1, -1)).view(lines.shape).movedim(-1, axis)
     return x.contiguous()
 
 
@@ -141,12 +143,12 @@ def coarse(x: Tensor, share: float) -> Tensor:
 def filtered(x: Tensor, gain: Callable[[Tensor], Tensor]) -> Tensor:
     """``(C, *spatial)`` with a gain by frequency: the length of its vector, 1 for the highest of an axis."""
     frequency = 2 * squared_frequencies(x.shape[1:], torch.float64).sqrt()
-    return with_gain(x, gain(frequency).to(x.dtype).to(x.device))
+    return with_gain(x, moved(gain(frequency).to(x.dtype), x.device))
 
 
 def _noise_like(x: Tensor) -> Tensor:
     """White noise: the same on any device, as all that is drawn here is of the generator on the CPU."""
-    return torch.randn_like(x, device="cpu").to(x.device)
+    return moved(torch.randn_like(x, device="cpu"), x.device)
 
 
 def _filter(p: list[float], most: float, x: Tensor, there: Tensor | None) -> Function:
