@@ -2,7 +2,7 @@
 
 On a GPU cuDNN takes 10 bits of each factor's 23 (TF32) unless ``torch.backends.cudnn.allow_tf32`` is off, and
 autocast rounds to half precision. Both are settings of the whole process or thread, which derivatives are
-taken under as well; neither is of products of float64. Apple's GPUs do not have it: there autocast is off for them.
+taken under as well; neither is of products of float64. Apple's GPUs have none: there autocast is turned off.
 """
 
 from typing import Any
