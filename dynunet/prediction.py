@@ -13,7 +13,6 @@ import numpy as np
 from torch import Tensor
 from torch.nn import Module
 
-from ._devices import moved
 from .data.channel_files import case_of
 from .data.classes import class_values
 from .data.errors import shown
@@ -27,7 +26,7 @@ from .data.targets import in_file_units
 from .data.values import Scale, resized
 from .result_table import ResultTable
 from .results import Outcome, Results, is_made
-from .runs import Sizes, batch_size, conditions, device_of, predictor, windows
+from .runs import Sizes, batch_size, conditions, predictor, windows
 from .supervised import Supervised
 
 __all__ = ["Predictor", "predict"]
@@ -129,12 +128,9 @@ class Predictor:
         return loaded.source.header, found, loaded.lost
 
     def _outputs(self, x: Tensor, mask: Tensor | None) -> np.ndarray:
-        # Windows are brought to the model's device one by one.
-        device = x.device if "window" in self.how else device_of(self.model)
-        mask = None if mask is None else moved(mask, device)
-        options = {**self.how, **conditions(self.spec, x.shape, device=device), "mask": mask}
+        options = {**self.how, **conditions(self.spec, x.shape), "mask": mask}
         classes = self.model.task != "regression"
-        return self.model.predict(moved(x, device), probabilities=classes, **options).cpu().numpy()
+        return self.model.predict(x, probabilities=classes, **options).numpy()
 
     def maps(self, output: np.ndarray, header: Header) -> np.ndarray:
         """Numbers of classes ``(1, *shape)``, or values ``(C, *shape)``, on the grid of a file."""

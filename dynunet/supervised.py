@@ -321,10 +321,15 @@ class Supervised(AroundNetwork, Checkpoint, nn.Module):
             if window is None:
                 if overlap is not None:
                     raise ValueError(f"overlap must be left out without window, got {overlap}")
-                output = moved(run(moved(x, device), placed(conditions, device)), x.device)
+                output, place = run(moved(x, device), placed(conditions, device)), x.device
             else:
                 size = window, overlap, integer(batch_size, "batch_size")
                 output = averaged(run, x, conditions, *size, device=device, progress=progress)
+                place = output.device
+        return moved(self._answer(output, probabilities), place)
+
+    def _answer(self, output: Tensor, probabilities: bool) -> Tensor:
+        """Values, classes, or their probabilities."""
         if self.task == "regression":
             return output
         if self.multilabel:

@@ -75,10 +75,10 @@ class Train:
             check_exists(path, name)
         if self.resume is not None:
             self._check_data(self.resume)
-        if self.resume is None:
+        else:
             self._check_task()
-        if self.start is not None and self.resume is None:
-            self._check_start(self.start)
+            if self.start is not None:
+                self._check_start(self.start)
         if self.data.spatial_dims is not None:
             self.network.check(self.data.spatial_dims)
         self.augmentation.made(self.data.spatial_dims)
@@ -230,16 +230,20 @@ class Train:
     def _check_start(self, run: Path) -> None:
         """Refuse a folder without a model, and flags of another one than it holds."""
         check_run(run, "--from")
-        changed = self._given("network", "diffusion", "supervised")
+        changed = self._given(Train(), "network", "diffusion", "supervised")
         if changed:
             raise ValueError(
                 f"--from takes the model as it is in {shown(run)}: leave out {', '.join(changed)}"
             )
 
     def _check_task(self) -> None:
-        """Refuse flags of the other kind of model, which would change nothing."""
+        """Refuse flags of the other kind of model, which would change nothing.
+
+        Not those of a file: a run writes all down, in an older version other defaults, too.
+        """
         targets = self.data.supervised
-        given = self._given("diffusion" if targets else "supervised")
+        usual = Train() if self.config is None else flags_of(self.config)
+        given = self._given(usual, "diffusion" if targets else "supervised")
         if given:
             why = (
                 "is of a diffusion model, and here targets are learned"
@@ -248,11 +252,11 @@ class Train:
             )
             raise ValueError(f"{', '.join(given)} {why}: leave that out")
 
-    def _given(self, *parts: str) -> list[str]:
-        """The flags of these parts of the command that are not as by default."""
-        usual = flat(Train())
-        given = flat(replace(Train(), **{part: getattr(self, part) for part in parts}))
-        return [f"--{name.replace('_', '-')}" for name, value in usual.items() if given[name] != value]
+    def _given(self, usual: "Train", *parts: str) -> list[str]:
+        """The flags of these parts of the command that are not the usual ones."""
+        before = flat(usual)
+        given = flat(replace(usual, **{part: getattr(self, part) for part in parts}))
+        return [f"--{name.replace('_', '-')}" for name, value in before.items() if given[name] != value]
 
     def _augment(self, dataset: "FolderDataset") -> Augment | None:
         """The random changes of training examples, for the task."""

@@ -319,7 +319,7 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         if start is None:
             x, t = level(self.schedule, 1.0).sigma * randn(shape, generator, device, dtype), 1.0
         else:
-            x, t = moved(start[0], device).to(dtype), checks.positive_time(start[1], "start[1]")
+            x, t = moved(start[0].to(dtype), device), checks.positive_time(start[1], "start[1]")
             if x.shape != shape:
                 raise ValueError(f"start[0] must have the shape {shape}, got {tuple(x.shape)}")
         cond = placed(cond, x.device)

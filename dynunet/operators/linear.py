@@ -81,7 +81,8 @@ class Blur(LinearOperator):
 
     It is a convolution as mathematicians define it, ``y[n] = sum_k kernel[k] x[n + c - k]``, with the centre
     c at ``size // 2`` of each axis of the kernel, as in ``scipy.ndimage.convolve``; the size of the data
-    stays. On CUDA and under autocast it is computed in float64: settings for networks round it nowhere.
+    stays. On CUDA and under autocast it is computed in float64 (on Apple's GPUs in the dtype of x): settings
+    for networks round it nowhere.
 
     Args:
         kernel: a tensor with one axis for each spatial axis, or a sequence with a kernel of one axis for

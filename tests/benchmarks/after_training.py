@@ -7,7 +7,8 @@ the Frechet distance over the floor, as there, of samples of the average that tr
 other lengths (:func:`dynunet.average`), and of the first with guidance of several scales: from the estimate
 without a label, the same as adaptive projected guidance (APG), and by weaker models (autoguidance):
 "earlier", the same network after a quarter of the steps, and "smaller", one of half the channels that has
-learnt for as many. Over seeds, medians and the least and largest. Results are kept in ``--out``.
+learnt for as many. Over seeds, medians and the least and largest. Results are kept in ``--out``, and a second
+call makes those of the seeds that are not there.
 """
 
 import argparse
@@ -83,15 +84,20 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def of_steps(kept: Path, steps: int) -> list[Row]:
+    return [row for row in read(kept) if row["steps"] == steps]
+
+
 def main(options: argparse.Namespace) -> None:
     task, kept = Task(options), options.out / f"{Path(options.data).name}.jsonl"
     kept.parent.mkdir(parents=True, exist_ok=True)
-    for seed in range(options.first, options.first + options.seeds):
-        for row in judged(task, seed):
+    done = {row["seed"] for row in of_steps(kept, options.train_steps)}
+    for seed in sorted({*range(options.first, options.first + options.seeds)} - done):
+        for row in [*judged(task, seed)]:  # of a seed all or none
             with kept.open("a") as file:
                 print(json.dumps(row), file=file)
             print(row, flush=True)
-    print(f"\n{table(read(kept))}")
+    print(f"\n{table(of_steps(kept, options.train_steps))}")
 
 
 if __name__ == "__main__":

@@ -80,6 +80,7 @@ SCALES = (1.0, 1.25, 1.5, 2.0)  # of guidance
 LR, DECAY = 1e-3, 0.995
 AT_ONCE = 500  # samples
 NAMES = (*MAKERS, *TRAINED)
+ASKED = ("seconds", "channels", "batch", "size", "samples")  # what all results in a folder have in common
 
 
 class Task:
@@ -228,6 +229,7 @@ def planned(task: Task, folder: Path) -> dict[str, int]:
     options, kept = task.options, folder / "steps.json"
     given: dict[str, int] = dict(options.steps)
     with FileLock(folder / "steps.lock"):  # one process times them
+        check_asked(options, folder)
         steps = (json.loads(kept.read_text()) if kept.exists() else {}) | given
         new = [name for name in options.networks if name not in steps]
         if new:
@@ -238,6 +240,17 @@ def planned(task: Task, folder: Path) -> dict[str, int]:
             steps |= {name: max(1, round(seconds / taken[name])) for name in new}
             kept.write_text(json.dumps(steps))
     return {name: steps[name] for name in options.networks}
+
+
+def check_asked(options: argparse.Namespace, folder: Path) -> None:
+    """Refuse a folder whose steps and results are of something else."""
+    asked, kept = {name: getattr(options, name) for name in ASKED}, folder / "asked.json"
+    if options.steps:
+        del asked["seconds"]
+    before = json.loads(kept.read_text()) if kept.exists() else {}
+    if {**asked, **before} != {**before, **asked}:
+        raise SystemExit(f"--out: what is in {folder} is of {before}, got {asked}: take another folder")
+    kept.write_text(json.dumps({**before, **asked}))
 
 
 def sampled(task: Task, diffusion: Diffusion, **how: Any) -> Tensor:
@@ -284,10 +297,10 @@ def make(task: Task, name: str, seed: int, steps: int, kept: Path) -> None:
     """Write the rows of a network, unless they are there or another process is at them."""
     lock = FileLock(kept.parent / f"{name}-{steps}-{seed}.lock")
     try:
-        lock.acquire(timeout=0)
+        held = lock.acquire(timeout=0)
     except Timeout:
         return
-    with lock:
+    with held:
         key = (name, seed, steps)
         there = {row["scale"] for row in read(kept) if (row["name"], row["seed"], row["steps"]) == key}
         if there >= {*task.options.scales}:

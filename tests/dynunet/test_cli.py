@@ -21,6 +21,7 @@ from PIL import Image
 
 from dynunet import Diffusion, UNet
 from dynunet.cli import main
+from dynunet.cli.main import parsed
 from dynunet.cli.summary import _most
 from dynunet.cli.train import MARKERS, Train, flags_of
 from dynunet.jsonable import flat
@@ -529,6 +530,19 @@ def test_wrong_fields_of_a_config_are_named(tmp_path: Path, capsys: pytest.Captu
     ):
         file.write_text(text)
         assert message in fails(capsys, 2, "train", "--config", file)
+
+
+def test_a_config_may_have_flags_of_the_other_kind_of_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run writes down all; version 0.1 a shift of 1, which is no longer the default."""
+    file = tmp_path / "flags.json"
+    file.write_text('{"shift": 1.0, "class_weights": [1, 2]}')
+    line = ["train", tmp_path, "--config", file, "--out", tmp_path / "run"]
+    for targets in ([], ["--targets", tmp_path]):
+        parsed([*map(str, [*line, *targets])]).check()
+    file.write_text(json.dumps({"targets": str(tmp_path)}))
+    assert "--shift is of a diffusion model" in fails(capsys, 2, *line, "--shift", 1)
 
 
 def test_an_interrupted_run_says_how_to_go_on(

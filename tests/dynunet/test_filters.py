@@ -120,3 +120,17 @@ def test_the_dtype_is_that_of_the_data(dtype: torch.dtype, rounding: Any) -> Non
     with rounding:
         y = _filters.exact_conv(x, weight, padding="same")
     assert torch.equal(y, F.conv(x.double(), weight.double(), padding="same").to(dtype)), "rounded once"
+
+
+@pytest.mark.parametrize("n", RANKS)
+def test_digits_of_float32_without_float64(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Autocast is left, for derivatives too, where the device has no float64."""
+    monkeypatch.setattr(_filters, "_WITHOUT_FLOAT64", ("cpu",))
+    monkeypatch.setattr(Tensor, "double", None)
+    x = drawn_values(n)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = blurred(x.clone().requires_grad_())
+    monkeypatch.undo()
+    for a, b in zip(got, blurred(x.double().requires_grad_()), strict=True):
+        assert a.dtype == torch.float32
+        assert _error(a, b) < 1e-5  # bfloat16 has 4e-3

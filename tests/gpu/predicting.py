@@ -57,12 +57,10 @@ def _predicted(setting: Setting, model: Supervised, n: int, how: dict[str, Any])
     figures: dict[str, Any] = {}
     with tf32(False):
         for place in {"cpu", setting.device}:
-            if "window" not in how and place != setting.device:
-                continue  # a whole is where the model is
             given = x.to(place)
             found, chosen = model.predict(given, probabilities=True, **how), model.predict(given, **how)
             figures[f"from {place}"] = off = error(found, expected)
-            where = torch.device("cpu" if "window" in how else setting.device).type
+            where = torch.device("cpu" if "window" in how else place).type
             if not off <= 1e-6 or not found.device.type == chosen.device.type == where:
                 raise Mismatch(f"off by {off:.3g} on {found.device}", figures)
             if model.task != "regression" and not torch.equal(chosen.cpu(), labels.cpu()):

@@ -20,7 +20,7 @@ PARTS = (10, 20)  # milliseconds
 def masks() -> nn.Module:
     """``--causal True --norm layer``."""
     options: dict[str, Any] = {"causal": True, "norm": "layer", "skips": "level", "mid_blocks": 0}
-    return SpectralMask(UNet(1, 129, channels=(256, 256, 256), num_blocks=1, **options), 256)
+    return SpectralMask(UNet(1, 129, channels=(256, 256, 256), num_blocks=1, **options), 256, 64)
 
 
 def waveform() -> nn.Module:

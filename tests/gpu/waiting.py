@@ -152,15 +152,19 @@ def of_second_step(setting: Setting, draw: Callable[[Callable[..., None]], Any])
     """The second step of sampling, from the callback after the first to that after the second."""
 
     def run(mode: str, waits: Waits) -> None:
+        seen: list[int] = []
         with ExitStack() as inside:
 
             def after(step: int, *_: Any) -> None:
+                seen.append(step)
                 if step == 1 and mode != "default":
                     inside.enter_context(watched(setting, mode, waits))
                 elif step == 2:
                     inside.close()
 
             draw(after)
+        if mode != "error" and not {1, 2} <= {*seen}:  # an error ends it
+            raise Mismatch(f"no second step was seen, but {seen}", {})
 
     return told(setting, run)
 
