@@ -44,7 +44,7 @@ def solve(
         active = active & (norm(residual) > enough)
         if (i + 1) % often == 0 and not active.any():
             break
-        p, image = (torch.where(active, t, 0) for t in (residual, matrix(residual)))
+        p, image = residual, matrix(residual)
         scale = torch.maximum(scale, norm(image) / norm(p).clamp(min=tiny))
         for earlier, its_image in directions:
             share = dot(image, its_image)

@@ -13,7 +13,6 @@ call makes those of the seeds that are not there.
 
 import argparse
 import json
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
@@ -25,9 +24,9 @@ import torch
 from dynunet import Diffusion, average
 from dynunet.averages import stored
 from dynunet.diffusion import APG
-from dynunet.training.precision import float32_products
 
-from .quality import Task, by_trainer, sampled
+from .generation import Task, arguments, run, sampled
+from .quality import by_trainer
 from .quality_tables import Row, read
 from .trainings import over_seeds
 
@@ -101,22 +100,8 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.after_training",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--data", default="digits", help="digits, fashion-mnist, or a folder of folders")
-    parser.add_argument("--size", type=int, help="of the images of a folder")
-    parser.add_argument("--channels", type=int, nargs="+", default=[32, 64, 128])
+    parser = arguments("after_training", __doc__, seeds=3)
     parser.add_argument("--train-steps", type=int, default=700)
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="of the seeds")
-    parser.add_argument("--samples", type=int, default=2000, help="at most; as many real ones are the floor")
-    parser.add_argument("--device", default="cpu", help="to train and to sample on")
     parser.add_argument("--out", type=Path, default=Path("runs/after-training"))
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    chosen = parser.parse_args()
-    with float32_products(False, torch.device(chosen.device)):
-        main(chosen)
+    run(main, parser)

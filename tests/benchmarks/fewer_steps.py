@@ -10,7 +10,6 @@ seeds, medians and the least and largest.
 
 import argparse
 import sys
-import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import process_time
@@ -20,7 +19,8 @@ import torch
 
 from dynunet import Diffusion, Trainer
 
-from .quality import Task, built, sampled
+from .generation import Task, arguments, run, sampled
+from .quality import built
 from .trainings import over_seeds
 
 STEPS = (1, 2, 4)
@@ -65,22 +65,10 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.fewer_steps",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--data", default="digits", help="digits, fashion-mnist, or a folder of folders")
-    parser.add_argument("--size", type=int, help="of the images of a folder")
-    parser.add_argument("--channels", type=int, nargs="+", default=[32, 64, 128])
+    parser = arguments("fewer_steps", __doc__, seeds=3)
     parser.add_argument("--train-steps", type=int, default=700)
     parser.add_argument("--tune-steps", type=int, default=900)
     parser.add_argument("--batch", type=int, default=64, help="in tuning")
     parser.add_argument("--lr", type=float, help="in tuning; by default that of distill")
     parser.add_argument("--ema", type=float, default=0.995)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--device", default="cpu", help="to train and to sample on")
-    parser.add_argument("--samples", type=int, default=2000, help="at most; as many real ones are the floor")
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    main(parser.parse_args())
+    run(main, parser)

@@ -26,8 +26,9 @@ the ratios of distances and the mean difference in agreement, with intervals tha
 Student's t, for the logarithms of ratios).
 
 ``--device`` trains and samples elsewhere, in full float32, so many steps as the processor of this machine
-takes in the budget, or as are given for each network by ``--steps``. The plain loop draws its noise on the
-processor, so that its results are the same but for rounding; the trainer draws on the device.
+takes in the budget, or as are given for each network by ``--steps``; ``--seeds 0`` times steps and no more.
+The plain loop draws its noise on the processor, so that its results are the same but for rounding; the
+trainer draws on the device.
 
 Results are kept in ``--out``, and a second call makes those that are not there. Several processes that are
 started at once with the same ``--out`` divide them among themselves; each prints what is there when it ends.
@@ -35,10 +36,7 @@ started at once with the same ``--out`` divide them among themselves; each print
 
 import argparse
 import json
-import sys
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -54,14 +52,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from dynunet import Diffusion, Trainer, UNet
 from dynunet.defaults import GENERATION
 from dynunet.plotting import image_grid
-from dynunet.training.precision import float32_products
 
+from .generation import Task, arguments, run, sampled
 from .generators import MAKERS
 from .quality_tables import Row, pairs, read, table
 from .trainings import TIMED, seconds_of_steps
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-from _images import Images, Judge, classifier_of, image_sets, right
 
 
 class Trained(NamedTuple):
@@ -78,68 +73,8 @@ TRAINED = {
 }
 SCALES = (1.0, 1.25, 1.5, 2.0)  # of guidance
 LR, DECAY = 1e-3, 0.995
-AT_ONCE = 500  # samples
 NAMES = (*MAKERS, *TRAINED)
 ASKED = ("seconds", "channels", "batch", "size", "samples")  # what all results in a folder have in common
-
-
-class Task:
-    """What is learnt, from which images, and who judges."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options, self.device = options, torch.device(options.device)
-        data = None if options.data == "digits" else Path(options.data)
-        self.dataset, held_out = image_sets(data, options.size)
-        train, unseen = Images.of(self.dataset), Images.of(held_out)
-        if train.labels is None or unseen.labels is None or train.names is None:
-            raise SystemExit(f"--data: images of classes are needed, in folders of their own: {options.data}")
-        count = min(options.samples, len(train.x), len(unseen.x))
-        self.real = Images(train.x[:count], train.labels[:count], train.names)
-        self.unseen = Images(unseen.x[:count], unseen.labels[:count], train.names)
-        self.shape, self.names, self.count = tuple(train.x.shape[1:]), train.names, count
-        self.classes = len(self.names)
-        self.asked = torch.arange(count) % self.classes
-
-    @cached_property
-    def learnt(self) -> tuple[Tensor, Tensor]:
-        """All that is learnt from, images and labels, on the device."""
-        dataset: Any = self.dataset
-        items = [dataset[i] for i in range(len(dataset))]
-        pairs = [(i["x0"], i["class_labels"]) if isinstance(i, dict) else i for i in items]
-        x, labels = (torch.stack(list(column)).to(self.device) for column in zip(*pairs, strict=True))
-        return x, labels
-
-    @cached_property
-    def judge(self) -> Judge:
-        return Judge(self.real, self.unseen)
-
-    @cached_property
-    def best_accuracy(self) -> float:
-        """On held-out images of a classifier that learnt from as many real ones: the judge's."""
-        unseen: Any = self.unseen.labels
-        return right(self.judge.classifier, self.unseen.x, unseen)
-
-    @cached_property
-    def usual_distance(self) -> Tensor:
-        return self._to_nearest(self.unseen.x)
-
-    def figures(self, samples: Tensor) -> Row:
-        nearest = self._to_nearest(samples) / self.usual_distance
-        return {
-            "agreement": self.judge.agreement(samples, self.asked),
-            "frechet": self.judge.frechet(samples) / self.judge.floor,
-            "trained_on": self._accuracy(samples, self.asked) / self.best_accuracy,
-            "nearest": nearest.item(),
-        }
-
-    def _accuracy(self, x: Tensor, labels: Any) -> float:
-        unseen: Any = self.unseen.labels
-        return right(classifier_of(x, labels), self.unseen.x, unseen)
-
-    def _to_nearest(self, x: Tensor) -> Tensor:
-        learnt = self.learnt[0].flatten(1)
-        parts = x.to(self.device).flatten(1).split(AT_ONCE)
-        return torch.cat([torch.cdist(part, learnt).amin(1) for part in parts]).mean().cpu()
 
 
 class Loop:
@@ -253,15 +188,6 @@ def check_asked(options: argparse.Namespace, folder: Path) -> None:
     kept.write_text(json.dumps({**before, **asked}))
 
 
-def sampled(task: Task, diffusion: Diffusion, **how: Any) -> Tensor:
-    """Samples of all classes in turn, always of the same noise; ``how`` is of :meth:`Diffusion.sample`."""
-    chance, made = torch.Generator().manual_seed(0), []
-    for labels in task.asked.split(AT_ONCE):
-        more: Any = {"class_labels": labels, "generator": chance, "progress": False, **how}
-        made.append(diffusion.sample((len(labels), *task.shape), **more).clamp(-1, 1).cpu())
-    return torch.cat(made)
-
-
 def result(task: Task, name: str, seed: int, steps: int, folder: Path) -> Iterator[Row]:
     """Train one, and judge its samples at every scale of guidance; those of the first seed are drawn."""
     torch.manual_seed(seed)
@@ -319,33 +245,19 @@ def number_of(given: str) -> tuple[str, int]:
     return name, int(number)
 
 
-def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.quality",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--data", default="digits", help="digits, fashion-mnist, or a folder of folders")
-    parser.add_argument("--size", type=int, help="of the images of a folder")
+def asked() -> argparse.ArgumentParser:
+    parser = arguments("quality", __doc__, seeds=5)
     parser.add_argument("--seconds", type=float, default=60, help="of the processor, for each network")
     parser.add_argument("--steps", nargs="+", type=number_of, default=[], metavar="NAME=N")
     parser.add_argument("--parts", nargs="+", type=float, default=[1.0], help="of the budget, each by itself")
     usual = [name for name in NAMES if name != "before"]
     parser.add_argument("--networks", nargs="+", choices=NAMES, default=usual)
-    parser.add_argument("--channels", type=int, nargs="+", default=[32, 64, 128])
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--seeds", type=int, default=5, help="how many; with 0 steps are timed, no more")
     parser.add_argument("--first", type=int, default=0, help="of the seeds")
     parser.add_argument("--scales", type=float, nargs="+", default=[*SCALES], help="of guidance")
-    parser.add_argument("--samples", type=int, default=2000, help="at most; as many real ones are the floor")
-    parser.add_argument("--device", default="cpu", help="to train and to sample on")
     parser.add_argument("--out", type=Path, default=Path("runs/quality"))
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    chosen = parsed()
-    with float32_products(False, torch.device(chosen.device)):
-        main(chosen)
+    run(main, asked())

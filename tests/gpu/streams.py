@@ -117,7 +117,8 @@ def _compared(setting: Setting, made: Any, x: Tensor, expected: Tensor, **given:
 def _encoded(setting: Setting, n: int) -> dict[str, float]:
     """An encoder tells of all so far after each part."""
     network: dict[str, Any] = {"channels": (4, 6), "num_groups": 2, "num_blocks": 1, "strides": 4}
-    encoder: Any = filled(Encoder(n, 2, 5, causal=True, **network))  # type: ignore[arg-type]
+    made: Any = Encoder(n, 2, 5, causal=True, **network)
+    encoder = filled(made)
     x = data(encoder, SIZES[n])
     axis = SIZES[n].index(max(SIZES[n]))
     stream = Stream(copy.deepcopy(encoder).to(setting.device), axis=axis)
