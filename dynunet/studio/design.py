@@ -1,6 +1,7 @@
 """The Design tab: options of a network, and the U that they are."""
 
 import asyncio
+import gc
 from asyncio import to_thread
 from collections.abc import Mapping
 from functools import lru_cache
@@ -31,11 +32,17 @@ def build(page: Page) -> None:
 
 
 def prepare() -> None:
-    """Draw the first network of every page: what that imports, which takes seconds, none then waits for."""
+    """Draw the first network of every page: what that imports, which takes seconds, none then waits for.
+
+    What is in memory by then stays there, and is taken out of what Python searches for garbage: going through
+    all of torch stops every page for a quarter of a second, over and over.
+    """
     dims = int(_FIRST["spatial_dims"])
     given = _key(usual(dims, _FIRST["of"])), _key({**_FIRST, "size": _SIZES[dims]})
     _described(*given)
     _memory(*given)
+    gc.collect()
+    gc.freeze()
 
 
 Key = tuple[tuple[str, str], ...]
@@ -59,7 +66,8 @@ class Design:
     """The tab of one page."""
 
     def __init__(self, page: Page) -> None:
-        self.page, self.waiting, self.turn = page, 0, asyncio.Lock()
+        self.page, self.waiting = page, 0
+        self.turn, self.memory_turn = asyncio.Lock(), asyncio.Lock()
         page.shape |= _FIRST
         self._begin()
         with ui.row().classes("w-full no-wrap items-start gap-8"):
@@ -157,13 +165,21 @@ class Design:
                 return
             self._show(found)
             self.page.changed()
-            if isinstance(found, Exception):
+        if not isinstance(found, Exception):
+            await self._say_memory(number, *given)
+
+    async def _say_memory(self, number: int, *given: Key) -> None:
+        """In a turn of its own, as it takes as long as the drawing, and the next one need not wait for it."""
+        async with self.memory_turn:
+            if number != self.waiting:
                 return
-            try:  # afterwards, as it takes as long again
-                words = await to_thread(_memory, *given)
-                self.memory.set_text(words if number == self.waiting else "")
+            try:
+                words: Any = await to_thread(_memory, *given)
             except (ValueError, TypeError) as error:
-                self._show(error)
+                words = error
+            if number != self.waiting:
+                return
+            self._show(words) if isinstance(words, Exception) else self.memory.set_text(words)
 
     def _show(self, found: Described | Exception) -> None:
         wrong = isinstance(found, Exception)

@@ -14,11 +14,11 @@ from ..training.overview import runs_below
 from .launch import begin, groups, resume, train_arguments
 from .page import Page
 from .run_card import RunCard, Seen, charted, watched
-from .widgets import chooser, copied, form, problems
+from .widgets import chooser, copied, folded, problems
 
 __all__ = ["build"]
 
-_LOOK, _SEARCH = 1.0, 10.0  # seconds between looks at the runs that are shown, and between searches for runs
+_LOOK, _SEARCH = 2.0, 10.0  # seconds between looks at the runs that are shown, and between searches for runs
 _SHARE = 50  # at least so many times as long as they took: the processor is for training
 
 
@@ -57,8 +57,7 @@ class Training:
         self.command = copied("command line", "train-command")
         ui.button("Start", icon="play_arrow", on_click=self._start).props('data-button="start"')
         for title, flags in groups().items():
-            with ui.expansion(title).classes("w-full").props("dense"):
-                form(flags, self.page.data, self.page.changed)
+            folded(title, flags, self.page.data, self.page.changed)
 
     def _there(self) -> None:
         with ui.row().classes("w-full items-center"):

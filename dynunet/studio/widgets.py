@@ -13,7 +13,7 @@ from ..cli.main import in_words
 from ..data.errors import printable, shown
 from .page import Page
 
-__all__ = ["chooser", "copied", "form", "problems", "said"]
+__all__ = ["chooser", "copied", "folded", "form", "problems", "said"]
 
 _LONGEST = 4000  # characters of a message
 _PAUSE = 100  # ms without a key, before a text is taken
@@ -25,6 +25,18 @@ def form(flags: Iterable[Flag], texts: Texts, changed: Callable[[], None]) -> No
     with ui.grid(columns="repeat(auto-fill, minmax(11rem, 1fr))").classes("w-full gap-x-4 gap-y-1"):
         for flag in flags:
             field(flag, texts, changed)
+
+
+def folded(title: str, flags: Iterable[Flag], texts: Texts, changed: Callable[[], None]) -> None:
+    """A form below its title, made when it is unfolded first: a browser renders all that is there anew
+    whenever anything on the page changes."""
+
+    def unfolded() -> None:
+        if part.value and not part.default_slot.children:
+            with part:
+                form(flags, texts, changed)
+
+    part = ui.expansion(title, on_value_change=unfolded).classes("w-full").props("dense")
 
 
 def field(flag: Flag, texts: Texts, changed: Callable[[], None]) -> Any:
