@@ -53,6 +53,7 @@ def serve(folders: Sequence[Path], port: int, show: bool) -> None:
         ui.context.client.on_connect(lambda: page.remember(app.storage.tab))
 
     design.prepare()
+    ui.add_css(Path(__file__).with_name("style.css"), shared=True)
     core.app.add_middleware(OnlyThisPage, port=port)  # type: ignore[arg-type]
     app.on_startup(lambda: say(f"the studio is at {address}; Ctrl-C ends it, and no training"))
     app.on_shutdown(stop_all)
@@ -66,6 +67,7 @@ def serve(folders: Sequence[Path], port: int, show: bool) -> None:
         favicon="🎛️",
         show=False,
         reload=False,
+        tailwind=False,
         show_welcome_message=False,
         reconnect_timeout=30,
         fastapi_docs=False,

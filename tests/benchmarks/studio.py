@@ -4,7 +4,8 @@ A run is begun as the studio begins it, with a thread for each core, and a real 
 and over, and uses it. Times are taken in the browser, by its own clock: of a page from the request to the U
 that is drawn, of a request alone to its last byte, of an interaction from the event to what it changes. The
 steps of the run in windows of equal length, without a studio and with a page that is open on its Train tab,
-one after the other in turn, say how much slower it is.
+one after the other in turn, say how much slower it is; where they vary by more than that, the share of the
+processors that studio and browser take meanwhile says it.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import psutil
 from PIL import Image
 from selenium.common.exceptions import TimeoutException
 
@@ -113,11 +115,21 @@ def steps_a_second(log: Path, seconds: float) -> float:
     return (int(last["step"]) - int(first["step"])) / (float(last["seconds"]) - float(first["seconds"]))
 
 
+def processor_time(of: psutil.Process) -> float:
+    """Seconds, of a process and all that it has begun."""
+    times = [process.cpu_times() for process in (of, *of.children(recursive=True))]
+    return sum(t.user + t.system for t in times)
+
+
 def slowed(
     root: Path, run: Path, downloads: Path, seconds: float, rounds: int
-) -> tuple[list[float], list[float]]:
-    """Steps a second without a studio, and with a page that shows the run."""
-    without, beside = [], []
+) -> tuple[list[float], list[float], list[float]]:
+    """Steps a second without a studio, and with a page that shows the run, and the share of all cores that
+    the studio, the browser and its driver take."""
+    without, beside, shares = [], [], []
+    trains = process_of(run)
+    assert trains is not None, "the run has ended"
+    here, training = psutil.Process(), psutil.Process(trains.pid)
     for _ in range(rounds):
         without.append(steps_a_second(run / "log.csv", seconds))
         with served(root) as address, ExitStack() as ends:
@@ -125,8 +137,11 @@ def slowed(
             ends.callback(browser.close)
             browser.tab("train")
             browser.reads("status", "training")
+            began, before = time.monotonic(), processor_time(here) - processor_time(training)
             beside.append(steps_a_second(run / "log.csv", seconds))
-    return without, beside
+            taken = processor_time(here) - processor_time(training) - before
+            shares.append(taken / (time.monotonic() - began) / (os.cpu_count() or 1))
+    return without, beside, shares
 
 
 def table(title: str, found: dict[str, list[float]]) -> str:
@@ -174,9 +189,10 @@ def measured(root: Path, options: argparse.Namespace, ends: ExitStack) -> None:
     until(lambda: len(read_log(run / "log.csv")) > 2, "the run trains")
     measure("beside training")
     if options.rounds:
-        without, beside = slowed(root, run, root, options.seconds, options.rounds)
-        share = 1 - sum(beside) / sum(without)
-        print(f"steps a second without a page {without}, with one {beside}: {share:.1%} slower")
+        without, beside, shares = slowed(root, run, root, options.seconds, options.rounds)
+        slower = 1 - sum(beside) / sum(without)
+        print(f"steps a second without a page {without}, with one {beside}: {slower:.1%} slower")
+        print(f"the page takes {np.median(shares):.1%} of the cores' time, at most {max(shares):.1%}")
     print(f"load after: {os.getloadavg()}")
 
 

@@ -259,6 +259,21 @@ def test_what_is_typed_in_outlives_the_page_and_every_tab_of_the_browser_has_its
     assert memories[0]["network"] == {"channels": "4 8"}
 
 
+_QUASAR = {"no-wrap", "text-negative"}  # of its own style sheet
+
+
+def test_every_class_has_a_style() -> None:
+    folder = Path(launch.__file__).parent
+    code = "".join(file.read_text() for file in folder.glob("*.py"))
+    given = " ".join(
+        text for call in re.findall(r"\.classes\(([^)]*)\)", code) for text in re.findall('"(.*?)"', call)
+    )
+    defined = re.findall(r"^  \.(\S+) {", (folder / "style.css").read_text().replace("\\", ""), re.MULTILINE)
+    unused = set(defined) - set(given.split())
+    assert not unused
+    assert set(given.split()) - {"failed"} <= {*defined, *_QUASAR}  # a status stands in a condition
+
+
 # Training
 
 
