@@ -1,9 +1,8 @@
 """The Design tab: options of a network, and the U that they are."""
 
 import asyncio
-import gc
 from asyncio import to_thread
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -32,17 +31,11 @@ def build(page: Page) -> None:
 
 
 def prepare() -> None:
-    """Draw the first network of every page: what that imports, which takes seconds, none then waits for.
-
-    What is in memory by then stays there, and is taken out of what Python searches for garbage: going through
-    all of torch stops every page for a quarter of a second, over and over.
-    """
+    """Draw the first network of every page: what that imports, which takes seconds, none then waits for."""
     dims = int(_FIRST["spatial_dims"])
     given = _key(usual(dims, _FIRST["of"])), _key({**_FIRST, "size": _SIZES[dims]})
     _described(*given)
     _memory(*given)
-    gc.collect()
-    gc.freeze()
 
 
 Key = tuple[tuple[str, str], ...]
@@ -60,6 +53,14 @@ def _described(texts: Key, shape: Key) -> Described:
 @lru_cache(64)
 def _memory(texts: Key, shape: Key) -> str:
     return memory_of(dict(texts), dict(shape))
+
+
+async def _found(function: Callable[..., Any], *given: Key) -> Any:
+    """What a function gives in a thread of its own, or the error that it raises."""
+    try:
+        return await to_thread(function, *given)
+    except (ValueError, TypeError) as error:
+        return error
 
 
 class Design:
@@ -157,10 +158,7 @@ class Design:
             if number != self.waiting:
                 return
             given = _key(self.page.network), _key(self.page.shape)
-            try:
-                found: Any = await to_thread(_described, *given)
-            except (ValueError, TypeError) as error:
-                found = error
+            found = await _found(_described, *given)
             if number != self.waiting:
                 return
             self._show(found)
@@ -173,10 +171,7 @@ class Design:
         async with self.memory_turn:
             if number != self.waiting:
                 return
-            try:
-                words: Any = await to_thread(_memory, *given)
-            except (ValueError, TypeError) as error:
-                words = error
+            words = await _found(_memory, *given)
             if number != self.waiting:
                 return
             self._show(words) if isinstance(words, Exception) else self.memory.set_text(words)

@@ -6,6 +6,7 @@ requests here, or have its name point to this address (DNS rebinding): so only r
 nothing from elsewhere, and to show the page inside no other.
 """
 
+import gc
 import socket
 import webbrowser
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -53,6 +54,9 @@ def serve(folders: Sequence[Path], port: int, show: bool) -> None:
         ui.context.client.on_connect(lambda: page.remember(app.storage.tab))
 
     design.prepare()
+    # A search for garbage that goes through all of torch would keep every page waiting, again and again.
+    gc.collect()
+    gc.freeze()
     ui.add_css(Path(__file__).with_name("style.css"), shared=True)
     core.app.add_middleware(OnlyThisPage, port=port)  # type: ignore[arg-type]
     app.on_startup(lambda: say(f"the studio is at {address}; Ctrl-C ends it, and no training"))

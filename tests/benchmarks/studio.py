@@ -130,6 +130,10 @@ def slowed(
     trains = process_of(run)
     assert trains is not None, "the run has ended"
     here, training = psutil.Process(), psutil.Process(trains.pid)
+
+    def of_page() -> float:
+        return processor_time(here) - processor_time(training)
+
     for _ in range(rounds):
         without.append(steps_a_second(run / "log.csv", seconds))
         with served(root) as address, ExitStack() as ends:
@@ -137,10 +141,9 @@ def slowed(
             ends.callback(browser.close)
             browser.tab("train")
             browser.reads("status", "training")
-            began, before = time.monotonic(), processor_time(here) - processor_time(training)
+            began, before = time.monotonic(), of_page()
             beside.append(steps_a_second(run / "log.csv", seconds))
-            taken = processor_time(here) - processor_time(training) - before
-            shares.append(taken / (time.monotonic() - began) / (os.cpu_count() or 1))
+            shares.append((of_page() - before) / (time.monotonic() - began) / (os.cpu_count() or 1))
     return without, beside, shares
 
 
