@@ -21,7 +21,7 @@ PARTS = {"learn": ("china.jpg", 400), "judge": ("flower.jpg", 100)}  # a photogr
 Pair = dict[str, Tensor]  # a picture (C, H, W) in [-1, 1] as "x0", and its labels (H, W) as "target"
 
 
-def make(folder: Path, parts: Mapping[str, tuple[str, int]] = PARTS) -> None:
+def make(folder: Path, parts: Mapping[str, tuple[str, int]] | None = None) -> None:
     """Handwritten digits on photographs, ``learn`` and ``judge``, each with ``images`` and ``masks``.
 
     Digits and photographs are scikit-learn's. Those to judge by are others: the second half of the digits
@@ -29,7 +29,7 @@ def make(folder: Path, parts: Mapping[str, tuple[str, int]] = PARTS) -> None:
     """
     rng = np.random.default_rng(0)
     digits = load_digits(return_X_y=True)[0].reshape(-1, 8, 8) / 16
-    for part, (name, number) in parts.items():
+    for part, (name, number) in (parts or PARTS).items():
         photo = load_sample_image(name).astype(float)
         of_part = digits[: len(digits) // 2] if part == "learn" else digits[len(digits) // 2 :]
         for kind in ("images", "masks"):

@@ -1,75 +1,92 @@
-"""Memory that is given back at once: which blocks are mapped, and that training learns the same with it."""
+"""Memory that is given back at once: which blocks are mapped, and that training learns the same with it.
 
-import ctypes
+A block is mapped only where the heap has no gap for it, so most of this is done in processes that have none.
+"""
+
+import json
+import subprocess
+import sys
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 import torch
-from torch import Tensor
 
 from dynunet import Diffusion, Trainer, UNet, allocator
-from dynunet.allocator import compact_memory, has_glibc
+from dynunet.allocator import has_glibc
 
 needs_glibc = pytest.mark.skipif(not has_glibc(), reason="it is an option of glibc's allocator")
 
+# mallinfo2's hblks is the number of blocks that are mapped by themselves.
+BEGINNING = """
+import ctypes, json, sys
+import torch
+from dynunet import Diffusion, Trainer, UNet
+from dynunet.allocator import compact_memory
 
-class _Mallinfo(ctypes.Structure):
-    """Of ``mallinfo2``: hblks is the number of blocks that are mapped by themselves."""
+names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+fields = [(name, ctypes.c_size_t) for name in names]
+library = ctypes.CDLL(None)
+library.mallinfo2.restype = type("Mallinfo", (ctypes.Structure,), {"_fields_": fields})
 
-    _fields_: ClassVar = [
-        (name, ctypes.c_size_t)
-        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
-    ]
-
-
-def mapped(size: int) -> int:
-    """How many blocks are mapped for a tensor of so many bytes."""
-    library = ctypes.CDLL(None)
-    library.mallinfo2.restype = _Mallinfo
+def mapped(size):
     before = library.mallinfo2().hblks
     tensor = torch.empty(size, dtype=torch.uint8)
-    after = library.mallinfo2().hblks
-    del tensor
-    return after - before
+    return library.mallinfo2().hblks - before
+
+sizes = [2 << 20, 8 << 20, 31 << 20]
+mapped(sizes[-1])  # from here on the heap would hold smaller ones
+"""
+
+
+def result(script: str, *arguments: object) -> object:
+    """What a script prints, as JSON, in a process of its own."""
+    command = [sys.executable, "-W", "ignore", "-c", BEGINNING + script, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @needs_glibc
-@pytest.mark.parametrize("mebibytes", [2, 8, 31])
-def test_large_blocks_are_mapped_by_themselves(mebibytes: int) -> None:
-    with compact_memory(False):
-        pass
+def test_large_blocks_are_mapped_by_themselves() -> None:
+    """From a mebibyte on, and as usual afterwards, also after an error."""
+    found = result("""
+with compact_memory():
+    within = [mapped(size) for size in sizes]
+    small = mapped(1 << 16)
+try:
     with compact_memory():
-        assert mapped(mebibytes << 20) == 1
-        assert mapped(1 << 16) == 0
-    assert mapped(mebibytes << 20) == 0
-
-
-@needs_glibc
-def test_it_ends_with_an_error() -> None:
-    with pytest.raises(ZeroDivisionError), compact_memory():
-        _ = 1 / 0
-    assert mapped(2 << 20) == 0
+        1 / 0
+except ZeroDivisionError:
+    pass
+with compact_memory(False):
+    after = [mapped(size) for size in sizes]
+print(json.dumps([within, small, after]))
+""")
+    assert found == [[1, 1, 1], 0, [0, 0, 0]]
 
 
 @needs_glibc
 def test_training_gives_memory_back_and_learns_the_same(tmp_path: Path) -> None:
-    data, found, blocks = torch.rand(8, 1, 64), {}, {}
-    for compact in (False, True):
-        blocks[compact] = []
+    found = result(
+        """
+data, blocks, states = torch.rand(8, 1, 64), {}, []
+for compact in (True, False):
+    class Model(Diffusion):
+        def loss(self, x0, **given):
+            blocks.setdefault(compact, []).append(mapped(2 << 20))
+            return super().loss(x0, **given)
 
-        class Model(Diffusion):
-            def loss(self, x0: Tensor, **given: object) -> Tensor:
-                blocks[compact].append(mapped(2 << 20))  # noqa: B023
-                return super().loss(x0, **given)  # type: ignore[arg-type]
-
-        torch.manual_seed(0)
-        model = Model(UNet(1, 1, channels=(4, 8), num_groups=2, time_embedding=True))
-        options = {"batch_size": 2, "sample_every": 0, "progress": False, "cpu": True}
-        trainer = Trainer(model, data, tmp_path / str(compact), compact_memory=compact, **options)
-        found[compact] = trainer.fit(steps=3).state_dict()
-    assert blocks == {False: [0] * 3, True: [1] * 3}
-    assert all(torch.equal(value, found[True][name]) for name, value in found[False].items())
+    torch.manual_seed(0)
+    model = Model(UNet(1, 1, channels=(4, 8), num_groups=2, time_embedding=True))
+    options = {"batch_size": 2, "sample_every": 0, "progress": False, "cpu": True, "tensorboard": False}
+    trainer = Trainer(model, data, f"{sys.argv[1]}/{compact}", compact_memory=compact, **options)
+    states.append(trainer.fit(steps=3).state_dict())
+same = all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+print(json.dumps([blocks[True], blocks[False], same]))
+""",
+        tmp_path,
+    )
+    assert found == [[1, 1, 1], [0, 0, 0], True]
 
 
 def test_another_c_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
