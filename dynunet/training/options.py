@@ -82,8 +82,8 @@ class TrainOptions:
     device: str | None = None
     """Device of the one process: cpu, cuda, cuda:1, mps, ...; by default the fastest."""
     compact_memory: bool = False
-    """Give memory of the CPU back as soon as it is free (glibc only): a third less is taken, and as much as
-    is planned, but steps take 1 to 12 % longer."""
+    """Give memory of the CPU back as soon as it is free (glibc only): about a quarter less is taken, and as
+    much as is planned, but steps take 1 to 12 % longer."""
 
     def __post_init__(self) -> None:
         if self.batch_size is not None:
