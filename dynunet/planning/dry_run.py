@@ -3,8 +3,8 @@
 The forward and backward pass run on torch's ``meta`` device, where a tensor has a shape and no data. Python's
 and autograd's references are the real ones, so a block lives from the operator that makes it until nothing
 refers to it, as it would with numbers; convolutions take the algorithm that they would take on the CPU.
-What no operator returns is not seen. Of that the copies that oneDNN makes for a convolution are counted, as
-they were measured: the other scratch memory of torch's kernels was found to be small.
+What no operator returns is not seen: scratch memory inside torch's kernels, which on the CPU was found to be
+small beside the rest.
 """
 
 import weakref
@@ -23,29 +23,31 @@ from ..summary.counting import fused_attention, on_meta
 __all__ = ["Event", "Trace", "dry_run"]
 
 _ONEDNN, _CONVOLUTION = torch.ops.aten.mkldnn_convolution.default, torch.ops.aten.convolution.default
-_CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
-_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of axes
-_BLOCK = 16  # channels that oneDNN has side by side
 
 
 class Event(NamedTuple):
-    """A block is taken, or given back: then its size is 0. ``scratch`` says that oneDNN takes it on a CPU."""
+    """A block is taken, or given back: then its size is 0.
+
+    ``recorded`` says whether autograd makes nodes for the operators around it: not inside of a function that
+    has a backward pass of its own, such as a convolution beyond three axes.
+    """
 
     block: int
     size: int
-    scratch: bool = False
+    recorded: bool = False
 
 
 class Trace(NamedTuple):
     """The memory of a step.
 
     Attributes:
-        weights: bytes of all parameters.
-        events: what happens in the forward and the backward pass.
+        weights: bytes of each parameter.
+        forward, backward: what happens in each of the two passes.
     """
 
-    weights: int
-    events: list[Event]
+    weights: list[int]
+    forward: list[Event]
+    backward: list[Event]
 
 
 def dry_run(model: nn.Module, batch: Mapping[str, Tensor]) -> Trace:
@@ -61,12 +63,13 @@ def dry_run(model: nn.Module, batch: Mapping[str, Tensor]) -> Trace:
         with _FusedAttention(), recorder:
             given = {name: torch.empty_like(value, device="meta") for name, value in batch.items()}
             loss = copied.loss(**given)
+            forward, recorder.events = recorder.events, []
             _backward(loss)
             del loss, given
             for weight in copied.parameters():
                 weight.grad = None
     left = [Event(block, 0) for block in recorder.known.values()]  # in cycles of references
-    return Trace(sum(p.nbytes for p in copied.parameters()), [*recorder.events, *left])
+    return Trace([p.nbytes for p in copied.parameters()], forward, [*recorder.events, *left])
 
 
 def _backward(loss: Tensor) -> None:
@@ -102,7 +105,6 @@ class _Recorder(TorchDispatchMode):
         for value in tree_leaves(result):
             if isinstance(value, Tensor):
                 self._note(value.untyped_storage())
-        self._note_scratch(func, args, result)
         return result
 
     def _note(self, storage: Any) -> None:
@@ -110,33 +112,9 @@ class _Recorder(TorchDispatchMode):
         if size and address not in self.known:
             self.count += 1
             self.known[address] = self.count
-            self.events.append(Event(self.count, size))
+            self.events.append(Event(self.count, size, torch.is_grad_enabled()))
             weakref.finalize(storage, self._gone, address, self.count)
-
-    def _note_scratch(self, func: Any, args: Any, result: Any) -> None:
-        """Copies with blocks of channels side by side, of what a convolution reads and of what it makes.
-
-        In the forward pass one of the two is there beside the result, in the backward pass both. There are
-        none where the channels are last already.
-        """
-        if func is _CONVOLUTION:
-            x, weight, y = *args[:2], result
-        elif func is _CONVOLUTION_BACKWARD:
-            y, x, weight = args[:3]
-        else:
-            return
-        if any(_has_channels_last(tensor) for tensor in (x, weight)):
-            return
-        copies = [_BLOCK * -(-t.shape[1] // _BLOCK) * (t.nbytes // t.shape[1]) for t in (x, y)]
-        self.count += 1
-        size = max(copies) if func is _CONVOLUTION else sum(copies)
-        self.events += [Event(self.count, size, scratch=True), Event(self.count, 0, scratch=True)]
 
     def _gone(self, address: int, block: int) -> None:
         if self.known.pop(address, None) is not None:
             self.events.append(Event(block, 0))
-
-
-def _has_channels_last(tensor: Tensor) -> bool:
-    layout = _CHANNELS_LAST.get(tensor.ndim)
-    return layout is not None and tensor.is_contiguous(memory_format=layout) and not tensor.is_contiguous()

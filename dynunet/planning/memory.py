@@ -1,8 +1,8 @@
 """The memory that training takes, before anything is computed.
 
 A dry run (:mod:`dynunet.planning.dry_run`) records the blocks of memory of one step. On a GPU, torch's
-allocator has their sum in use. On the CPU a process has it resident that gives back what is free at once
-(:mod:`dynunet.allocator`), as training with ``compact_memory`` does; without it up to twice as much.
+allocator has their sum in use. On the CPU the process has more resident, for the allocator of the C library
+leaves gaps: :mod:`dynunet.planning.heap` replays them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..arguments import choice
 from .dry_run import Event, dry_run
+from .heap import resident
 
 __all__ = ["DEVICES", "USABLE", "Device", "TrainingMemory", "training_memory"]
 
@@ -26,8 +27,8 @@ class TrainingMemory(NamedTuple):
 
     Attributes:
         tensors: the most that tensors have in use at once.
-        resident: the most that the device's memory holds: on a GPU the same, on the CPU with the copies that
-            convolutions make.
+        resident: the most that the device's memory holds: on a GPU the same, on the CPU with the gaps of the
+            allocator.
         state: of ``tensors`` what stays from step to step, whatever the batch: the weights, Adam's two
             moments and the moving average. The rest are gradients and what is computed on the way.
     """
@@ -40,10 +41,8 @@ class TrainingMemory(NamedTuple):
 def training_memory(model: nn.Module, batch: Mapping[str, Tensor], device: Device = "cpu") -> TrainingMemory:
     """Estimate the memory of training a model, weights and optimiser included, in float32.
 
-    On the CPU it holds for ``compact_memory=True``: else the C library keeps gaps between tensors, and a
-    process has up to twice as much resident. Beyond it come torch and the other libraries (about 0.4 GB on
-    the CPU), files that are kept decoded, and on a GPU the scratch memory of cuDNN and what CUDA takes for
-    itself.
+    Beyond it come torch and the other libraries (about 0.4 GB on the CPU), files that are kept decoded, and
+    on a GPU the scratch memory of cuDNN and what CUDA takes for itself.
 
     Args:
         model: a :class:`dynunet.Diffusion`, a :class:`dynunet.Supervised` or another module with a ``loss``,
@@ -64,10 +63,9 @@ def training_memory(model: nn.Module, batch: Mapping[str, Tensor], device: Devic
     """
     choice(device, DEVICES, "device")
     trace = dry_run(model, batch)
-    state = _COPIES * trace.weights
-    tensors = state + most_in_use(event for event in trace.events if not event.scratch)
-    resident = tensors if device == "gpu" else state + most_in_use(trace.events)
-    return TrainingMemory(tensors, resident, state)
+    state = _COPIES * sum(trace.weights)
+    tensors = state + most_in_use([*trace.forward, *trace.backward])
+    return TrainingMemory(tensors, tensors if device == "gpu" else max(resident(trace), tensors), state)
 
 
 def most_in_use(events: Iterable[Event]) -> int:

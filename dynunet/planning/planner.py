@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 
-from ..allocator import compact_memory, has_glibc
 from ..arguments import choice, integer, positive
 from ..data import DataOptions
 from ..defaults import channels_for
@@ -76,11 +75,6 @@ class Plan:
         return _around(self.data, self.budget, self.device)
 
     @property
-    def compact(self) -> bool:
-        """Whether memory is given back as soon as it is free, which is what the estimate holds for."""
-        return self.device == "cpu" and has_glibc()
-
-    @property
     def network(self) -> dict[str, Any]:
         """Arguments of :class:`dynunet.UNet` or :class:`dynunet.Encoder`."""
         return network_options(self.choice, self.width)
@@ -119,8 +113,6 @@ class Plan:
         made["batch_size"] = self.choice.batch
         if self.steps is not None:
             made["steps"] = self.steps
-        if self.compact:
-            made["compact_memory"] = True
         if self.class_weights is not None:
             made["class_weights"] = list(self.class_weights)
         return made
@@ -216,8 +208,7 @@ def _last_in_time(
     paces: list[float] = []
     for candidate in growing:
         model = model_of(found.data, candidate, found.width, where).train()
-        with compact_memory(found.compact):
-            pace = seconds_per_step(model, batch_of(found.data, candidate))
+        pace = seconds_per_step(model, batch_of(found.data, candidate))
         if paces and pace > most:
             break
         paces.append(pace)

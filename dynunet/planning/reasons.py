@@ -115,10 +115,6 @@ def _memory(plan: "Plan") -> Iterator[tuple[str, str]]:
         return
     decoded = f", of which decoded files {amount(plan.data.decoded)}" * bool(plan.data.decoded)
     yield "", f"and around it {amount(plan.around)}{decoded}; the rest is libraries"
-    if plan.compact:
-        yield "", "what is free is given back at once (compact_memory): steps take 1 to 12 % longer for it"
-    else:
-        yield "", "counted without gaps between tensors, which the C library here may leave"
 
 
 def _work(plan: "Plan") -> Iterator[tuple[str, str]]:

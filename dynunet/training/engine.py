@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .._devices import moved, placed
-from ..allocator import compact_memory
 from ..averages import decay
 from ..compiling import begin_step
 from ..diffusion.noise import hashed
@@ -287,12 +286,11 @@ def engine(model: nn.Module, options: Chosen) -> Iterator[Engine]:
         raise ImportError("Trainer needs accelerate: pip install 'dynunet[train]'") from error
     fresh, alone = not AcceleratorState._shared_state, not PartialState._shared_state
     try:
-        with compact_memory(options.compact_memory):
-            made = Engine(model, options)
-            device = made.accelerator.device
-            generators = torch.random.fork_rng([device] if device.type == "cuda" else [])
-            with generators, float32_products(made.options.tf32, device):
-                yield made
+        made = Engine(model, options)
+        device = made.accelerator.device
+        generators = torch.random.fork_rng([device] if device.type == "cuda" else [])
+        with generators, float32_products(made.options.tf32, device):
+            yield made
     finally:
         if fresh:  # another engine may want another precision, which accelerate refuses
             # Or another device, which it would not hear of.

@@ -81,9 +81,6 @@ class TrainOptions:
     """Use the CPU even if there is a GPU."""
     device: str | None = None
     """Device of the one process: cpu, cuda, cuda:1, mps, ...; by default the fastest."""
-    compact_memory: bool = False
-    """Give memory of the CPU back as soon as it is free (glibc only): about a quarter less is taken, and as
-    much as is planned, but steps take 1 to 12 % longer."""
 
     def __post_init__(self) -> None:
         if self.batch_size is not None:
@@ -105,7 +102,7 @@ class TrainOptions:
             raise ValueError(f"ema must be below 1, got {self.ema}")
         object.__setattr__(self, "ema_lengths", _lengths(self.ema_lengths))
         choice(self.decay, ("cosine", "constant"), "decay")
-        for name in ("compile", "tf32", "compact_memory"):
+        for name in ("compile", "tf32"):
             flag(getattr(self, name), name)
         self._check_device()
         choice(self.compile_mode, COMPILE_MODES, "compile_mode")

@@ -198,7 +198,9 @@ if __name__ == "__main__":
     parser.add_argument(
         "--photographs", nargs="+", choices=PHOTOGRAPHS, default=PHOTOGRAPHS, help="on which to learn"
     )
-    parser.add_argument("--results", type=Path, help="file of what was trained: not trained again")
+    parser.add_argument(
+        "--results", type=Path, help="file of what was trained by the same flags: not trained again"
+    )
     parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of all")
     parser.add_argument("--ema", type=float, default=0.98, help="decay of the averaged weights of all")
     warnings.simplefilter("ignore")

@@ -3,8 +3,7 @@
 Random networks of one to four axes, with options of all kinds, are trained for two steps by the trainer, each
 in a process of its own. Measured is the most that the process had resident beyond what it had after a tiny
 network was trained, which imports all that is imported late. Each is sized so that its tensors take from 500
-to 750 MB, so that a process stays below 2 GB. Compared is :func:`dynunet.planning.training_memory`, which is
-for ``compact_memory``, with which they are trained unless ``--usual`` is given. Seconds are the processor's.
+to 750 MB, so that a process stays below 2 GB. Compared is :func:`dynunet.planning.training_memory`.
 """
 
 import argparse
@@ -17,7 +16,6 @@ import warnings
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from time import process_time
 from typing import Any, NamedTuple
 
 import torch
@@ -106,53 +104,50 @@ class _Items(Dataset[dict[str, Tensor]]):
         return self.case.item()
 
 
-def _train(case: Case, compact: bool) -> None:
+def _train(case: Case) -> None:
     with TemporaryDirectory() as folder:
         options = {"sample_every": 0, "validate_every": 0, "tensorboard": False, "cpu": True}
-        options["compact_memory"] = compact
         trainer = Trainer(
             case.model("cpu"), _Items(case), folder, batch_size=case.batch, progress=False, **options
         )
         trainer.fit(steps=_STEPS)
 
 
-def measure(seed: int, compact: bool) -> dict[str, Any]:
+def measure(seed: int) -> dict[str, Any]:
     """One case in this process."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(THREADS)
     for segments in (False, True):
-        _train(Case(2, segments, {"channels": (4, 8), "num_groups": 2}, 2, (8, 8)), compact)
+        _train(Case(2, segments, {"channels": (4, 8), "num_groups": 2}, 2, (8, 8)))
     case = drawn(seed)
     estimate = case.estimate()
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
-    before, start = high_water_mark(), process_time()
-    _train(case, compact)
+    before = high_water_mark()
+    _train(case)
     return {
         "dims": case.dims,
-        "seconds": process_time() - start,
         "measured": high_water_mark() - before,
         "tensors": estimate.tensors,
         "estimate": estimate.resident,
     }
 
 
-def main(first: int, num: int, results: Path | None, usual: bool) -> None:
+def main(first: int, num: int, results: Path | None) -> None:
     """Measure cases, one after the other, and print a table and the errors in all."""
-    print("seed axes  measured   tensors  estimate seconds  estimate / measured")
+    print(f"{'seed':>4} axes {'measured':>9} {'tensors':>9} {'estimate':>9}  estimate / measured")
     known = {} if results is None else _read(results)
     ratios = []
     for seed in range(first, first + num):
-        found = known.get(seed) or _measured_apart(seed, usual)
+        found = known.get(seed) or _measured_apart(seed)
         if found is None:
             continue
         if results is not None and seed not in known:
             with results.open("a") as file:
                 file.write(json.dumps({"seed": seed, **found}) + "\n")
         ratios.append(found["estimate"] / found["measured"])
-        sizes = " ".join(f"{found[name] / 1e6:6.0f} MB" for name in ("measured", "tensors", "estimate"))
-        ratio, seconds = ratios[-1], found["seconds"]
-        print(f"{seed:>4} {found['dims']:>4} {sizes} {seconds:7.1f}  {ratio:.3f}", flush=True)
+        sizes = (f"{found[name] / 1e6:6.0f} MB" for name in ("measured", "tensors", "estimate"))
+        print(f"{seed:>4} {found['dims']:>4} {' '.join(sizes)}  {ratios[-1]:.3f}", flush=True)
     if ratios:
         errors = sorted(abs(r - 1) for r in ratios)
         most = errors[int(0.9 * (len(errors) - 1))]
@@ -161,9 +156,9 @@ def main(first: int, num: int, results: Path | None, usual: bool) -> None:
         print(f"{len(ratios)} networks: {said}, {span}")
 
 
-def _measured_apart(seed: int, usual: bool) -> dict[str, Any] | None:
+def _measured_apart(seed: int) -> dict[str, Any] | None:
     """One case in a process of its own; None if it fails, which is said."""
-    command = [sys.executable, "-m", __spec__.name, "--one", str(seed), *(["--usual"] if usual else [])]
+    command = [sys.executable, "-m", __spec__.name, "--one", str(seed)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         print(f"{seed:>4} failed: {done.stderr.strip().splitlines()[-1:]}", flush=True)
@@ -182,10 +177,9 @@ if __name__ == "__main__":
     parser.add_argument("--first", type=int, default=1000, help="seed of the first network")
     parser.add_argument("--num", type=int, default=40, help="networks")
     parser.add_argument("--one", type=int, help="measure one network, in this process")
-    parser.add_argument("--usual", action="store_true", help="keep memory as the C library usually does")
     parser.add_argument("--results", type=Path, help="file of what was measured: not measured again")
     given = parser.parse_args()
     if given.one is not None:
-        print(json.dumps(measure(given.one, compact=not given.usual)))
+        print(json.dumps(measure(given.one)))
     else:
-        main(given.first, given.num, given.results, given.usual)
+        main(given.first, given.num, given.results)

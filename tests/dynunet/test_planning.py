@@ -11,13 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn.functional import conv1d, conv2d, conv3d
 
 from dynunet import Diffusion, Encoder, Supervised, UNet
 from dynunet.data import DataOptions
 from dynunet.data.spec import DataSpec
 from dynunet.planning import Fingerprint, TrainingMemory, plan_for, planner, training_memory
-from dynunet.planning.dry_run import _Recorder
+from dynunet.planning.dry_run import Event, _Recorder
+from dynunet.planning.heap import Heap
 from dynunet.planning.memory import most_in_use
 from dynunet.planning.patches import candidates
 from dynunet.planning.sizes import memory_size
@@ -220,30 +220,11 @@ def test_tensors_are_those_of_a_real_step(dims: int) -> None:
             given = {name: value.clone() for name, value in batch.items()}
             model.train().loss(**given).backward()
         weights = 4 * sum(p.nbytes for p in model.parameters())
-        real = weights + most_in_use(event for event in recorder.events if not event.scratch)
+        real = weights + most_in_use(recorder.events)
         # On the meta device a convolution of one channel may lay out its result otherwise, and be copied;
         # and no values are looked at, which takes masks.
         assert 0.99 * real <= training_memory(model, batch).tensors <= 1.12 * real
         assert training_memory(model, batch, "gpu").resident <= training_memory(model, batch).resident
-
-
-@pytest.mark.parametrize("dims", [1, 2, 3])
-def test_convolutions_copy_what_has_no_channels_last(dims: int) -> None:
-    """As blocks of 16 channels: the input or the result when it is made, then both for the gradients."""
-    convolve = (conv1d, conv2d, conv3d)[dims - 1]
-    x, weight = torch.ones(3, 5, *(6,) * dims), torch.ones(20, 5, *(1,) * dims)
-
-    def copies(x: Tensor) -> list[int]:
-        recorder = _Recorder()
-        with recorder:
-            convolve(x.requires_grad_(), weight).sum().backward()
-        return [event.size for event in recorder.events if event.scratch and event.size]
-
-    of_a_channel = x[:, 0].nbytes
-    assert copies(x) == [32 * of_a_channel, (16 + 32) * of_a_channel]
-    layout = {2: torch.channels_last, 3: torch.channels_last_3d}.get(dims)
-    if layout is not None:
-        assert copies(x.detach().to(memory_format=layout)) == []
 
 
 def test_the_model_is_not_changed() -> None:
@@ -253,6 +234,42 @@ def test_the_model_is_not_changed() -> None:
     assert not model.training
     assert all(p.grad is None for p in model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Event]:
+    """Blocks that are taken and given back, each once."""
+    events, there = [], []
+    for number in range(draw(st.integers(1, 30))):
+        if there and draw(st.booleans()):
+            events.append(Event(there.pop(draw(st.integers(0, len(there) - 1))), 0))
+        size = draw(st.sampled_from((24, 4000, 10**6, 2 * 10**6, 5 * 10**6, 40 << 20)))
+        events.append(Event(number, size, draw(st.booleans())))
+        there.append(number)
+    return events
+
+
+@settings(max_examples=100, deadline=None)
+@given(histories(), st.sampled_from((0.0, 0.4, 1.0)))
+def test_the_heap_holds_what_is_in_use(events: list[Event], taken: float) -> None:
+    heap = Heap()
+    heap.run(events, taken)
+    assert heap.most >= most_in_use(events)
+    placed = [(start, size) for start, size in heap._blocks.values() if start is not None]
+    parts = sorted([*placed, *heap._starts.items(), *heap._scraps])
+    ends = [start + size for start, size in parts]
+    assert [start for start, _ in parts] == [0, *ends[:-1]][: len(parts)]  # no overlap, nothing left out
+    assert (ends[-1] if ends else 0) == heap._end
+
+
+def test_gaps_fit_again_unless_scraps_are_taken() -> None:
+    size, pair = 10**6, (Event(2, 2 * 10**6, True), Event(2, 0))
+    again = [Event(0, 3 * 10**6), Event(0, 0), Event(1, size, True), *pair, Event(3, size, True)]
+    again += [Event(1, 0), Event(4, size, True)]
+    free, crowded = Heap(), Heap()
+    free.run(again, 0.0)
+    crowded.run(again, 1.0)
+    assert free.most < crowded.most
 
 
 @pytest.mark.parametrize("text", ["", "8", "GB", "-1GB", "8 GBs", "0MB", "nanGB", 0, float("inf")])
