@@ -554,9 +554,10 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
             teacher: follow the paths of this model; False to follow those of the data on average, for which
                 this model is evaluated no more.
             resume: go on with an interrupted run, see :meth:`dynunet.Trainer.fit`.
-            options: of :class:`dynunet.Trainer`, whose learning rate is by default half of that of training,
-                and of :meth:`predict`: ``guidance_scale`` and the like, of this model as the teacher, become
-                part of the new one.
+            options: of :class:`dynunet.Trainer`, whose learning rate is by default half of that of training
+                and whose precision is "no", as answers are compared that are nearly the same; and of
+                :meth:`predict`: ``guidance_scale`` and the like, of this model as the teacher, become part
+                of the new one.
 
         Returns:
             The new model, with the averaged weights.
@@ -576,6 +577,8 @@ class Diffusion(AroundNetwork, Checkpoint, nn.Module):
         given = options.get("options")
         if options.get("lr", given and given.lr) is None:
             options["lr"] = usual_rate(width(student)) / 2
+        if options.get("precision", given.precision if given else "auto") == "auto":
+            options["precision"] = "no"
         return Trainer(student, dataset, out, **options).fit(train_steps, resume=resume)
 
     def export(

@@ -290,3 +290,11 @@ class Network(Remembers, Checkpoint, nn.Module):
             "strides": [list(stride) for stride in self.strides],
             "kernel_size": [list(level.kernel_size) for level in self.levels],
         }
+
+
+def network_within(model: nn.Module) -> Network | None:
+    """The UNet or Encoder in a model, None if its network is of another library."""
+    network: Any = model
+    while not isinstance(network, Network) and hasattr(network, "model"):
+        network = network.model
+    return network if isinstance(network, Network) else None

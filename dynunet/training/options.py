@@ -14,6 +14,7 @@ from ..defaults import examples_in_batch
 _FIXED = ("lr", "weight_decay", "warmup", "decay", "clip", "ema", "precision", "loss", "seed")
 
 
+PRECISIONS = ("auto", "no", "bf16", "fp16")
 _LR_OF_ONE, _HIGHEST_LR, _LR_OF_OTHERS = 0.064, 4e-3, 2e-4
 
 Loss = Literal["l2", "l1", "huber", "l1+stft", "ce", "dice", "dice+ce", "focal", "auto"]
@@ -48,8 +49,9 @@ class TrainOptions:
     """Lengths of power-function averages to store, in parts of the training, from which dynunet.average makes
     one of any length: 0.05 0.1 is usual. Each takes the memory of the weights, and on the disk up to 17 times
     that; none costs nothing."""
-    precision: Literal["no", "bf16", "fp16"] = "no"
-    """Mixed precision; fp16 needs a GPU."""
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    """Mixed precision: auto is bf16 on a CPU that has instructions for it, for a network that is faster by
+    them, else no, and that of the run if one is resumed; fp16 needs a GPU."""
     tf32: bool = True
     """Compute products of float32 in TF32 where the GPU can; False for the full float32."""
     loss: Loss = "l2"
@@ -106,7 +108,7 @@ class TrainOptions:
             flag(getattr(self, name), name)
         self._check_device()
         choice(self.compile_mode, COMPILE_MODES, "compile_mode")
-        choice(self.precision, ("no", "bf16", "fp16"), "precision")
+        choice(self.precision, PRECISIONS, "precision")
         choice(self.loss, self.losses, "loss")
 
     def _check_device(self) -> None:

@@ -1,10 +1,21 @@
-"""TF32: products of float32 that a GPU's tensor cores compute from 10 bits of each factor's 23."""
+"""In which precision products are computed: bf16 on CPUs that are faster by it, TF32 on GPUs.
 
-from collections.abc import Iterator
+bfloat16 has 8 bits of a factor, TF32 has 11, of the 24 of float32; both have its range. Sums are of float32.
+"""
+
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import nn
+
+from ..nn.network import network_within
+
+_BF16 = ("avx512_bf16", "amx_bf16")  # instructions, by their names in torch
+# Channels of the first level from which steps of a U-Net are 1.3 to 1.9 times quicker in bf16, by the number
+# of axes. On 8x8 pixels they take as long as in float32; with four axes none was quicker.
+_LEAST_WIDTH: Mapping[int, int] = {1: 32, 2: 32, 3: 16}
 
 _BACKENDS: Any = torch.backends
 # Of matrix products, convolutions and recurrent layers.
@@ -14,6 +25,25 @@ _SETTINGS = (_BACKENDS.cuda.matmul, _BACKENDS.cudnn.conv, _BACKENDS.cudnn.rnn)
 def has_tf32(device: torch.device) -> bool:
     """True if the chip can compute in TF32."""
     return device.type == "cuda" and torch.cuda.is_tf32_supported()
+
+
+def usual_precision(model: nn.Module, device: torch.device) -> Literal["no", "bf16"]:
+    """bf16 where steps of training take less time by it: see :data:`_LEAST_WIDTH`.
+
+    Only group norm is as quick in bf16 as in float32, and transposed convolution is slower.
+    """
+    network = network_within(model)
+    if network is None or device.type != "cpu" or not _multiplies_bf16():
+        return "no"
+    spec = network.spec
+    least = _LEAST_WIDTH.get(spec.spatial_dims)
+    quick = spec.norm == "group" and "transpose" not in spec.upsample
+    return "bf16" if quick and least is not None and spec.channels[0] >= least else "no"
+
+
+def _multiplies_bf16() -> bool:
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name) for name in _BF16)
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..data.spec import self_supervised_by
-from ..nn.network import Network
+from ..nn.network import network_within
+from ..runs import chosen_device
 from .augmentation import fitted
 from .engine import engine
 from .failures import advice
@@ -21,6 +22,8 @@ from .loop import Callback, Loop
 from .noisy_targets import check_model
 from .options import TrainOptions, chosen, train_options
 from .order import example
+from .precision import usual_precision
+from .record import RUN, read_record
 
 
 class Trainer:
@@ -123,13 +126,23 @@ class Trainer:
         """
         options = self.options if steps is None else replace(self.options, steps=steps)
         size = example(self.dataset)["x0"].shape[1:] if options.batch_size is None else ()
-        options = chosen(options, width(self.model), size)
+        options = chosen(replace(options, precision=self._precision(resume)), width(self.model), size)
         with advice(), Interrupts() as interrupts, engine(self.model, options) as running:
             check_folder(self.out, resume, self.overwrite)
             running.accelerator.wait_for_everyone()
             with locked(self.out) if running.main else nullcontext():
                 check_folder(self.out, resume, self.overwrite)  # once more, where no other process writes
                 return Loop(self, running, interrupts, resume).run()
+
+    def _precision(self, resume: bool) -> Any:
+        """That of the options, or of the run that is resumed, or the usual one."""
+        options, record = self.options, self.out / RUN
+        if options.precision != "auto":
+            return options.precision
+        if resume and record.is_file():
+            return read_record(record)["options"].get("precision", "no")
+        device = chosen_device("cpu" if options.cpu else options.device)
+        return usual_precision(self.model, device)
 
 
 def _trainable(model: Any) -> nn.Module:
@@ -143,10 +156,8 @@ def _trainable(model: Any) -> nn.Module:
 
 def width(model: nn.Module) -> int | None:
     """The channels of the first level of its network, None if that is of another library."""
-    network: Any = model
-    while not isinstance(network, Network) and hasattr(network, "model"):
-        network = network.model
-    return network.spec.channels[0] if isinstance(network, Network) else None
+    network = network_within(model)
+    return None if network is None else network.spec.channels[0]
 
 
 def _held_out(dataset: Any, validation: Any) -> Any:

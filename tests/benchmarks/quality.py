@@ -69,6 +69,7 @@ class Trained(NamedTuple):
 TRAINED = {
     "trainer": Trained({}, {}),
     "command": Trained(GENERATION, {}),
+    "bf16": Trained(GENERATION, {"precision": "bf16"}),
     "before": Trained({}, {"lr": 2e-4, "batch_size": 16}),
 }
 SCALES = (1.0, 1.25, 1.5, 2.0)  # of guidance

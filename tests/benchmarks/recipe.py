@@ -40,10 +40,15 @@ class Recipe(NamedTuple):
 
 
 RECIPES: dict[str, Callable[[Tensor], Recipe]] = {
-    "before": lambda x: Recipe({}, {"lr": 2e-4, "batch_size": 16}),
-    "rate and batch": lambda x: Recipe({}, {"batch_size": examples_in_batch(x.shape[2:])}),
-    "today": lambda x: Recipe(GENERATION, {"batch_size": examples_in_batch(x.shape[2:])}),
+    "before": lambda x: Recipe({}, {"lr": 2e-4, "batch_size": 16, "precision": "no"}),
+    "rate and batch": lambda x: _of_today({}, x, "no"),
+    "light": lambda x: _of_today(GENERATION, x, "no"),
+    "light, bf16": lambda x: _of_today(GENERATION, x, "bf16"),
 }
+
+
+def _of_today(network: Mapping[str, Any], x: Tensor, precision: str) -> Recipe:
+    return Recipe(network, {"batch_size": examples_in_batch(x.shape[2:]), "precision": precision})
 
 
 def speech() -> tuple[Tensor, Tensor]:
@@ -84,7 +89,9 @@ def seconds_of_step(x: Tensor, recipe: Recipe) -> float:
 
     def step() -> None:
         optimizer.zero_grad()
-        diffusion.loss(x[: recipe.training["batch_size"]]).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.training["precision"] == "bf16"):
+            loss = diffusion.loss(x[: recipe.training["batch_size"]])
+        loss.backward()
         optimizer.step()
 
     return seconds_of_steps({"": step})[""]

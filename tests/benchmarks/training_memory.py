@@ -3,7 +3,8 @@
 Random networks of one to four axes, with options of all kinds, are trained for two steps by the trainer, each
 in a process of its own. Measured is the most that the process had resident beyond what it had after a tiny
 network was trained, which imports all that is imported late. Each is sized so that its tensors take from 500
-to 750 MB, so that a process stays below 2 GB. Compared is :func:`dynunet.planning.training_memory`.
+to 750 MB, so that a process stays below 2 GB; what cannot be trained, such as batch norm of single values, is
+said and passed over. Compared is :func:`dynunet.planning.training_memory`.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import random
 import subprocess
 import sys
 import warnings
+from itertools import count
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -138,7 +140,9 @@ def main(first: int, num: int, results: Path | None) -> None:
     print(f"{'seed':>4} axes {'measured':>9} {'tensors':>9} {'estimate':>9}  estimate / measured")
     known = {} if results is None else _read(results)
     ratios = []
-    for seed in range(first, first + num):
+    for seed in count(first):
+        if len(ratios) == num:
+            break
         found = known.get(seed) or _measured_apart(seed)
         if found is None:
             continue

@@ -1,4 +1,4 @@
-"""TF32 in training: on where the chip has it, settings that agree, and all as before in the end."""
+"""bf16 and TF32 in training: on where the chip is quicker by it, and all settings as before in the end."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from dynunet import Diffusion, Encoder, UNet
 from dynunet.training import TrainOptions, engine, precision
 
 from .trainers import trainer
@@ -101,3 +103,54 @@ def test_it_is_used_where_the_chip_has_it_and_written_down(
 def test_a_run_is_resumed_with_the_other_choice(tmp_path: Path) -> None:
     trainer(tmp_path).fit(2)
     trainer(tmp_path, tf32=False).fit(4, resume=True)
+
+
+def wide(dims: int = 1, channels: tuple[int, ...] = (32,), **options: Any) -> Diffusion:
+    return Diffusion(UNet(dims, 1, channels=channels, num_blocks=1, time_embedding=True, **options))
+
+
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        (wide, "bf16"),
+        (lambda: wide(2, (64, 128)), "bf16"),
+        (lambda: wide(3, (16,)), "bf16"),
+        (lambda: Encoder(2, 1, channels=(32,), out_features=2), "bf16"),
+        (lambda: wide(2, (16, 64)), "no"),
+        (lambda: wide(4), "no"),
+        (lambda: wide(norm="instance"), "no"),
+        (lambda: wide(channels=(32, 64), upsample="transpose"), "no"),
+        (nn.Identity, "no"),
+    ],
+)
+def test_bf16_is_usual_where_steps_are_quicker(
+    network: Callable[[], Any], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert TrainOptions().precision == "auto"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert precision.usual_precision(network(), CPU) == expected
+    assert precision.usual_precision(network(), CUDA) == "no"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    assert precision.usual_precision(network(), CPU) == "no"
+
+
+@pytest.mark.parametrize("chip", [True, False])
+def test_a_run_goes_on_in_its_precision_on_another_chip(
+    chip: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "_multiplies_bf16", lambda: chip)
+    trainer(tmp_path, diffusion=wide(), cpu=True).fit(1)
+    expected = "bf16" if chip else "no"
+    assert json.loads((tmp_path / "run.json").read_text())["options"]["precision"] == expected
+    monkeypatch.setattr(precision, "_multiplies_bf16", lambda: not chip)
+    trainer(tmp_path, diffusion=wide(), cpu=True).fit(2, resume=True)
+    other = "no" if chip else "bf16"
+    with pytest.raises(ValueError, match="precision"):
+        trainer(tmp_path, diffusion=wide(), cpu=True, precision=other).fit(3, resume=True)
+
+
+def test_distillation_compares_in_full_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_multiplies_bf16", lambda: True)
+    quiet: Any = {"sample_every": 0, "progress": False, "tensorboard": False, "cpu": True}
+    wide().distill(torch.zeros(4, 1, 8), tmp_path, train_steps=1, batch_size=2, **quiet)
+    assert json.loads((tmp_path / "run.json").read_text())["options"]["precision"] == "no"
