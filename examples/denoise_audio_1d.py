@@ -1,6 +1,6 @@
 """Denoise speech: train a U-Net on several voices and many noises, and judge it by voices it never heard.
 
-    python examples/denoise_audio_1d.py                   # telephone prompts, an hour on one core
+    python examples/denoise_audio_1d.py                   # telephone prompts, an hour of one core or less
     python examples/denoise_audio_1d.py --train-steps 500
     python examples/denoise_audio_1d.py --data clean/ --other strangers/ --noise noises/ --sample-rate 16000
 

@@ -46,7 +46,7 @@ class Options(with_flags(NetworkOptions, {"attention": ("none", "full")})):
     """how to walk from noise to data: ddpm, dpmpp_2m, unipc or another of dynunet's"""
     sample_steps: int = 20
     """network evaluations per sample"""
-    guidance_scale: float = 1.25
+    guidance_scale: float = 1.15
     """classifier-free guidance; 1 is none, more is clearer and less varied"""
     num_samples: int = 1000
     """samples that are judged"""

@@ -25,7 +25,7 @@ from .dry_run import Event, Trace
 __all__ = ["Heap", "resident"]
 
 TAKEN = 0.3  # of the scraps, where nodes are made
-SAFETY = 1.26  # too much is less of a harm than too little
+SAFETY = 1.275  # too much is less of a harm than too little
 _RUNS = 4  # that are averaged
 _STEPS = 2  # the second begins with the gaps of the first
 _ALIGNMENT, _HEADER, _LEAST = 64, 16, 32  # bytes

@@ -105,7 +105,7 @@ def test_a_run_is_resumed_with_the_other_choice(tmp_path: Path) -> None:
     trainer(tmp_path, tf32=False).fit(4, resume=True)
 
 
-def wide(dims: int = 1, channels: tuple[int, ...] = (32,), **options: Any) -> Diffusion:
+def wide(dims: int = 1, channels: tuple[int, ...] = (16,), **options: Any) -> Diffusion:
     return Diffusion(UNet(dims, 1, channels=channels, num_blocks=1, time_embedding=True, **options))
 
 
@@ -117,9 +117,10 @@ def wide(dims: int = 1, channels: tuple[int, ...] = (32,), **options: Any) -> Di
         (lambda: wide(3, (16,)), "bf16"),
         (lambda: Encoder(2, 1, channels=(32,), out_features=2), "bf16"),
         (lambda: wide(2, (16, 64)), "no"),
-        (lambda: wide(4), "no"),
+        (lambda: wide(4, (32,)), "no"),
+        (lambda: wide(1, (8, 64)), "no"),
         (lambda: wide(norm="instance"), "no"),
-        (lambda: wide(channels=(32, 64), upsample="transpose"), "no"),
+        (lambda: wide(channels=(16, 32), upsample="transpose"), "no"),
         (nn.Identity, "no"),
     ],
 )
