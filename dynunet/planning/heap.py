@@ -9,10 +9,10 @@ That is why a step has often half as much again resident as its tensors have in 
 of such processes: at the fullest moment most gaps were of exactly the size of a block, between two small
 blocks.
 
-The replay below is of this, with chance where it depends on too much: each scrap is taken with a probability,
-:data:`TAKEN`, where autograd makes nodes that stay. That was fitted to 71 networks, and :data:`SAFETY` to 120 others;
-``python -m tests.benchmarks.training_memory`` compares the estimate with others. It cannot be exact: the same
-network took from 0.78 to 0.92 GB in five processes.
+The replay below is of this, with chance where it depends on too much: each scrap is taken with a
+probability, :data:`TAKEN`, where autograd makes nodes that stay. That was fitted to 71 networks, and
+:data:`SAFETY` to 120 others; ``python -m tests.benchmarks.training_memory`` compares the estimate with
+others. It cannot be exact: the same network took from 0.78 to 0.92 GB in five processes.
 """
 
 from bisect import bisect_left, insort
