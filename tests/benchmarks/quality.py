@@ -7,10 +7,10 @@ All have as many channels and learn in one loop: AdamW, whose learning rate fall
 batches of 128, and an average of the weights with a decay of (1 + n) / (10 + n), at most .995; the velocity
 is predicted with a cosine schedule. Only the network differs. "trainer" is ours by :class:`dynunet.Trainer`
 with nothing given but data and channels, "command" what ``dynunet train`` makes of these without a GPU,
-"before" what it made of them in version 0.1. First, steps of all are timed, as seconds of the processor; then
-each takes as many as fit into the budget. That is ``--seconds``, or what the steps of the first network of
-``--steps`` take; ``--parts 1 .5`` adds what is learnt in half of it. The samples take 20 steps of
-DPM-Solver++. Over seeds, medians and the least and largest of
+"float32" the same in this precision, and "before" what it made of them in version 0.1. First, steps of all
+are timed, as seconds of the processor; then each takes as many as fit into the budget. That is ``--seconds``,
+or what the steps of the first network of ``--steps`` take; ``--parts 1 .5`` adds what is learnt in half of
+it. The samples take 20 steps of DPM-Solver++. Over seeds, medians and the least and largest of
 
     agreement    share of samples that a classifier takes for the class that was asked for; it learnt from
                  real images
@@ -69,8 +69,8 @@ class Trained(NamedTuple):
 TRAINED = {
     "trainer": Trained({}, {}),
     "command": Trained(GENERATION, {}),
-    "bf16": Trained(GENERATION, {"precision": "bf16"}),
-    "before": Trained({}, {"lr": 2e-4, "batch_size": 16}),
+    "float32": Trained(GENERATION, {"precision": "no"}),
+    "before": Trained({}, {"lr": 2e-4, "batch_size": 16, "precision": "no"}),
 }
 SCALES = (1.0, 1.25, 1.5, 2.0)  # of guidance
 LR, DECAY = 1e-3, 0.995
@@ -251,7 +251,7 @@ def asked() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=60, help="of the processor, for each network")
     parser.add_argument("--steps", nargs="+", type=number_of, default=[], metavar="NAME=N")
     parser.add_argument("--parts", nargs="+", type=float, default=[1.0], help="of the budget, each by itself")
-    usual = [name for name in NAMES if name != "before"]
+    usual = [name for name in NAMES if name not in ("float32", "before")]
     parser.add_argument("--networks", nargs="+", choices=NAMES, default=usual)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--first", type=int, default=0, help="of the seeds")

@@ -5,11 +5,12 @@ prints the median of each of their figures on data that no network saw, with the
 of each class, of ours ("network"), of MONAI's and of the classical method where there is one. What is held
 out differs from seed to seed, so below them is what ours has more than MONAI's on the same: the mean of the
 seeds, and the interval that holds it with 95 % (Student's t). Results are kept in ``--out``; a second call
-adds its seeds to them.
+with the same flags adds the seeds that are not there.
 """
 
 import argparse
 import csv
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,16 +25,26 @@ OURS, PEER = "network", "monai"
 
 
 def train(example: str, seeds: Sequence[int], flags: Sequence[str], out: Path) -> None:
-    for seed in seeds:
+    known = {_seed(row) for row in _rows(out)}
+    for seed in [seed for seed in seeds if seed not in known]:
         command = [sys.executable, f"examples/{example}.py", "--peer", "--seed", str(seed)]
         subprocess.run([*command, "--out", out.absolute(), *flags], cwd=ROOT, check=True, stdout=sys.stderr)
 
 
-def figures(results: Path) -> dict[str, list[float]]:
+def figures(out: Path) -> dict[str, list[float]]:
     """Each figure by its name, one number for each seed."""
-    with results.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = _rows(out)
     return {name: [float(row[name]) for row in rows] for name in rows[0] if name not in NOT_FIGURES}
+
+
+def _rows(out: Path) -> list[dict[str, str]]:
+    results = out / "results.csv"
+    return [*csv.DictReader(results.read_text().splitlines())] if results.is_file() else []
+
+
+def _seed(row: dict[str, str]) -> int:
+    found = re.search(r"--seed (\d+)", row["flags"])
+    return int(found[1]) if found else 0
 
 
 def main() -> int:
@@ -51,7 +62,7 @@ def main() -> int:
         out = given.out / example
         train(example, range(given.first, given.first + given.seeds), flags, out)
         print(example)
-        found = figures(out / "results.csv")
+        found = figures(out)
         for name, values in found.items():
             print(f"  {name:32} {over_seeds(values)}")
         for name, values in found.items():

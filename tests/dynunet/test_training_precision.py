@@ -106,7 +106,8 @@ def test_a_run_is_resumed_with_the_other_choice(tmp_path: Path) -> None:
 
 
 def wide(dims: int = 1, channels: tuple[int, ...] = (16,), **options: Any) -> Diffusion:
-    return Diffusion(UNet(dims, 1, channels=channels, num_blocks=1, time_embedding=True, **options))
+    options = {"num_blocks": 1, "num_groups": 8, "time_embedding": True, **options}
+    return Diffusion(UNet(dims, 1, channels=channels, **options))
 
 
 @pytest.mark.parametrize(
@@ -115,10 +116,11 @@ def wide(dims: int = 1, channels: tuple[int, ...] = (16,), **options: Any) -> Di
         (wide, "bf16"),
         (lambda: wide(2, (64, 128)), "bf16"),
         (lambda: wide(3, (16,)), "bf16"),
-        (lambda: Encoder(2, 1, channels=(32,), out_features=2), "bf16"),
+        (lambda: Encoder(2, 1, channels=(64,), out_features=2), "bf16"),
         (lambda: wide(2, (16, 64)), "no"),
         (lambda: wide(4, (32,)), "no"),
         (lambda: wide(1, (8, 64)), "no"),
+        (lambda: wide(num_groups=32), "no"),
         (lambda: wide(norm="instance"), "no"),
         (lambda: wide(channels=(16, 32), upsample="transpose"), "no"),
         (nn.Identity, "no"),
