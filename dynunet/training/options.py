@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from math import cos, inf, pi
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from ..arguments import average_length, choice, flag, integer, number, positive
 from ..compiling import COMPILE_MODES, CompileMode
@@ -14,9 +14,9 @@ from ..defaults import examples_in_batch
 _FIXED = ("lr", "weight_decay", "warmup", "decay", "clip", "ema", "precision", "loss", "seed")
 
 
-PRECISIONS = ("auto", "no", "bf16", "fp16")
 _LR_OF_ONE, _HIGHEST_LR, _LR_OF_OTHERS = 0.064, 4e-3, 2e-4
 
+Precision = Literal["auto", "no", "bf16", "fp16"]
 Loss = Literal["l2", "l1", "huber", "l1+stft", "ce", "dice", "dice+ce", "focal", "auto"]
 
 
@@ -49,7 +49,7 @@ class TrainOptions:
     """Lengths of power-function averages to store, in parts of the training, from which dynunet.average makes
     one of any length: 0.05 0.1 is usual. Each takes the memory of the weights, and on the disk up to 17 times
     that; none costs nothing."""
-    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    precision: Precision = "auto"
     """Mixed precision: auto is bf16 on a CPU that has instructions for it, for a network that is faster by
     them, else no, and that of the run if one is resumed; fp16 needs a GPU."""
     tf32: bool = True
@@ -108,7 +108,7 @@ class TrainOptions:
             flag(getattr(self, name), name)
         self._check_device()
         choice(self.compile_mode, COMPILE_MODES, "compile_mode")
-        choice(self.precision, PRECISIONS, "precision")
+        choice(self.precision, get_args(Precision), "precision")
         choice(self.loss, self.losses, "loss")
 
     def _check_device(self) -> None:

@@ -20,7 +20,7 @@ from .folder import check_folder, locked
 from .interrupts import Interrupts
 from .loop import Callback, Loop
 from .noisy_targets import check_model
-from .options import TrainOptions, chosen, train_options
+from .options import Precision, TrainOptions, chosen, train_options
 from .order import example
 from .precision import usual_precision
 from .record import RUN, read_record
@@ -134,7 +134,7 @@ class Trainer:
                 check_folder(self.out, resume, self.overwrite)  # once more, where no other process writes
                 return Loop(self, running, interrupts, resume).run()
 
-    def _precision(self, resume: bool) -> Any:
+    def _precision(self, resume: bool) -> Precision:
         """That of the options, or of the run that is resumed, or the usual one."""
         options, record = self.options, self.out / RUN
         if options.precision != "auto":

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dynunet import Diffusion, Encoder, UNet
+from dynunet.planning.pace import seconds_per_step
 from dynunet.training import TrainOptions, engine, precision
 
 from .trainers import trainer
@@ -157,3 +158,13 @@ def test_distillation_compares_in_full_precision(tmp_path: Path, monkeypatch: py
     quiet: Any = {"sample_every": 0, "progress": False, "tensorboard": False, "cpu": True}
     wide().distill(torch.zeros(4, 1, 8), tmp_path, train_steps=1, batch_size=2, **quiet)
     assert json.loads((tmp_path / "run.json").read_text())["options"]["precision"] == "no"
+
+
+@pytest.mark.parametrize("chip", [True, False])
+def test_a_plan_times_steps_in_the_usual_precision(chip: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_multiplies_bf16", lambda: chip)
+    during: list[bool] = []
+    model: Any = wide()
+    model.model.register_forward_hook(lambda *_: during.append(torch.is_autocast_enabled("cpu")))
+    assert seconds_per_step(model, {"x0": torch.empty(2, 1, 8)}) > 0
+    assert set(during) == {chip}
