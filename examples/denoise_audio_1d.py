@@ -4,13 +4,14 @@
     python examples/denoise_audio_1d.py --train-steps 500
     python examples/denoise_audio_1d.py --data clean/ --other strangers/ --noise noises/ --sample-rate 16000
 
-The U-Net hears the short-time spectrum of a noisy recording and gives a mask for it. With ``--causal True``
-it can do so while the sound comes; with ``--n-fft 0`` it is on the waveform instead.
+The U-Net hears the short-time spectrum of a noisy recording, a picture of times and frequencies, and gives a
+mask for it. With ``--causal True False`` it can do so while the sound comes; with ``--n-fft 0`` it is on the
+waveform instead.
 Every run has a folder of its own under runs/ and a line in runs/results.csv. --resume goes on after Ctrl-C.
 """
 
 from dataclasses import dataclass
-from math import inf
+from math import inf, prod
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from dynunet.nn.flags import with_flags
 
 POWER = 0.6  # of masks, chosen by PESQ and STOI of two women who are neither learnt from nor judged by
 NETWORK = {
-    "channels": (256, 256, 256),
+    "channels": (32, 64, 128),
     "strides": ("2",),
     "kernel_size": ...,
     "upsample": ...,
@@ -57,6 +58,8 @@ class Options(with_flags(NetworkOptions, NETWORK)):
     """samples of a window of the spectrum; 0 for a network on the waveform"""
     hop_length: int | None = None
     """samples from one window to the next; a quarter of them if left out"""
+    patch_size: tuple[int, int] | None = (2, 8)
+    """windows and frequencies that are channels of the U-Net; None for all frequencies of single windows"""
     size: int = 16_384
     """samples in a training example"""
     train_steps: int = 7000
@@ -74,9 +77,11 @@ def main(options: Options) -> None:
     hop = options.hop_length or n_fft // 4
     with explained(folder):
         if n_fft:
-            shape = n_fft // 2 + 1, options.size // hop + 1
-            unet = UNet(1, shape[0], **options.network())
-            network, shift = SpectralMask(unet, n_fft, hop, power=POWER), 1.0
+            windows, frequencies = patch = options.patch_size or (1, n_fft // 2 + 1)
+            size = -(-(options.size // hop + 1) // windows), -(-(n_fft // 2 + 1) // frequencies)
+            shape = prod(patch), *size[: 2 if options.patch_size else 1]
+            unet = UNet(len(shape) - 1, shape[0], **options.network())
+            network, shift = SpectralMask(unet, n_fft, hop, POWER, options.patch_size), 1.0
         else:
             shape = 1, options.size
             unet = UNet(1, 1, cond_channels=1, time_embedding=True, **options.network())
@@ -110,7 +115,7 @@ def main(options: Options) -> None:
     report(folder, options, {"parameters": str(parameters), "seconds": seconds, **figures})
     print(f"\nListen to {folder}/*.wav and look at {folder}/*.png. To try next:")
     waveform = "--n-fft 0 --channels 16 32 64 128 --strides 4 --kernel-size 7 --upsample transpose"
-    suggest("--causal True --norm layer", "--channels 128 128 128", waveform)
+    suggest("--causal True False --norm layer", "--patch-size None --channels 256 256 256", waveform)
 
 
 if __name__ == "__main__":

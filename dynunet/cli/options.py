@@ -3,7 +3,9 @@
 Every field is a flag and has a plain type, so that a run can be written down as JSON.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, make_dataclass, replace
+from math import prod
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from ..supervised import Supervised
 
 _STRIDES = {1: 4}
-_WIDE = (256, 256, 256)
+_WIDE, _NARROW = (256, 256, 256), (32, 64, 128)  # channels of masks, without patches and with them
 _ONE_STEP = 1000.0  # shift of what is noisy itself: at other times the network would be given the target
 
 
@@ -195,6 +197,9 @@ class DiffusionOptions:
     spectral_mask: int | None = None
     """to restore sound: samples of the windows of a spectrogram, such as 256 at 8 kHz, that the network masks
     (dynunet.SpectralMask); by default it works on the waveform"""
+    patch_size: tuple[int, int] | None = (2, 8)
+    """of a spectral mask: windows and frequencies that are channels of the network, which then has an axis of
+    frequencies; None for all frequencies of single windows, without that axis"""
 
 
 @dataclass(frozen=True)
@@ -286,7 +291,7 @@ def build(
             **network.arguments(spatial_dims),
         )
     elif restores and cond_channels == channels:
-        net = _masking(network, n_fft, spatial_dims, channels)
+        net = _masking(network, n_fft, diffusion.patch_size, spatial_dims, channels)
     else:
         raise ValueError(
             "spectral_mask is to restore (noise, coloured, pairs or self_supervised), without coordinates, "
@@ -303,17 +308,28 @@ def build(
     )
 
 
-def _masking(network: NetworkOptions, n_fft: int, spatial_dims: int, channels: int) -> "SpectralMask":
-    """A network whose channels are frequencies, which are wide and as many at every level."""
+def _masking(
+    network: NetworkOptions, n_fft: int, patch_size: tuple[int, int] | None, spatial_dims: int, channels: int
+) -> "SpectralMask":
+    """A network of patches, or one whose channels are all frequencies, wide and as many at every level."""
     from ..nn.spectral_mask import SpectralMask
     from ..nn.unet import UNet
 
-    arguments = {**network.arguments(spatial_dims)}
+    axes = spatial_dims + (patch_size is not None)
+    arguments = {**network.arguments(axes)}
     if network.channels is None:
-        arguments["channels"] = _WIDE
+        arguments["channels"] = _WIDE if patch_size is None else _NARROW
     if network.strides is None:
         arguments["strides"] = 2
-    return SpectralMask(UNet(spatial_dims, channels * (n_fft // 2 + 1), **arguments), n_fft, n_fft // 4)
+    if patch_size is None:
+        inputs = channels * (n_fft // 2 + 1)
+    else:
+        inputs = channels * prod(patch_size)
+        for name, of_frequencies in (("causal", False), ("lookahead", 0)):
+            given = arguments[name]
+            each = [*given] if isinstance(given, Sequence) else [given]
+            arguments[name] = (*(each * spatial_dims if len(each) == 1 else each), of_frequencies)
+    return SpectralMask(UNet(axes, inputs, **arguments), n_fft, n_fft // 4, patch_size=patch_size)
 
 
 def _none(name: str) -> str | None:

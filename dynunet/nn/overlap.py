@@ -16,10 +16,11 @@ class Overlap:
     Args:
         n_fft: length of the Hann windows in entries.
         hop_length: from one to the next.
+        together: how many windows are given at a time, until the signal has ended.
     """
 
-    def __init__(self, n_fft: int, hop_length: int) -> None:
-        self.n_fft, self.hop_length = n_fft, hop_length
+    def __init__(self, n_fft: int, hop_length: int, together: int = 1) -> None:
+        self.n_fft, self.hop_length, self.together = n_fft, hop_length, together
         self.samples: Tensor | None = None  # (..., n), from the beginning of the next window on
         self.pending: Tensor | None = None  # spectra (..., frequencies, windows) whose mask is not known yet
         self.sums: Tensor | None = None  # windows added up, from the beginning of the next one on
@@ -41,10 +42,11 @@ class Overlap:
             more = self.given // self.hop_length + 1 - self.windows
             samples = pad(samples, (0, (more - 1) * self.hop_length + self.n_fft - samples.shape[-1]))
         number = max((samples.shape[-1] - self.n_fft) // self.hop_length + 1, 0)
+        number -= 0 if ended else number % self.together
         self.windows += number
         self.samples = samples[..., number * self.hop_length :].clone()
         if number:
-            rows = samples.unfold(-1, self.n_fft, self.hop_length)
+            rows = samples.unfold(-1, self.n_fft, self.hop_length)[..., :number, :]
             found = torch.fft.rfft(rows * self._window(samples)).transpose(-1, -2)
         else:  # which MKL's transform refuses
             found = torch.complex(*[samples.new_zeros(*samples.shape[:-1], self.n_fft // 2 + 1, 0)] * 2)
@@ -55,11 +57,13 @@ class Overlap:
         """The next part of the signal whose spectra are masked, ``(..., n)``.
 
         Args:
-            mask: ``(..., frequencies, windows)`` of the first windows that are pending.
+            mask: ``(..., frequencies, windows)`` of the first windows that are pending; more are left out.
             ended: whether these are all that are left.
         """
-        pending, number, hop = self.pending, mask.shape[-1], self.hop_length
+        pending, hop = self.pending, self.hop_length
         assert pending is not None
+        mask = mask[..., : pending.shape[-1]]
+        number = mask.shape[-1]
         self.pending, window = pending[..., number:], self._window(mask)
         rows = mask.new_zeros(*mask.shape[:-2], 0, self.n_fft)
         if number:

@@ -1,10 +1,13 @@
 """Noise taken off signals by masks of their spectrograms, which a U-Net estimates."""
 
+from collections.abc import Sequence
+from math import log, prod
 from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from ..arguments import integer, positive
 from ..checkpoints import Checkpoint
@@ -24,7 +27,8 @@ class SpectralMask(Remembers, Checkpoint, nn.Module):
     The U-Net hears the logarithms of the magnitudes and gives the mask, through a sigmoid (Wang et al. 2014,
     "On training targets for supervised speech separation"); the phases stay those of the noisy signal. The
     transform is along the last axis. Its frequencies are channels of the U-Net, whose last axis is that of
-    the windows: a U-Net for signals of as many axes.
+    the windows: a U-Net for signals of as many axes. With ``patch_size`` its channels are a patch of the
+    spectrogram, and the frequencies a further axis, so that what is learnt of a voice holds for a higher one.
 
     In :class:`dynunet.Diffusion` it is for restoration in one step, with ``prediction="sample"``: what is
     masked is ``cond``, the noisy signal, and ``x`` is not looked at; without ``cond`` it is ``x``.
@@ -34,15 +38,19 @@ class SpectralMask(Remembers, Checkpoint, nn.Module):
 
     Args:
         model: ``UNet(spatial_dims, channels * (n_fft // 2 + 1), channels=...)``, where ``channels`` are those
-            of the signals; that of frequency f of channel c is ``c * (n_fft // 2 + 1) + f``.
+            of the signals; that of frequency f of channel c is ``c * (n_fft // 2 + 1) + f``. With
+            ``patch_size`` it is ``UNet(spatial_dims + 1, channels * prod(patch_size), channels=...)``.
         n_fft: length of the Hann windows in entries.
         hop_length: from one window to the next, at most half of ``n_fft``; by default that.
         power: that masks are raised to in evaluation mode. Less than 1 leaves more of the noise, and more of
             the speech of somebody whom the network takes for noise because it has not learnt the voice.
+        patch_size: windows and frequencies of a patch; what the last ones have beyond the spectrogram is
+            silent. None for single windows with all frequencies, without an axis of theirs.
 
     Shape:
         ``(N, channels, *spatial)`` to the same, for any size. The U-Net gets ``size // hop_length + 1``
-        windows in place of the last axis.
+        windows in place of the last axis; with ``patch_size`` as many patches as cover them, and after that
+        axis those that cover the ``n_fft // 2 + 1`` frequencies.
 
     Raises:
         ValueError, TypeError: naming the argument, the rule and the value received.
@@ -52,10 +60,17 @@ class SpectralMask(Remembers, Checkpoint, nn.Module):
     >>> network = SpectralMask(UNet(1, 33, channels=(32, 64)), n_fft=64)
     >>> network(torch.randn(1, 1, 1000)).shape
     torch.Size([1, 1, 1000])
+    >>> SpectralMask(UNet(2, 16, channels=(32, 64)), 64, patch_size=(2, 8))(torch.randn(1, 1, 1000)).shape
+    torch.Size([1, 1, 1000])
     """
 
     def __init__(
-        self, model: UNet, n_fft: int = 256, hop_length: int | None = None, power: float = 1.0
+        self,
+        model: UNet,
+        n_fft: int = 256,
+        hop_length: int | None = None,
+        power: float = 1.0,
+        patch_size: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.n_fft = integer(n_fft, "n_fft", 4)
@@ -63,15 +78,19 @@ class SpectralMask(Remembers, Checkpoint, nn.Module):
         if self.hop_length > n_fft // 2:
             raise ValueError(f"hop_length must be at most half of n_fft, {n_fft // 2}, got {hop_length}")
         self.power = positive(power, "power")
-        _check(model, n_fft // 2 + 1)
+        self.patch_size = None if patch_size is None else _patch(patch_size, n_fft // 2 + 1)
+        size = n_fft // 2 + 1 if self.patch_size is None else prod(self.patch_size)
+        _check(model, size, self.patch_size is not None)
         self.model = model
-        self.spatial_dims = model.spatial_dims
-        self.in_channels = self.out_channels = self.cond_channels = model.in_channels // (n_fft // 2 + 1)
+        self.spatial_dims = axes = model.spatial_dims - (self.patch_size is not None)
+        self.in_channels = self.out_channels = self.cond_channels = model.in_channels // size
         self.num_classes, self.cond_features, self.context_features = None, 0, None
         # Along other axes the network is as causal as the U-Net.
-        self.causal_axes = model.causal_axes
-        ahead = n_fft - 1 + self.hop_length * model.lookaheads[-1]
-        self.lookaheads = (*model.lookaheads[:-1], ahead if self.causal_axes[-1] else 0)
+        self.causal_axes = model.causal_axes[:axes]
+        self._together = 1 if self.patch_size is None else self.patch_size[0]
+        windows = self._together * (1 + model.lookaheads[axes - 1]) - 1
+        ahead = n_fft - 1 + self.hop_length * windows
+        self.lookaheads = (*model.lookaheads[: axes - 1], ahead if self.causal_axes[-1] else 0)
 
     def forward(self, x: Tensor, t: Tensor | None = None, *, cond: Tensor | None = None) -> Tensor:
         """Run the network.
@@ -93,7 +112,7 @@ class SpectralMask(Remembers, Checkpoint, nn.Module):
             raise ValueError(f"cond must have the shape of x, {tuple(x.shape)}, got {tuple(cond.shape)}")
         noisy, memory = x if cond is None else cond, self.memory
         ended = memory is None or memory.ended  # a whole signal is a stream of one part
-        overlap = Overlap(self.n_fft, self.hop_length)
+        overlap = Overlap(self.n_fft, self.hop_length, self._together)
         if memory is not None:
             overlap = memory.kept = memory.kept or overlap
         spectrum = overlap.spectra(noisy.to(torch.promote_types(noisy.dtype, torch.float32)), ended)
@@ -110,22 +129,51 @@ class SpectralMask(Remembers, Checkpoint, nn.Module):
         return None if self.causal_axes[axis] else "its U-Net is not causal: build it with causal=True"
 
     def _mask(self, spectrum: Tensor, dtype: torch.dtype) -> Tensor:
-        """For ``(N, C, *spatial[:-1], frequencies, windows)``, of the same or, in a stream, fewer windows."""
+        """Of the first windows that have none yet, maybe with some beyond the end.
+
+        Args:
+            spectrum: of the next windows, ``(N, C, *spatial[:-1], frequencies, windows)``.
+            dtype: that the U-Net computes in.
+        """
         heard = (spectrum.abs() + _FLOOR).log() / 2
-        mask = self.model(rearrange(heard, "n c ... f t -> n (c f) ... t").to(dtype))
-        mask = torch.sigmoid(_SLOPE * mask.to(spectrum.real.dtype))
-        mask = mask if self.training or self.power == 1 else mask**self.power
-        return rearrange(mask, "n (c f) ... t -> n c ... f t", f=spectrum.shape[-2])
+        if self.patch_size is None:
+            mask = self._unet_mask(rearrange(heard, "n c ... f t -> n (c f) ... t"), dtype)
+            return rearrange(mask, "n (c f) ... t -> n c ... f t", f=spectrum.shape[-2])
+        windows, frequencies = self.patch_size
+        beyond = 0, -heard.shape[-1] % windows, 0, -heard.shape[-2] % frequencies
+        heard = pad(heard, beyond, value=log(_FLOOR) / 2)
+        patch = {"w": windows, "h": frequencies}
+        mask = self._unet_mask(rearrange(heard, "n c ... (f h) (t w) -> n (c w h) ... t f", **patch), dtype)
+        mask = rearrange(mask, "n (c w h) ... t f -> n c ... (f h) (t w)", **patch)
+        return mask[..., : spectrum.shape[-2], :]
+
+    def _unet_mask(self, heard: Tensor, dtype: torch.dtype) -> Tensor:
+        mask = torch.sigmoid(_SLOPE * self.model(heard.to(dtype)).to(heard.dtype))
+        return mask if self.training or self.power == 1 else mask**self.power
 
 
-def _check(model: Any, frequencies: int) -> None:
+def _patch(given: Any, frequencies: int) -> tuple[int, int]:
+    if not isinstance(given, Sequence) or len(given) != 2:
+        raise ValueError(f"patch_size must be two numbers, of windows and of frequencies, got {given!r}")
+    windows, most = (integer(n, f"patch_size[{i}]") for i, n in enumerate(given))
+    if most > frequencies:
+        raise ValueError(f"patch_size[1] must be at most n_fft // 2 + 1, {frequencies}, got {most}")
+    return windows, most
+
+
+def _check(model: Any, size: int, patches: bool) -> None:
     if not isinstance(model, UNet):
         raise TypeError(f"model must be a UNet, got {type(model).__name__}")
+    if patches and model.spatial_dims < 2:
+        raise ValueError("model must have an axis more than the signals, of frequencies, got spatial_dims 1")
+    if patches and model.causal_axes[-1]:
+        raise ValueError("model must not be causal along its last axis, of frequencies, got causal there")
     channels = model.in_channels, model.out_channels
-    if channels[0] % frequencies or channels[0] != channels[1]:
+    if channels[0] % size or channels[0] != channels[1]:
+        of = "prod(patch_size)" if patches else "n_fft // 2 + 1"
         raise ValueError(
-            f"model must have as many in_channels as out_channels, {frequencies} for every channel of the "
-            f"signals, n_fft // 2 + 1, got {channels[0]} and {channels[1]}"
+            f"model must have as many in_channels as out_channels, {size} for every channel of the signals, "
+            f"{of}, got {channels[0]} and {channels[1]}"
         )
     for name in ("cond_channels", "cond_features", "num_classes", "context_features", "time_embedding"):
         if getattr(model, name):

@@ -80,11 +80,19 @@ def test_a_network_that_masks_spectrograms_is_trained_and_restores(sounds: Path,
     run(*data, *network, "--coloured", "--loss", "l1+stft", "--out", made)
     model = Diffusion.from_pretrained(made)
     assert isinstance(model.model, SpectralMask)
-    assert model.model.model.in_channels == 17
+    assert model.model.model.in_channels == 2 * 8
+    assert model.model.model.spatial_dims == 2
     run("denoise", made, sounds, "--out", tmp_path / "out")
     assert len(list((tmp_path / "out").glob("*.wav"))) == 4
     ends(2, *data, *network, "--out", tmp_path / "other")  # which makes new data
     ends(2, *data, *network, "--coloured", "--coordinates", "--out", tmp_path / "other")
+    live = ("--patch-size", 3, 6, "--causal", "True", "--lookahead", 2, "--norm", "layer")
+    run(*data, *network, "--coloured", *live, "--out", tmp_path / "live")
+    causal = Diffusion.from_pretrained(tmp_path / "live").model
+    assert causal.model.causal_axes == (True, False)
+    assert causal.lookaheads == (31 + 8 * (3 * 3 - 1),)
+    run(*data, *network, "--coloured", "--patch-size", "None", "--out", tmp_path / "whole")
+    assert Diffusion.from_pretrained(tmp_path / "whole").model.model.in_channels == 17
 
 
 def test_a_bridge_is_trained_and_restores(sounds: Path, tmp_path: Path) -> None:

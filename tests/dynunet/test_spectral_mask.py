@@ -1,5 +1,6 @@
 """Masks of spectrograms: against NumPy's Fourier transform, and at any rank and size."""
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,24 @@ N_FFT, HOP = 16, 4
 BINS = N_FFT // 2 + 1
 
 
-def network(spatial_dims: int, channels: int = 1, power: float = 1.0, **options: Any) -> SpectralMask:
-    unet = filled(UNet(spatial_dims, channels * BINS, channels=(4, 6), num_groups=2, num_blocks=1, **options))
-    return SpectralMask(unet, N_FFT, HOP, power).double()
+def network(
+    spatial_dims: int,
+    channels: int = 1,
+    power: float = 1.0,
+    patch_size: tuple[int, int] | None = None,
+    **options: Any,
+) -> SpectralMask:
+    axes = spatial_dims + (patch_size is not None)
+    options |= {"channels": (4, 6), "num_groups": 2, "num_blocks": 1}
+    unet = filled(UNet(axes, channels * prod(patch_size or (1, BINS)), **options))
+    return SpectralMask(unet, N_FFT, HOP, power, patch_size).double()
 
 
 def signals(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
 
-def masked(unet: nn.Module, signal: np.ndarray, power: float = 1.0) -> np.ndarray:
+def masked(unet: nn.Module, signal: np.ndarray, patch_size: tuple[int, int] | None = None) -> np.ndarray:
     """``(C, T)`` through the network, by windows that are cut out one by one and added up again."""
     channels, size = signal.shape
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)
@@ -39,29 +48,52 @@ def masked(unet: nn.Module, signal: np.ndarray, power: float = 1.0) -> np.ndarra
     spectra = np.stack(
         [np.fft.rfft(window * padded[:, i : i + N_FFT]) for i in starts], -1
     )  # (C, F, windows)
-    heard = torch.from_numpy(0.5 * np.log(np.abs(spectra) + 1e-2)).reshape(1, channels * BINS, -1)
-    mask = 1 / (1 + np.exp(-3 * unet(heard)[0].detach().numpy().reshape(spectra.shape)))
+    heard, number = 0.5 * np.log(np.abs(spectra) + 1e-2), len(starts)
+    if patch_size is None:
+        made = _sigmoid(unet(torch.from_numpy(heard).reshape(1, channels * BINS, number)))
+        mask = made.reshape(heard.shape)
+    else:
+        w, h = patch_size
+        silent = np.full((1, channels * w * h, -(-number // w), -(-BINS // h)), 0.5 * np.log(1e-2))
+        given, mask = silent, np.empty_like(heard)
+        places = [*np.ndindex(heard.shape)]
+        there = [(0, (c * w + t % w) * h + f % h, t // w, f // h) for c, f, t in places]
+        for place, at in zip(places, there, strict=True):
+            given[at] = heard[place]
+        made = _sigmoid(unet(torch.from_numpy(given)))
+        for place, at in zip(places, there, strict=True):
+            mask[place] = made[at]
     out, weight = np.zeros_like(padded), np.zeros(padded.shape[1])
-    for i, spectrum in zip(starts, np.moveaxis(mask**power * spectra, -1, 0), strict=True):
+    for i, spectrum in zip(starts, np.moveaxis(mask * spectra, -1, 0), strict=True):
         out[:, i : i + N_FFT] += window * np.fft.irfft(spectrum, N_FFT)
         weight[i : i + N_FFT] += window**2
     inside = slice(N_FFT // 2, N_FFT // 2 + size)
     return out[:, inside] / weight[inside]
 
 
+def _sigmoid(out: Tensor) -> np.ndarray:
+    return 1 / (1 + np.exp(-3 * out.detach().numpy()))
+
+
+@pytest.mark.parametrize("patch_size", [None, (1, 1), (2, 4), (3, BINS)])
 @pytest.mark.parametrize(("channels", "size"), [(1, 1), (1, 37), (2, 64)])
-def test_the_signal_of_the_masked_spectra(channels: int, size: int) -> None:
-    made, x = network(1, channels), signals(2, channels, size)
-    expected = np.stack([masked(made.model, each.numpy()) for each in x])
+def test_the_signal_of_the_masked_spectra(
+    channels: int, size: int, patch_size: tuple[int, int] | None
+) -> None:
+    made, x = network(1, channels, patch_size=patch_size), signals(2, channels, size)
+    expected = np.stack([masked(made.model, each.numpy(), patch_size) for each in x])
     np.testing.assert_allclose(made(x).detach().numpy(), expected, atol=1e-12)
     np.testing.assert_allclose(
         made(signals(1, 1, 1).expand_as(x), cond=x).detach().numpy(), expected, atol=1e-12
     )
 
 
+@pytest.mark.parametrize("patch_size", [None, (2, 2)])
 @pytest.mark.parametrize("sizes", [(1,), (50,), (3, 21), (2, 3, 18), (2, 1, 2, 9)])
-def test_a_mask_of_ones_changes_nothing_at_any_rank(sizes: tuple[int, ...]) -> None:
-    made, x = network(len(sizes), 2), signals(2, 2, *sizes)
+def test_a_mask_of_ones_changes_nothing_at_any_rank(
+    sizes: tuple[int, ...], patch_size: tuple[int, int] | None
+) -> None:
+    made, x = network(len(sizes), 2, patch_size=patch_size), signals(2, 2, *sizes)
     head: Any = made.model.head[-1]
     nn.init.zeros_(head.weight)
     nn.init.constant_(head.bias, 50.0)
@@ -92,6 +124,18 @@ def test_it_learns_and_restores_in_a_diffusion_model(tmp_path: Path) -> None:
         ({"model": nn.Identity()}, "model must be a UNet, got Identity"),
         ({"model": UNet(1, 10, channels=(4,))}, "9 for every channel of the signals.* got 10 and 10"),
         ({"model": UNet(1, 9, channels=(4,), time_embedding=True)}, "nothing but signals.*time_embedding"),
+        ({"patch_size": (1, 10)}, r"patch_size\[1\] must be at most n_fft // 2 \+ 1, 9, got 10"),
+        ({"patch_size": (0, 3)}, r"patch_size\[0\] must be at least 1, got 0"),
+        ({"patch_size": 3}, "patch_size must be two numbers, of windows and of frequencies, got 3"),
+        ({"patch_size": (1, 3)}, "an axis more than the signals, of frequencies, got spatial_dims 1"),
+        (
+            {"patch_size": (2, 4), "model": UNet(2, 4, channels=(4,))},
+            r"8 for every channel.* prod\(patch_size\), got 4 and 4",
+        ),
+        (
+            {"patch_size": (1, 4), "model": UNet(2, 4, channels=(4,), causal=True)},
+            "not be causal along its last axis, of frequencies",
+        ),
     ],
 )
 def test_what_makes_no_network_is_refused(options: dict[str, Any], rule: str) -> None:
@@ -111,28 +155,38 @@ def test_other_signals_are_refused() -> None:
 @given(
     sizes=st.sampled_from([(1,), (40,), (61,), (3, 37), (2, 1, 33)]),
     n_fft=st.sampled_from([4, 7, 16]),
+    patch_size=st.sampled_from([None, (1, 1), (2, 3), (3, 2)]),
     lookahead=st.integers(0, 3),
     lengths=st.lists(st.integers(0, 20), min_size=1, max_size=4).filter(any),
 )
-def test_a_signal_in_parts(sizes: tuple[int, ...], n_fft: int, lookahead: int, lengths: list[int]) -> None:
-    causal, ahead = [False] * (len(sizes) - 1) + [True], [0] * (len(sizes) - 1) + [lookahead]
-    options: dict[str, Any] = {"num_blocks": 1, "num_groups": 2, "causal": causal, "lookahead": ahead}
-    unet = filled(UNet(len(sizes), 2 * (n_fft // 2 + 1), channels=(4, 6), **options))
-    made, x = SpectralMask(unet, n_fft, max(1, n_fft // 3)).eval(), signals(1, 2, *sizes)
+def test_a_signal_in_parts(
+    sizes: tuple[int, ...], n_fft: int, patch_size: tuple[int, int] | None, lookahead: int, lengths: list[int]
+) -> None:
+    axes, size = len(sizes), prod(patch_size or (n_fft // 2 + 1,))
+    along = [i == axes - 1 for i in range(axes + (patch_size is not None))]
+    options: dict[str, Any] = {"num_blocks": 1, "num_groups": 2, "causal": along}
+    options["lookahead"] = [lookahead if here else 0 for here in along]
+    unet = filled(UNet(len(along), 2 * size, channels=(4, 6), **options))
+    made, x = SpectralMask(unet, n_fft, max(1, n_fft // 3), 1.0, patch_size).eval(), signals(1, 2, *sizes)
     stream = Stream(made)
     torch.testing.assert_close(in_parts(stream, x, lengths), made(x), rtol=1e-9, atol=1e-9)
     assert stream.latency >= n_fft - 1
 
 
-def test_no_output_depends_on_what_comes_later() -> None:
-    options: dict[str, Any] = {"num_blocks": 1, "num_groups": 2, "causal": True, "lookahead": 1}
-    made = SpectralMask(filled(UNet(1, 9, channels=(4, 6), **options)), 16, 5)
-    x = signals(1, 1, 70).requires_grad_()
-    assert made.lookaheads == (20,)
-    for at in (0, 31, 40):
+@pytest.mark.parametrize(("patch_size", "ahead"), [(None, 20), ((2, 3), 30)])
+def test_no_output_depends_on_what_comes_later(patch_size: tuple[int, int] | None, ahead: int) -> None:
+    axes = 1 if patch_size is None else 2
+    options: dict[str, Any] = {"causal": [True, False][:axes], "lookahead": [1, 0][:axes]}
+    options |= {"num_blocks": 1, "num_groups": 2}
+    unet = filled(UNet(axes, prod(patch_size or (9,)), channels=(4, 6), **options))
+    made, x = SpectralMask(unet, 16, 5, 1.0, patch_size), signals(1, 1, 90).requires_grad_()
+    assert made.lookaheads == (ahead,)
+    latest = 0
+    for at in range(30, 50):
         (gradient,) = torch.autograd.grad(made(x)[0, 0, at], x)
-        assert gradient[0, 0, at + 21 :].eq(0).all()
-        assert gradient[0, 0, : at + 17].ne(0).any()
+        assert gradient[0, 0, at + ahead + 1 :].eq(0).all()
+        latest = max(latest, int(gradient[0, 0].nonzero().max()) - at)
+    assert latest >= ahead - 1  # the window's last entry is weighted by nearly nothing
 
 
 def test_what_cannot_stream_is_refused() -> None:
