@@ -62,7 +62,7 @@ class Options(with_flags(NetworkOptions, NETWORK)):
     """windows and frequencies that are channels of the U-Net; None for all frequencies of single windows"""
     size: int = 16_384
     """samples in a training example"""
-    train_steps: int = 12_000
+    train_steps: int = 10_000
     """of training"""
     batch_size: int = 8
     """training examples per step"""
