@@ -30,15 +30,16 @@ def has_tf32(device: torch.device) -> bool:
 def usual_precision(model: nn.Module, device: torch.device) -> Literal["no", "bf16"]:
     """bf16 where steps of training take less time by it: see :data:`_LEAST_WIDTH`.
 
-    Only group norm is as quick in bf16 as in float32, with groups of several channels, and transposed
-    convolution is slower.
+    Only layer norm and, with groups of several channels, group norm are as quick in bf16 as in float32;
+    transposed convolution is slower.
     """
     network = network_within(model)
     if network is None or device.type != "cpu" or not _multiplies_bf16():
         return "no"
     spec = network.spec
     least = _LEAST_WIDTH.get(spec.spatial_dims)
-    quick = spec.norm == "group" and spec.num_groups < spec.channels[0] and "transpose" not in spec.upsample
+    quick = spec.norm == "layer" or (spec.norm == "group" and spec.num_groups < spec.channels[0])
+    quick = quick and "transpose" not in spec.upsample
     return "bf16" if quick and least is not None and spec.channels[0] >= least else "no"
 
 

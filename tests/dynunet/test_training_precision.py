@@ -118,6 +118,7 @@ def wide(dims: int = 1, channels: tuple[int, ...] = (16,), **options: Any) -> Di
         (lambda: wide(2, (64, 128)), "bf16"),
         (lambda: wide(3, (16,)), "bf16"),
         (lambda: Encoder(2, 1, channels=(64,), out_features=2), "bf16"),
+        (lambda: wide(norm="layer", num_groups=32), "bf16"),
         (lambda: wide(2, (16, 64)), "no"),
         (lambda: wide(4, (32,)), "no"),
         (lambda: wide(1, (8, 64)), "no"),
