@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from ..supervised import Supervised
 
 _STRIDES = {1: 4}
-_WIDE, _NARROW = (256, 256, 256), (32, 64, 128)  # channels of masks, without patches and with them
 _ONE_STEP = 1000.0  # shift of what is noisy itself: at other times the network would be given the target
 
 
@@ -291,7 +290,7 @@ def build(
             **network.arguments(spatial_dims),
         )
     elif restores and cond_channels == channels:
-        net = _masking(network, n_fft, diffusion.patch_size, spatial_dims, channels)
+        net = _masking(network, diffusion.patch_size, n_fft, spatial_dims, channels)
     else:
         raise ValueError(
             "spectral_mask is to restore (noise, coloured, pairs or self_supervised), without coordinates, "
@@ -308,17 +307,22 @@ def build(
     )
 
 
+def channels_of_masks(patch_size: tuple[int, int] | None) -> tuple[int, ...]:
+    """Of the network of a spectral mask: frequencies that are channels need many, at every level."""
+    return (256, 256, 256) if patch_size is None else (32, 64, 128)
+
+
 def _masking(
-    network: NetworkOptions, n_fft: int, patch_size: tuple[int, int] | None, spatial_dims: int, channels: int
+    network: NetworkOptions, patch_size: tuple[int, int] | None, n_fft: int, spatial_dims: int, channels: int
 ) -> "SpectralMask":
-    """A network of patches, or one whose channels are all frequencies, wide and as many at every level."""
+    """A network of patches of the spectrogram, or one whose channels are all frequencies."""
     from ..nn.spectral_mask import SpectralMask
     from ..nn.unet import UNet
 
     axes = spatial_dims + (patch_size is not None)
     arguments = {**network.arguments(axes)}
     if network.channels is None:
-        arguments["channels"] = _WIDE if patch_size is None else _NARROW
+        arguments["channels"] = channels_of_masks(patch_size)
     if network.strides is None:
         arguments["strides"] = 2
     if patch_size is None:

@@ -25,6 +25,7 @@ from .options import (
     TrainFlags,
     build,
     build_supervised,
+    channels_of_masks,
 )
 from .words import as_flags, flags_of_command
 
@@ -113,6 +114,7 @@ class Train:
         from ..runs import spec_of_run
 
         data, network, training, said = self.data, self.network, self.training, []
+        masks = self.diffusion.spectral_mask is not None  # whose network is small on long recordings, too
         looked = looked_at(source, data)
         if looked is None:
             return self, ""
@@ -121,12 +123,13 @@ class Train:
         if self.start is not None and data.channels is None:
             data = replace(data, channels=spec_of_run(self.start).channels)
         if data.size is None:
-            examples = self._examples(grids, own, gpu)
+            examples = self._examples(grids, own, gpu or masks)
             data = replace(data, size=examples.size, resize=examples.resize)
             flags = "" if data.size is None else f"--size {' '.join(map(str, data.size))} "
             said.append(f"{flags}{'--resize ' * data.resize}({examples.why})")
         if self.start is None and network.channels is None:
-            network = replace(network, channels=channels_for(dims, gpu))
+            channels = channels_of_masks(self.diffusion.patch_size) if masks else channels_for(dims, gpu)
+            network = replace(network, channels=channels)
             said.append(f"--channels {' '.join(map(str, network.channels))}")
         if not (gpu or data.supervised or self.start):
             network, flags = network.for_processors()
