@@ -114,6 +114,19 @@ def test_what_is_given_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert chosen(tmp_path / "c") == [[4096], False, [4, 8], 16]
 
 
+def test_masks_have_a_network_and_crops_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for i in range(4):
+        soundfile.write(tmp_path / f"in/{i}.wav", np.sin(np.arange(5000) / (5 + i)) / 3, 8000)
+    masks = ["--spectral-mask", 64, "--coloured", "--batch-size", 1, *SMALL]
+    for flags, channels in ((), [32, 64, 128]), (("--patch-size", "None"), [256, 256, 256]):
+        out = tmp_path / f"{len(flags)}"
+        run("train", tmp_path / "in", "--out", out, *flags, *masks)
+        size, _, chosen_channels, _ = chosen(out)
+        assert chosen_channels == channels
+        assert size == [5000], "whole files, where a network on the waveform has crops of 4096"
+
+
 def test_a_lighter_network_without_a_gpu_unless_some_of_it_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
