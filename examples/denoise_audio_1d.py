@@ -11,7 +11,7 @@ Every run has a folder of its own under runs/ and a line in runs/results.csv. --
 """
 
 from dataclasses import dataclass
-from math import inf, prod
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,8 @@ class Options(with_flags(NetworkOptions, NETWORK)):
     """samples of a window of the spectrum; 0 for a network on the waveform"""
     hop_length: int | None = None
     """samples from one window to the next; a quarter of them if left out"""
-    patch_size: tuple[int, int] | None = (2, 8)
-    """windows and frequencies that are channels of the U-Net; None for all frequencies of single windows"""
+    patch_size: tuple[int, int] = (2, 8)
+    """windows and frequencies that are channels of the U-Net; 0 0 for all frequencies of single windows"""
     size: int = 16_384
     """samples in a training example"""
     train_steps: int = 10_000
@@ -77,11 +77,12 @@ def main(options: Options) -> None:
     hop = options.hop_length or n_fft // 4
     with explained(folder):
         if n_fft:
-            windows, frequencies = patch = options.patch_size or (1, n_fft // 2 + 1)
-            size = -(-(options.size // hop + 1) // windows), -(-(n_fft // 2 + 1) // frequencies)
-            shape = prod(patch), *size[: 2 if options.patch_size else 1]
+            patch = options.patch_size if any(options.patch_size) else None
+            windows, frequencies = patch or (1, n_fft // 2 + 1)
+            sizes = -(-(options.size // hop + 1) // windows), -(-(n_fft // 2 + 1) // frequencies)
+            shape = windows * frequencies, *sizes[: 2 if patch else 1]
             unet = UNet(len(shape) - 1, shape[0], **options.network())
-            network, shift = SpectralMask(unet, n_fft, hop, POWER, options.patch_size), 1.0
+            network, shift = SpectralMask(unet, n_fft, hop, POWER, patch), 1.0
         else:
             shape = 1, options.size
             unet = UNet(1, 1, cond_channels=1, time_embedding=True, **options.network())
@@ -115,7 +116,7 @@ def main(options: Options) -> None:
     report(folder, options, {"parameters": str(parameters), "seconds": seconds, **figures})
     print(f"\nListen to {folder}/*.wav and look at {folder}/*.png. To try next:")
     waveform = "--n-fft 0 --channels 16 32 64 128 --strides 4 --kernel-size 7 --upsample transpose"
-    suggest("--causal True False --norm layer", "--patch-size None --channels 256 256 256", waveform)
+    suggest("--causal True False --norm layer", "--patch-size 0 0 --channels 256 256 256", waveform)
 
 
 if __name__ == "__main__":

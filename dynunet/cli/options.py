@@ -196,9 +196,9 @@ class DiffusionOptions:
     spectral_mask: int | None = None
     """to restore sound: samples of the windows of a spectrogram, such as 256 at 8 kHz, that the network masks
     (dynunet.SpectralMask); by default it works on the waveform"""
-    patch_size: tuple[int, int] | None = (2, 8)
+    patch_size: tuple[int, int] = (2, 8)
     """of a spectral mask: windows and frequencies that are channels of the network, which then has an axis of
-    frequencies; None for all frequencies of single windows, without that axis"""
+    frequencies; 0 0 for all frequencies of single windows, without that axis"""
 
 
 @dataclass(frozen=True)
@@ -307,33 +307,33 @@ def build(
     )
 
 
-def channels_of_masks(patch_size: tuple[int, int] | None) -> tuple[int, ...]:
+def channels_of_masks(patch_size: tuple[int, int]) -> tuple[int, ...]:
     """Of the network of a spectral mask: frequencies that are channels need many, at every level."""
-    return (256, 256, 256) if patch_size is None else (32, 64, 128)
+    return (32, 64, 128) if any(patch_size) else (256, 256, 256)
 
 
 def _masking(
-    network: NetworkOptions, patch_size: tuple[int, int] | None, n_fft: int, spatial_dims: int, channels: int
+    network: NetworkOptions, patch_size: tuple[int, int], n_fft: int, spatial_dims: int, channels: int
 ) -> "SpectralMask":
     """A network of patches of the spectrogram, or one whose channels are all frequencies."""
     from ..nn.spectral_mask import SpectralMask
     from ..nn.unet import UNet
 
-    axes = spatial_dims + (patch_size is not None)
-    arguments = {**network.arguments(axes)}
+    patches = any(patch_size)
+    arguments = {**network.arguments(spatial_dims + patches)}
     if network.channels is None:
         arguments["channels"] = channels_of_masks(patch_size)
     if network.strides is None:
         arguments["strides"] = 2
-    if patch_size is None:
-        inputs = channels * (n_fft // 2 + 1)
-    else:
-        inputs = channels * prod(patch_size)
-        for name, of_frequencies in (("causal", False), ("lookahead", 0)):
-            given = arguments[name]
-            each = [*given] if isinstance(given, Sequence) else [given]
-            arguments[name] = (*(each * spatial_dims if len(each) == 1 else each), of_frequencies)
-    return SpectralMask(UNet(axes, inputs, **arguments), n_fft, n_fft // 4, patch_size=patch_size)
+    if not patches:
+        unet = UNet(spatial_dims, channels * (n_fft // 2 + 1), **arguments)
+        return SpectralMask(unet, n_fft, n_fft // 4)
+    for name, of_frequencies in (("causal", False), ("lookahead", 0)):
+        given = arguments[name]
+        each = [*given] if isinstance(given, Sequence) else [given]
+        arguments[name] = (*(each * spatial_dims if len(each) == 1 else each), of_frequencies)
+    unet = UNet(spatial_dims + 1, channels * prod(patch_size), **arguments)
+    return SpectralMask(unet, n_fft, n_fft // 4, patch_size=patch_size)
 
 
 def _none(name: str) -> str | None:

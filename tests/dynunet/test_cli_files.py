@@ -91,7 +91,7 @@ def test_a_network_that_masks_spectrograms_is_trained_and_restores(sounds: Path,
     causal = Diffusion.from_pretrained(tmp_path / "live").model
     assert causal.model.causal_axes == (True, False)
     assert causal.lookaheads == (31 + 8 * (3 * 3 - 1),)
-    run(*data, *network, "--coloured", "--patch-size", "None", "--out", tmp_path / "whole")
+    run(*data, *network, "--coloured", "--patch-size", 0, 0, "--out", tmp_path / "whole")
     assert Diffusion.from_pretrained(tmp_path / "whole").model.model.in_channels == 17
 
 
