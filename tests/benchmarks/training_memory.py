@@ -1,10 +1,10 @@
 """How well the memory of training is estimated: ``python -m tests.benchmarks.training_memory``.
 
-Random networks of one to four axes, with options of all kinds, are trained for two steps by the trainer, each
-in a process of its own. Measured is the most that the process had resident beyond what it had after a tiny
-network was trained, which imports all that is imported late. Each is sized so that its tensors take from 500
-to 750 MB, so that a process stays below 2 GB; what cannot be trained, such as batch norm of single values, is
-said and passed over. Compared is :func:`dynunet.planning.training_memory`.
+Random networks of one to four axes, with options of all kinds, are trained for two steps by the trainer (or
+for ``--steps``), each in a process of its own. Measured is the most that the process had resident beyond what
+it had after a tiny network was trained, which imports all that is imported late. Each is sized so that its
+tensors take from 500 to 750 MB, so that a process stays below 2 GB; what cannot be trained, such as batch norm
+of single values, is said and passed over. Compared is :func:`dynunet.planning.training_memory`.
 """
 
 import argparse
@@ -30,7 +30,6 @@ from dynunet.planning import TrainingMemory, training_memory
 from .harness import THREADS
 from .memory import high_water_mark
 
-_STEPS = 2
 _BYTES = 0.5e9, 0.75e9
 _ASPECTS = (1.0, 1.0, 0.5)
 
@@ -106,27 +105,27 @@ class _Items(Dataset[dict[str, Tensor]]):
         return self.case.item()
 
 
-def _train(case: Case) -> None:
+def _train(case: Case, steps: int) -> None:
     with TemporaryDirectory() as folder:
         options = {"sample_every": 0, "validate_every": 0, "tensorboard": False, "cpu": True}
         trainer = Trainer(
             case.model("cpu"), _Items(case), folder, batch_size=case.batch, progress=False, **options
         )
-        trainer.fit(steps=_STEPS)
+        trainer.fit(steps=steps)
 
 
-def measure(seed: int) -> dict[str, Any]:
+def measure(seed: int, steps: int) -> dict[str, Any]:
     """One case in this process."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(THREADS)
     for segments in (False, True):
-        _train(Case(2, segments, {"channels": (4, 8), "num_groups": 2}, 2, (8, 8)))
+        _train(Case(2, segments, {"channels": (4, 8), "num_groups": 2}, 2, (8, 8)), 2)
     case = drawn(seed)
     estimate = case.estimate()
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
     before = high_water_mark()
-    _train(case)
+    _train(case, steps)
     return {
         "dims": case.dims,
         "measured": high_water_mark() - before,
@@ -135,7 +134,7 @@ def measure(seed: int) -> dict[str, Any]:
     }
 
 
-def main(first: int, num: int, results: Path | None) -> None:
+def main(first: int, num: int, steps: int, results: Path | None) -> None:
     """Measure cases, one after the other, and print a table and the errors in all."""
     print(f"{'seed':>4} axes {'measured':>9} {'tensors':>9} {'estimate':>9}  estimate / measured")
     known = {} if results is None else _read(results)
@@ -143,12 +142,12 @@ def main(first: int, num: int, results: Path | None) -> None:
     for seed in count(first):
         if len(ratios) == num:
             break
-        found = known.get(seed) or _measured_apart(seed)
+        found = known.get((seed, steps)) or _measured_apart(seed, steps)
         if found is None:
             continue
-        if results is not None and seed not in known:
+        if results is not None and (seed, steps) not in known:
             with results.open("a") as file:
-                file.write(json.dumps({"seed": seed, **found}) + "\n")
+                file.write(json.dumps({"seed": seed, "steps": steps, **found}) + "\n")
         ratios.append(found["estimate"] / found["measured"])
         sizes = (f"{found[name] / 1e6:6.0f} MB" for name in ("measured", "tensors", "estimate"))
         print(f"{seed:>4} {found['dims']:>4} {' '.join(sizes)}  {ratios[-1]:.3f}", flush=True)
@@ -160,9 +159,9 @@ def main(first: int, num: int, results: Path | None) -> None:
         print(f"{len(ratios)} networks: {said}, {span}")
 
 
-def _measured_apart(seed: int) -> dict[str, Any] | None:
+def _measured_apart(seed: int, steps: int) -> dict[str, Any] | None:
     """One case in a process of its own; None if it fails, which is said."""
-    command = [sys.executable, "-m", __spec__.name, "--one", str(seed)]
+    command = [sys.executable, "-m", __spec__.name, "--one", str(seed), "--steps", str(steps)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         print(f"{seed:>4} failed: {done.stderr.strip().splitlines()[-1:]}", flush=True)
@@ -170,20 +169,21 @@ def _measured_apart(seed: int) -> dict[str, Any] | None:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _read(results: Path) -> dict[int, dict[str, Any]]:
-    """The cases of an earlier call, by their seeds."""
+def _read(results: Path) -> dict[tuple[int, int], dict[str, Any]]:
+    """The cases of earlier calls, by their seeds and steps."""
     lines = results.read_text().splitlines() if results.is_file() else []
-    return {case["seed"]: case for case in map(json.loads, lines)}
+    return {(case["seed"], case["steps"]): case for case in map(json.loads, lines)}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--first", type=int, default=1000, help="seed of the first network")
     parser.add_argument("--num", type=int, default=40, help="networks")
+    parser.add_argument("--steps", type=int, default=2, help="of training")
     parser.add_argument("--one", type=int, help="measure one network, in this process")
     parser.add_argument("--results", type=Path, help="file of what was measured: not measured again")
     given = parser.parse_args()
     if given.one is not None:
-        print(json.dumps(measure(given.one)))
+        print(json.dumps(measure(given.one, given.steps)))
     else:
-        main(given.first, given.num, given.results)
+        main(given.first, given.num, given.steps, given.results)
