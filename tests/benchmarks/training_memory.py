@@ -3,8 +3,8 @@
 Random networks of one to four axes, with options of all kinds, are trained for two steps by the trainer (or
 for ``--steps``), each in a process of its own. Measured is the most that the process had resident beyond what
 it had after a tiny network was trained, which imports all that is imported late. Each is sized so that its
-tensors take from 500 to 750 MB, so that a process stays below 2 GB; what cannot be trained, such as batch norm
-of single values, is said and passed over. Compared is :func:`dynunet.planning.training_memory`.
+tensors take from 500 to 750 MB, so that a process stays below 2 GB; what cannot be trained, such as batch
+norm of single values, is said and passed over. Compared is :func:`dynunet.planning.training_memory`.
 """
 
 import argparse
