@@ -5,7 +5,7 @@
     python examples/denoise_audio_1d.py --data clean/ --other strangers/ --noise noises/ --sample-rate 16000
 
 The U-Net hears the short-time spectrum of a noisy recording, a picture of times and frequencies, and gives a
-mask for it. With ``--causal True False`` it can do so while the sound comes; with ``--n-fft 0`` it is on the
+mask for it. With ``--causal True`` it can do so while the sound comes; with ``--n-fft 0`` it is on the
 waveform instead.
 Every run has a folder of its own under runs/ and a line in runs/results.csv. --resume goes on after Ctrl-C.
 """
@@ -78,11 +78,9 @@ def main(options: Options) -> None:
     with explained(folder):
         if n_fft:
             patch = options.patch_size if any(options.patch_size) else None
-            windows, frequencies = patch or (1, n_fft // 2 + 1)
-            sizes = -(-(options.size // hop + 1) // windows), -(-(n_fft // 2 + 1) // frequencies)
-            shape = windows * frequencies, *sizes[: 2 if patch else 1]
-            unet = UNet(len(shape) - 1, shape[0], **options.network())
-            network, shift = SpectralMask(unet, n_fft, hop, POWER, patch), 1.0
+            network: Any = SpectralMask.with_unet(1, 1, n_fft, hop, POWER, patch, **options.network())
+            unet, shift = network.model, 1.0
+            shape = unet.in_channels, *network.unet_size((options.size,))
         else:
             shape = 1, options.size
             unet = UNet(1, 1, cond_channels=1, time_embedding=True, **options.network())
@@ -116,7 +114,7 @@ def main(options: Options) -> None:
     report(folder, options, {"parameters": str(parameters), "seconds": seconds, **figures})
     print(f"\nListen to {folder}/*.wav and look at {folder}/*.png. To try next:")
     waveform = "--n-fft 0 --channels 16 32 64 128 --strides 4 --kernel-size 7 --upsample transpose"
-    suggest("--causal True False --norm layer", "--patch-size 0 0 --channels 256 256 256", waveform)
+    suggest("--causal True --norm layer", "--patch-size 0 0 --channels 256 256 256", waveform)
 
 
 if __name__ == "__main__":

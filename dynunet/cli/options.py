@@ -3,9 +3,7 @@
 Every field is a flag and has a plain type, so that a run can be written down as JSON.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, make_dataclass, replace
-from math import prod
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
@@ -16,7 +14,7 @@ from ..data.augmentation import Augment
 from ..data.options import DataOptions
 from ..defaults import GENERATION, LABEL_MAPS, channels_for
 from ..nn.flags import flag_names, network_options, with_flags
-from ..nn.spec import NetworkSpec, options
+from ..nn.spec import NetworkSpec, options, with_an_axis_more
 from ..training.options import Loss, TrainOptions
 
 if TYPE_CHECKING:
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from ..supervised import Supervised
 
 _STRIDES = {1: 4}
+_PATCH = (2, 8)  # windows and frequencies, of spectral masks
 _ONE_STEP = 1000.0  # shift of what is noisy itself: at other times the network would be given the target
 
 
@@ -116,15 +115,21 @@ class NetworkOptions(with_flags(object, _DEFAULTS, notes=_NOTES, frozen=True)):
                 raise ValueError(f"{name} is of the decoder, which a model of whole examples does not have")
         return {name: value for name, value in given.items() if name in known}
 
-    def check(self, spatial_dims: int, **more: Any) -> None:
+    def check(self, spatial_dims: int, an_axis_more: bool = False, **more: Any) -> None:
         """Refuse what makes no network.
+
+        Args:
+            spatial_dims: of the data.
+            an_axis_more: whether the network has one more, of frequencies.
+            more: arguments of the network.
 
         Raises:
             ValueError, TypeError: naming the option, the rule and the value received.
         """
-        NetworkSpec(
-            **{"spatial_dims": spatial_dims, "in_channels": 1, **more}, **self.arguments(spatial_dims)
-        )
+        arguments = self.arguments(spatial_dims)
+        if an_axis_more:
+            spatial_dims, arguments = spatial_dims + 1, with_an_axis_more(arguments, spatial_dims)
+        NetworkSpec(**{"spatial_dims": spatial_dims, "in_channels": 1, **more}, **arguments)
 
 
 _AUGMENT_FLAGS = {
@@ -196,9 +201,32 @@ class DiffusionOptions:
     spectral_mask: int | None = None
     """to restore sound: samples of the windows of a spectrogram, such as 256 at 8 kHz, that the network masks
     (dynunet.SpectralMask); by default it works on the waveform"""
-    patch_size: tuple[int, int] = (2, 8)
+    patch_size: tuple[int, int] | None = None
     """of a spectral mask: windows and frequencies that are channels of the network, which then has an axis of
-    frequencies; 0 0 for all frequencies of single windows, without that axis"""
+    frequencies; by default 2 8, 0 0 for all frequencies of single windows, without that axis"""
+
+    def check(self) -> None:
+        """Refuse a patch that is none.
+
+        Raises:
+            ValueError: naming the option, the rule and the value received.
+        """
+        patch = self.patch_size
+        if patch is not None and self.spectral_mask is None:
+            raise ValueError(f"patch_size is of a spectral mask, so spectral_mask must be given, got {patch}")
+        if patch is not None and patch != (0, 0) and min(patch) < 1:
+            raise ValueError(f"patch_size must be two positive numbers, or 0 0 for no patches, got {patch}")
+
+    def patch(self) -> tuple[int, int] | None:
+        """That of the spectral mask, None for no patches."""
+        assert self.spectral_mask is not None
+        high = min(_PATCH[1], self.spectral_mask // 2 + 1)
+        patch = (_PATCH[0], high) if self.patch_size is None else self.patch_size
+        return patch if any(patch) else None
+
+    def channels_of_masks(self) -> tuple[int, ...]:
+        """Of the network of a spectral mask: frequencies that are channels need many, at every level."""
+        return (256, 256, 256) if self.patch() is None else (32, 64, 128)
 
 
 @dataclass(frozen=True)
@@ -290,7 +318,7 @@ def build(
             **network.arguments(spatial_dims),
         )
     elif restores and cond_channels == channels:
-        net = _masking(network, diffusion.patch_size, n_fft, spatial_dims, channels)
+        net = _masking(network, diffusion, n_fft, spatial_dims, channels)
     else:
         raise ValueError(
             "spectral_mask is to restore (noise, coloured, pairs or self_supervised), without coordinates, "
@@ -307,33 +335,19 @@ def build(
     )
 
 
-def channels_of_masks(patch_size: tuple[int, int]) -> tuple[int, ...]:
-    """Of the network of a spectral mask: frequencies that are channels need many, at every level."""
-    return (32, 64, 128) if any(patch_size) else (256, 256, 256)
-
-
 def _masking(
-    network: NetworkOptions, patch_size: tuple[int, int], n_fft: int, spatial_dims: int, channels: int
+    network: NetworkOptions, diffusion: DiffusionOptions, n_fft: int, spatial_dims: int, channels: int
 ) -> "SpectralMask":
-    """A network of patches of the spectrogram, or one whose channels are all frequencies."""
+    """A network of the spectrogram."""
     from ..nn.spectral_mask import SpectralMask
-    from ..nn.unet import UNet
 
-    patches = any(patch_size)
-    arguments = {**network.arguments(spatial_dims + patches)}
+    arguments = network.arguments(spatial_dims)
     if network.channels is None:
-        arguments["channels"] = channels_of_masks(patch_size)
+        arguments["channels"] = diffusion.channels_of_masks()
     if network.strides is None:
         arguments["strides"] = 2
-    if not patches:
-        unet = UNet(spatial_dims, channels * (n_fft // 2 + 1), **arguments)
-        return SpectralMask(unet, n_fft, n_fft // 4)
-    for name, of_frequencies in (("causal", False), ("lookahead", 0)):
-        given = arguments[name]
-        each = [*given] if isinstance(given, Sequence) else [given]
-        arguments[name] = (*(each * spatial_dims if len(each) == 1 else each), of_frequencies)
-    unet = UNet(spatial_dims + 1, channels * prod(patch_size), **arguments)
-    return SpectralMask(unet, n_fft, n_fft // 4, patch_size=patch_size)
+    how = {"hop_length": n_fft // 4, "patch_size": diffusion.patch()}
+    return SpectralMask.with_unet(spatial_dims, channels, n_fft, **how, **arguments)
 
 
 def _none(name: str) -> str | None:

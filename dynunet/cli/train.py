@@ -25,7 +25,6 @@ from .options import (
     TrainFlags,
     build,
     build_supervised,
-    channels_of_masks,
 )
 from .words import as_flags, flags_of_command
 
@@ -80,8 +79,10 @@ class Train:
             self._check_task()
             if self.start is not None:
                 self._check_start(self.start)
+        self.diffusion.check()
         if self.data.spatial_dims is not None:
-            self.network.check(self.data.spatial_dims)
+            patches = self.diffusion.spectral_mask is not None and self.diffusion.patch() is not None
+            self.network.check(self.data.spatial_dims, an_axis_more=patches)
         self.augmentation.made(self.data.spatial_dims)
         self.training.of_trainer(self.data.supervised)
 
@@ -128,7 +129,7 @@ class Train:
             flags = "" if data.size is None else f"--size {' '.join(map(str, data.size))} "
             said.append(f"{flags}{'--resize ' * data.resize}({examples.why})")
         if self.start is None and network.channels is None:
-            channels = channels_of_masks(self.diffusion.patch_size) if masks else channels_for(dims, gpu)
+            channels = self.diffusion.channels_of_masks() if masks else channels_for(dims, gpu)
             network = replace(network, channels=channels)
             said.append(f"--channels {' '.join(map(str, network.channels))}")
         if not (gpu or data.supervised or self.start):
@@ -137,7 +138,8 @@ class Train:
         if training.batch_size is None:
             size = data.size or grids[0]
             size = size * dims if len(size) == 1 else size
-            batch = batch_that_fits(size, network.channels or channels_for(dims, gpu), gpu)
+            wide = channels_for(dims, gpu) if masks or network.channels is None else network.channels
+            batch = batch_that_fits(size, wide, gpu)
             training = replace(training, batch_size=batch)
             said.append(f"--batch-size {batch}")
         machine = "a machine with a GPU" if gpu else "a machine without a GPU"
@@ -332,6 +334,8 @@ def flags_of(file: Path) -> Train:
         ValueError: naming the file, the flag, the rule and the value.
     """
     values = read_flags(file)
+    if file.name == RUN and values.get("spectral_mask") is not None:
+        values.setdefault("patch_size", [0, 0])  # a run of before there were patches
     for name in ("resume", "config"):
         if values.get(name) is not None:
             raise ValueError(f"{file}: {name!r} is no flag that a file can give")

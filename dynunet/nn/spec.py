@@ -10,7 +10,7 @@ is per level and per axis; a flat sequence is never read as axes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from math import prod
 from typing import TYPE_CHECKING, Any, cast
@@ -49,7 +49,15 @@ if TYPE_CHECKING:
 
     from .blocks import Activation
 
-__all__ = ["LevelSpec", "NetworkSpec", "Option", "TransitionSpec", "option_fields", "options"]
+__all__ = [
+    "LevelSpec",
+    "NetworkSpec",
+    "Option",
+    "TransitionSpec",
+    "option_fields",
+    "options",
+    "with_an_axis_more",
+]
 
 _UNET, _ENCODER = "UNet", "Encoder"
 
@@ -456,3 +464,20 @@ def option_fields(of: str = "") -> list[Field[Any]]:
     """The fields of all options in order, or only of the options of a class."""
     found = [f for f in fields(NetworkSpec) if "option" in f.metadata]
     return [f for f in found if not of or f.metadata["option"].of in ("", of)]
+
+
+def with_an_axis_more(given: Mapping[str, Any], spatial_dims: int) -> dict[str, Any]:
+    """Options of a network, and for a last axis that is not causal.
+
+    Args:
+        given: arguments of a network of ``spatial_dims`` axes.
+        spatial_dims: axes without that one.
+    """
+    made = dict(given)
+    for name in ("causal", "lookahead"):
+        if name in made:
+            value = made[name]
+            each = [*value] if isinstance(value, Sequence) else [value]
+            each = each * spatial_dims if len(each) == 1 else each
+            made[name] = (*each, type(each[0])())
+    return made

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from math import log, prod
-from typing import Any
+from typing import Any, Self
 
 import torch
 from einops import rearrange
@@ -13,6 +13,7 @@ from ..arguments import integer, positive
 from ..checkpoints import Checkpoint
 from .causal import Remembers
 from .overlap import Overlap
+from .spec import with_an_axis_more
 from .unet import UNet
 
 __all__ = ["SpectralMask"]
@@ -26,15 +27,17 @@ class SpectralMask(Remembers, Checkpoint, nn.Module):
 
     The U-Net hears the logarithms of the magnitudes and gives the mask, through a sigmoid (Wang et al. 2014,
     "On training targets for supervised speech separation"); the phases stay those of the noisy signal. The
-    transform is along the last axis. Its frequencies are channels of the U-Net, whose last axis is that of
-    the windows: a U-Net for signals of as many axes. With ``patch_size`` its channels are a patch of the
-    spectrogram, and the frequencies a further axis, so that what is learnt of a voice holds for a higher one.
+    transform is along the last axis. Without ``patch_size`` its frequencies are channels of the U-Net, whose
+    last axis is that of the windows: a U-Net for signals of as many axes. With it the channels are a patch of
+    the spectrogram, and the frequencies a further axis, so that what is learnt of a voice holds for a higher
+    one. :meth:`with_unet` builds either.
 
     In :class:`dynunet.Diffusion` it is for restoration in one step, with ``prediction="sample"``: what is
     masked is ``cond``, the noisy signal, and ``x`` is not looked at; without ``cond`` it is ``x``.
 
-    With a U-Net that is causal along its last axis no output depends on input ``n_fft`` entries later (and
-    the ``lookahead`` of the U-Net times ``hop_length``) or more, and :class:`dynunet.Stream` takes it.
+    With a U-Net that is causal along the axis of windows no output depends on input more than ``n_fft - 1``
+    entries later, and ``hop_length`` for each further window of a patch and of the U-Net's ``lookahead``
+    (:attr:`lookaheads`), and :class:`dynunet.Stream` takes it.
 
     Args:
         model: ``UNet(spatial_dims, channels * (n_fft // 2 + 1), channels=...)``, where ``channels`` are those
@@ -92,6 +95,46 @@ class SpectralMask(Remembers, Checkpoint, nn.Module):
         ahead = n_fft - 1 + self.hop_length * windows
         self.lookaheads = (*model.lookaheads[: axes - 1], ahead if self.causal_axes[-1] else 0)
 
+    @classmethod
+    def with_unet(
+        cls,
+        spatial_dims: int,
+        in_channels: int,
+        n_fft: int = 256,
+        hop_length: int | None = None,
+        power: float = 1.0,
+        patch_size: Sequence[int] | None = None,
+        **options: Any,
+    ) -> Self:
+        """One with the U-Net that it takes.
+
+        Args:
+            spatial_dims, in_channels: of the signals.
+            n_fft, hop_length, power, patch_size: as above.
+            options: of the U-Net. ``causal`` and ``lookahead`` are of the axes of the signals.
+
+        >>> from dynunet import SpectralMask
+        >>> network = SpectralMask.with_unet(1, 1, patch_size=(2, 8), channels=(32, 64), causal=True)
+        >>> network.model.in_channels, network.model.causal_axes
+        (16, (True, False))
+        """
+        frequencies = integer(n_fft, "n_fft", 4) // 2 + 1
+        if patch_size is None:
+            unet = UNet(spatial_dims, in_channels * frequencies, **options)
+        else:
+            size = prod(_patch(patch_size, frequencies))
+            options = with_an_axis_more(options, spatial_dims)
+            unet = UNet(spatial_dims + 1, in_channels * size, **options)
+        return cls(unet, n_fft, hop_length, power, patch_size)
+
+    def unet_size(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Of what the U-Net gets for signals of a spatial size."""
+        windows = size[-1] // self.hop_length + 1
+        if self.patch_size is None:
+            return (*size[:-1], windows)
+        (each, high), frequencies = self.patch_size, self.n_fft // 2 + 1
+        return (*size[:-1], -(-windows // each), -(-frequencies // high))
+
     def forward(self, x: Tensor, t: Tensor | None = None, *, cond: Tensor | None = None) -> Tensor:
         """Run the network.
 
@@ -126,10 +169,10 @@ class SpectralMask(Remembers, Checkpoint, nn.Module):
     def cannot_stream(self, axis: int) -> str | None:
         if axis != self.spatial_dims - 1:
             return f"its windows are along the last axis, so not along axis {axis}"
-        return None if self.causal_axes[axis] else "its U-Net is not causal: build it with causal=True"
+        return None if self.causal_axes[axis] else f"its U-Net is not causal along axis {axis}"
 
     def _mask(self, spectrum: Tensor, dtype: torch.dtype) -> Tensor:
-        """Of the first windows that have none yet, maybe with some beyond the end.
+        """The mask of the first windows that have none yet, maybe with some beyond the end.
 
         Args:
             spectrum: of the next windows, ``(N, C, *spatial[:-1], frequencies, windows)``.
@@ -139,10 +182,10 @@ class SpectralMask(Remembers, Checkpoint, nn.Module):
         if self.patch_size is None:
             mask = self._unet_mask(rearrange(heard, "n c ... f t -> n (c f) ... t"), dtype)
             return rearrange(mask, "n (c f) ... t -> n c ... f t", f=spectrum.shape[-2])
-        windows, frequencies = self.patch_size
-        beyond = 0, -heard.shape[-1] % windows, 0, -heard.shape[-2] % frequencies
+        windows, high = self.patch_size
+        beyond = 0, -heard.shape[-1] % windows, 0, -heard.shape[-2] % high
         heard = pad(heard, beyond, value=log(_FLOOR) / 2)
-        patch = {"w": windows, "h": frequencies}
+        patch = {"w": windows, "h": high}
         mask = self._unet_mask(rearrange(heard, "n c ... (f h) (t w) -> n (c w h) ... t f", **patch), dtype)
         mask = rearrange(mask, "n (c w h) ... t f -> n c ... (f h) (t w)", **patch)
         return mask[..., : spectrum.shape[-2], :]
@@ -154,11 +197,11 @@ class SpectralMask(Remembers, Checkpoint, nn.Module):
 
 def _patch(given: Any, frequencies: int) -> tuple[int, int]:
     if not isinstance(given, Sequence) or len(given) != 2:
-        raise ValueError(f"patch_size must be two numbers, of windows and of frequencies, got {given!r}")
-    windows, most = (integer(n, f"patch_size[{i}]") for i, n in enumerate(given))
-    if most > frequencies:
-        raise ValueError(f"patch_size[1] must be at most n_fft // 2 + 1, {frequencies}, got {most}")
-    return windows, most
+        raise TypeError(f"patch_size must be two numbers, of windows and of frequencies, got {given!r}")
+    windows, high = (integer(n, f"patch_size[{i}]") for i, n in enumerate(given))
+    if high > frequencies:
+        raise ValueError(f"patch_size[1] must be at most n_fft // 2 + 1, {frequencies}, got {high}")
+    return windows, high
 
 
 def _check(model: Any, size: int, patches: bool) -> None:
@@ -167,7 +210,8 @@ def _check(model: Any, size: int, patches: bool) -> None:
     if patches and model.spatial_dims < 2:
         raise ValueError("model must have an axis more than the signals, of frequencies, got spatial_dims 1")
     if patches and model.causal_axes[-1]:
-        raise ValueError("model must not be causal along its last axis, of frequencies, got causal there")
+        axes = model.causal_axes
+        raise ValueError(f"model must not be causal along its last axis, of frequencies, got causal {axes}")
     channels = model.in_channels, model.out_channels
     if channels[0] % size or channels[0] != channels[1]:
         of = "prod(patch_size)" if patches else "n_fft // 2 + 1"

@@ -172,7 +172,7 @@ def _measured_apart(seed: int, steps: int) -> dict[str, Any] | None:
 def _read(results: Path) -> dict[tuple[int, int], dict[str, Any]]:
     """The cases of earlier calls, by their seeds and steps."""
     lines = results.read_text().splitlines() if results.is_file() else []
-    return {(case["seed"], case["steps"]): case for case in map(json.loads, lines)}
+    return {(case["seed"], case.get("steps", 2)): case for case in map(json.loads, lines)}
 
 
 if __name__ == "__main__":

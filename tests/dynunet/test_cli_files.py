@@ -1,6 +1,7 @@
 """What the commands do to folders of files: each is worked on, or named; nothing is done twice, or lost."""
 
 import errno
+import json
 import logging
 import os
 import subprocess
@@ -91,8 +92,21 @@ def test_a_network_that_masks_spectrograms_is_trained_and_restores(sounds: Path,
     causal = Diffusion.from_pretrained(tmp_path / "live").model
     assert causal.model.causal_axes == (True, False)
     assert causal.lookaheads == (31 + 8 * (3 * 3 - 1),)
-    run(*data, *network, "--coloured", "--patch-size", 0, 0, "--out", tmp_path / "whole")
-    assert Diffusion.from_pretrained(tmp_path / "whole").model.model.in_channels == 17
+    whole = tmp_path / "whole"
+    run(*data, *network, "--coloured", "--patch-size", 0, 0, "--out", whole)
+    assert Diffusion.from_pretrained(whole).model.model.in_channels == 17
+    record = json.loads((whole / "run.json").read_text())
+    del record["flags"]["patch_size"]  # as it was before there were patches
+    (whole / "run.json").write_text(json.dumps(record))
+    run("train", "--resume", whole, "--steps", 2)
+    run("train", "--config", whole / "run.json", "--out", tmp_path / "again")
+    assert Diffusion.from_pretrained(tmp_path / "again").model.model.in_channels == 17
+    run(*data, *network, "--coloured", "--spectral-mask", 8, "--out", tmp_path / "short")
+    assert Diffusion.from_pretrained(tmp_path / "short").model.patch_size == (2, 5)
+    for patch in ((2, 0), (-1, 8)):
+        ends(2, *data, *network, "--coloured", "--patch-size", *patch, "--out", tmp_path / "other")
+    ends(2, *data[:-2], *network, "--coloured", "--patch-size", 2, 8, "--out", tmp_path / "other")
+    ends(2, *data, *network, "--coloured", "--strides", "2", "--causal", "True", "False", "--out", "other")
 
 
 def test_a_bridge_is_trained_and_restores(sounds: Path, tmp_path: Path) -> None:

@@ -118,12 +118,12 @@ def test_masks_have_a_network_and_crops_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for i in range(4):
         soundfile.write(tmp_path / f"in/{i}.wav", np.sin(np.arange(5000) / (5 + i)) / 3, 8000)
-    masks = ["--spectral-mask", 64, "--coloured", "--batch-size", 1, *SMALL]
+    masks = ["--spectral-mask", 64, "--coloured", *SMALL]
     for flags, channels in ((), [32, 64, 128]), (("--patch-size", 0, 0), [256, 256, 256]):
         out = tmp_path / f"{len(flags)}"
         run("train", tmp_path / "in", "--out", out, *flags, *masks)
-        size, _, chosen_channels, _ = chosen(out)
-        assert chosen_channels == channels
+        size, _, of_levels, batch = chosen(out)
+        assert (of_levels, batch) == (channels, 16)
         assert size == [5000], "whole files, where a network on the waveform has crops of 4096"
 
 
