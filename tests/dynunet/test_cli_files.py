@@ -72,6 +72,10 @@ def painter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return untrained(folder / "run", folder / "data", labels="folder")
 
 
+def masks_of(run: Path) -> Any:
+    return Diffusion.from_pretrained(run).model
+
+
 def test_a_network_that_masks_spectrograms_is_trained_and_restores(sounds: Path, tmp_path: Path) -> None:
     made, data = (
         tmp_path / "run",
@@ -79,30 +83,30 @@ def test_a_network_that_masks_spectrograms_is_trained_and_restores(sounds: Path,
     )
     network = ("--channels", 4, 4, "--num-groups", 2, "--steps", 1, "--cpu", "--sample-every", 0)
     run(*data, *network, "--coloured", "--loss", "l1+stft", "--out", made)
-    model = Diffusion.from_pretrained(made)
-    assert isinstance(model.model, SpectralMask)
-    assert model.model.model.in_channels == 2 * 8
-    assert model.model.model.spatial_dims == 2
+    masks = masks_of(made)
+    assert isinstance(masks, SpectralMask)
+    assert masks.model.in_channels == 2 * 8
+    assert masks.model.spatial_dims == 2
     run("denoise", made, sounds, "--out", tmp_path / "out")
     assert len(list((tmp_path / "out").glob("*.wav"))) == 4
     ends(2, *data, *network, "--out", tmp_path / "other")  # which makes new data
     ends(2, *data, *network, "--coloured", "--coordinates", "--out", tmp_path / "other")
     live = ("--patch-size", 3, 6, "--causal", "True", "--lookahead", 2, "--norm", "layer")
     run(*data, *network, "--coloured", *live, "--out", tmp_path / "live")
-    causal = Diffusion.from_pretrained(tmp_path / "live").model
+    causal = masks_of(tmp_path / "live")
     assert causal.model.causal_axes == (True, False)
     assert causal.lookaheads == (31 + 8 * (3 * 3 - 1),)
     whole = tmp_path / "whole"
     run(*data, *network, "--coloured", "--patch-size", 0, 0, "--out", whole)
-    assert Diffusion.from_pretrained(whole).model.model.in_channels == 17
+    assert masks_of(whole).model.in_channels == 17
     record = json.loads((whole / "run.json").read_text())
     del record["flags"]["patch_size"]  # as it was before there were patches
     (whole / "run.json").write_text(json.dumps(record))
     run("train", "--resume", whole, "--steps", 2)
     run("train", "--config", whole / "run.json", "--out", tmp_path / "again")
-    assert Diffusion.from_pretrained(tmp_path / "again").model.model.in_channels == 17
+    assert masks_of(tmp_path / "again").model.in_channels == 17
     run(*data, *network, "--coloured", "--spectral-mask", 8, "--out", tmp_path / "short")
-    assert Diffusion.from_pretrained(tmp_path / "short").model.patch_size == (2, 5)
+    assert masks_of(tmp_path / "short").patch_size == (2, 5)
     for patch in ((2, 0), (-1, 8)):
         ends(2, *data, *network, "--coloured", "--patch-size", *patch, "--out", tmp_path / "other")
     ends(2, *data[:-2], *network, "--coloured", "--patch-size", 2, 8, "--out", tmp_path / "other")

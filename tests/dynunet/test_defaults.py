@@ -118,7 +118,7 @@ def test_masks_have_a_network_and_crops_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for i in range(4):
         soundfile.write(tmp_path / f"in/{i}.wav", np.sin(np.arange(5000) / (5 + i)) / 3, 8000)
-    masks = ["--spectral-mask", 64, "--coloured", *SMALL]
+    masks = ["--spectral-mask", 512, "--coloured", *SMALL]
     for flags, channels in ((), [32, 64, 128]), (("--patch-size", 0, 0), [256, 256, 256]):
         out = tmp_path / f"{len(flags)}"
         run("train", tmp_path / "in", "--out", out, *flags, *masks)

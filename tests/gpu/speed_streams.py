@@ -1,4 +1,4 @@
-"""How soon a part of live sound is restored: pushes into the networks of examples/denoise_audio_1d.py."""
+"""How soon a part of live sound is restored: pushes into networks that examples/denoise_audio_1d.py trains."""
 
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ PARTS = (10, 20)  # milliseconds
 
 
 def masks() -> nn.Module:
-    """``--causal True --norm layer``."""
+    """``--patch-size 0 0 --channels 256 256 256 --causal True --norm layer``."""
     options: dict[str, Any] = {"causal": True, "norm": "layer", "skips": "level", "mid_blocks": 0}
     return SpectralMask(UNet(1, 129, channels=(256, 256, 256), num_blocks=1, **options), 256, 64)
 
