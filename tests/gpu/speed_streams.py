@@ -1,4 +1,4 @@
-"""How soon a part of live sound is restored: pushes into networks that examples/denoise_audio_1d.py trains."""
+"""How soon a part of live sound is restored: pushes into networks of examples/denoise_audio_1d.py."""
 
 import time
 from collections.abc import Callable
