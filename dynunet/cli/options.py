@@ -218,8 +218,9 @@ class DiffusionOptions:
             raise ValueError(f"patch_size must be two positive numbers, or 0 0 for no patches, got {patch}")
 
     def patch(self) -> tuple[int, int] | None:
-        """That of the spectral mask, None for no patches."""
-        assert self.spectral_mask is not None
+        """That of the spectral mask, None without patches or a mask."""
+        if self.spectral_mask is None:
+            return None
         high = min(_PATCH[1], self.spectral_mask // 2 + 1)
         patch = (_PATCH[0], high) if self.patch_size is None else self.patch_size
         return patch if any(patch) else None

@@ -81,8 +81,7 @@ class Train:
                 self._check_start(self.start)
         self.diffusion.check()
         if self.data.spatial_dims is not None:
-            patches = self.diffusion.spectral_mask is not None and self.diffusion.patch() is not None
-            self.network.check(self.data.spatial_dims, an_axis_more=patches)
+            self.network.check(self.data.spatial_dims, an_axis_more=self.diffusion.patch() is not None)
         self.augmentation.made(self.data.spatial_dims)
         self.training.of_trainer(self.data.supervised)
 

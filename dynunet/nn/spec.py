@@ -474,10 +474,10 @@ def with_an_axis_more(given: Mapping[str, Any], spatial_dims: int) -> dict[str, 
         spatial_dims: axes without that one.
     """
     made = dict(given)
-    for name in ("causal", "lookahead"):
+    for name, none in (("causal", False), ("lookahead", 0)):
         if name in made:
             value = made[name]
             each = [*value] if isinstance(value, Sequence) else [value]
             each = each * spatial_dims if len(each) == 1 else each
-            made[name] = (*each, type(each[0])())
+            made[name] = (*each, none)
     return made

@@ -81,8 +81,10 @@ class SpectralMask(Remembers, Checkpoint, nn.Module):
         if self.hop_length > n_fft // 2:
             raise ValueError(f"hop_length must be at most half of n_fft, {n_fft // 2}, got {hop_length}")
         self.power = positive(power, "power")
-        self.patch_size = None if patch_size is None else _patch(patch_size, n_fft // 2 + 1)
-        size = n_fft // 2 + 1 if self.patch_size is None else prod(self.patch_size)
+        frequencies = n_fft // 2 + 1
+        self.patch_size = None if patch_size is None else _checked_patch(patch_size, frequencies)
+        self._patch = self.patch_size or (1, frequencies)
+        size = prod(self._patch)
         _check(model, size, self.patch_size is not None)
         self.model = model
         self.spatial_dims = axes = model.spatial_dims - (self.patch_size is not None)
@@ -90,8 +92,7 @@ class SpectralMask(Remembers, Checkpoint, nn.Module):
         self.num_classes, self.cond_features, self.context_features = None, 0, None
         # Along other axes the network is as causal as the U-Net.
         self.causal_axes = model.causal_axes[:axes]
-        self._together = 1 if self.patch_size is None else self.patch_size[0]
-        windows = self._together * (1 + model.lookaheads[axes - 1]) - 1
+        windows = self._patch[0] * (1 + model.lookaheads[axes - 1]) - 1
         ahead = n_fft - 1 + self.hop_length * windows
         self.lookaheads = (*model.lookaheads[: axes - 1], ahead if self.causal_axes[-1] else 0)
 
@@ -122,18 +123,17 @@ class SpectralMask(Remembers, Checkpoint, nn.Module):
         if patch_size is None:
             unet = UNet(spatial_dims, in_channels * frequencies, **options)
         else:
-            size = prod(_patch(patch_size, frequencies))
+            size = prod(_checked_patch(patch_size, frequencies))
             options = with_an_axis_more(options, spatial_dims)
             unet = UNet(spatial_dims + 1, in_channels * size, **options)
         return cls(unet, n_fft, hop_length, power, patch_size)
 
     def unet_size(self, size: Sequence[int]) -> tuple[int, ...]:
         """Of what the U-Net gets for signals of a spatial size."""
-        windows = size[-1] // self.hop_length + 1
-        if self.patch_size is None:
-            return (*size[:-1], windows)
-        (each, high), frequencies = self.patch_size, self.n_fft // 2 + 1
-        return (*size[:-1], -(-windows // each), -(-frequencies // high))
+        windows, frequencies = size[-1] // self.hop_length + 1, self.n_fft // 2 + 1
+        wide, high = self._patch
+        whole = *size[:-1], -(-windows // wide), -(-frequencies // high)
+        return whole[: self.model.spatial_dims]
 
     def forward(self, x: Tensor, t: Tensor | None = None, *, cond: Tensor | None = None) -> Tensor:
         """Run the network.
@@ -155,7 +155,7 @@ class SpectralMask(Remembers, Checkpoint, nn.Module):
             raise ValueError(f"cond must have the shape of x, {tuple(x.shape)}, got {tuple(cond.shape)}")
         noisy, memory = x if cond is None else cond, self.memory
         ended = memory is None or memory.ended  # a whole signal is a stream of one part
-        overlap = Overlap(self.n_fft, self.hop_length, self._together)
+        overlap = Overlap(self.n_fft, self.hop_length, self._patch[0])
         if memory is not None:
             overlap = memory.kept = memory.kept or overlap
         spectrum = overlap.spectra(noisy.to(torch.promote_types(noisy.dtype, torch.float32)), ended)
@@ -178,24 +178,20 @@ class SpectralMask(Remembers, Checkpoint, nn.Module):
             spectrum: of the next windows, ``(N, C, *spatial[:-1], frequencies, windows)``.
             dtype: that the U-Net computes in.
         """
-        heard = (spectrum.abs() + _FLOOR).log() / 2
-        if self.patch_size is None:
-            mask = self._unet_mask(rearrange(heard, "n c ... f t -> n (c f) ... t"), dtype)
-            return rearrange(mask, "n (c f) ... t -> n c ... f t", f=spectrum.shape[-2])
-        windows, high = self.patch_size
-        beyond = 0, -heard.shape[-1] % windows, 0, -heard.shape[-2] % high
-        heard = pad(heard, beyond, value=log(_FLOOR) / 2)
-        patch = {"w": windows, "h": high}
-        mask = self._unet_mask(rearrange(heard, "n c ... (f h) (t w) -> n (c w h) ... t f", **patch), dtype)
+        heard, (wide, high) = (spectrum.abs() + _FLOOR).log() / 2, self._patch
+        beyond = 0, -heard.shape[-1] % wide, 0, -heard.shape[-2] % high
+        heard = pad(heard, beyond, value=log(_FLOOR) / 2) if any(beyond) else heard
+        patch = {"w": wide, "h": high}
+        heard = rearrange(heard, "n c ... (f h) (t w) -> n (c w h) ... t f", **patch)
+        mask = self.model((heard.squeeze(-1) if self.patch_size is None else heard).to(dtype))
+        mask = torch.sigmoid(_SLOPE * mask.to(heard.dtype))
+        mask = mask if self.training or self.power == 1 else mask**self.power
+        mask = mask.unsqueeze(-1) if self.patch_size is None else mask
         mask = rearrange(mask, "n (c w h) ... t f -> n c ... (f h) (t w)", **patch)
         return mask[..., : spectrum.shape[-2], :]
 
-    def _unet_mask(self, heard: Tensor, dtype: torch.dtype) -> Tensor:
-        mask = torch.sigmoid(_SLOPE * self.model(heard.to(dtype)).to(heard.dtype))
-        return mask if self.training or self.power == 1 else mask**self.power
 
-
-def _patch(given: Any, frequencies: int) -> tuple[int, int]:
+def _checked_patch(given: Any, frequencies: int) -> tuple[int, int]:
     if not isinstance(given, Sequence) or len(given) != 2:
         raise TypeError(f"patch_size must be two numbers, of windows and of frequencies, got {given!r}")
     windows, high = (integer(n, f"patch_size[{i}]") for i, n in enumerate(given))

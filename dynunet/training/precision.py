@@ -30,8 +30,8 @@ def has_tf32(device: torch.device) -> bool:
 def usual_precision(model: nn.Module, device: torch.device) -> Literal["no", "bf16"]:
     """bf16 where steps of training take less time by it: see :data:`_LEAST_WIDTH`.
 
-    Only layer norm and, with groups of several channels, group norm are as quick in bf16 as in float32;
-    transposed convolution is slower.
+    Instance norm, group norm with groups of one channel and transposed convolution are slower in bf16 than in
+    float32, and of rms norm torch warns that it mixes precisions.
     """
     network = network_within(model)
     if network is None or device.type != "cpu" or not _multiplies_bf16():
